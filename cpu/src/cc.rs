@@ -1,0 +1,131 @@
+//! Lazy condition codes: an operation and its operands stand for CF, PF, AF, ZF, SF and OF.
+//!
+//! `cc_op` = kind | log2(width in bytes) (kinds are multiples of 4). Operands are zero-extended
+//! values of the width unless said otherwise. What the manual leaves undefined has one value here,
+//! that of most hardware: AF is 0 after logic and shifts, ZF/SF/PF/AF after multiplies follow the
+//! low result (AF 0), and OF after multi-bit shifts is as the single-bit rule gives it.
+
+/// CF | PF | AF | ZF | SF | OF.
+pub const MASK: u64 = 0x8d5;
+#[allow(missing_docs)]
+pub const CF: u64 = 1;
+#[allow(missing_docs)]
+pub const PF: u64 = 4;
+#[allow(missing_docs)]
+pub const AF: u64 = 0x10;
+#[allow(missing_docs)]
+pub const ZF: u64 = 0x40;
+#[allow(missing_docs)]
+pub const SF: u64 = 0x80;
+#[allow(missing_docs)]
+pub const OF: u64 = 0x800;
+
+/// `cc_a` holds the flags themselves, in their RFLAGS positions (no width).
+pub const EAGER: u64 = 0;
+/// a + b.
+pub const ADD: u64 = 4;
+/// a - b (also CMP, NEG with a = 0, CMPXCHG, SCAS, CMPS).
+pub const SUB: u64 = 8;
+/// a = result; CF = OF = AF = 0.
+pub const LOGIC: u64 = 12;
+/// a + b + c (c = carry in, 0 or 1).
+pub const ADC: u64 = 16;
+/// a - b - c.
+pub const SBB: u64 = 20;
+/// a = result of adding one; c = CF kept.
+pub const INC: u64 = 24;
+/// a = result of subtracting one; c = CF kept.
+pub const DEC: u64 = 28;
+/// a = value before, b = count (1..=width; masked, not 0).
+pub const SHL: u64 = 32;
+/// a = value before, b = count.
+pub const SHR: u64 = 36;
+/// a = value before, sign-extended to 64 bits, b = count.
+pub const SAR: u64 = 40;
+/// a = low result; c = 1 if the product overflowed (CF = OF = c).
+pub const MUL: u64 = 44;
+/// UCOMISD/COMISD: a, b = bits of the doubles (low bits 0 or ignored: width 3); with width 2, of floats.
+pub const FCMP: u64 = 48;
+/// a = result, c = CF; OF = 0, AF = 0 (BMI: ANDN, BLSR, BLSI, BLSMSK, BZHI; ZF/SF from the result).
+pub const BMI: u64 = 52;
+
+/// The flags (only bits of [`MASK`]) that an operation stands for.
+pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
+    let bits = 8u32 << (op & 3);
+    let mask = u64::MAX >> (64 - bits);
+    let sign = 1u64 << (bits - 1);
+    let szp = |r: u64| {
+        let r = r & mask;
+        (if r == 0 { ZF } else { 0 })
+            | (if r & sign != 0 { SF } else { 0 })
+            | (if (r as u8).count_ones() & 1 == 0 { PF } else { 0 })
+    };
+    let bit = |cond: bool, f: u64| if cond { f } else { 0 };
+    match op & !3 {
+        ADD | ADC => {
+            let c = if op & !3 == ADC { c & 1 } else { 0 };
+            let (a, b) = (a & mask, b & mask);
+            let wide = u128::from(a) + u128::from(b) + u128::from(c);
+            let r = wide as u64 & mask;
+            szp(r)
+                | bit(wide > u128::from(mask), CF)
+                | ((a ^ b ^ r) & AF)
+                | bit((a ^ r) & (b ^ r) & sign != 0, OF)
+        }
+        SUB | SBB => {
+            let c = if op & !3 == SBB { c & 1 } else { 0 };
+            let (a, b) = (a & mask, b & mask);
+            let r = a.wrapping_sub(b).wrapping_sub(c) & mask;
+            szp(r)
+                | bit(u128::from(a) < u128::from(b) + u128::from(c), CF)
+                | ((a ^ b ^ r) & AF)
+                | bit((a ^ b) & (a ^ r) & sign != 0, OF)
+        }
+        LOGIC => szp(a),
+        INC => {
+            szp(a) | bit(c & 1 != 0, CF) | bit(a & 15 == 0, AF) | bit(a & mask == sign, OF)
+        }
+        DEC => {
+            szp(a)
+                | bit(c & 1 != 0, CF)
+                | bit(a & 15 == 15, AF)
+                | bit(a & mask == sign - 1, OF)
+        }
+        SHL => {
+            let a = a & mask;
+            let n = b as u32;
+            let r = if n >= 64 { 0 } else { a << n } & mask;
+            let cf = n <= bits && (a >> (bits - n)) & 1 != 0;
+            szp(r) | bit(cf, CF) | bit((r & sign != 0) != cf, OF)
+        }
+        SHR => {
+            let a = a & mask;
+            let n = b as u32;
+            let r = if n >= 64 { 0 } else { a >> n };
+            let cf = (a >> (n - 1).min(63)) & 1 != 0;
+            szp(r) | bit(cf, CF) | bit((r ^ r << 1) & sign != 0, OF)
+        }
+        SAR => {
+            let n = (b as u32).min(63);
+            let r = (a as i64 >> n) as u64;
+            let cf = (a as i64 >> (b as u32 - 1).min(63)) & 1 != 0;
+            szp(r) | bit(cf, CF)
+        }
+        MUL => szp(a) | bit(c & 1 != 0, CF | OF),
+        FCMP => {
+            let (x, y) = if op & 3 == 2 {
+                (f64::from(f32::from_bits(a as u32)), f64::from(f32::from_bits(b as u32)))
+            } else {
+                (f64::from_bits(a), f64::from_bits(b))
+            };
+            match x.partial_cmp(&y) {
+                None => ZF | PF | CF,
+                Some(std::cmp::Ordering::Less) => CF,
+                Some(std::cmp::Ordering::Equal) => ZF,
+                Some(std::cmp::Ordering::Greater) => 0,
+            }
+        }
+        BMI => (szp(a) & !PF) | bit(c & 1 != 0, CF),
+        _ => a & MASK,
+    }
+}

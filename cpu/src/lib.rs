@@ -1,0 +1,8 @@
+//! The virtual x86 CPU: its architectural state, the layout of that state as IR slots, the lazy
+//! condition codes, the CPU model that CPUID shows, and the helpers that IR programs call.
+#![deny(unsafe_code)]
+
+pub mod cc;
+mod state;
+
+pub use state::*;

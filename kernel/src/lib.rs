@@ -1,0 +1,6 @@
+//! The virtual Linux.
+#![deny(unsafe_code)]
+
+pub mod errno;
+pub mod file;
+pub mod wait;

@@ -1,0 +1,96 @@
+//! Blocking: wakers (one per guest thread) and wait queues (one per thing that can be waited for).
+//!
+//! Rule: a waiter registers its waker, then tests its condition, then sleeps; whoever changes the
+//! condition wakes the queue after the change. A signal or the end of the job wakes the waker
+//! directly, and the wait ends with EINTR.
+
+use crate::errno::{Errno, Result};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What a sleeping thread sleeps on.
+#[derive(Default, Debug)]
+pub struct Waker {
+    woken: Mutex<bool>,
+    cond: Condvar,
+}
+
+impl Waker {
+    /// Wake the thread; remembered if it does not sleep yet.
+    pub fn wake(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.cond.notify_all();
+    }
+    /// Sleep until woken or until the deadline; false at the deadline. Clears the mark.
+    pub fn sleep(&self, deadline: Option<Instant>) -> bool {
+        let mut w = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*w {
+            match deadline {
+                None => w = self.cond.wait(w).unwrap_or_else(PoisonError::into_inner),
+                Some(d) => {
+                    let now = Instant::now();
+                    if now >= d {
+                        return false;
+                    }
+                    w = self.cond.wait_timeout(w, d - now).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+        *w = false;
+        true
+    }
+}
+
+/// The thread that blocks, as the files see it.
+pub trait Blocking {
+    /// Its waker.
+    fn waker(&self) -> &Arc<Waker>;
+    /// Whether an unblocked signal is pending or the thread must die: a wait ends with EINTR.
+    fn interrupted(&self) -> bool;
+}
+
+/// Threads waiting for one thing.
+#[derive(Default, Debug)]
+pub struct WaitQueue {
+    waiters: Mutex<Vec<Arc<Waker>>>,
+}
+
+impl WaitQueue {
+    /// Add a waker (done once per wait).
+    pub fn register(&self, w: &Arc<Waker>) {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(w.clone());
+    }
+    /// Take one registration of the waker out.
+    pub fn unregister(&self, w: &Arc<Waker>) {
+        let mut v = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(i) = v.iter().position(|x| Arc::ptr_eq(x, w)) {
+            v.remove(i);
+        }
+    }
+    /// Wake every waiter.
+    pub fn wake_all(&self) {
+        for w in self.waiters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            w.wake();
+        }
+    }
+    /// Wait until `ready` gives a value. ETIMEDOUT at the deadline, EINTR when interrupted.
+    pub fn wait<T>(&self, who: &dyn Blocking, deadline: Option<Instant>, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
+        if let Some(v) = ready() {
+            return Ok(v);
+        }
+        self.register(who.waker());
+        let r = loop {
+            if let Some(v) = ready() {
+                break Ok(v);
+            }
+            if who.interrupted() {
+                break Err(Errno::EINTR);
+            }
+            if !who.waker().sleep(deadline) {
+                break ready().ok_or(Errno::ETIMEDOUT);
+            }
+        };
+        self.unregister(who.waker());
+        r
+    }
+}

@@ -1,0 +1,275 @@
+//! Fault-safe accesses to guest memory.
+//!
+//! # Safety
+//! Each `asm!` block touches host addresses in `[base, base + limit)` only, where the caller of
+//! [`Mem::new`] promised that this range is reserved for a guest (mapped or `PROT_NONE`). A fault in
+//! it resumes at the landing recorded in `evm_extable`, which leaves by the block's normal end with
+//! the error register set. No Rust reference to that memory exists, so races with other guest
+//! threads are races between assembly accesses only.
+#![allow(unsafe_code)]
+
+use crate::Fault;
+use std::arch::asm;
+
+/// A view of one guest address space: base and limit by value. Copyable, cheap.
+#[derive(Clone, Copy, Debug)]
+pub struct Mem {
+    base: u64,
+    limit: u64,
+}
+
+/// Integer types that guest memory can be read and written as.
+pub trait Scalar: Copy + Sized {
+    /// Size in bytes.
+    const SIZE: u64;
+    /// Little-endian value from the low bits.
+    fn from_u64(v: u64) -> Self;
+    /// Value in the low bits.
+    fn to_u64(self) -> u64;
+}
+macro_rules! scalar { ($($t:ty)*) => { $( impl Scalar for $t {
+    const SIZE: u64 = size_of::<$t>() as u64;
+    #[inline(always)] fn from_u64(v: u64) -> Self { v as $t }
+    #[inline(always)] fn to_u64(self) -> u64 { self as u64 }
+} )* } }
+scalar!(u8 u16 u32 u64 i8 i16 i32 i64);
+
+macro_rules! guarded {
+    ($text:literal, $($args:tt)*) => {
+        asm!(
+            concat!("2: ", $text),
+            "3:",
+            ".pushsection evm_extable,\"aR\",@progbits",
+            ".balign 4",
+            ".long 2b - .",
+            ".long 4f - .",
+            ".popsection",
+            ".pushsection .text.evm_fixup,\"ax\",@progbits",
+            "4: mov {err:e}, 1",
+            "jmp 3b",
+            ".popsection",
+            $($args)*
+        )
+    };
+}
+
+macro_rules! rmw {
+    ($name:ident, $doc:literal, $body:expr) => {
+        #[doc = $doc]
+        #[inline]
+        pub fn $name(&self, addr: u64, size: u64, val: u64) -> Result<u64, Fault> {
+            let f: fn(u64, u64) -> u64 = $body;
+            loop {
+                let old = self.load(addr, size).map_err(|f| Fault { write: true, ..f })?;
+                if self.cas(addr, size, old, f(old, val))? == old {
+                    return Ok(old);
+                }
+            }
+        }
+    };
+}
+
+impl Mem {
+    /// A view of `[base, base + limit)` on the host.
+    ///
+    /// # Safety
+    /// The range must stay reserved for guest memory (its pages mapped or `PROT_NONE`) while the view is used,
+    /// and [`crate::fault::install`] must have been called.
+    pub const unsafe fn new(base: u64, limit: u64) -> Mem {
+        Mem { base, limit }
+    }
+    /// Host address of guest address 0.
+    pub const fn base(&self) -> u64 {
+        self.base
+    }
+    /// Size of the guest address space.
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+    #[inline(always)]
+    fn host(&self, addr: u64, len: u64, write: bool) -> Result<u64, Fault> {
+        if len <= self.limit && addr <= self.limit - len {
+            Ok(self.base + addr)
+        } else {
+            Err(Fault { addr, write })
+        }
+    }
+    /// Read `size` (1, 2, 4, 8) bytes, zero-extended.
+    #[inline(always)]
+    pub fn load(&self, addr: u64, size: u64) -> Result<u64, Fault> {
+        let p = self.host(addr, size, false)?;
+        let mut err: u32 = 0;
+        let v: u64;
+        // SAFETY: p is in the guest range (checked by `host`); see the module's paragraph.
+        unsafe {
+            match size {
+                1 => guarded!("movzx {v:e}, byte ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                2 => guarded!("movzx {v:e}, word ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                4 => guarded!("mov {v:e}, dword ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                _ => guarded!("mov {v}, qword ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+            }
+        }
+        if err == 0 { Ok(v) } else { Err(Fault { addr, write: false }) }
+    }
+    /// Write the low `size` (1, 2, 4, 8) bytes of `v`.
+    #[inline(always)]
+    pub fn store(&self, addr: u64, size: u64, v: u64) -> Result<(), Fault> {
+        let p = self.host(addr, size, true)?;
+        let mut err: u32 = 0;
+        // SAFETY: as in `load`.
+        unsafe {
+            match size {
+                1 => guarded!("mov byte ptr [{p}], {v}", p = in(reg) p, v = in(reg_byte) v as u8, err = inout(reg) err, options(nostack, preserves_flags)),
+                2 => guarded!("mov word ptr [{p}], {v:x}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                4 => guarded!("mov dword ptr [{p}], {v:e}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                _ => guarded!("mov qword ptr [{p}], {v}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+            }
+        }
+        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
+    }
+    /// Read 16 bytes.
+    #[inline(always)]
+    pub fn load128(&self, addr: u64) -> Result<u128, Fault> {
+        let p = self.host(addr, 16, false)?;
+        let mut err: u32 = 0;
+        let x: std::arch::x86_64::__m128i;
+        // SAFETY: as in `load`; __m128i and u128 have the same size and no invalid values.
+        unsafe {
+            guarded!("movdqu {x}, xmmword ptr [{p}]", p = in(reg) p, x = out(xmm_reg) x, err = inout(reg) err, options(nostack, preserves_flags));
+            if err == 0 { Ok(std::mem::transmute::<std::arch::x86_64::__m128i, u128>(x)) } else { Err(Fault { addr, write: false }) }
+        }
+    }
+    /// Write 16 bytes.
+    #[inline(always)]
+    pub fn store128(&self, addr: u64, v: u128) -> Result<(), Fault> {
+        let p = self.host(addr, 16, true)?;
+        let mut err: u32 = 0;
+        // SAFETY: as in `load128`.
+        unsafe {
+            let x: std::arch::x86_64::__m128i = std::mem::transmute(v);
+            guarded!("movdqu xmmword ptr [{p}], {x}", p = in(reg) p, x = in(xmm_reg) x, err = inout(reg) err, options(nostack, preserves_flags));
+        }
+        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
+    }
+    /// Compare and swap of `size` (1, 2, 4, 8) bytes; gives the old value, zero-extended.
+    #[inline]
+    pub fn cas(&self, addr: u64, size: u64, expected: u64, new: u64) -> Result<u64, Fault> {
+        let p = self.host(addr, size, true)?;
+        let mut err: u32 = 0;
+        let mut old = expected;
+        // SAFETY: as in `load`.
+        unsafe {
+            match size {
+                1 => guarded!("lock cmpxchg byte ptr [{p}], {n}", p = in(reg) p, n = in(reg_byte) new as u8, inout("rax") old, err = inout(reg) err, options(nostack)),
+                2 => guarded!("lock cmpxchg word ptr [{p}], {n:x}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack)),
+                4 => guarded!("lock cmpxchg dword ptr [{p}], {n:e}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack)),
+                _ => guarded!("lock cmpxchg qword ptr [{p}], {n}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack)),
+            }
+        }
+        let mask = u64::MAX >> (64 - 8 * size);
+        if err == 0 { Ok(old & mask) } else { Err(Fault { addr, write: true }) }
+    }
+    /// Compare and swap of 16 bytes at a 16-byte aligned address (an unaligned one is a fault).
+    pub fn cas128(&self, addr: u64, expected: u128, new: u128) -> Result<u128, Fault> {
+        let p = self.host(addr, 16, true)?;
+        if addr & 15 != 0 {
+            return Err(Fault { addr, write: true });
+        }
+        let mut err: u32 = 0;
+        let (mut lo, mut hi) = (expected as u64, (expected >> 64) as u64);
+        // SAFETY: as in `load`; rbx is saved and restored around its use, also on the fault path, which
+        // resumes at label 3.
+        unsafe {
+            asm!(
+                "xchg rbx, {n}",
+                "2: lock cmpxchg16b xmmword ptr [rdi]",
+                "3: xchg rbx, {n}",
+                ".pushsection evm_extable,\"aR\",@progbits",
+                ".balign 4",
+                ".long 2b - .",
+                ".long 4f - .",
+                ".popsection",
+                ".pushsection .text.evm_fixup,\"ax\",@progbits",
+                "4: mov {err:e}, 1",
+                "jmp 3b",
+                ".popsection",
+                in("rdi") p, n = inout(reg) new as u64 => _, in("rcx") (new >> 64) as u64,
+                inout("rax") lo, inout("rdx") hi, err = inout(reg) err, options(nostack)
+            );
+        }
+        if err == 0 { Ok(u128::from(lo) | u128::from(hi) << 64) } else { Err(Fault { addr, write: true }) }
+    }
+    rmw!(fetch_add, "Atomic add; gives the old value.", |a, b| a.wrapping_add(b));
+    rmw!(fetch_and, "Atomic and; gives the old value.", |a, b| a & b);
+    rmw!(fetch_or, "Atomic or; gives the old value.", |a, b| a | b);
+    rmw!(fetch_xor, "Atomic exclusive or; gives the old value.", |a, b| a ^ b);
+    rmw!(swap, "Atomic exchange; gives the old value.", |_, b| b);
+
+    /// Read a scalar.
+    pub fn read<T: Scalar>(&self, addr: u64) -> Result<T, Fault> {
+        self.load(addr, T::SIZE).map(T::from_u64)
+    }
+    /// Write a scalar.
+    pub fn write<T: Scalar>(&self, addr: u64, v: T) -> Result<(), Fault> {
+        self.store(addr, T::SIZE, v.to_u64())
+    }
+    /// Copy guest bytes out. On a fault some bytes may have been copied.
+    pub fn copy_out(&self, addr: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let p = self.host(addr, buf.len() as u64, false)?;
+        // SAFETY: the destination is the whole of `buf`; the source is in the guest range.
+        let left = unsafe { copy(buf.as_mut_ptr() as u64, p, buf.len() as u64) };
+        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: false }) }
+    }
+    /// Copy bytes into guest memory. On a fault some bytes may have been copied.
+    pub fn copy_in(&self, addr: u64, buf: &[u8]) -> Result<(), Fault> {
+        let p = self.host(addr, buf.len() as u64, true)?;
+        // SAFETY: the source is the whole of `buf`; the destination is in the guest range.
+        let left = unsafe { copy(p, buf.as_ptr() as u64, buf.len() as u64) };
+        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: true }) }
+    }
+    /// Fill guest memory with a byte.
+    pub fn fill(&self, addr: u64, len: u64, byte: u8) -> Result<(), Fault> {
+        let p = self.host(addr, len, true)?;
+        let mut err: u32 = 0;
+        let left: u64;
+        // SAFETY: [p, p+len) is in the guest range.
+        unsafe {
+            guarded!("rep stosb", inout("rdi") p => _, inout("rcx") len => left, in("al") byte,
+                err = inout(reg) err, options(nostack, preserves_flags));
+        }
+        if err == 0 { Ok(()) } else { Err(Fault { addr: addr + len - left, write: true }) }
+    }
+    /// A NUL-terminated string of at most `max` bytes (without the NUL); `Ok(None)` if it is longer.
+    pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Fault> {
+        let mut out = Vec::new();
+        let mut at = addr;
+        while out.len() <= max {
+            let chunk = (256 - (at & 255)) as usize;
+            let mut buf = [0u8; 256];
+            self.copy_out(at, &mut buf[..chunk])?;
+            if let Some(n) = buf[..chunk].iter().position(|b| *b == 0) {
+                out.extend_from_slice(&buf[..n]);
+                return Ok((out.len() <= max).then_some(out));
+            }
+            out.extend_from_slice(&buf[..chunk]);
+            at += chunk as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// `rep movsb`; gives the number of bytes not copied because of a fault.
+///
+/// # Safety
+/// Each of the two ranges is either in a guest range or a live Rust buffer that the caller owns.
+unsafe fn copy(dst: u64, src: u64, len: u64) -> u64 {
+    let mut err: u32 = 0;
+    let left: u64;
+    // SAFETY: by the contract above; a fault in a guest range ends the copy with rcx = what is left.
+    unsafe {
+        guarded!("rep movsb", inout("rdi") dst => _, inout("rsi") src => _, inout("rcx") len => left,
+            err = inout(reg) err, options(nostack, preserves_flags));
+    }
+    let _ = err;
+    left
+}

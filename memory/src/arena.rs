@@ -1,0 +1,225 @@
+//! The arena: reserve, map, protect, copy.
+//!
+//! # Safety
+//! All `mmap` family calls act on `[base, base + size)` of a live arena only (checked by `range`), which
+//! no Rust object lives in.
+#![allow(unsafe_code)]
+
+use crate::{Mem, fault};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Page size of guest and host.
+pub const PAGE: u64 = 4096;
+/// Inaccessible bytes on each side: covers any 32-bit displacement added to a checked address.
+const GUARD: u64 = 1 << 32;
+
+/// Host protection of guest pages. Execution is the translator's matter: executable guest pages are
+/// readable on the host, nothing more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Prot {
+    /// Readable (or executable).
+    pub read: bool,
+    /// Writable.
+    pub write: bool,
+}
+
+impl Prot {
+    /// No access.
+    pub const NONE: Prot = Prot { read: false, write: false };
+    /// Read only.
+    pub const R: Prot = Prot { read: true, write: false };
+    /// Read and write.
+    pub const RW: Prot = Prot { read: true, write: true };
+    fn bits(self) -> i32 {
+        let w = if self.write { libc::PROT_READ | libc::PROT_WRITE } else { 0 };
+        w | if self.read { libc::PROT_READ } else { 0 }
+    }
+}
+
+/// A guest address space on the host. Unmapped when dropped.
+#[derive(Debug)]
+pub struct Arena {
+    base: u64,
+    size: u64,
+}
+
+impl Arena {
+    /// Reserve `size` bytes (a multiple of the page size) of guest address space, all unmapped.
+    pub fn reserve(size: u64) -> io::Result<Arena> {
+        fault::install();
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                (size + 2 * GUARD) as usize,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Arena { base: p as u64 + GUARD, size })
+    }
+    /// Host address of guest address 0.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+    /// Access to its bytes. Copies of the view must not outlive the arena; the kernel and the engines
+    /// keep the arena alive by `Arc` while a guest thread runs.
+    pub fn mem(&self) -> Mem {
+        // SAFETY: the range is reserved while `self` lives.
+        unsafe { Mem::new(self.base, self.size) }
+    }
+    fn range(&self, addr: u64, len: u64) -> io::Result<*mut libc::c_void> {
+        if addr % PAGE != 0 || len % PAGE != 0 || len == 0 || len > self.size || addr > self.size - len {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok((self.base + addr) as *mut libc::c_void)
+    }
+    fn mmap(&self, addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> io::Result<()> {
+        let p = self.range(addr, len)?;
+        // SAFETY: MAP_FIXED inside the arena, see the module's paragraph.
+        let r = unsafe { libc::mmap(p, len as usize, prot, flags | libc::MAP_FIXED, fd, off as i64) };
+        if r == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+    /// Map fresh zero pages.
+    pub fn map_anon(&self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.mmap(addr, len, prot.bits(), flags, -1, 0)
+    }
+    /// Map a host file (`off` page-aligned), shared or private (copy on write). Pages past its end
+    /// fault (SIGBUS on the host, reported as a fault here).
+    pub fn map_file(&self, addr: u64, len: u64, prot: Prot, shared: bool, fd: BorrowedFd<'_>, off: u64) -> io::Result<()> {
+        let flags = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+        self.mmap(addr, len, prot.bits(), flags | libc::MAP_NORESERVE, fd.as_raw_fd(), off)
+    }
+    /// Give the pages back; later accesses fault.
+    pub fn unmap(&self, addr: u64, len: u64) -> io::Result<()> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.mmap(addr, len, libc::PROT_NONE, flags, -1, 0)
+    }
+    /// Change protection.
+    pub fn protect(&self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
+        let p = self.range(addr, len)?;
+        // SAFETY: inside the arena.
+        let r = unsafe { libc::mprotect(p, len as usize, prot.bits()) };
+        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+    /// `madvise` with MADV_DONTNEED, MADV_FREE and the like; advice that would undo isolation is refused
+    /// by the caller.
+    pub fn advise(&self, addr: u64, len: u64, advice: i32) -> io::Result<()> {
+        let p = self.range(addr, len)?;
+        // SAFETY: inside the arena; contents may become zero, which is what the guest asked for.
+        let r = unsafe { libc::madvise(p, len as usize, advice) };
+        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+    /// Move pages inside the arena (mremap); the old range becomes unmapped.
+    pub fn move_pages(&self, from: u64, to: u64, len: u64) -> io::Result<()> {
+        let (src, dst) = (self.range(from, len)?, self.range(to, len)?);
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: both ranges are inside the arena; the caller guarantees that they do not overlap.
+        let r = unsafe { libc::mremap(src, len as usize, len as usize, flags, dst) };
+        if r == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.unmap(from, len)
+    }
+    /// Write dirty pages of a shared file mapping back.
+    pub fn sync(&self, addr: u64, len: u64) -> io::Result<()> {
+        let p = self.range(addr, len)?;
+        // SAFETY: inside the arena.
+        let r = unsafe { libc::msync(p, len as usize, libc::MS_SYNC) };
+        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+    /// Copy the private pages of `[addr, addr + len)` that differ from their backing into `child` (fork). The range
+    /// must be mapped the same way in both, readable here and writable in `child`. With `anon`, only pages that
+    /// are present are copied; else (a private file mapping) only those that were written.
+    pub fn copy_dirty(&self, child: &Arena, addr: u64, len: u64, anon: bool) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.range(addr, len)?;
+        child.range(addr, len)?;
+        let map = std::fs::File::open("/proc/self/pagemap")?;
+        let mut words = vec![0u8; 8 * 4096];
+        let (first, pages) = ((self.base + addr) / PAGE, len / PAGE);
+        let mut at = 0;
+        while at < pages {
+            let n = (pages - at).min(4096);
+            let buf = &mut words[..8 * n as usize];
+            map.read_exact_at(buf, (first + at) * 8)?;
+            for (i, w) in buf.chunks_exact(8).enumerate() {
+                let w = u64::from_le_bytes([w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]]);
+                let present = w >> 62 != 0; // bit 63 present, bit 62 swapped
+                let file_page = w >> 61 & 1 != 0; // still the file's page or shared
+                if present && (anon || !file_page) {
+                    let off = addr + (at + i as u64) * PAGE;
+                    // SAFETY: both pages are inside live arenas and mapped readable / writable (contract);
+                    // the parent's threads may race, as they may in fork(2).
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(
+                            (self.base + off) as *const u8,
+                            (child.base + off) as *mut u8,
+                            PAGE as usize,
+                        );
+                    }
+                }
+            }
+            at += n;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: the arena owns the whole reservation; views of it are gone (see `mem`).
+        unsafe {
+            libc::munmap((self.base - GUARD) as *mut libc::c_void, (self.size + 2 * GUARD) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Fault;
+
+    #[test]
+    fn faults_are_errors() {
+        let a = Arena::reserve(1 << 30).unwrap();
+        let m = a.mem();
+        assert_eq!(m.read::<u32>(0x1000), Err(Fault { addr: 0x1000, write: false }));
+        a.map_anon(0x1000, 0x2000, Prot::RW).unwrap();
+        m.write(0x1ffc, 0x1122_3344_5566_7788u64).unwrap();
+        assert_eq!(m.read::<u64>(0x1ffc), Ok(0x1122_3344_5566_7788));
+        assert_eq!(m.store128(0x2ff8, 5), Err(Fault { addr: 0x2ff8, write: true }));
+        assert_eq!(m.read::<u8>(1 << 30), Err(Fault { addr: 1 << 30, write: false }));
+        assert_eq!(m.read::<u64>(u64::MAX - 3), Err(Fault { addr: u64::MAX - 3, write: false }));
+        a.protect(0x1000, 0x1000, Prot::R).unwrap();
+        assert!(m.store(0x1000, 1, 1).is_err());
+        assert_eq!(m.cas(0x2000, 2, 0x1122, 7), Ok(0x3344 & 0xffff).map(|_: u64| m.load(0x2000, 2).unwrap()));
+        let mut b = [0u8; 0x3000];
+        assert_eq!(m.copy_out(0x1000, &mut b), Err(Fault { addr: 0x3000, write: false }));
+        m.store128(0x2000, 1 | 2 << 64).unwrap();
+        assert_eq!(m.cas128(0x2000, 1 | 2 << 64, 9), Ok(1 | 2 << 64));
+        assert_eq!(m.load128(0x2000), Ok(9));
+    }
+
+    #[test]
+    fn fork_copy() {
+        let (a, b) = (Arena::reserve(1 << 24).unwrap(), Arena::reserve(1 << 24).unwrap());
+        for x in [&a, &b] {
+            x.map_anon(0x10000, 0x10000, Prot::RW).unwrap();
+        }
+        a.mem().write(0x12345, 77u8).unwrap();
+        a.copy_dirty(&b, 0x10000, 0x10000, true).unwrap();
+        assert_eq!(b.mem().read::<u8>(0x12345), Ok(77));
+    }
+}
