@@ -3,4 +3,5 @@
 
 pub mod errno;
 pub mod file;
+pub mod io;
 pub mod wait;
