@@ -6,10 +6,11 @@
 pub mod epoll;
 pub mod eventfd;
 mod fdtable;
-
+pub mod host;
 pub mod pipe;
 pub mod poll;
-
+pub mod stdio;
+pub mod tty;
 
 pub use fdtable::{FdEntry, FdTable};
 
