@@ -185,8 +185,9 @@ fn compile_programs(guest: &GuestRoot) -> Result<()> {
     fs::create_dir_all(&kept)?;
     let mut files: Vec<PathBuf> = fs::read_dir(&sources)?.filter_map(|e| Some(e.ok()?.path())).collect();
     files.sort();
-    for file in files {
-        let text = fs::read_to_string(&file)?;
+    let header = fs::read_to_string(sources.join("common.h"))?;
+    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e != "h")) {
+        let text = fs::read_to_string(file)?.replace("#include \"common.h\"\n", &header);
         let name = file.file_name().unwrap_or_default();
         let copy = kept.join(name);
         if fs::read_to_string(&copy).ok().as_deref() == Some(&text) {
