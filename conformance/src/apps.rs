@@ -130,11 +130,32 @@ fn env_of(case: &Case) -> Vec<(String, String)> {
     case.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
+impl Expected {
+    /// All of it, for a person.
+    pub fn show(&self) -> String {
+        let o = &self.outcome;
+        let files: Vec<&str> = self.tree.keys().map(String::as_str).collect();
+        format!(
+            "status {}, {:.2} s\n{}\nstderr: {}\nfiles: {}",
+            o.status,
+            o.wall.as_secs_f64(),
+            String::from_utf8_lossy(&o.stdout),
+            String::from_utf8_lossy(&o.stderr),
+            files.join(" ")
+        )
+    }
+}
+
 /// Run it natively.
 pub fn native(place: &Place, case: &Case) -> Result<Expected> {
+    native_in(&place.guest, case)
+}
+
+/// Run it natively, without an `evm`.
+pub fn native_in(guest: &GuestRoot, case: &Case) -> Result<Expected> {
     let work = prepare(case, "native")?;
     let env = env_of(case);
-    let outcome = Native { work: Some(&work.path), env: &env, ..Native::new(&place.guest) }
+    let outcome = Native { work: Some(&work.path), env: &env, ..Native::new(guest) }
         .command(&case.arguments())
         .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
         .run(Duration::from_secs(case.timeout))?;

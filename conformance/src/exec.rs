@@ -205,7 +205,7 @@ impl<'a> Native<'a> {
             (true, false) => format!("/usr/sbin/chroot --userspec={USER}:{USER} --groups= \"$R\""),
             (false, false) => format!("unshare -U --map-user={USER} --map-group={USER} --root \"$R\""),
         };
-        script.push_str(&format!("exec {enter} /bin/sh -c 'cd /work; exec \"$@\"' sh \"$@\"\n"));
+        script.push_str(&format!("exec {enter} /bin/sh -c 'cd /work; unset PWD OLDPWD; exec \"$@\"' sh \"$@\"\n"));
         c.arg(script).arg("sh").arg(&self.guest.root).arg(self.work.unwrap_or(Path::new(""))).arg(&self.guest.programs);
         for a in args {
             c.arg(a.as_ref());

@@ -26,6 +26,11 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<String>,
     },
+    /// Show what cases do natively
+    Show {
+        /// Names of cases
+        names: Vec<String>,
+    },
     /// Compare instructions with the CPU
     Insn {
         /// One engine only
@@ -84,6 +89,14 @@ fn go() -> Result<bool> {
                 .run(std::time::Duration::from_secs(3600))?;
             println!("{}", out.describe());
             Ok(out.status == 0)
+        }
+        Command::Show { names } => {
+            let guest = root::setup()?;
+            for c in case::all()?.iter().filter(|c| names.contains(&c.name)) {
+                let e = apps::native_in(&guest, c)?;
+                println!("{}: {}", c.name, e.show());
+            }
+            Ok(true)
         }
         Command::Apps(o) => run_apps(&o),
         Command::Insn { engine, groups } => {
