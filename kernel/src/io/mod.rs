@@ -10,6 +10,7 @@ pub mod host;
 pub mod memfd;
 pub mod pipe;
 pub mod poll;
+pub mod socket;
 pub mod stdio;
 pub mod tty;
 
