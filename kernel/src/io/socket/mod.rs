@@ -180,7 +180,11 @@ impl Socket {
                 key: None,
                 peer: Weak::new(),
                 connected: false,
-                peer_cred: Cred { pid: 0, uid: u32::MAX, gid: u32::MAX },
+                peer_cred: Cred {
+                    pid: 0,
+                    uid: u32::MAX,
+                    gid: u32::MAX,
+                },
                 listening: None,
                 inbox: VecDeque::new(),
                 bytes: 0,
@@ -199,7 +203,10 @@ impl Socket {
     }
     /// Two sockets connected to each other.
     pub fn pair(registry: &Arc<Registry>, kind: Kind, cred: Cred) -> (Arc<Socket>, Arc<Socket>) {
-        let (a, b) = (Socket::new(registry, libc::AF_UNIX, kind, cred), Socket::new(registry, libc::AF_UNIX, kind, cred));
+        let (a, b) = (
+            Socket::new(registry, libc::AF_UNIX, kind, cred),
+            Socket::new(registry, libc::AF_UNIX, kind, cred),
+        );
         for (x, y) in [(&a, &b), (&b, &a)] {
             let mut s = lock(&x.state);
             s.peer = Arc::downgrade(y);
@@ -211,7 +218,11 @@ impl Socket {
     /// As an open file description; `flags`: O_NONBLOCK.
     pub fn describe(self: &Arc<Self>, flags: u32) -> Arc<Description> {
         let keep = flags & libc::O_NONBLOCK as u32 | libc::O_RDWR as u32;
-        Description::new(Arc::new(Handle(self.clone())), keep, format!("socket:[{}]", self.ino))
+        Description::new(
+            Arc::new(Handle(self.clone())),
+            keep,
+            format!("socket:[{}]", self.ino),
+        )
     }
     /// Address it is bound to.
     pub fn local(&self) -> Addr {
@@ -261,12 +272,20 @@ impl Socket {
     pub fn set_buffer(&self, send: bool, n: usize) {
         let n = n.min(BUFFER) * 2;
         let mut s = lock(&self.state);
-        if send { s.sndbuf = n.max(4608) } else { s.rcvbuf = n.max(2304) }
+        if send {
+            s.sndbuf = n.max(4608)
+        } else {
+            s.rcvbuf = n.max(2304)
+        }
     }
     /// Bytes that can be read (FIONREAD): of a datagram socket the first message.
     pub fn readable_bytes(&self) -> usize {
         let s = lock(&self.state);
-        if self.kind == Kind::Stream { s.bytes } else { s.inbox.front().map_or(0, |m| m.data.len()) }
+        if self.kind == Kind::Stream {
+            s.bytes
+        } else {
+            s.inbox.front().map_or(0, |m| m.data.len())
+        }
     }
     /// Bytes that the peer has not read yet (SIOCOUTQ).
     pub fn unread_by_peer(&self) -> usize {
@@ -307,7 +326,12 @@ impl Socket {
             let max = usize::try_from(backlog).unwrap_or(4096).min(4096);
             match &mut s.listening {
                 Some(b) => b.max = max,
-                None => s.listening = Some(Backlog { max, pending: VecDeque::new() }),
+                None => {
+                    s.listening = Some(Backlog {
+                        max,
+                        pending: VecDeque::new(),
+                    })
+                }
             }
             s.peer_cred = cred;
         }
@@ -315,7 +339,13 @@ impl Socket {
         Ok(())
     }
     /// connect(2) of a stream or seqpacket socket to a listening one: waits while its backlog is full.
-    pub fn connect(self: &Arc<Self>, who: &dyn Blocking, to: &Arc<Socket>, cred: Cred, nonblock: bool) -> Result<()> {
+    pub fn connect(
+        self: &Arc<Self>,
+        who: &dyn Blocking,
+        to: &Arc<Socket>,
+        cred: Cred,
+        nonblock: bool,
+    ) -> Result<()> {
         {
             let s = lock(&self.state);
             if s.connected {
@@ -328,29 +358,29 @@ impl Socket {
         if to.kind != self.kind {
             return Err(Errno::EPROTOTYPE);
         }
-        let server = Socket::new(&self.registry, self.family, self.kind, to.cred);
+        let server = Socket::new(&self.registry, to.family, self.kind, to.cred);
         let local = self.local();
-        let (their_local, their_cred) = {
+        let (their_local, their_cred, options) = {
             let s = lock(&to.state);
-            (s.local.clone(), s.peer_cred)
+            (s.local.clone(), s.peer_cred, s.options)
         };
         {
             let mut s = lock(&server.state);
-            s.local = their_local.clone();
-            s.remote = local;
+            s.local = their_local.seen_by(to.family);
+            s.remote = local.seen_by(to.family);
             s.peer = Arc::downgrade(self);
             s.connected = true;
             s.peer_cred = cred;
-            let o = lock(&to.state).options;
-            s.options.pass_cred = o.pass_cred;
-            s.options.no_delay = o.no_delay;
+            s.options.pass_cred = options.pass_cred;
+            s.options.no_delay = options.no_delay;
         }
-        let mut attempt = || {
+        let attempt = || {
             let mut s = lock(&to.state);
+            let refused = s.closed || s.shut & RCV != 0;
             match &mut s.listening {
-                _ if s.closed || s.shut & RCV != 0 => Some(Err(Errno::ECONNREFUSED)),
+                _ if refused => Some(Err(Errno::ECONNREFUSED)),
                 None => Some(Err(Errno::ECONNREFUSED)),
-                Some(b) if b.pending.len() > b.max => None,
+                Some(b) if b.pending.len() > b.max && self.family == libc::AF_UNIX => None,
                 Some(b) => {
                     b.pending.push_back(server.clone());
                     Some(Ok(()))
@@ -362,13 +392,17 @@ impl Socket {
             let mut s = lock(&self.state);
             s.peer = Arc::downgrade(&server);
             s.connected = true;
-            s.remote = their_local;
+            s.remote = their_local.seen_by(self.family);
             s.peer_cred = their_cred;
         }
         let r = match attempt() {
             Some(r) => r,
             None if nonblock => Err(Errno::EAGAIN),
-            None => to.room.wait(who, self.send_deadline(), attempt).map_err(timed_out).and_then(|r| r),
+            None => to
+                .room
+                .wait(who, self.send_deadline(), attempt)
+                .map_err(timed_out)
+                .and_then(|r| r),
         };
         match r {
             Ok(()) => {
@@ -391,7 +425,11 @@ impl Socket {
             .as_ref()
             .filter(|(t, _)| t.family == libc::AF_UNIX && !t.accepts(self))
         {
-            return Err(if t.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
+            return Err(if t.kind == self.kind {
+                Errno::EPERM
+            } else {
+                Errno::EPROTOTYPE
+            });
         }
         {
             let mut s = lock(&self.state);
@@ -436,7 +474,11 @@ impl Socket {
         let r = match attempt() {
             Some(r) => r,
             None if nonblock => Err(Errno::EAGAIN),
-            None => self.queue.wait(who, self.receive_deadline(), attempt).map_err(timed_out).and_then(|r| r),
+            None => self
+                .queue
+                .wait(who, self.receive_deadline(), attempt)
+                .map_err(timed_out)
+                .and_then(|r| r),
         };
         if r.is_ok() {
             self.room.wake_all();
@@ -462,7 +504,11 @@ impl Socket {
         if self.kind != Kind::Datagram
             && let Some(p) = peer
         {
-            let mirrored = if bits & RCV != 0 && self.family == libc::AF_UNIX { SND } else { 0 } | if bits & SND != 0 { RCV } else { 0 };
+            let mirrored = if bits & RCV != 0 && self.family == libc::AF_UNIX {
+                SND
+            } else {
+                0
+            } | if bits & SND != 0 { RCV } else { 0 };
             lock(&p.state).shut |= mirrored;
             p.wake();
         }
@@ -474,10 +520,14 @@ impl Socket {
         self.room.wake_all();
     }
     fn receive_deadline(&self) -> Option<Instant> {
-        self.options().receive_timeout.and_then(|t| Instant::now().checked_add(t))
+        self.options()
+            .receive_timeout
+            .and_then(|t| Instant::now().checked_add(t))
     }
     fn send_deadline(&self) -> Option<Instant> {
-        self.options().send_timeout.and_then(|t| Instant::now().checked_add(t))
+        self.options()
+            .send_timeout
+            .and_then(|t| Instant::now().checked_add(t))
     }
 
     /// Send. EPIPE is returned without a signal.
@@ -492,13 +542,25 @@ impl Socket {
             }
             let peer = match m.to.take() {
                 Some(t) => Some(t),
-                None if !s.connected && self.kind == Kind::Datagram && self.family != libc::AF_UNIX => return Err(Errno::EDESTADDRREQ),
+                None if !s.connected
+                    && self.kind == Kind::Datagram
+                    && self.family != libc::AF_UNIX =>
+                {
+                    return Err(Errno::EDESTADDRREQ);
+                }
                 None if !s.connected => return Err(Errno::ENOTCONN),
                 None => s.peer.upgrade(),
             };
             (peer, s.local.clone(), s.sndbuf)
         };
-        let gone = if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE };
+        let local = peer
+            .as_ref()
+            .map_or(Addr::default(), |p| local.seen_by(p.family));
+        let gone = if self.kind == Kind::Datagram {
+            Errno::ECONNREFUSED
+        } else {
+            Errno::EPIPE
+        };
         let Some(peer) = peer else {
             return match (self.kind, self.family) {
                 // Nobody is told about lost packets.
@@ -507,14 +569,26 @@ impl Socket {
             };
         };
         if self.kind == Kind::Datagram && self.family == libc::AF_UNIX && !peer.accepts(self) {
-            return Err(if peer.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
+            return Err(if peer.kind == self.kind {
+                Errno::EPERM
+            } else {
+                Errno::EPROTOTYPE
+            });
         }
-        let max = if self.family == libc::AF_UNIX { sndbuf.saturating_sub(32) } else { 65_507 };
+        let max = if self.family == libc::AF_UNIX {
+            sndbuf.saturating_sub(32)
+        } else {
+            65_507
+        };
         if self.kind != Kind::Stream && m.data.len() > max {
             return Err(Errno::EMSGSIZE);
         }
         // Streams wait on their own queue, which a reading peer wakes; datagram senders may be many.
-        let queue = if self.kind == Kind::Datagram { &peer.room } else { &self.queue };
+        let queue = if self.kind == Kind::Datagram {
+            &peer.room
+        } else {
+            &self.queue
+        };
         let deadline = self.send_deadline();
         let mut done = 0;
         loop {
@@ -523,7 +597,10 @@ impl Socket {
             let r = match attempt() {
                 Some(r) => r,
                 None if m.nonblock => Err(Errno::EAGAIN),
-                None => queue.wait(who, deadline, attempt).map_err(timed_out).and_then(|r| r),
+                None => queue
+                    .wait(who, deadline, attempt)
+                    .map_err(timed_out)
+                    .and_then(|r| r),
             };
             match r {
                 Ok(n) => {
@@ -553,11 +630,17 @@ impl Socket {
         }
         let mut s = lock(&peer.state);
         if s.closed {
-            return Some(Err(if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE }));
+            return Some(Err(if self.kind == Kind::Datagram {
+                Errno::ECONNREFUSED
+            } else {
+                Errno::EPIPE
+            }));
         }
         if s.shut & RCV != 0 {
             return Some(match (self.kind, self.family) {
-                (Kind::Datagram, libc::AF_UNIX) | (Kind::SeqPacket | Kind::Stream, _) => Err(Errno::EPIPE),
+                (Kind::Datagram, libc::AF_UNIX) | (Kind::SeqPacket | Kind::Stream, _) => {
+                    Err(Errno::EPIPE)
+                }
                 (Kind::Datagram, _) => Ok(data.len()),
             });
         }
@@ -569,9 +652,13 @@ impl Socket {
             Kind::Stream if n == 0 && !data.is_empty() => return None,
             Kind::Stream if data.is_empty() => return Some(Ok(0)),
             Kind::SeqPacket if s.bytes > 0 && s.bytes + n > sndbuf => return None,
-            Kind::Datagram if self.family == libc::AF_UNIX && s.inbox.len() > DATAGRAMS => return None,
+            Kind::Datagram if self.family == libc::AF_UNIX && s.inbox.len() > DATAGRAMS => {
+                return None;
+            }
             // A full buffer loses packets.
-            Kind::Datagram if self.family != libc::AF_UNIX && s.bytes + n > s.rcvbuf => return Some(Ok(n)),
+            Kind::Datagram if self.family != libc::AF_UNIX && s.bytes + n > s.rcvbuf => {
+                return Some(Ok(n));
+            }
             _ => {}
         }
         s.bytes += n;
@@ -585,11 +672,24 @@ impl Socket {
             last.data.extend_from_slice(&data[..n]);
             return Some(Ok(n));
         }
-        s.inbox.push_back(Message { data: data[..n].to_vec(), at: 0, from: local.clone(), rights: std::mem::take(rights), cred });
+        s.inbox.push_back(Message {
+            data: data[..n].to_vec(),
+            at: 0,
+            from: local.clone(),
+            rights: std::mem::take(rights),
+            cred,
+        });
         Some(Ok(n))
     }
     /// Receive into `buf`. `peek`: leave it there; `all`: wait until the buffer is full (streams).
-    pub fn receive(&self, who: &dyn Blocking, buf: &mut [u8], nonblock: bool, peek: bool, all: bool) -> Result<Received> {
+    pub fn receive(
+        &self,
+        who: &dyn Blocking,
+        buf: &mut [u8],
+        nonblock: bool,
+        peek: bool,
+        all: bool,
+    ) -> Result<Received> {
         let deadline = self.receive_deadline();
         let mut got = Received::default();
         loop {
@@ -599,7 +699,11 @@ impl Socket {
                 match attempt() {
                     Some(r) => r,
                     None if nonblock => Err(Errno::EAGAIN),
-                    None => self.queue.wait(who, deadline, attempt).map_err(timed_out).and_then(|r| r),
+                    None => self
+                        .queue
+                        .wait(who, deadline, attempt)
+                        .map_err(timed_out)
+                        .and_then(|r| r),
                 }
             };
             match r {
@@ -628,7 +732,11 @@ impl Socket {
                 Some(e) => Some(Err(e)),
                 None if s.shut & RCV != 0 => Some(Ok(false)),
                 None if self.kind == Kind::Stream && !s.connected => {
-                    Some(Err(if self.family == libc::AF_UNIX { Errno::EINVAL } else { Errno::ENOTCONN }))
+                    Some(Err(if self.family == libc::AF_UNIX {
+                        Errno::EINVAL
+                    } else {
+                        Errno::ENOTCONN
+                    }))
                 }
                 None if self.kind == Kind::SeqPacket && !s.connected => Some(Err(Errno::ENOTCONN)),
                 None => None,
@@ -645,7 +753,13 @@ impl Socket {
             };
             let n = m.data.len().min(buf.len());
             buf[..n].copy_from_slice(&m.data[..n]);
-            *got = Received { len: n, full: m.data.len(), from: m.from.clone(), rights: m.rights.clone(), cred: m.cred };
+            *got = Received {
+                len: n,
+                full: m.data.len(),
+                from: m.from.clone(),
+                rights: m.rights.clone(),
+                cred: m.cred,
+            };
             return Some(Ok(true));
         }
         let pass_cred = s.options.pass_cred;
@@ -660,7 +774,11 @@ impl Socket {
             got.len += n;
             got.cred = m.cred;
             got.from = m.from.clone();
-            let rights = if peek { m.rights.clone() } else { std::mem::take(&mut m.rights) };
+            let rights = if peek {
+                m.rights.clone()
+            } else {
+                std::mem::take(&mut m.rights)
+            };
             let stop = !rights.is_empty();
             got.rights.extend(rights);
             if peek {
@@ -689,7 +807,13 @@ impl Socket {
             let inbox = std::mem::take(&mut s.inbox);
             let unread = s.bytes > 0;
             s.bytes = 0;
-            (s.peer.upgrade(), inbox, s.listening.take(), s.key.take(), unread)
+            (
+                s.peer.upgrade(),
+                inbox,
+                s.listening.take(),
+                s.key.take(),
+                unread,
+            )
         };
         if let Some(k) = key {
             self.registry.remove_closed(&k, self);
@@ -698,7 +822,11 @@ impl Socket {
             && let Some(p) = peer
         {
             let mut s = lock(&p.state);
-            s.shut = RCV | SND;
+            s.shut |= if self.family == libc::AF_UNIX {
+                RCV | SND
+            } else {
+                RCV
+            };
             if unread {
                 s.error = Some(Errno::ECONNRESET);
             }
@@ -721,12 +849,23 @@ impl Socket {
         let s = lock(&self.state);
         let mut r = Ready::empty();
         let pending = s.listening.as_ref().is_some_and(|b| !b.pending.is_empty());
-        r.set(Ready::IN, !s.inbox.is_empty() || s.shut & RCV != 0 || pending);
+        r.set(
+            Ready::IN,
+            !s.inbox.is_empty() || s.shut & RCV != 0 || pending,
+        );
         r.set(Ready::RDHUP, s.shut & RCV != 0);
         r.set(Ready::ERR, s.error.is_some());
         let connection = self.kind != Kind::Datagram;
-        r.set(Ready::HUP, s.shut == RCV | SND || connection && !s.connected && s.listening.is_none());
-        let (peer, sndbuf, listening, connected) = (s.peer.upgrade(), s.sndbuf, s.listening.is_some(), s.connected);
+        r.set(
+            Ready::HUP,
+            s.shut == RCV | SND || connection && !s.connected && s.listening.is_none(),
+        );
+        let (peer, sndbuf, listening, connected) = (
+            s.peer.upgrade(),
+            s.sndbuf,
+            s.listening.is_some(),
+            s.connected,
+        );
         drop(s);
         let room = match peer.map(|p| lock(&p.state).bytes) {
             Some(b) if connected && connection => b * 4 <= sndbuf,
@@ -738,7 +877,11 @@ impl Socket {
 }
 
 fn timed_out(e: Errno) -> Errno {
-    if e == Errno::ETIMEDOUT { Errno::EAGAIN } else { e }
+    if e == Errno::ETIMEDOUT {
+        Errno::EAGAIN
+    } else {
+        e
+    }
 }
 
 /// What a description of a socket refers to: closing it closes the socket.
@@ -746,10 +889,20 @@ pub struct Handle(pub Arc<Socket>);
 
 impl File for Handle {
     fn read(&self, who: &dyn Blocking, _pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
-        self.0.receive(who, buf, nonblock, false, false).map(|r| r.len)
+        self.0
+            .receive(who, buf, nonblock, false, false)
+            .map(|r| r.len)
     }
     fn write(&self, who: &dyn Blocking, _pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
-        self.0.send(who, Send { data: buf, nonblock, cred: self.0.cred, ..Send::default() })
+        self.0.send(
+            who,
+            Send {
+                data: buf,
+                nonblock,
+                cred: self.0.cred,
+                ..Send::default()
+            },
+        )
     }
     fn stat(&self) -> Result<Stat> {
         Ok(anon_stat(libc::S_IFSOCK | 0o777, self.0.ino))
@@ -780,5 +933,9 @@ impl File for Handle {
 
 /// The socket of a description; ENOTSOCK.
 pub fn of(d: &Description) -> Result<&Arc<Socket>> {
-    d.file.as_any().downcast_ref::<Handle>().map(|h| &h.0).ok_or(Errno::ENOTSOCK)
+    d.file
+        .as_any()
+        .downcast_ref::<Handle>()
+        .map(|h| &h.0)
+        .ok_or(Errno::ENOTSOCK)
 }
