@@ -10,6 +10,24 @@ use std::arch::x86_64::*;
 
 type S = *mut u8;
 
+helpers! { super::x87::BASE + super::x87::FNS.len();
+    AESENC "aesenc" I0V2_V(aesenc) Pure false;
+    AESENCLAST "aesenclast" I0V2_V(aesenclast) Pure false;
+    AESDEC "aesdec" I0V2_V(aesdec) Pure false;
+    AESDECLAST "aesdeclast" I0V2_V(aesdeclast) Pure false;
+    SHA1NEXTE "sha1nexte" I0V2_V(sha1nexte) Pure false;
+    SHA1MSG1 "sha1msg1" I0V2_V(sha1msg1) Pure false;
+    SHA1MSG2 "sha1msg2" I0V2_V(sha1msg2) Pure false;
+    SHA256MSG1 "sha256msg1" I0V2_V(sha256msg1) Pure false;
+    SHA256MSG2 "sha256msg2" I0V2_V(sha256msg2) Pure false;
+    AESIMC "aesimc" I0V1_V(aesimc) Pure false;
+    SHA256RNDS2 "sha256rnds2" I0V3_V(sha256rnds2) Pure false;
+    AESKEYGENASSIST "aeskeygenassist" I1V1_V(aeskeygenassist) Pure false;
+    PCLMULQDQ "pclmulqdq" I1V2_V(pclmulqdq) Pure false;
+    SHA1RNDS4 "sha1rnds4" I1V2_V(sha1rnds4) Pure false;
+}
+
+
 /// Product in GF(2^8) modulo x^8 + x^4 + x^3 + x + 1.
 const fn gmul(a: u8, b: u8) -> u8 {
     let (mut a, mut b, mut r) = (a, b, 0);
