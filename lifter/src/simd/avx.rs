@@ -129,7 +129,7 @@ fn gather(v: &mut Vector, isize: u32, esize: u32) {
     // Halves of the result; QD gathers have one, fed by both halves of the indices.
     let wide_index = index.is_ymm();
     let results = if v.i.op_register(0).is_ymm() { 2 } else { 1 };
-    let mut call = |v: &mut Vector, half: usize, ihalf: usize, first_index: u32, lanes: u64, shift: bool| {
+    let call = |v: &mut Vector, half: usize, ihalf: usize, first_index: u32, lanes: u64, shift: bool| {
         let (dst, idx) = (v.half(v.i.op_register(0), half), v.half(index, ihalf));
         let mask = v.half(v.i.op_register(2), half);
         let (dst, mask) = if shift {

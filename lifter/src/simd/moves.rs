@@ -3,7 +3,7 @@
 use super::{Done, Form, Vector, select};
 use evm_cpu::{cc, helper as h};
 use evm_ir::{Cond, Op, Type, Type::*, Value};
-use iced_x86::{Mnemonic as M, Register};
+use iced_x86::{Mnemonic as M, OpKind, Register};
 
 /// Translate a move.
 pub(super) fn lift(v: &mut Vector) -> Done {
@@ -281,8 +281,13 @@ fn ptest(v: &mut Vector, bits: Option<u128>) {
 
 /// MASKMOVDQU, MASKMOVQ: bytes under the mask to `[rdi]`.
 pub(super) fn maskmov(v: &mut Vector, x: Value, m: Value) {
-    let a = v.addr();
-    let a = v.cx.flat(a);
+    let a = if v.i.op_kind(0) == OpKind::MemorySegRDI {
+        v.cx.gpr64(Register::RDI)
+    } else {
+        let a = v.cx.gpr(Register::EDI);
+        v.cx.zext(I64, a)
+    };
+    let a = v.cx.with_segment(v.i, a);
     v.cx.call(h::MASKMOV, &[a, x, m]);
 }
 

@@ -43,7 +43,7 @@ enum P {
     /// PSHUFB.
     ShufBytes,
     /// Float comparison with a predicate immediate.
-    Cmp(Type),
+    Compare(Type),
     /// Blend by the top bits of lanes of XMM0 (VEX: operand 3).
     BlendV(Type),
     /// Extend the low lanes: signedness, bytes from, bytes to.
@@ -205,8 +205,8 @@ fn op_of(m: M) -> Option<P> {
         Psrad | Vpsrad => Shift(O::VSar, I32X4),
         Pslldq | Vpslldq => Bytes(true),
         Psrldq | Vpsrldq => Bytes(false),
-        Cmpps | Vcmpps => Cmp(F32X4),
-        Cmppd | Vcmppd => Cmp(F64X2),
+        Cmpps | Vcmpps => Compare(F32X4),
+        Cmppd | Vcmppd => Compare(F64X2),
         Pblendvb | Vpblendvb => BlendV(I8X16),
         Blendvps | Vblendvps => BlendV(I32X4),
         Blendvpd | Vblendvpd => BlendV(I64X2),
@@ -343,7 +343,7 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
             }
             v.cx.b.bin(Op::VPshufb, I8X16, a, b)
         }
-        P::Cmp(ty) => {
+        P::Compare(ty) => {
             let (a, b) = (v.src(first, half), v.src(first + 1, half));
             let imm = v.imm();
             compare(v, ty, a, b, imm)
@@ -471,7 +471,7 @@ pub(super) fn predicate(imm: u8) -> Pred {
 
 fn compare(v: &mut Vector, ty: Type, a: Value, b: Value, imm: u8) -> Value {
     let imm = if v.vex() { imm } else { imm & 7 };
-    let mut one = |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
+    let one = |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
     match predicate(imm) {
         Pred::Plain(c, false) => one(v, c, a, b),
         Pred::Plain(c, true) => one(v, c, b, a),
