@@ -30,6 +30,8 @@ pub struct HostOptions {
     pub key: u64,
     /// Open files for reading only, and refuse changes.
     pub read_only: bool,
+    /// All directories below may be searched by everyone (so a run of names need not be checked one by one).
+    pub public: bool,
     /// Owner the guest sees.
     pub owner: (u32, u32),
 }
@@ -41,7 +43,7 @@ pub struct HostFs {
     /// The host's /proc/self/fd.
     reopen: OwnedFd,
     openat2: AtomicBool,
-    /// The host checks no permissions for us (we run as its root) and the guest can change modes: look at each directory.
+    /// The host checks no permissions for us (we run as its root): look at each directory.
     strict: bool,
     /// FIFOs that the job made here, by inode number: these work between its processes.
     fifos: Mutex<HashSet<u64>>,
@@ -54,7 +56,7 @@ impl HostFs {
     pub fn mount(path: &std::path::Path, opt: HostOptions, world: Arc<dyn World>) -> Result<Arc<dyn Node>> {
         let root = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let reopen = fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let strict = !opt.read_only && rustix::process::geteuid().is_root();
+        let strict = !opt.public && rustix::process::geteuid().is_root();
         let fs = Arc::new(HostFs {
             opt,
             world,

@@ -303,15 +303,15 @@ impl MemNode {
         };
         let node = self.shadow(found)?;
         let mut d = lock(dir);
-        match d.names.get_mut(name) {
-            Some(s) => {
-                if let Child::Node(n) = &s.child {
-                    return Ok(Some(n.clone()));
-                }
-                s.child = Child::Node(node.clone());
+        if let Some(s) = d.names.get_mut(name) {
+            if let Child::Node(n) = &s.child {
+                return Ok(Some(n.clone()));
             }
-            None if d.white.contains(name) => return Ok(None),
-            None => d.insert(name, Child::Node(node.clone())),
+            s.child = Child::Node(node.clone());
+        } else if d.white.contains(name) {
+            return Ok(None);
+        } else {
+            d.insert(name, Child::Node(node.clone()));
         }
         Ok(Some(node))
     }
@@ -568,7 +568,7 @@ impl MemNode {
         Ok(())
     }
     /// fallocate(2): make sure that the range is there; `punch` zeroes it instead.
-    pub(super) fn allocate(&self, off: u64, len: u64, keep_size: bool, zero: bool, punch: bool) -> Result<()> {
+    pub(crate) fn allocate(&self, off: u64, len: u64, keep_size: bool, zero: bool, punch: bool) -> Result<()> {
         let f = self.file()?;
         let end = off.checked_add(len).filter(|e| *e <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
         self.copy_up()?;
@@ -590,9 +590,9 @@ impl MemNode {
 }
 
 /// For reads of files that do not block.
-struct Nobody(Arc<crate::wait::Waker>);
+pub(super) struct Nobody(Arc<crate::wait::Waker>);
 impl Nobody {
-    fn new() -> Nobody {
+    pub(super) fn new() -> Nobody {
         Nobody(Arc::default())
     }
 }
@@ -666,7 +666,7 @@ impl Node for MemNode {
             _ => Err(Errno::EINVAL),
         }
     }
-    fn open(&self, _: &Caller, flags: u32) -> Result<Arc<dyn File>> {
+    fn open(&self, who: &Caller, flags: u32) -> Result<Arc<dyn File>> {
         let node = self.this()?;
         let lower = match &self.body {
             Body::Dir(_) => None,
@@ -680,7 +680,7 @@ impl Node for MemNode {
                 }
             }
             Body::Symlink(_) => return Err(Errno::ELOOP),
-            Body::Device(d) => return super::devfs::open(*d, &self.fs.world, node),
+            Body::Device(d) => return super::devfs::open(*d, &self.fs.world, node, who.pid),
             Body::Other => return Err(Errno::ENXIO),
         };
         let lower = lower.map(|n| n.open(&Caller::default(), libc::O_RDONLY as u32)).transpose()?;

@@ -192,7 +192,8 @@ pub struct Namespace {
     /// Record locks and flock locks.
     pub locks: super::locks::Locks,
     pub(super) fifos: super::fifo::Fifos,
-    pub(super) world: Arc<dyn World>,
+    /// Where files without a name are.
+    pub(super) memory: Arc<super::memfs::MemNode>,
 }
 
 impl Namespace {
@@ -201,10 +202,10 @@ impl Namespace {
         let root = Arc::new(Mount::new(1, None, root, read_only, fstype));
         Namespace {
             mounts: RwLock::new(vec![root.clone()]),
+            memory: super::memfs::MemFs::root(world, 2, 0o700, (0, 0)),
             root,
             locks: Default::default(),
             fifos: Default::default(),
-            world,
         }
     }
     /// The root directory.
