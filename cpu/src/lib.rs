@@ -4,6 +4,7 @@
 
 pub mod cc;
 pub mod helpers;
+pub mod model;
 mod state;
 
 pub use helpers::id as helper;
