@@ -2,3 +2,5 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod cranelift;
+pub mod interp;
