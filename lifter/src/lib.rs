@@ -15,6 +15,7 @@
 
 mod cond;
 mod ctx;
+mod hash;
 mod int;
 mod region;
 mod simd;
