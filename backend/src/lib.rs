@@ -1,1 +1,6 @@
-//! See the crate's page in the book.
+//! Engines that run the IR.
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod cranelift;
+pub mod interp;

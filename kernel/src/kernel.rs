@@ -188,6 +188,8 @@ pub struct Kernel {
     /// Timers; also for files that wake at a time (timerfd).
     pub timers: Timers,
     pub(crate) futexes: FutexTable,
+    /// Sockets and the like.
+    pub io: crate::io::JobIo,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) first_pid: AtomicI32,
     /// CPU time of processes that ended without a parent to count it.
@@ -203,6 +205,7 @@ impl Kernel {
     pub fn new(config: Config, host: Arc<dyn Host>) -> Arc<Kernel> {
         Arc::new(Kernel {
             limits: Limits::new(config.limits),
+            io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),
             counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },
             timers: Timers::default(),
