@@ -53,7 +53,7 @@ pub(super) fn successors(t: &Term) -> Vec<Block> {
     }
 }
 
-fn meet(into: &mut Vec<Fact>, from: &[Fact], widen: bool) -> bool {
+fn meet(into: &mut [Fact], from: &[Fact], widen: bool) -> bool {
     let mut changed = false;
     for (a, b) in into.iter_mut().zip(from) {
         let slack = match (a.slack, b.slack) {
