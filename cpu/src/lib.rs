@@ -3,6 +3,8 @@
 #![deny(unsafe_code)]
 
 pub mod cc;
+pub mod helpers;
 mod state;
 
+pub use helpers::id as helper;
 pub use state::*;

@@ -1,6 +1,25 @@
-//! The virtual Linux.
+//! The virtual Linux: serves the system calls of a tree of guest processes, in process.
+//!
+//! Terms. A [`Task`](task::Task) is a guest thread as its host thread owns it; what other threads may look at or change
+//! is its [`Thread`](process::Thread). A [`Process`](process::Process) is a thread group. The [`Kernel`](kernel::Kernel) is
+//! one job: the process table, clocks, limits and counters. The runtime is behind the trait [`Host`](kernel::Host).
+//!
+//! Invariants:
+//! 1. Nothing a guest does reaches the host except through the file systems, descriptors and clocks it was given.
+//! 2. No lock of the kernel is held while a thread sleeps or touches guest memory that may block.
+//! 3. Lock order: process table, then a process's relations, then its signal state, then a thread's pending signals.
 #![deny(unsafe_code)]
 
+pub mod clock;
 pub mod errno;
 pub mod file;
+pub mod fs;
+pub mod io;
+pub mod kernel;
+pub mod limits;
+pub mod mm;
+pub mod process;
+pub mod signal;
+pub mod sys;
+pub mod task;
 pub mod wait;

@@ -1,0 +1,4 @@
+//! Helpers: sse.
+
+helpers! { super::int::BASE + super::int::FNS.len();
+}

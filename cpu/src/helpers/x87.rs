@@ -1,0 +1,4 @@
+//! Helpers: x87.
+
+helpers! { super::sse::BASE + super::sse::FNS.len();
+}

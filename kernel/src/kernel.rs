@@ -1,0 +1,255 @@
+//! The job: configuration, process table, limits, and the host behind a trait.
+
+use crate::clock::{Clock, ClockMode};
+use crate::errno::{Errno, Result};
+use crate::limits::{LimitConfig, Limits};
+use crate::mm::Mm;
+use crate::process::{Process, Thread, lock};
+use crate::signal::SigInfo;
+use crate::sys;
+use crate::task::Task;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// What the runtime does for the kernel.
+pub trait Host: Send + Sync {
+    /// Run a new guest thread on a new host thread. On that thread the runtime calls [`Task::enter`] first, then
+    /// [`Task::deliver_signals`], then runs guest code, until a [`Flow::Exit`]. EAGAIN if there is no thread to be had.
+    fn spawn(&self, task: Task) -> Result<()>;
+    /// Guest code in the range may have changed or gone: drop translations. Called after the change.
+    fn code_changed(&self, mm: &Mm, addr: u64, len: u64);
+    /// A new address space exists (nothing runs in it yet); the runtime may set its attachment.
+    fn new_arena(&self, mm: &Mm);
+    /// A thread has something to do in the kernel: make it leave guest code and call [`Task::deliver_signals`] soon. May be
+    /// called for threads that are in the kernel or that the runtime does not know (yet, or any more).
+    fn kick(&self, tid: i32);
+}
+
+/// What a guest thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on at `cpu.rip`.
+    Run,
+    /// The address space was replaced (execve): fetch [`Task::mm`] anew, then go on at `cpu.rip`.
+    ExecDone,
+    /// The thread has ended: drop the task and end the host thread.
+    Exit,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The first process exited with this code.
+    Exit(i32),
+    /// The first process was killed by this signal.
+    Signal(i32),
+    /// A limit of the job was exceeded: `wall`, `cpu`, `output`, `memory`.
+    Limit(&'static str),
+    /// The embedder ended it.
+    Cancelled,
+}
+
+/// Receives trace lines.
+pub type TraceSink = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Configuration of a job.
+pub struct Config {
+    /// Node name (uname, sethostname is refused).
+    pub hostname: String,
+    /// Kernel release.
+    pub release: String,
+    /// Kernel version.
+    pub version: String,
+    /// Logical CPUs shown.
+    pub cpus: u32,
+    /// Size of a guest address space in bytes.
+    pub arena_size: u64,
+    /// Where time comes from.
+    pub clock: ClockMode,
+    /// Seed of getrandom and AT_RANDOM; `None` = the host's randomness.
+    pub seed: Option<u64>,
+    /// Limits.
+    pub limits: LimitConfig,
+    /// Identity of the first process.
+    pub uid: u32,
+    /// Group of the first process.
+    pub gid: u32,
+    /// User name.
+    pub user: String,
+    /// Soft RLIMIT_STACK, the size of the main stack.
+    pub stack_size: u64,
+    /// Physical memory shown by sysinfo and /proc/meminfo when there is no memory limit.
+    pub shown_memory: u64,
+    /// AT_HWCAP (CPUID leaf 1 EDX) and AT_HWCAP2.
+    pub hwcap: (u64, u64),
+    /// XCR0 of the CPU model: 3 = x87 and SSE, 7 = with AVX; 0 = no XSAVE (signal frames hold a plain FXSAVE image).
+    pub xfeatures: u64,
+    /// Trace system calls and signals to this.
+    pub trace: Option<TraceSink>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            hostname: "evm".into(),
+            release: "6.1.0".into(),
+            version: "#1 SMP EVM".into(),
+            cpus: 1,
+            arena_size: 64 << 30,
+            clock: ClockMode::Host,
+            seed: None,
+            limits: LimitConfig::default(),
+            uid: 1000,
+            gid: 1000,
+            user: "user".into(),
+            stack_size: 8 << 20,
+            shown_memory: 4 << 30,
+            hwcap: (0x0789_fbff, 0),
+            xfeatures: 3,
+            trace: None,
+        }
+    }
+}
+
+/// Identifier of a timer of the timer thread.
+pub type TimerId = u64;
+
+/// All processes and threads.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub procs: BTreeMap<i32, Arc<Process>>,
+    pub threads: BTreeMap<i32, Arc<Thread>>,
+    pub last_id: i32,
+}
+
+/// Largest process id.
+pub const PID_MAX: i32 = 4_194_304;
+
+impl Table {
+    /// A number that is no process, thread, group or session id.
+    pub fn new_id(&mut self) -> Result<i32> {
+        for _ in 0..PID_MAX {
+            self.last_id = if self.last_id >= PID_MAX - 1 { 300 } else { self.last_id + 1 };
+            let id = self.last_id;
+            let used = self.threads.contains_key(&id)
+                || self.procs.contains_key(&id)
+                || self.procs.values().any(|p| {
+                    let r = lock(&p.rel);
+                    r.pgid == id || r.sid == id
+                });
+            if !used {
+                return Ok(id);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+}
+
+/// Counts of system calls.
+#[derive(Debug)]
+pub struct Counters {
+    /// By number; those beyond the table are counted in the last element.
+    calls: Vec<AtomicU64>,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, nr: u32) {
+        self.calls[(nr as usize).min(sys::MAX)].fetch_add(1, Ordering::Relaxed);
+    }
+    /// Name, count and whether the kernel has it, of all system calls that were made.
+    pub fn syscalls(&self) -> Vec<(String, u64, bool)> {
+        let mut v = Vec::new();
+        for (nr, n) in self.calls.iter().enumerate() {
+            let n = n.load(Ordering::Relaxed);
+            if n != 0 {
+                let name = sys::names::name(nr as u32).map_or_else(|| format!("syscall_{nr}"), str::to_string);
+                v.push((name, n, sys::lookup(nr as u32).is_some()));
+            }
+        }
+        v
+    }
+}
+
+/// One job.
+pub struct Kernel {
+    /// Configuration.
+    pub config: Config,
+    /// Limits and their accounts.
+    pub limits: Limits,
+    /// Clocks.
+    pub clock: Clock,
+    /// System calls made.
+    pub counters: Counters,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) table: Mutex<Table>,
+    pub(crate) end: Mutex<Option<EndReason>>,
+    pub(crate) ended: Condvar,
+}
+
+impl Kernel {
+    /// A job with no process yet.
+    pub fn new(config: Config, host: Arc<dyn Host>) -> Arc<Kernel> {
+        Arc::new(Kernel {
+            limits: Limits::new(config.limits),
+            clock: Clock::new(config.clock),
+            counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },
+            host,
+            table: Mutex::default(),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            config,
+        })
+    }
+    /// All processes, by process id.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        lock(&self.table).procs.values().cloned().collect()
+    }
+    /// A process.
+    pub fn process(&self, pid: i32) -> Option<Arc<Process>> {
+        lock(&self.table).procs.get(&pid).cloned()
+    }
+    /// A thread.
+    pub fn thread(&self, tid: i32) -> Option<Arc<Thread>> {
+        lock(&self.table).threads.get(&tid).cloned()
+    }
+    /// Send a signal to every process of a group; ESRCH if there is none.
+    pub fn signal_group(&self, pgid: i32, info: SigInfo) -> Result<()> {
+        let members: Vec<_> = self.processes().into_iter().filter(|p| p.pgid() == pgid).collect();
+        if members.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        for p in members {
+            p.signal(info)?;
+        }
+        Ok(())
+    }
+    /// End all threads of the job at once. The first reason given counts.
+    pub fn kill_job(&self, reason: EndReason) {
+        let mut end = lock(&self.end);
+        if end.is_none() {
+            *end = Some(reason);
+        }
+        drop(end);
+        let threads: Vec<_> = lock(&self.table).threads.values().cloned().collect();
+        for t in threads {
+            t.killed.store(true, Ordering::Release);
+            crate::signal::send::attend(&*self.host, &t);
+        }
+    }
+    /// Wait until no thread is left; how the job ended.
+    pub fn wait_end(&self) -> EndReason {
+        let mut t = lock(&self.table);
+        while !t.threads.is_empty() {
+            t = self.ended.wait(t).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(t);
+        lock(&self.end).unwrap_or(EndReason::Cancelled)
+    }
+    /// Bytes of memory the guest is shown to have.
+    pub fn shown_memory(&self) -> u64 {
+        self.config.limits.memory.unwrap_or(self.config.shown_memory)
+    }
+    /// Fill with random bytes: the seeded stream, or the host's randomness.
+    pub fn random(&self, _buf: &mut [u8]) {}
+}

@@ -1,0 +1,66 @@
+//! The table of system calls: number → name, argument format and function.
+//!
+//! Each module of this folder has a `TABLE`; there is no other list. What is in none of them gives ENOSYS
+//! and is counted under its name (from [`names`]).
+
+pub mod fs;
+pub mod info;
+pub mod io;
+pub mod mm;
+pub mod names;
+pub mod process;
+pub mod signal;
+pub mod time;
+
+use crate::errno::Result;
+use crate::task::Task;
+use std::sync::OnceLock;
+
+/// One system call.
+pub struct Syscall {
+    /// Number (x86-64).
+    pub nr: u32,
+    /// Name.
+    pub name: &'static str,
+    /// One letter an argument, for traces: `d` int, `l` long, `u` unsigned, `x` hexadecimal, `o` octal, `p` pointer, `s` string,
+    /// `f` descriptor, `b` buffer of the length in the next argument, `S` signal number.
+    pub args: &'static str,
+    /// What it does; the result goes to RAX.
+    pub f: fn(&mut Task, [u64; 6]) -> Result<u64>,
+}
+
+/// Size of the dispatch table; x86-64 numbers in use are below.
+pub const MAX: usize = 512;
+
+static TABLES: [&[Syscall]; 7] =
+    [fs::TABLE, io::TABLE, process::TABLE, mm::TABLE, signal::TABLE, time::TABLE, info::TABLE];
+
+/// The system call with a number.
+pub fn lookup(nr: u32) -> Option<&'static Syscall> {
+    static INDEX: OnceLock<Vec<Option<&'static Syscall>>> = OnceLock::new();
+    let index = INDEX.get_or_init(|| {
+        let mut v = vec![None; MAX];
+        for s in TABLES.iter().copied().flatten() {
+            if let Some(e) = v.get_mut(s.nr as usize) {
+                *e = Some(s);
+            }
+        }
+        v
+    });
+    index.get(nr as usize).copied().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_unique_and_named_right() {
+        let mut seen = std::collections::HashMap::new();
+        for s in TABLES.iter().copied().flatten() {
+            assert_eq!(seen.insert(s.nr, s.name), None, "{} is twice in the tables", s.name);
+            assert_eq!(names::name(s.nr), Some(s.name));
+            assert!((s.nr as usize) < MAX && s.args.len() <= 6);
+        }
+    }
+}

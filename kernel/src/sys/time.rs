@@ -1,0 +1,6 @@
+//! To come.
+
+use super::Syscall;
+
+/// The system calls of this module.
+pub static TABLE: &[Syscall] = &[];
