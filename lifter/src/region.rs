@@ -1,0 +1,374 @@
+//! Region discovery and the driver of translation.
+//!
+//! Discovery decodes from the entries along direct jumps, conditional branches and returns of calls,
+//! up to a bound; edges past it, and code that cannot be fetched, leave the region. Blocks are split
+//! where something jumps into them, and translated in reverse post-order, so that (but for loops) the
+//! condition codes at the end of all predecessors are known when a block is translated.
+
+use crate::ctx::{Lifter, Unlifted};
+use crate::int;
+use evm_cpu::exc;
+use evm_ir::{Block, Region, Term, Type};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+/// How much to translate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// One basic block, at most 64 instructions: quick, for code that runs rarely.
+    Block,
+    /// All that direct jumps reach.
+    Region,
+}
+
+/// What to translate and how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Extent.
+    pub mode: Mode,
+    /// Bound on instructions of a region.
+    pub max_insns: usize,
+    /// Bound on guest basic blocks of a region.
+    pub max_blocks: usize,
+    /// 64 or 32.
+    pub bits: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { mode: Mode::Region, max_insns: 3000, max_blocks: 1000, bits: 64 }
+    }
+}
+
+/// Why there is no region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LiftError {
+    /// The instruction at the entry cannot be fetched.
+    #[error("no executable byte at {addr:#x}")]
+    Fetch {
+        /// First byte that cannot be fetched.
+        addr: u64,
+    },
+    /// `bits` is neither 32 nor 64.
+    #[error("no such mode: {0} bits")]
+    Bits(u32),
+}
+
+/// An instruction that has no translation (it raises #UD when reached).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LiftNote {
+    /// Its address.
+    pub pc: u64,
+    /// What it is.
+    pub what: String,
+}
+
+/// The outcome.
+#[derive(Clone, Debug)]
+pub struct Lifted {
+    /// The translation.
+    pub region: Region,
+    /// Instructions without translation.
+    pub notes: Vec<LiftNote>,
+}
+
+/// Instructions of a block in [`Mode::Block`].
+const BLOCK_INSNS: usize = 64;
+
+/// A guest basic block: where it starts, its instructions, and where control goes.
+struct Guest {
+    insns: Vec<Instruction>,
+    succs: Vec<u64>,
+}
+
+enum Fetched {
+    Insn(Instruction),
+    Fault(u64),
+}
+
+fn decode(pc: u64, bits: u32, fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize) -> Fetched {
+    let mut buf = [0u8; 15];
+    let n = fetch(pc, &mut buf).min(15);
+    let mut d = Decoder::with_ip(bits, &buf[..n], pc, DecoderOptions::NONE);
+    let insn = d.decode();
+    if n < 15 && insn.is_invalid() && d.last_error() == DecoderError::NoMoreBytes {
+        return Fetched::Fault(pc.wrapping_add(n as u64));
+    }
+    Fetched::Insn(insn)
+}
+
+/// How control leaves an instruction.
+enum Flow {
+    Next,
+    /// Ends the block; direct successors that may be part of the region.
+    End(Vec<u64>),
+}
+
+fn flow(i: &Instruction) -> Flow {
+    let target = || i.near_branch_target();
+    match i.flow_control() {
+        FlowControl::Next => match i.mnemonic() {
+            // Raise without a translation, or may end the block.
+            Mnemonic::Hlt => Flow::End(vec![]),
+            Mnemonic::Syscall => Flow::End(vec![i.next_ip()]),
+            _ => Flow::Next,
+        },
+        FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend => match i.op0_kind() {
+            iced_x86::OpKind::NearBranch16
+            | iced_x86::OpKind::NearBranch32
+            | iced_x86::OpKind::NearBranch64 => Flow::End(vec![i.next_ip(), target()]),
+            _ => Flow::End(vec![]),
+        },
+        FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => Flow::End(vec![target()]),
+        FlowControl::Call if i.mnemonic() == Mnemonic::Syscall => Flow::End(vec![i.next_ip()]),
+        FlowControl::Call | FlowControl::IndirectCall => Flow::End(vec![i.next_ip()]),
+        FlowControl::Interrupt if i.mnemonic() == Mnemonic::Int => Flow::End(vec![i.next_ip()]),
+        _ => Flow::End(vec![]),
+    }
+}
+
+/// Translate the code at `entry`. `fetch(addr, buf)` copies up to `buf.len()` executable bytes and gives
+/// how many there are. `extra` addresses become entries too when they turn out to be reached or can be
+/// fetched.
+pub fn lift(
+    entry: u64,
+    extra: &[u64],
+    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+    opts: &Options,
+) -> Result<Lifted, LiftError> {
+    if opts.bits != 64 && opts.bits != 32 {
+        return Err(LiftError::Bits(opts.bits));
+    }
+    if let Fetched::Fault(addr) = decode(entry, opts.bits, fetch) {
+        return Err(LiftError::Fetch { addr });
+    }
+    let mut entries = vec![entry];
+    let guest = match opts.mode {
+        Mode::Block => one_block(entry, opts, fetch),
+        Mode::Region => {
+            entries.extend(extra.iter().copied().filter(|e| *e != entry));
+            discover(&entries, opts, fetch)
+        }
+    };
+    entries.retain(|e| guest.contains_key(e));
+    Ok(translate(&guest, &entries, opts))
+}
+
+fn one_block(
+    entry: u64,
+    opts: &Options,
+    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+) -> BTreeMap<u64, Guest> {
+    let mut g = Guest { insns: vec![], succs: vec![] };
+    let mut pc = entry;
+    while g.insns.len() < BLOCK_INSNS {
+        let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else { break };
+        g.insns.push(i);
+        if i.is_invalid() || matches!(flow(&i), Flow::End(_)) {
+            break;
+        }
+        pc = i.next_ip();
+    }
+    BTreeMap::from([(entry, g)])
+}
+
+fn discover(
+    entries: &[u64],
+    opts: &Options,
+    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+) -> BTreeMap<u64, Guest> {
+    let mut seen: HashMap<u64, Instruction> = HashMap::new();
+    let mut leaders: HashSet<u64> = HashSet::new();
+    let mut work: VecDeque<u64> = VecDeque::new();
+    for e in entries {
+        if leaders.insert(*e) {
+            work.push_back(*e);
+        }
+    }
+    while let Some(start) = work.pop_front() {
+        let mut pc = start;
+        loop {
+            if seen.contains_key(&pc) {
+                // Two streams meet: what follows is shared.
+                if pc != start {
+                    leaders.insert(pc);
+                }
+                break;
+            }
+            if seen.len() >= opts.max_insns {
+                break;
+            }
+            let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else { break };
+            seen.insert(pc, i);
+            if i.is_invalid() {
+                break;
+            }
+            if let Flow::End(to) = flow(&i) {
+                for t in to {
+                    if leaders.len() < opts.max_blocks && leaders.insert(t) {
+                        work.push_back(t);
+                    }
+                }
+                break;
+            }
+            pc = i.next_ip();
+        }
+    }
+    let mut guest = BTreeMap::new();
+    for l in leaders.iter().copied().filter(|l| seen.contains_key(l)) {
+        let mut g = Guest { insns: vec![], succs: vec![] };
+        let mut pc = l;
+        while let Some(i) = seen.get(&pc) {
+            if pc != l && leaders.contains(&pc) {
+                g.succs.push(pc);
+                break;
+            }
+            g.insns.push(*i);
+            if i.is_invalid() {
+                break;
+            }
+            if let Flow::End(to) = flow(i) {
+                g.succs = to;
+                break;
+            }
+            pc = i.next_ip();
+        }
+        g.succs.retain(|s| leaders.contains(s) && seen.contains_key(s));
+        guest.insert(l, g);
+    }
+    guest
+}
+
+/// Reverse post-order from the entries, and the targets of back edges.
+fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, HashSet<u64>) {
+    let mut post = vec![];
+    let mut headers = HashSet::new();
+    let mut done: HashSet<u64> = HashSet::new();
+    let mut open: HashSet<u64> = HashSet::new();
+    for e in entries.iter().rev() {
+        if !done.insert(*e) {
+            continue;
+        }
+        open.insert(*e);
+        let mut stack = vec![(*e, 0usize)];
+        while let Some((pc, next)) = stack.last_mut() {
+            // Later successors first: then the fall-through is laid out right behind its block.
+            let succs = &guest[pc].succs;
+            if *next < succs.len() {
+                let s = succs[succs.len() - 1 - *next];
+                *next += 1;
+                if open.contains(&s) {
+                    headers.insert(s);
+                } else if done.insert(s) {
+                    open.insert(s);
+                    stack.push((s, 0));
+                }
+            } else {
+                open.remove(pc);
+                post.push(*pc);
+                stack.pop();
+            }
+        }
+    }
+    post.reverse();
+    (post, headers)
+}
+
+fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], opts: &Options) -> Lifted {
+    let (rpo, headers) = order(guest, entries);
+    let mut cx = Lifter::new(opts.bits);
+    let mut notes = vec![];
+    let mut preds: HashMap<u64, Vec<u64>> = HashMap::new();
+    for pc in &rpo {
+        let b = cx.b.block(*pc, true);
+        cx.b.region.blocks[b.0 as usize].loop_header = headers.contains(pc);
+        // A block that ends a one-block region must not loop inside it unless it is the whole loop:
+        // both modes use the same map, the entry is in it.
+        cx.targets.insert(*pc, b);
+        for s in &guest[pc].succs {
+            preds.entry(*s).or_default().push(*pc);
+        }
+    }
+    if opts.mode == Mode::Block {
+        cx.targets.clear();
+    }
+    cx.b.region.entries =
+        entries.iter().map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32)).collect();
+    let mut out_kind: HashMap<u64, Option<u64>> = HashMap::new();
+    for (n, pc) in rpo.iter().enumerate() {
+        cx.cc_unknown();
+        if !entries.contains(pc)
+            && let Some(ps) = preds.get(pc)
+        {
+            let mut kinds = ps.iter().map(|p| out_kind.get(p).copied().flatten());
+            if let Some(Some(k)) = kinds.next()
+                && kinds.all(|x| x == Some(k))
+            {
+                cx.cc.kind = Some(k);
+            }
+        }
+        cx.start(Block(n as u32));
+        let g = &guest[pc];
+        for i in &g.insns {
+            cx.pc = i.ip();
+            cx.next = i.next_ip();
+            if i.is_invalid() || one(&mut cx, i).is_err() {
+                notes.push(LiftNote { pc: i.ip(), what: describe(i) });
+                cx.raise(exc::UD, 0);
+            }
+            if cx.ended {
+                break;
+            }
+        }
+        if !cx.ended {
+            // Falls into another block, or past a bound.
+            let to = g.insns.last().map_or(*pc, |i| i.next_ip());
+            let kind = cx.cc.kind;
+            match cx.known_block(to) {
+                Some(b) => cx.end(Term::Jump(b)),
+                None => {
+                    let v = cx.iconst(Type::I64, to as i64);
+                    cx.end(Term::Exit(v));
+                }
+            }
+            out_kind.insert(*pc, kind);
+        } else {
+            // A callee may leave any flags.
+            let last = g.insns.last().map(|i| i.flow_control());
+            let call = matches!(last, Some(FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt));
+            out_kind.insert(*pc, if call { None } else { cx.cc.kind });
+        }
+    }
+    let mut source: Vec<(u64, u32)> = vec![];
+    let mut ranges: Vec<(u64, u64)> = guest
+        .values()
+        .flat_map(|g| g.insns.iter().map(|i| (i.ip(), i.ip() + i.len().max(1) as u64)))
+        .collect();
+    ranges.sort_unstable();
+    for (from, to) in ranges {
+        match source.last_mut() {
+            Some(s) if from <= s.0 + u64::from(s.1) => {
+                s.1 = s.1.max((to - s.0) as u32);
+            }
+            _ => source.push((from, (to - from) as u32)),
+        }
+    }
+    cx.b.region.source = source;
+    Lifted { region: cx.b.region, notes }
+}
+
+/// Marker and translation of one instruction.
+fn one(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
+    if !int::is_quiet(i) {
+        cx.flush_cc();
+    }
+    cx.b.marker(cx.pc);
+    int::lift(cx, i)
+}
+
+fn describe(i: &Instruction) -> String {
+    if i.is_invalid() {
+        return "invalid encoding".into();
+    }
+    format!("{:?} ({:?})", i.mnemonic(), i.code())
+}
