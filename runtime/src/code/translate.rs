@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use evm_backend::interp;
 use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
+use evm_lifter::{LiftError, Mode, Options};
 use evm_memory::PAGE;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -85,16 +86,19 @@ pub(crate) struct BlockEntry {
     pub insns: u32,
 }
 
-fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], opts: &evm_lifter::Options) -> Result<evm_ir::Region, Failure> {
-    evm_lifter::lift(pc, extra, &mut |a, b| snap.fetch(a, b), opts).map_err(|e| match e {
-        evm_lifter::LiftError::Fetch(a) => Failure::Fetch(a),
-    })
+fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_ir::Region, Failure> {
+    let opts = Options { mode, ..Options::default() };
+    match evm_lifter::lift(pc, extra, &mut |a, b| snap.fetch(a, b), &opts) {
+        Ok(l) => Ok(l.region),
+        Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
+        Err(e) => Err(Failure::Internal(e.to_string())),
+    }
 }
 
 /// Translate one basic block for the interpreter.
 pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
     let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, &[], &evm_lifter::Options::block())?;
+    let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
@@ -115,7 +119,7 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Res
 pub(crate) fn region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, extra: &[u64], precise: bool) -> Result<Option<Arc<Compiled>>, Failure> {
     let Some(memory) = CodeMemory::get() else { return Ok(None) };
     let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, extra, &evm_lifter::Options::region())?;
+    let mut region = lift(&mut snap, pc, extra, Mode::Region)?;
     let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
