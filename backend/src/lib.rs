@@ -1,1 +1,4 @@
-//! See the crate's page in the book.
+//! Engines that run the IR.
+#![deny(unsafe_code)]
+
+pub mod abi;

@@ -5,7 +5,7 @@
 //! directly, and the wait ends with EINTR.
 
 use crate::errno::{Errno, Result};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 /// What a sleeping thread sleeps on.
@@ -49,28 +49,66 @@ pub trait Blocking {
     fn interrupted(&self) -> bool;
 }
 
+/// Something that is told about each wake of a queue but does not sleep itself (epoll). `notify` must not
+/// call back into the file that owns the queue.
+pub trait Listener: Send + Sync {
+    /// The queue was woken.
+    fn notify(&self);
+}
+
+#[derive(Default)]
+struct Waiters {
+    wakers: Vec<Arc<Waker>>,
+    listeners: Vec<Weak<dyn Listener>>,
+}
+
 /// Threads waiting for one thing.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct WaitQueue {
-    waiters: Mutex<Vec<Arc<Waker>>>,
+    waiters: Mutex<Waiters>,
+}
+
+impl std::fmt::Debug for WaitQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WaitQueue")
+    }
 }
 
 impl WaitQueue {
     /// Add a waker (done once per wait).
     pub fn register(&self, w: &Arc<Waker>) {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(w.clone());
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).wakers.push(w.clone());
     }
     /// Take one registration of the waker out.
     pub fn unregister(&self, w: &Arc<Waker>) {
-        let mut v = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let v = &mut self.waiters.lock().unwrap_or_else(PoisonError::into_inner).wakers;
         if let Some(i) = v.iter().position(|x| Arc::ptr_eq(x, w)) {
             v.remove(i);
         }
     }
+    /// Tell a listener about each wake from now on, until [`unlisten`](Self::unlisten) or its end.
+    pub fn listen(&self, l: Weak<dyn Listener>) {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).listeners.push(l);
+    }
+    /// Take a listener out.
+    pub fn unlisten(&self, l: &Weak<dyn Listener>) {
+        let v = &mut self.waiters.lock().unwrap_or_else(PoisonError::into_inner).listeners;
+        v.retain(|x| !x.ptr_eq(l) && x.strong_count() > 0);
+    }
     /// Wake every waiter.
     pub fn wake_all(&self) {
-        for w in self.waiters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            w.wake();
+        let listeners = {
+            let v = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            for w in &v.wakers {
+                w.wake();
+            }
+            if v.listeners.is_empty() {
+                return;
+            }
+            v.listeners.clone()
+        };
+        for l in listeners.iter().filter_map(Weak::upgrade) {
+            l.notify();
         }
     }
     /// Wait until `ready` gives a value. ETIMEDOUT at the deadline, EINTR when interrupted.

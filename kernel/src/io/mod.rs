@@ -1,8 +1,34 @@
 //! Input and output: the descriptor table and every kind of file that is not in a file system.
 //!
 //! Each kind is one module and implements [`crate::file::File`]. No lock of a table or of a file is
-//! held while a thread blocks.
+//! held while a thread blocks, and queues are woken after the file's lock is released.
 
+pub mod epoll;
+pub mod eventfd;
 mod fdtable;
 
+pub mod pipe;
+pub mod poll;
+
+
 pub use fdtable::{FdEntry, FdTable};
+
+use crate::file::Stat;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Lock without regard to poisoning: state stays consistent, since nothing here panics while it changes.
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A fresh inode number for a file without a file system.
+pub(crate) fn new_ino() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// stat(2) of a file without a file system (pipes, sockets, anonymous inodes).
+pub(crate) fn anon_stat(mode: u32, ino: u64) -> Stat {
+    Stat { dev: 14, ino, mode, nlink: 1, blksize: 4096, ..Stat::default() }
+}

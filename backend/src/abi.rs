@@ -1,0 +1,67 @@
+//! What compiled code asks of the engine that runs it.
+//!
+//! Compiled code sees one structure, the guest state, by byte offset: the slots of the IR's layout and
+//! the words of [`Abi`]. The table of helpers begins with the runtime's own functions ([`RuntimeFn`]);
+//! helper `h` of the IR's table is entry [`FIRST_HELPER`]` + h`.
+//!
+//! # Compiled functions
+//! Cranelift's `tail` convention; with two integer arguments it is the System V one:
+//! `fn(rdi = state, rsi = pc) -> rax`, `rbx rbp r12-r15` kept, and `r15` holds `mem_base` from the first
+//! call to the last return. `pc` is the guest address of the region's entry to be entered; the result is
+//! the guest address to go on at, with all state in its slots, or [`EXIT_PENDING`].
+
+/// Byte offsets in the guest state of the words that engines and compiled code share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Abi {
+    /// u64: host address of guest address 0.
+    pub mem_base: u32,
+    /// u64: size of the guest address space.
+    pub mem_limit: u32,
+    /// u64: not zero: leave at the next poll.
+    pub poll: u32,
+    /// u64: host stack pointer below which a region must not be entered; `u64::MAX` forces every entry out.
+    pub stack_limit: u32,
+    /// u64: host address of the table of entry points, by entry index; 0 = not compiled.
+    pub entries: u32,
+    /// u64: host address of the table from guest pc to entry index: 65,536 words `(pc >> 16) << 32 | index`
+    /// (wrapping), at `pc & 0xffff`.
+    pub ibtc: u32,
+    /// u64: host address of the table of [`RuntimeFn`]s and helpers.
+    pub helpers: u32,
+    /// u64: not zero: a helper has raised.
+    pub pending: u32,
+    /// u64: guest address of an access that failed the limit check, valid at a trap with
+    /// [`TRAP_LIMIT`] (elsewhere the host's fault address tells).
+    pub fault_addr: u32,
+    /// u64: the guest pc; stored before a return with [`EXIT_PENDING`].
+    pub rip: u32,
+}
+
+/// Functions of the runtime at the start of the helper table; all `extern "sysv64"`, the first argument the
+/// state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum RuntimeFn {
+    /// `(state, target, ret) -> next`: run the guest function at `target`, which is not compiled, until the
+    /// guest comes to `ret` or the region's caller has to take over. The region goes on at `ret` if that
+    /// is the result, else it returns the result.
+    Call = 0,
+    /// `(state, next, ret) -> next`: a call came back to `next` instead of `ret`. Run on until `ret`, or give the
+    /// address that the region is to return.
+    Resume = 1,
+    /// `(state, code, pc, next) -> pc`: [`evm_ir::Term::Service`]. The result `next` goes on in the region.
+    Service = 2,
+    /// `(state, code, arg, pc) -> pc`: [`evm_ir::Term::Raise`]; the result is what the region returns.
+    Raise = 3,
+}
+
+/// Index in the helper table of the IR's helper 0.
+pub const FIRST_HELPER: u32 = 8;
+
+/// Result of a compiled function when `pending` is set: slot `rip` holds the pc of the instruction that raised.
+pub const EXIT_PENDING: u64 = u64::MAX;
+
+/// Trap code of a guest access to a page that is not there.
+pub const TRAP_ACCESS: u8 = 1;
+/// Trap code of a guest address outside the address space (an undefined instruction on the host).
+pub const TRAP_LIMIT: u8 = 2;

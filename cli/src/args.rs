@@ -1,0 +1,234 @@
+//! Options and their texts.
+
+use crate::units::{self, Clock, LimitArg, Mount, Seed, Stats, Sysroot};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Run x86-64 Linux programs in a sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "evm", version, about, long_about = None, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program in a virtual Linux
+    Run(Box<Run>),
+    /// Say what a program file is and what it needs
+    Inspect(Inspect),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  evm run /bin/echo hello
+      A program of this machine; it sees none of this machine's files.
+  evm run --dir . hmmsearch model.hmm proteins.fasta
+      The current folder is /work, where the program starts.
+  evm run --dir data::/data:ro --dir out::/out python3 /data/job.py
+      One folder to read, one to write.
+  evm run --sysroot target/guest-root /usr/bin/perl -e 'print 6*7, \"\\n\"'
+      A program and its libraries from an unpacked Debian.
+  evm run --limit memory=1GiB,cpu=90s,procs=8 --dir . ./simulate
+      Bounds on what the program may use.
+  evm run --clock 2024-01-01 --seed 7 ./simulate
+      The same time and the same random numbers in each run.
+
+Exit status: that of the program, 128+N if signal N ended it; 124 if a limit ended the job;
+125 if evm itself failed; 126 if PROGRAM cannot be run; 127 if it was not found.";
+
+/// Options of `evm run`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "evm run [OPTIONS] PROGRAM [ARGS]...",
+    after_long_help = RUN_EXAMPLES,
+    after_help = "See 'evm run --help' for the full text and examples."
+)]
+pub struct Run {
+    /// The program and its arguments
+    ///
+    /// PROGRAM is a file of this machine, looked for in PATH if it has no slash. With --sysroot DIR it is a path in the
+    /// guest. Options of evm stand before PROGRAM; everything after it belongs to the program.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"], num_args = 1.., hide_default_value = true)]
+    pub command: Vec<OsString>,
+
+    /// Give the program a folder or file: HOST[::GUEST][:ro] (may be repeated)
+    ///
+    /// Without GUEST, `--dir .` is /work, a relative HOST is below /work, and an absolute HOST has the same path in the
+    /// guest. `:ro` refuses writing. Nothing outside HOST can be reached through it.
+    #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", value_parser = units::os(Mount::parse), help_heading = "Files")]
+    pub dirs: Vec<Mount>,
+
+    /// Where the libraries of a dynamic program come from: host, none or a folder
+    ///
+    /// `host`: the libraries of this machine and their data, to read, nothing else. `none`: no files but those of --dir.
+    /// A folder: it is the guest's root, to read; what the program writes outside the folders of --dir stays in memory and is
+    /// gone at the end.
+    #[arg(long, value_name = "host|DIR|none", default_value = "host", value_parser = units::os(Sysroot::parse), help_heading = "Files")]
+    pub sysroot: Sysroot,
+
+    /// Where the program starts, a path in the guest [default: /work]
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub cwd: Option<PathBuf>,
+
+    /// Set a variable of the program's environment, or pass it on if there is no VALUE (may be repeated)
+    ///
+    /// Nothing is inherited. The program starts with PATH, HOME=/home/user, USER=user, LOGNAME=user, SHELL=/bin/sh,
+    /// LANG=C.UTF-8, and TERM if it has a terminal.
+    #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]", value_parser = units::os(units::env_var), help_heading = "Virtual machine")]
+    pub env: Vec<units::EnvVar>,
+
+    /// The time the program sees: host, or a start time of a virtual clock
+    ///
+    /// A start time is seconds since 1970 or a date as in 2024-01-31 or 2024-01-31T12:00:00Z; the virtual clock then advances
+    /// with the program's own clock readings and sleeps.
+    #[arg(long, value_name = "host|TIME", default_value = "host", value_parser = units::str(Clock::parse), help_heading = "Virtual machine")]
+    pub clock: Clock,
+
+    /// Seed of all randomness the program sees: a number, or random
+    #[arg(long, value_name = "N|random", default_value = "random", value_parser = units::str(Seed::parse), help_heading = "Virtual machine")]
+    pub seed: Seed,
+
+    /// The CPU that the program sees
+    #[arg(
+        long,
+        value_name = "MODEL",
+        default_value = "x86-64-v2",
+        help_heading = "Virtual machine"
+    )]
+    pub cpu: CpuModel,
+
+    /// Number of CPUs that the program sees
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Virtual machine")]
+    pub cpus: u32,
+
+    /// Bound what the job may use: memory, cpu, wall, procs, files, disk, output
+    ///
+    /// Several with commas, or the option repeated; `none` lifts one. Sizes as 512MiB or 2GiB, times as 90s, 5m or 1h.
+    ///   memory  bytes; the program gets ENOMEM           [default: 4GiB]
+    ///   cpu     CPU time of the job; ends the job        [default: none]
+    ///   wall    time since its start; ends the job       [default: none]
+    ///   procs   processes and threads; EAGAIN            [default: 256]
+    ///   files   open files of one process; EMFILE        [default: 1024]
+    ///   disk    bytes in files that it wrote; ENOSPC     [default: 16GiB]
+    ///   output  bytes of stdout and stderr; ends the job [default: 1GiB]
+    #[arg(long = "limit", value_name = "NAME=VALUE,..", value_delimiter = ',', value_parser = units::str(LimitArg::parse), verbatim_doc_comment, help_heading = "Bounds")]
+    pub limits: Vec<LimitArg>,
+
+    /// How guest code is run
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        default_value = "auto",
+        help_heading = "Engine"
+    )]
+    pub engine: EngineKind,
+
+    /// Say at the end what the run did: on stderr, as text or JSON
+    #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "text", help_heading = "Engine")]
+    pub stats: Option<Stats>,
+
+    /// Show each system call, as strace does: on stderr or in FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-", help_heading = "Engine")]
+    pub trace: Option<PathBuf>,
+}
+
+/// CPU models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuModel {
+    /// x86-64-v2: SSE to SSE4.2, SSSE3, POPCNT, CMPXCHG16B
+    #[value(name = "x86-64-v2")]
+    X86_64V2,
+}
+
+/// Engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// Interpret first, compile what is hot
+    Auto,
+    /// Interpret everything
+    Interp,
+    /// Compile everything before it runs
+    Jit,
+}
+
+/// Options of `evm inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The file
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `evm completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// bash, zsh, fish, elvish or powershell
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn run(line: &str) -> Result<Run, String> {
+        let words = std::iter::once("evm").chain(line.split_whitespace());
+        match Cli::try_parse_from(words)
+            .map_err(|e| e.to_string())?
+            .command
+        {
+            Command::Run(r) => Ok(*r),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn options_end_at_the_program() {
+        let r = run("run --seed 7 --stats --dir . prog --stats=json -e X -- y").unwrap();
+        assert_eq!(r.command, ["prog", "--stats=json", "-e", "X", "--", "y"]);
+        assert_eq!(r.stats, Some(Stats::Text));
+        assert_eq!(r.dirs.len(), 1);
+        assert_eq!(run("run -- -odd a").unwrap().command, ["-odd", "a"]);
+    }
+
+    #[test]
+    fn wrong_lines() {
+        for (line, say) in [
+            ("run", "required"),
+            ("run --nope /bin/true", "--nope"),
+            ("run --limit memory=2XB a", "2XB"),
+            ("run --limit colour=3 a", "memory, cpu, wall"),
+            ("run --clock yesterday a", "yesterday"),
+            ("run --engine fast a", "interp"),
+            ("run --dir ::/x a", "::/x"),
+            ("run --dir x::y a", "absolute"),
+        ] {
+            let e = run(line).unwrap_err();
+            assert!(e.contains(say), "{line}: {e}");
+        }
+    }
+
+    #[test]
+    fn limits_in_one_or_several() {
+        let r = run("run --limit memory=1GiB,cpu=90s --limit wall=none p").unwrap();
+        let l = units::Limits::from_args(&r.limits);
+        assert_eq!(l.memory, Some(1 << 30));
+        assert_eq!(l.cpu, Some(std::time::Duration::from_secs(90)));
+        assert_eq!(l.wall, None);
+        assert_eq!(l.procs, units::Limits::default().procs);
+    }
+}
