@@ -21,7 +21,7 @@ use crate::engine::{self, Engine, Job};
 use crate::host::enter;
 use crate::stats::Counters;
 use crate::vm::Shared;
-use evm_backend::abi::Abi;
+use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, RuntimeFn};
 use evm_backend::interp::{self, ExitKind};
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
@@ -32,10 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// "Next pc" of code that leaves for the run loop: a pending exception, or the thread is to leave.
-pub(crate) const LEAVE: u64 = u64::MAX;
+pub(crate) const LEAVE: u64 = EXIT_PENDING;
 
 /// Host stack of a guest thread in bytes.
-pub(crate) const STACK: usize = 64 << 20;
+pub(crate) const STACK: usize = 16 << 20;
 /// What compiled code must leave free for helpers, the kernel and signal handlers.
 const RESERVE: u64 = 2 << 20;
 
@@ -49,20 +49,18 @@ pub(crate) const ABI: Abi = Abi {
     ibtc: offset_of!(CpuState, ibtc) as u32,
     helpers: offset_of!(CpuState, helpers) as u32,
     pending: offset_of!(CpuState, pending) as u32,
+    fault_addr: offset_of!(CpuState, pending_arg) as u32,
     rip: offset_of!(CpuState, rip) as u32,
 };
-
-/// Callbacks that stand before the helpers in the table that `state.helpers` points to.
-const CALLBACKS: usize = evm_backend::abi::RUNTIME_SLOTS as usize;
 
 fn helper_table() -> &'static [u64] {
     static TABLE: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
     TABLE.get_or_init(|| {
-        let mut t = vec![0; CALLBACKS];
-        t[evm_backend::abi::FN_CALL as usize] = fn_call as *const () as u64;
-        t[evm_backend::abi::FN_RESUME as usize] = fn_resume as *const () as u64;
-        t[evm_backend::abi::FN_SERVICE as usize] = fn_service as *const () as u64;
-        t[evm_backend::abi::FN_RAISE as usize] = fn_raise as *const () as u64;
+        let mut t = vec![0; FIRST_HELPER as usize];
+        t[RuntimeFn::Call as usize] = fn_call as *const () as u64;
+        t[RuntimeFn::Resume as usize] = fn_resume as *const () as u64;
+        t[RuntimeFn::Service as usize] = fn_service as *const () as u64;
+        t[RuntimeFn::Raise as usize] = fn_raise as *const () as u64;
         t.extend(helpers::FNS.iter().map(|f| f.addr()));
         t
     })
@@ -392,7 +390,7 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 continue;
             }
             if let Some(u) = until
-                && (*t).rsp() > u.rsp
+                && (pc == u.ret || (*t).rsp() > u.rsp)
             {
                 return pc;
             }
@@ -409,7 +407,6 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 continue;
             }
             pc = (*t).interpret(pc);
-            let _ = until.map(|u| u.ret);
         }
     }
 }
@@ -500,14 +497,17 @@ unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, ret: u64) -
 }
 
 /// A call from compiled code came back to `pc` instead of `ret`.
-unsafe extern "sysv64" fn fn_resume(state: *mut CpuState, pc: u64, ret: u64, rsp: u64) -> u64 {
+///
+/// How deep the guest was at the call is not known here, so the nested loop ends at `ret` alone. A longjmp past the
+/// call leaves this host frame behind; the check for a low host stack takes such frames down.
+unsafe extern "sysv64" fn fn_resume(state: *mut CpuState, pc: u64, ret: u64) -> u64 {
     // SAFETY: as in `fn_call`.
     unsafe {
         let t = owner(state);
         if pc == LEAVE && ((*t).leave != Leave::No || (*state).pending == 0) {
             return LEAVE;
         }
-        nested(t, pc, Until { ret, rsp })
+        nested(t, pc, Until { ret, rsp: u64::MAX })
     }
 }
 
