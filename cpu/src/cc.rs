@@ -48,6 +48,12 @@ pub const MUL: u64 = 44;
 pub const FCMP: u64 = 48;
 /// a = result, c = CF; OF = 0, AF = 0 (BMI: ANDN, BLSR, BLSI, BLSMSK, BZHI; ZF/SF from the result).
 pub const BMI: u64 = 52;
+/// Signed product of a and b (zero-extended operands): CF = OF = it does not fit the width.
+pub const SMUL: u64 = 56;
+/// Unsigned product of a and b.
+pub const UMUL: u64 = 60;
+/// a = result (ZF, SF, PF); c = CF and OF in their RFLAGS positions; AF = 0.
+pub const RES: u64 = 64;
 
 /// The flags (only bits of [`MASK`]) that an operation stands for.
 pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
@@ -95,22 +101,32 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
             let a = a & mask;
             let n = b as u32;
             let r = if n >= 64 { 0 } else { a << n } & mask;
-            let cf = n <= bits && (a >> (bits - n)) & 1 != 0;
+            let cf = (1..=bits).contains(&n) && (a >> (bits - n)) & 1 != 0;
             szp(r) | bit(cf, CF) | bit((r & sign != 0) != cf, OF)
         }
         SHR => {
             let a = a & mask;
             let n = b as u32;
             let r = if n >= 64 { 0 } else { a >> n };
-            let cf = (a >> (n - 1).min(63)) & 1 != 0;
+            let cf = (a >> n.wrapping_sub(1).min(63)) & 1 != 0;
             szp(r) | bit(cf, CF) | bit((r ^ r << 1) & sign != 0, OF)
         }
         SAR => {
             let n = (b as u32).min(63);
             let r = (a as i64 >> n) as u64;
-            let cf = (a as i64 >> (b as u32 - 1).min(63)) & 1 != 0;
+            let cf = (a as i64 >> (b as u32).wrapping_sub(1).min(63)) & 1 != 0;
             szp(r) | bit(cf, CF)
         }
+        SMUL => {
+            let sext = |v: u64| i128::from((v << (64 - bits)) as i64 >> (64 - bits));
+            let r = sext(a) * sext(b);
+            szp(r as u64) | bit(r != sext(r as u64), CF | OF)
+        }
+        UMUL => {
+            let r = u128::from(a & mask) * u128::from(b & mask);
+            szp(r as u64) | bit(r > u128::from(mask), CF | OF)
+        }
+        RES => szp(a) | (c & (CF | OF)),
         MUL => szp(a) | bit(c & 1 != 0, CF | OF),
         FCMP => {
             let (x, y) = if op & 3 == 2 {

@@ -4,7 +4,9 @@
 
 pub mod cc;
 pub mod helpers;
+pub mod model;
 mod state;
+
 
 pub use helpers::id as helper;
 pub use state::*;

@@ -77,6 +77,10 @@ pub struct CpuState {
     pub cpus: u32,
     /// Retired guest instructions as counted by the interpreter.
     pub insns: u64,
+    /// Virtual time stamp counter, used if `tsc_step` is not 0.
+    pub tsc: u64,
+    /// What each RDTSC adds to `tsc`; 0: RDTSC shows the host's counter.
+    pub tsc_step: u64,
 }
 
 /// Exceptions a region or a helper can raise.
@@ -209,6 +213,8 @@ impl Default for CpuState {
             model: 0,
             cpus: 1,
             insns: 0,
+            tsc: 0,
+            tsc_step: 0,
         }
     }
 }

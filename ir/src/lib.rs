@@ -15,10 +15,12 @@
 //!    string instructions are loops of such steps), so the state at a fault is that before it.
 #![deny(unsafe_code)]
 
+mod helper;
 mod op;
 mod region;
 mod types;
 
+pub use helper::HelperFn;
 pub use op::{Cond, FCond, Op, Sig, flags};
 pub use region::{
     BlockData, Builder, Effects, HelperCall, HelperSig, Inst, Region, Term,

@@ -21,6 +21,8 @@ pub(crate) struct Cc {
     res: Option<Value>,
     /// All flags as an I64, when computed.
     all: Option<Value>,
+    /// The operation when it is chosen at run time (then `kind` is `None`).
+    op: Option<Value>,
     /// The slots are still to be written.
     dirty: bool,
 }
@@ -31,6 +33,7 @@ impl Cc {
         self.vals = [None; 3];
         self.res = None;
         self.all = None;
+        self.op = None;
     }
 }
 
@@ -49,10 +52,35 @@ impl Lifter {
             kind: Some(kind | w),
             vals: [some(a), some(b), some(c)],
             res: match kind {
-                cc::LOGIC | cc::INC | cc::DEC | cc::MUL | cc::BMI => some(a),
+                cc::LOGIC | cc::INC | cc::DEC | cc::MUL | cc::BMI | cc::RES => some(a),
                 _ => None,
             },
             all: None,
+            op: None,
+            dirty: true,
+        };
+    }
+    /// If `cond` (I8) is not zero the flags become as by [`Lifter::set_cc`], else they stay.
+    pub fn set_cc_if(&mut self, cond: Value, kind: u64, ty: Type, a: Value, b: Value, c: Value) {
+        let old = self.words();
+        let op = self.iconst(Type::I64, (kind | u64::from(ty.bytes().trailing_zeros())) as i64);
+        let mut new = [op, Value::NONE, Value::NONE, Value::NONE];
+        for (i, v) in [a, b, c].into_iter().enumerate() {
+            new[i + 1] = if !v.is_some() {
+                old[i + 1]
+            } else if kind == cc::SAR && i == 0 {
+                self.sext(Type::I64, v)
+            } else {
+                self.zext(Type::I64, v)
+            };
+        }
+        let w: [Value; 4] = std::array::from_fn(|i| self.select(cond, new[i], old[i]));
+        self.cc = Cc {
+            kind: None,
+            vals: [Some(w[1]), Some(w[2]), Some(w[3])],
+            res: None,
+            all: None,
+            op: Some(w[0]),
             dirty: true,
         };
     }
@@ -75,7 +103,10 @@ impl Lifter {
             return;
         }
         let op = self.cc.kind.unwrap_or(0);
-        let k = self.iconst(Type::I64, op as i64);
+        let k = match self.cc.op {
+            Some(v) => v,
+            None => self.iconst(Type::I64, op as i64),
+        };
         self.put(slot::CC_OP, k);
         for (i, s) in [slot::CC_A, slot::CC_B, slot::CC_C].into_iter().enumerate() {
             if let Some(v) = self.cc.vals[i] {
@@ -101,10 +132,29 @@ impl Lifter {
         };
         if self.b.ty(v).bytes() < ty.bytes() { self.zext(ty, v) } else { self.trunc(ty, v) }
     }
-    /// The four thunk words as they would be in the slots (I64).
-    pub fn cc_words(&mut self) -> [Value; 4] {
-        self.flush_cc();
-        [slot::CC_OP, slot::CC_A, slot::CC_B, slot::CC_C].map(|s| self.get(s))
+    /// The four thunk words as they would be in the slots (I64), without writing them. Words that the
+    /// kind does not use are 0 or what they were.
+    fn words(&mut self) -> [Value; 4] {
+        if !self.cc.dirty {
+            return [slot::CC_OP, slot::CC_A, slot::CC_B, slot::CC_C].map(|s| self.get(s));
+        }
+        let op = self.cc.kind.unwrap_or(0);
+        let k = match self.cc.op {
+            Some(v) => v,
+            None => self.iconst(Type::I64, op as i64),
+        };
+        let zero = self.iconst(Type::I64, 0);
+        let mut out = [k, zero, zero, zero];
+        for i in 0..3 {
+            if let Some(v) = self.cc.vals[i] {
+                out[i + 1] = if op & !3 == cc::SAR && i == 0 {
+                    self.sext(Type::I64, v)
+                } else {
+                    self.zext(Type::I64, v)
+                };
+            }
+        }
+        out
     }
     /// All six flags, in their RFLAGS positions (I64).
     pub fn all_flags(&mut self) -> Value {
@@ -114,25 +164,7 @@ impl Lifter {
         let v = if self.cc.kind == Some(cc::EAGER) {
             self.cc_arg(0, Type::I64)
         } else {
-            let was_dirty = self.cc.dirty;
-            let args = if was_dirty {
-                let op = self.cc.kind.unwrap_or(0);
-                let k = self.iconst(Type::I64, op as i64);
-                let zero = self.iconst(Type::I64, 0);
-                let mut out = [k, zero, zero, zero];
-                for i in 0..3 {
-                    if let Some(v) = self.cc.vals[i] {
-                        out[i + 1] = if op & !3 == cc::SAR && i == 0 {
-                            self.sext(Type::I64, v)
-                        } else {
-                            self.zext(Type::I64, v)
-                        };
-                    }
-                }
-                out
-            } else {
-                self.cc_words()
-            };
+            let args = self.words();
             self.call(helper::CC_FLAGS, &args)
         };
         self.cc.all = Some(v);
@@ -156,6 +188,10 @@ impl Lifter {
             cc::SUB => {
                 let b = self.cc_arg(1, ty);
                 self.bin(Op::Sub, ty, a, b)
+            }
+            cc::SMUL | cc::UMUL => {
+                let b = self.cc_arg(1, ty);
+                self.bin(Op::Mul, ty, a, b)
             }
             cc::ADC => {
                 let (b, c) = (self.cc_arg(1, ty), self.cc_arg(2, ty));
@@ -363,6 +399,19 @@ impl Lifter {
                 _ => self.cond_compound(c),
             },
             cc::SHL | cc::SHR | cc::SAR => self.cond_shift(kind, ty, c),
+            cc::SMUL | cc::UMUL => match c {
+                C::b | C::o => Some(self.mul_overflow(kind == cc::SMUL, ty)),
+                _ => self.cond_compound(c),
+            },
+            cc::RES => match c {
+                C::b | C::o => {
+                    let v = self.cc_arg(2, Type::I64);
+                    let m = if c == C::b { cc::CF } else { cc::OF };
+                    let v = self.bini(Op::And, Type::I64, v, m as i64);
+                    Some(self.icmpi(Cond::Ne, v, 0))
+                }
+                _ => self.cond_compound(c),
+            },
             _ => None,
         }
     }
@@ -384,6 +433,40 @@ impl Lifter {
             }
             _ => return None,
         })
+    }
+    /// Whether the product of the operands does not fit.
+    fn mul_overflow(&mut self, signed: bool, ty: Type) -> Value {
+        let (a, b) = (self.cc_arg(0, ty), self.cc_arg(1, ty));
+        if ty == Type::I64 {
+            if signed {
+                let lo = self.bin(Op::Mul, ty, a, b);
+                let hi = self.bin(Op::SMulHi, ty, a, b);
+                let s = self.bini(Op::Sar, ty, lo, 63);
+                return self.icmp(Cond::Ne, hi, s);
+            }
+            let hi = self.bin(Op::UMulHi, ty, a, b);
+            return self.icmpi(Cond::Ne, hi, 0);
+        }
+        let wide = Type::int(ty.bytes() * 2);
+        let ext = if signed { Op::Sext } else { Op::Zext };
+        let (a, b) = (self.extend(ext, wide, a), self.extend(ext, wide, b));
+        let r = self.bin(Op::Mul, wide, a, b);
+        let low = self.trunc(ty, r);
+        let back = self.extend(ext, wide, low);
+        self.icmp(Cond::Ne, r, back)
+    }
+    /// A value at width `.0` that is zero exactly if ZF is set, cheaply (its sign is SF where the kind has it).
+    pub fn zero_source(&mut self) -> (Type, Value) {
+        if let Some(op) = self.cc.kind {
+            let ty = width(op);
+            match op & !3 {
+                cc::EAGER | cc::FCMP => {}
+                cc::SHL | cc::SHR | cc::SAR if self.cc.res.is_none() => {}
+                _ => return (ty, self.result(op, ty)),
+            }
+        }
+        let z = self.cond(ConditionCode::ne);
+        (Type::I8, z)
     }
     /// The C operand as a boolean.
     fn carry_word(&mut self) -> Value {

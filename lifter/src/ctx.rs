@@ -52,6 +52,8 @@ pub(crate) struct Lifter {
     pub(crate) cc: Cc,
     /// Whether the current block got its terminator.
     pub(crate) ended: bool,
+    /// Stubs that only jump through a pointer: where the pointer is.
+    pub(crate) plt: HashMap<u64, u64>,
     /// Blocks of the region by address.
     pub(crate) targets: HashMap<u64, Block>,
     known: [Option<Value>; 128],
@@ -70,6 +72,7 @@ impl Lifter {
             next: 0,
             cc: Cc::default(),
             ended: false,
+            plt: HashMap::new(),
             targets: HashMap::new(),
             known: [None; 128],
             low: [None; 16],
@@ -541,7 +544,8 @@ impl Lifter {
     pub fn sext(&mut self, to: Type, v: Value) -> Value {
         self.extend(Op::Sext, to, v)
     }
-    fn extend(&mut self, op: Op, to: Type, v: Value) -> Value {
+    /// Sign or zero extension.
+    pub fn extend(&mut self, op: Op, to: Type, v: Value) -> Value {
         let from = self.b.ty(v);
         if from == to {
             return v;

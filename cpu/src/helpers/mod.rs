@@ -16,88 +16,9 @@
 #![allow(improper_ctypes_definitions)] // __m128i: both sides are this compiler
 
 use crate::CpuState;
-use evm_ir::{HelperSig, Type};
+pub use evm_ir::HelperFn;
+use evm_ir::HelperSig;
 use evm_memory::{Fault, Mem};
-use std::arch::x86_64::__m128i as V;
-
-macro_rules! shapes {
-    ($( $name:ident ($i:literal, $v:literal, $ret:expr) ($($arg:ty),*) -> $r:ty; )*) => {
-        /// A helper's address with its type: how many `u64`, how many vectors, which result.
-        #[derive(Clone, Copy, Debug)]
-        #[allow(missing_docs, non_camel_case_types)]
-        pub enum HelperFn { $( $name(unsafe extern "sysv64" fn(*mut u8 $(, $arg)*) -> $r), )* }
-        impl HelperFn {
-            /// Numbers of integer and vector parameters, and the result.
-            pub const fn shape(&self) -> (u8, u8, Option<Type>) {
-                match self { $( HelperFn::$name(_) => ($i, $v, $ret), )* }
-            }
-            /// Host address.
-            pub fn addr(&self) -> u64 {
-                match self { $( HelperFn::$name(f) => *f as usize as u64, )* }
-            }
-        }
-    };
-}
-
-shapes! {
-    I0 (0, 0, None) () -> ();
-    I0_R (0, 0, Some(Type::I64)) () -> u64;
-    I0_V (0, 0, Some(Type::V128)) () -> V;
-    I0V1 (0, 1, None) (V) -> ();
-    I0V1_R (0, 1, Some(Type::I64)) (V) -> u64;
-    I0V1_V (0, 1, Some(Type::V128)) (V) -> V;
-    I0V2 (0, 2, None) (V, V) -> ();
-    I0V2_R (0, 2, Some(Type::I64)) (V, V) -> u64;
-    I0V2_V (0, 2, Some(Type::V128)) (V, V) -> V;
-    I0V3 (0, 3, None) (V, V, V) -> ();
-    I0V3_R (0, 3, Some(Type::I64)) (V, V, V) -> u64;
-    I0V3_V (0, 3, Some(Type::V128)) (V, V, V) -> V;
-    I1 (1, 0, None) (u64) -> ();
-    I1_R (1, 0, Some(Type::I64)) (u64) -> u64;
-    I1_V (1, 0, Some(Type::V128)) (u64) -> V;
-    I1V1 (1, 1, None) (u64, V) -> ();
-    I1V1_R (1, 1, Some(Type::I64)) (u64, V) -> u64;
-    I1V1_V (1, 1, Some(Type::V128)) (u64, V) -> V;
-    I1V2 (1, 2, None) (u64, V, V) -> ();
-    I1V2_R (1, 2, Some(Type::I64)) (u64, V, V) -> u64;
-    I1V2_V (1, 2, Some(Type::V128)) (u64, V, V) -> V;
-    I1V3 (1, 3, None) (u64, V, V, V) -> ();
-    I1V3_R (1, 3, Some(Type::I64)) (u64, V, V, V) -> u64;
-    I1V3_V (1, 3, Some(Type::V128)) (u64, V, V, V) -> V;
-    I2 (2, 0, None) (u64, u64) -> ();
-    I2_R (2, 0, Some(Type::I64)) (u64, u64) -> u64;
-    I2V1 (2, 1, None) (u64, u64, V) -> ();
-    I2V1_R (2, 1, Some(Type::I64)) (u64, u64, V) -> u64;
-    I2V1_V (2, 1, Some(Type::V128)) (u64, u64, V) -> V;
-    I2V2 (2, 2, None) (u64, u64, V, V) -> ();
-    I2V2_R (2, 2, Some(Type::I64)) (u64, u64, V, V) -> u64;
-    I2V2_V (2, 2, Some(Type::V128)) (u64, u64, V, V) -> V;
-    I2V3 (2, 3, None) (u64, u64, V, V, V) -> ();
-    I2V3_R (2, 3, Some(Type::I64)) (u64, u64, V, V, V) -> u64;
-    I2V3_V (2, 3, Some(Type::V128)) (u64, u64, V, V, V) -> V;
-    I3 (3, 0, None) (u64, u64, u64) -> ();
-    I3_R (3, 0, Some(Type::I64)) (u64, u64, u64) -> u64;
-    I3V1 (3, 1, None) (u64, u64, u64, V) -> ();
-    I3V1_R (3, 1, Some(Type::I64)) (u64, u64, u64, V) -> u64;
-    I3V1_V (3, 1, Some(Type::V128)) (u64, u64, u64, V) -> V;
-    I3V2 (3, 2, None) (u64, u64, u64, V, V) -> ();
-    I3V2_R (3, 2, Some(Type::I64)) (u64, u64, u64, V, V) -> u64;
-    I3V2_V (3, 2, Some(Type::V128)) (u64, u64, u64, V, V) -> V;
-    I3V3 (3, 3, None) (u64, u64, u64, V, V, V) -> ();
-    I3V3_R (3, 3, Some(Type::I64)) (u64, u64, u64, V, V, V) -> u64;
-    I3V3_V (3, 3, Some(Type::V128)) (u64, u64, u64, V, V, V) -> V;
-    I4 (4, 0, None) (u64, u64, u64, u64) -> ();
-    I4_R (4, 0, Some(Type::I64)) (u64, u64, u64, u64) -> u64;
-    I4V1 (4, 1, None) (u64, u64, u64, u64, V) -> ();
-    I4V1_R (4, 1, Some(Type::I64)) (u64, u64, u64, u64, V) -> u64;
-    I4V1_V (4, 1, Some(Type::V128)) (u64, u64, u64, u64, V) -> V;
-    I4V2 (4, 2, None) (u64, u64, u64, u64, V, V) -> ();
-    I4V2_R (4, 2, Some(Type::I64)) (u64, u64, u64, u64, V, V) -> u64;
-    I4V2_V (4, 2, Some(Type::V128)) (u64, u64, u64, u64, V, V) -> V;
-    I4V3 (4, 3, None) (u64, u64, u64, u64, V, V, V) -> ();
-    I4V3_R (4, 3, Some(Type::I64)) (u64, u64, u64, u64, V, V, V) -> u64;
-    I4V3_V (4, 3, Some(Type::V128)) (u64, u64, u64, u64, V, V, V) -> V;
-}
 
 /// A file's table: `NAME "text" Variant(function) Effects raises;`. `BASE` is the index of the first.
 macro_rules! helpers {

@@ -45,7 +45,10 @@ pub struct Pipe {
 impl Pipe {
     fn new() -> Arc<Pipe> {
         Arc::new(Pipe {
-            state: Mutex::new(State { capacity: DEFAULT_CAPACITY, ..State::default() }),
+            state: Mutex::new(State {
+                capacity: DEFAULT_CAPACITY,
+                ..State::default()
+            }),
             data: WaitQueue::default(),
             room: WaitQueue::default(),
             both: WaitQueue::default(),
@@ -142,7 +145,10 @@ impl Pipe {
             let r = match self.try_write(left) {
                 Some(r) => r,
                 None if nonblock => Err(Errno::EAGAIN),
-                None => self.room.wait(who, None, || self.try_write(left)).and_then(|r| r),
+                None => self
+                    .room
+                    .wait(who, None, || self.try_write(left))
+                    .and_then(|r| r),
             };
             match r {
                 Ok(n) => done += n,
@@ -163,7 +169,11 @@ impl Pipe {
             copy_front(&s.buf, &mut v);
             Some(v)
         };
-        if nonblock { look().ok_or(Errno::EAGAIN) } else { self.data.wait(who, None, look) }
+        if nonblock {
+            look().ok_or(Errno::EAGAIN)
+        } else {
+            self.data.wait(who, None, look)
+        }
     }
     /// Put bytes back at the front that were read but could not be passed on (splice).
     pub fn unread(&self, bytes: &[u8]) {
@@ -185,7 +195,11 @@ impl Pipe {
             let room = s.capacity.saturating_sub(s.buf.len());
             (room > 0).then_some(Ok(room))
         };
-        if nonblock { look().unwrap_or(Err(Errno::EAGAIN)) } else { self.room.wait(who, None, look)? }
+        if nonblock {
+            look().unwrap_or(Err(Errno::EAGAIN))
+        } else {
+            self.room.wait(who, None, look)?
+        }
     }
 }
 
@@ -223,9 +237,19 @@ impl PipeEnd {
                 s.writers += 1;
                 s.writer_opens += 1;
             }
-            if s.writers == 0 { s.writer_opens } else { u64::MAX }
+            if s.writers == 0 {
+                s.writer_opens
+            } else {
+                u64::MAX
+            }
         };
-        PipeEnd { pipe: pipe.clone(), read, write, opened_at, stat }
+        PipeEnd {
+            pipe: pipe.clone(),
+            read,
+            write,
+            opened_at,
+            stat,
+        }
     }
     /// The buffer.
     pub fn pipe(&self) -> &Arc<Pipe> {
@@ -242,7 +266,12 @@ impl PipeEnd {
     /// Another open of the same pipe (through /proc/self/fd).
     pub fn reopen(&self, flags: u32) -> Result<Arc<dyn File>> {
         let (read, write) = access(flags)?;
-        Ok(Arc::new(PipeEnd::new(&self.pipe, read, write, self.stat.clone())))
+        Ok(Arc::new(PipeEnd::new(
+            &self.pipe,
+            read,
+            write,
+            self.stat.clone(),
+        )))
     }
 }
 
@@ -336,7 +365,10 @@ pub fn pipe(flags: u32) -> (Arc<Description>, Arc<Description>) {
     let r = PipeEnd::new(&p, true, false, None);
     let w = PipeEnd::new(&p, false, true, None);
     // The reader was there first, but is no late-comer to a FIFO.
-    let r = PipeEnd { opened_at: u64::MAX, ..r };
+    let r = PipeEnd {
+        opened_at: u64::MAX,
+        ..r
+    };
     (
         Description::new(Arc::new(r), libc::O_RDONLY as u32 | keep, name.as_bytes()),
         Description::new(Arc::new(w), libc::O_WRONLY as u32 | keep, name.as_bytes()),
@@ -403,7 +435,10 @@ mod tests {
         assert_eq!(r.file.read(&me, 0, &mut b, true), Err(Errno::EAGAIN));
         assert_eq!(r.file.write(&me, 0, &b, true), Err(Errno::EBADF));
         assert_eq!(w.file.poll(), Ready::OUT);
-        assert_eq!(w.file.write(&me, 0, &vec![1; 65536 - 4095], true), Ok(65536 - 4095));
+        assert_eq!(
+            w.file.write(&me, 0, &vec![1; 65536 - 4095], true),
+            Ok(65536 - 4095)
+        );
         assert_eq!(w.file.poll(), Ready::empty());
         assert_eq!(w.file.write(&me, 0, &[2; 4096], true), Err(Errno::EAGAIN));
         assert_eq!(w.file.write(&me, 0, &[2; 4097], true), Ok(4095));

@@ -1,0 +1,154 @@
+//! CPU models: what CPUID and XGETBV show. A model shows a feature only if the lifter translates it.
+
+/// A named model.
+#[derive(Debug)]
+pub struct Model {
+    /// Name, that of the psABI's level.
+    pub name: &'static str,
+    /// Leaf 1 EAX: family, model, stepping.
+    signature: u32,
+    /// Features in order of leaf and register.
+    features: &'static [&'static [Feature]],
+}
+
+/// A feature bit: name as in /proc/cpuinfo, leaf, register (0-3: eax ebx ecx edx), bit.
+type Feature = (&'static str, u32, usize, u32);
+
+const BASE: &[Feature] = &[
+    ("fpu", 1, 3, 0),
+    ("de", 1, 3, 2),
+    ("pse", 1, 3, 3),
+    ("tsc", 1, 3, 4),
+    ("msr", 1, 3, 5),
+    ("pae", 1, 3, 6),
+    ("cx8", 1, 3, 8),
+    ("pge", 1, 3, 13),
+    ("cmov", 1, 3, 15),
+    ("pat", 1, 3, 16),
+    ("clflush", 1, 3, 19),
+    ("mmx", 1, 3, 23),
+    ("fxsr", 1, 3, 24),
+    ("sse", 1, 3, 25),
+    ("sse2", 1, 3, 26),
+    ("syscall", EXT, 3, 11),
+    ("nx", EXT, 3, 20),
+    ("rdtscp", EXT, 3, 27),
+    ("lm", EXT, 3, 29),
+    ("constant_tsc", 0x8000_0007, 3, 8),
+];
+const V2: &[Feature] = &[
+    ("pni", 1, 2, 0),
+    ("pclmulqdq", 1, 2, 1),
+    ("ssse3", 1, 2, 9),
+    ("cx16", 1, 2, 13),
+    ("sse4_1", 1, 2, 19),
+    ("sse4_2", 1, 2, 20),
+    ("popcnt", 1, 2, 23),
+    ("aes", 1, 2, 25),
+    ("erms", 7, 1, 9),
+    ("lahf_lm", EXT, 2, 0),
+    ("3dnowprefetch", EXT, 2, 8),
+];
+const V3: &[Feature] = &[
+    ("movbe", 1, 2, 22),
+    ("bmi1", 7, 1, 3),
+    ("bmi2", 7, 1, 8),
+    ("adx", 7, 1, 19),
+    ("abm", EXT, 2, 5),
+];
+const EXT: u32 = 0x8000_0001;
+
+/// The models; `CpuState::model` is an index into this. The first is the default.
+pub static MODELS: &[Model] = &[
+    Model { name: "x86-64-v2", signature: 0x0001_06a5, features: &[BASE, V2] },
+    Model { name: "x86-64-v3", signature: 0x0003_06c3, features: &[BASE, V2, V3] },
+];
+
+const BRAND: &[u8; 48] = b"EVM virtual CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// Number of a model by name.
+pub fn by_name(name: &str) -> Option<u32> {
+    MODELS.iter().position(|m| m.name == name).map(|n| n as u32)
+}
+
+fn model(n: u32) -> &'static Model {
+    MODELS.get(n as usize).unwrap_or(&MODELS[0])
+}
+
+/// Names of the features a model shows, as /proc/cpuinfo lists them.
+pub fn features(n: u32) -> Vec<&'static str> {
+    model(n).features.iter().flat_map(|f| f.iter().map(|f| f.0)).collect()
+}
+
+/// Extended control register 0, or 0 if the model has no XSAVE.
+pub fn xcr0(n: u32) -> u64 {
+    let m = model(n);
+    if m.features.iter().any(|f| f.iter().any(|f| f.0 == "osxsave")) { 7 } else { 0 }
+}
+
+/// Level 1 data, level 1 instruction, level 2, level 3: type, level, ways, sets.
+const CACHES: [(u32, u32, u32, u32); 4] = [(1, 1, 8, 64), (2, 1, 8, 64), (3, 2, 16, 1024), (3, 3, 16, 8192)];
+
+/// EAX, EBX, ECX, EDX of CPUID.
+pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
+    let m = model(n);
+    let cpus = cpus.clamp(1, 255);
+    // Bits of an APIC number that tell the CPUs of a package apart.
+    let shift = cpus.next_power_of_two().trailing_zeros();
+    let mut r = match leaf {
+        0 => [
+            if xcr0(n) != 0 { 0xd } else { 0xb },
+            u32::from_le_bytes(*b"Genu"),
+            u32::from_le_bytes(*b"ntel"),
+            u32::from_le_bytes(*b"ineI"),
+        ],
+        1 => [
+            m.signature,
+            8 << 8 | (1 << shift) << 16,
+            0,
+            // HTT: more than one logical CPU.
+            u32::from(cpus > 1) << 28,
+        ],
+        // Leaf 4 has the caches; 64-byte prefetch.
+        2 => [0x00fe_ff01, 0xf0, 0, 0],
+        4 => match CACHES.get(sub as usize) {
+            Some((kind, level, ways, sets)) => {
+                let share = if *level == 3 { (1 << shift) - 1 } else { 0 };
+                let cores = ((1u32 << shift) - 1).min(63);
+                [kind | level << 5 | 1 << 8 | share << 14 | cores << 26, (ways - 1) << 22 | 63, sets - 1, 0]
+            }
+            None => [0; 4],
+        },
+        0xb => match sub {
+            0 => [0, 1, 0x100, 0],
+            1 => [shift, cpus, 0x201, 0],
+            _ => [0, 0, sub & 0xff, 0],
+        },
+        0xd if xcr0(n) != 0 => match sub {
+            0 => [7, 832, 832, 0],
+            2 => [256, 576, 0, 0],
+            _ => [0; 4],
+        },
+        0x8000_0000 => [0x8000_0008, 0, 0, 0],
+        0x8000_0002..=0x8000_0004 => {
+            let at = (leaf - 0x8000_0002) as usize * 16;
+            std::array::from_fn(|k| {
+                let b = &BRAND[at + 4 * k..];
+                u32::from_le_bytes([b[0], b[1], b[2], b[3]])
+            })
+        }
+        // 1 MiB, 16 ways (code 8), 64-byte lines.
+        0x8000_0006 => [0, 0, 1024 << 16 | 8 << 12 | 64, 0],
+        // 40 physical, 48 virtual address bits.
+        0x8000_0008 => [0x3028, 0, 0, 0],
+        _ => [0; 4],
+    };
+    if leaf != 7 || sub == 0 {
+        for f in m.features.iter().flat_map(|f| f.iter()) {
+            if f.1 == leaf {
+                r[f.2] |= 1 << f.3;
+            }
+        }
+    }
+    r
+}

@@ -1,0 +1,121 @@
+//! What every terminal has in common: the session it controls and the foreground process group. Both are those of the
+//! job; the host's are never touched.
+
+use crate::errno::{Errno, Result};
+use crate::file::File;
+use crate::kernel::Kernel;
+use crate::signal::SigInfo;
+use crate::task::Task;
+use linux_raw_sys::ioctl as c;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// Session and foreground group of a terminal; 0 = none.
+#[derive(Debug, Default)]
+pub struct Control {
+    sid: AtomicI32,
+    pgrp: AtomicI32,
+}
+
+impl Control {
+    /// The foreground process group.
+    pub fn foreground(&self) -> i32 {
+        self.pgrp.load(Ordering::Relaxed)
+    }
+    /// The session.
+    pub fn session(&self) -> i32 {
+        self.sid.load(Ordering::Relaxed)
+    }
+    /// Make it the controlling terminal of a session.
+    pub fn attach(&self, sid: i32, pgrp: i32) {
+        self.sid.store(sid, Ordering::Relaxed);
+        self.pgrp.store(pgrp, Ordering::Relaxed);
+    }
+    /// A signal of the terminal's for the foreground group (SIGINT, SIGQUIT, SIGTSTP, SIGWINCH, SIGHUP).
+    pub fn signal(&self, kernel: &Kernel, sig: i32) {
+        let pgrp = self.foreground();
+        if pgrp > 0 {
+            let _ = kernel.signal_group(pgrp, SigInfo::kernel(sig));
+        }
+    }
+    /// The ioctls of job control; `None` if `cmd` is none of them.
+    pub fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> Option<Result<u64>> {
+        let p = &task.process;
+        let own = self.session() == p.sid();
+        Some(match cmd {
+            c::TIOCGPGRP if !own => Err(Errno::ENOTTY),
+            c::TIOCGPGRP => task
+                .mem()
+                .write(arg, self.foreground())
+                .map(|()| 0)
+                .map_err(Errno::from),
+            c::TIOCGSID if !own => Err(Errno::ENOTTY),
+            c::TIOCGSID => task
+                .mem()
+                .write(arg, self.session())
+                .map(|()| 0)
+                .map_err(Errno::from),
+            c::TIOCSPGRP => self.set_foreground(task, arg, own),
+            c::TIOCSCTTY if own => Ok(0),
+            c::TIOCSCTTY if p.sid() != p.pid || self.session() != 0 => Err(Errno::EPERM),
+            c::TIOCSCTTY => {
+                self.attach(p.sid(), p.pgid());
+                Ok(0)
+            }
+            c::TIOCNOTTY if !own => Err(Errno::ENOTTY),
+            c::TIOCNOTTY => {
+                if p.sid() == p.pid {
+                    self.signal(task.kernel(), libc::SIGHUP);
+                    self.signal(task.kernel(), libc::SIGCONT);
+                    self.attach(0, 0);
+                }
+                Ok(0)
+            }
+            _ => return None,
+        })
+    }
+    fn set_foreground(&self, task: &Task, arg: u64, own: bool) -> Result<u64> {
+        if !own {
+            return Err(Errno::ENOTTY);
+        }
+        let pgrp = task.mem().read::<i32>(arg)?;
+        if pgrp < 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut members = task
+            .kernel()
+            .processes()
+            .into_iter()
+            .filter(|p| p.pgid() == pgrp)
+            .peekable();
+        if members.peek().is_none() {
+            return Err(Errno::ESRCH);
+        }
+        if !members.any(|p| p.sid() == task.process.sid()) {
+            return Err(Errno::EPERM);
+        }
+        self.pgrp.store(pgrp, Ordering::Relaxed);
+        Ok(0)
+    }
+    /// Whether a process in the background may not read (it gets SIGTTIN and this EINTR, or EIO if it ignores that).
+    pub fn check_read(&self, task: &Task) -> Result<()> {
+        let (p, fg) = (&task.process, self.foreground());
+        if fg == 0 || self.session() != p.sid() || p.pgid() == fg {
+            return Ok(());
+        }
+        let blocked = task.thread.mask() & crate::signal::bit(libc::SIGTTIN) != 0;
+        if blocked || p.action(libc::SIGTTIN).handler == crate::signal::SIG_IGN {
+            return Err(Errno::EIO);
+        }
+        task.kernel()
+            .signal_group(p.pgid(), SigInfo::kernel(libc::SIGTTIN))?;
+        Err(Errno::EINTR)
+    }
+}
+
+/// The terminal that a file is, if it is one.
+pub fn control(file: &dyn File) -> Option<&Arc<Control>> {
+    file.as_any()
+        .downcast_ref::<super::stdio::HostStream>()
+        .and_then(|h| h.control())
+}
