@@ -250,7 +250,7 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: self.task.process.handles_faults() }
+        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task) }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
@@ -337,8 +337,20 @@ impl Thread {
             return if self.raise(exc::GP, 0) { self.rip() } else { LEAVE };
         }
         self.set_rip(next);
+        // SAFETY: own state.
+        let nr = unsafe { (*self.cpu).gpr[0] };
+        let precise = nr == libc::SYS_rt_sigaction as u64 && handles_faults(&self.task);
         let flow = self.in_kernel(Task::syscall);
-        if self.note(flow) { self.rip() } else { LEAVE }
+        if !self.note(flow) {
+            return LEAVE;
+        }
+        if nr == libc::SYS_rt_sigaction as u64 && !precise && handles_faults(&self.task) {
+            // From now on faults need exact registers: drop the imprecise regions, and leave those on the stack.
+            self.space.drop_all();
+            self.leave = Leave::Unwind;
+            return LEAVE;
+        }
+        self.rip()
     }
     fn rip(&self) -> u64 {
         // SAFETY: own state.
@@ -415,7 +427,7 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
 fn leave_pending(th: &mut Thread) -> u64 {
     // SAFETY: own state.
     let code = unsafe { (*th.cpu).pending - 1 } as u32;
-    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && th.task.process.handles_faults() {
+    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) {
         // The region was precise, so the state is that before the instruction: the interpreter does it again and
         // finds the exact address.
         // SAFETY: own state.
@@ -456,6 +468,11 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
         AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
         AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
     }
+}
+
+/// Whether the guest has a handler that wants exact registers at a memory fault.
+fn handles_faults(t: &Task) -> bool {
+    [libc::SIGSEGV, libc::SIGBUS].iter().any(|s| t.process.action(*s).handler > 1)
 }
 
 fn stack_pointer() -> u64 {
