@@ -64,7 +64,11 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         let r = r & mask;
         (if r == 0 { ZF } else { 0 })
             | (if r & sign != 0 { SF } else { 0 })
-            | (if (r as u8).count_ones() & 1 == 0 { PF } else { 0 })
+            | (if (r as u8).count_ones() & 1 == 0 {
+                PF
+            } else {
+                0
+            })
     };
     let bit = |cond: bool, f: u64| if cond { f } else { 0 };
     match op & !3 {
@@ -88,15 +92,8 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
                 | bit((a ^ b) & (a ^ r) & sign != 0, OF)
         }
         LOGIC => szp(a),
-        INC => {
-            szp(a) | bit(c & 1 != 0, CF) | bit(a & 15 == 0, AF) | bit(a & mask == sign, OF)
-        }
-        DEC => {
-            szp(a)
-                | bit(c & 1 != 0, CF)
-                | bit(a & 15 == 15, AF)
-                | bit(a & mask == sign - 1, OF)
-        }
+        INC => szp(a) | bit(c & 1 != 0, CF) | bit(a & 15 == 0, AF) | bit(a & mask == sign, OF),
+        DEC => szp(a) | bit(c & 1 != 0, CF) | bit(a & 15 == 15, AF) | bit(a & mask == sign - 1, OF),
         SHL => {
             let a = a & mask;
             let n = b as u32;
@@ -130,7 +127,10 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         MUL => szp(a) | bit(c & 1 != 0, CF | OF),
         FCMP => {
             let (x, y) = if op & 3 == 2 {
-                (f64::from(f32::from_bits(a as u32)), f64::from(f32::from_bits(b as u32)))
+                (
+                    f64::from(f32::from_bits(a as u32)),
+                    f64::from(f32::from_bits(b as u32)),
+                )
             } else {
                 (f64::from_bits(a), f64::from_bits(b))
             };

@@ -7,6 +7,5 @@ pub mod helpers;
 pub mod model;
 mod state;
 
-
 pub use helpers::id as helper;
 pub use state::*;

@@ -34,7 +34,10 @@ pub(crate) struct Addr {
 impl Addr {
     /// This many bytes further on. The displacement must have room (operand sizes do: see [`Lifter::addr`]).
     pub fn plus(self, n: i32) -> Addr {
-        Addr { base: self.base, disp: self.disp + n }
+        Addr {
+            base: self.base,
+            disp: self.disp + n,
+        }
     }
 }
 
@@ -129,14 +132,22 @@ impl Lifter {
         self.targets.get(&pc).copied()
     }
     fn wrap_pc(&self, pc: u64) -> u64 {
-        if self.bits == 32 { pc & 0xffff_ffff } else { pc }
+        if self.bits == 32 {
+            pc & 0xffff_ffff
+        } else {
+            pc
+        }
     }
     /// A block that raises an exception at this instruction.
     pub fn raise_block(&mut self, code: u32, arg: u64) -> Block {
         let here = self.b.current();
         let b = self.inner();
         self.b.switch_to(b);
-        self.b.term(Term::Raise { code, arg, pc: self.pc });
+        self.b.term(Term::Raise {
+            code,
+            arg,
+            pc: self.pc,
+        });
         self.b.switch_to(here);
         b
     }
@@ -296,17 +307,26 @@ impl Lifter {
     fn narrow_addr(&mut self, a: Addr) -> Addr {
         let v = self.flat(a);
         let v = self.trunc(Type::I32, v);
-        Addr { base: self.zext(Type::I64, v), disp: 0 }
+        Addr {
+            base: self.zext(Type::I64, v),
+            disp: 0,
+        }
     }
     fn addr_flat(&mut self, insn: &Instruction) -> Addr {
         let (base, index) = (insn.memory_base(), insn.memory_index());
         let disp = insn.memory_displacement64();
         if insn.is_ip_rel_memory_operand() {
-            return Addr { base: self.iconst(Type::I64, disp as i64), disp: 0 };
+            return Addr {
+                base: self.iconst(Type::I64, disp as i64),
+                disp: 0,
+            };
         }
         let narrow = match (base, index) {
             (Register::None, Register::None) => {
-                return Addr { base: self.iconst(Type::I64, disp as i64), disp: 0 };
+                return Addr {
+                    base: self.iconst(Type::I64, disp as i64),
+                    disp: 0,
+                };
             }
             (Register::None, r) | (r, _) => r.size() == 4,
         };
@@ -335,7 +355,10 @@ impl Lifter {
         }
         if d > i32::MAX - 4096 {
             let c = self.iconst(Type::I64, i64::from(d));
-            return Addr { base: self.bin(Op::Add, Type::I64, v, c), disp: 0 };
+            return Addr {
+                base: self.bin(Op::Add, Type::I64, v, c),
+                disp: 0,
+            };
         }
         Addr { base: v, disp: d }
     }
@@ -411,7 +434,15 @@ impl Lifter {
         if self.defs.len() <= n {
             self.defs.resize(n + 1, None);
         }
-        self.defs[n] = Some(Inst { op, ty, dst, a, b, c: Value::NONE, imm });
+        self.defs[n] = Some(Inst {
+            op,
+            ty,
+            dst,
+            a,
+            b,
+            c: Value::NONE,
+            imm,
+        });
         dst
     }
     /// Integer constant.

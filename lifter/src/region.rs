@@ -36,7 +36,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Region, max_insns: 3000, max_blocks: 1000, bits: 64 }
+        Options {
+            mode: Mode::Region,
+            max_insns: 3000,
+            max_blocks: 1000,
+            bits: 64,
+        }
     }
 }
 
@@ -151,7 +156,11 @@ pub fn lift(
         }
     };
     entries.retain(|e| guest.contains_key(e));
-    Ok(translate(&guest, &entries, opts))
+    let stubs = match opts.mode {
+        Mode::Block => vec![],
+        Mode::Region => stubs(&guest, opts, fetch),
+    };
+    Ok(translate(&guest, &entries, &stubs, opts))
 }
 
 fn one_block(
@@ -159,10 +168,15 @@ fn one_block(
     opts: &Options,
     fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
 ) -> BTreeMap<u64, Guest> {
-    let mut g = Guest { insns: vec![], succs: vec![] };
+    let mut g = Guest {
+        insns: vec![],
+        succs: vec![],
+    };
     let mut pc = entry;
     while g.insns.len() < BLOCK_INSNS {
-        let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else { break };
+        let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else {
+            break;
+        };
         g.insns.push(i);
         if i.is_invalid() || matches!(flow(&i), Flow::End(_)) {
             break;
@@ -198,7 +212,9 @@ fn discover(
             if seen.len() >= opts.max_insns {
                 break;
             }
-            let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else { break };
+            let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else {
+                break;
+            };
             seen.insert(pc, i);
             if i.is_invalid() {
                 break;
@@ -216,7 +232,10 @@ fn discover(
     }
     let mut guest = BTreeMap::new();
     for l in leaders.iter().copied().filter(|l| seen.contains_key(l)) {
-        let mut g = Guest { insns: vec![], succs: vec![] };
+        let mut g = Guest {
+            insns: vec![],
+            succs: vec![],
+        };
         let mut pc = l;
         while let Some(i) = seen.get(&pc) {
             if pc != l && leaders.contains(&pc) {
@@ -233,10 +252,55 @@ fn discover(
             }
             pc = i.next_ip();
         }
-        g.succs.retain(|s| leaders.contains(s) && seen.contains_key(s));
+        g.succs
+            .retain(|s| leaders.contains(s) && seen.contains_key(s));
         guest.insert(l, g);
     }
     guest
+}
+
+/// A procedure linkage stub: `[endbr64;] [bnd] jmp [rip + d]`.
+struct Stub {
+    pc: u64,
+    len: u32,
+    pointer: u64,
+}
+
+/// Callees that only jump through a pointer.
+fn stubs(
+    guest: &BTreeMap<u64, Guest>,
+    opts: &Options,
+    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+) -> Vec<Stub> {
+    let callees: HashSet<u64> = guest
+        .values()
+        .filter_map(|g| g.insns.last())
+        .filter(|i| i.is_call_near())
+        .map(|i| i.near_branch_target())
+        .collect();
+    let mut out = vec![];
+    for pc in callees {
+        let mut at = pc;
+        for _ in 0..2 {
+            let Fetched::Insn(i) = decode(at, opts.bits, fetch) else {
+                break;
+            };
+            at = i.next_ip();
+            if i.mnemonic() == Mnemonic::Endbr64 {
+                continue;
+            }
+            if i.is_jmp_near_indirect() && i.is_ip_rel_memory_operand() {
+                let pointer = i.ip_rel_memory_address();
+                out.push(Stub {
+                    pc,
+                    len: (at - pc) as u32,
+                    pointer,
+                });
+            }
+            break;
+        }
+    }
+    out
 }
 
 /// Reverse post-order from the entries, and the targets of back edges.
@@ -274,9 +338,15 @@ fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, HashSet<u6
     (post, headers)
 }
 
-fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], opts: &Options) -> Lifted {
+fn translate(
+    guest: &BTreeMap<u64, Guest>,
+    entries: &[u64],
+    stubs: &[Stub],
+    opts: &Options,
+) -> Lifted {
     let (rpo, headers) = order(guest, entries);
     let mut cx = Lifter::new(opts.bits);
+    cx.plt = stubs.iter().map(|s| (s.pc, s.pointer)).collect();
     let mut notes = vec![];
     let mut preds: HashMap<u64, Vec<u64>> = HashMap::new();
     for pc in &rpo {
@@ -292,8 +362,10 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], opts: &Options) -> L
     if opts.mode == Mode::Block {
         cx.targets.clear();
     }
-    cx.b.region.entries =
-        entries.iter().map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32)).collect();
+    cx.b.region.entries = entries
+        .iter()
+        .map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32))
+        .collect();
     let mut out_kind: HashMap<u64, Option<u64>> = HashMap::new();
     for (n, pc) in rpo.iter().enumerate() {
         cx.cc_unknown();
@@ -313,7 +385,10 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], opts: &Options) -> L
             cx.pc = i.ip();
             cx.next = i.next_ip();
             if i.is_invalid() || one(&mut cx, i).is_err() {
-                notes.push(LiftNote { pc: i.ip(), what: describe(i) });
+                notes.push(LiftNote {
+                    pc: i.ip(),
+                    what: describe(i),
+                });
                 cx.raise(exc::UD, 0);
             }
             if cx.ended {
@@ -335,14 +410,26 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], opts: &Options) -> L
         } else {
             // A callee may leave any flags.
             let last = g.insns.last().map(|i| i.flow_control());
-            let call = matches!(last, Some(FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt));
+            let call = matches!(
+                last,
+                Some(FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt)
+            );
             out_kind.insert(*pc, if call { None } else { cx.cc.kind });
         }
     }
     let mut source: Vec<(u64, u32)> = vec![];
     let mut ranges: Vec<(u64, u64)> = guest
         .values()
-        .flat_map(|g| g.insns.iter().map(|i| (i.ip(), i.ip() + i.len().max(1) as u64)))
+        .flat_map(|g| {
+            g.insns
+                .iter()
+                .map(|i| (i.ip(), i.ip().saturating_add(i.len().max(1) as u64)))
+        })
+        .chain(
+            stubs
+                .iter()
+                .map(|s| (s.pc, s.pc.saturating_add(u64::from(s.len)))),
+        )
         .collect();
     ranges.sort_unstable();
     for (from, to) in ranges {
@@ -354,7 +441,10 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], opts: &Options) -> L
         }
     }
     cx.b.region.source = source;
-    Lifted { region: cx.b.region, notes }
+    Lifted {
+        region: cx.b.region,
+        notes,
+    }
 }
 
 /// Marker and translation of one instruction.

@@ -30,7 +30,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let d = cx.dest(i);
             let ty = d.ty();
             if locked(i) {
-                let Loc::Mem(a, _) = d else { return Err(Unlifted) };
+                let Loc::Mem(a, _) = d else {
+                    return Err(Unlifted);
+                };
                 let ones = cx.iconst(ty, -1);
                 cx.rmw(Op::AtomicXor, ty, a, ones);
             } else {
@@ -53,7 +55,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Mulx => {
             let b = cx.read_op(i, 2);
             let ty = cx.b.ty(b);
-            let a = cx.gpr(if ty == Type::I64 { Register::RDX } else { Register::EDX });
+            let a = cx.gpr(if ty == Type::I64 {
+                Register::RDX
+            } else {
+                Register::EDX
+            });
             let (lo, hi) = product(cx, ty, a, b, false);
             // If both destinations are one register, it gets the high half.
             cx.set_gpr(i.op_register(1), lo);
@@ -62,7 +68,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Div => divide(cx, i, false),
         M::Idiv => divide(cx, i, true),
         M::Adcx | M::Adox => {
-            let mask = if i.mnemonic() == M::Adcx { cc::CF } else { cc::OF };
+            let mask = if i.mnemonic() == M::Adcx {
+                cc::CF
+            } else {
+                cc::OF
+            };
             let b = cx.read_op(i, 1);
             let a = cx.read_op(i, 0);
             let ty = cx.b.ty(a);
@@ -157,7 +167,14 @@ fn binary(cx: &mut Lifter, i: &Instruction) {
             _ => {
                 let c = carry.unwrap_or(b);
                 let v = cx.bin(Op::Add, ty, b, c);
-                (Op::AtomicAdd, if m == M::Sbb { cx.un(Op::Neg, ty, v) } else { v })
+                (
+                    Op::AtomicAdd,
+                    if m == M::Sbb {
+                        cx.un(Op::Neg, ty, v)
+                    } else {
+                        v
+                    },
+                )
             }
         };
         a = cx.rmw(op, ty, at, v);
@@ -301,7 +318,14 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
     let narrow = ty != Type::I8 && extended(cx, lo, hi, signed);
     if ty == Type::I64 && !narrow {
         let d = cx.read_op(i, 0);
-        cx.call(if signed { helper::IDIV128 } else { helper::DIV128 }, &[d]);
+        cx.call(
+            if signed {
+                helper::IDIV128
+            } else {
+                helper::DIV128
+            },
+            &[d],
+        );
         return;
     }
     let d = cx.read_op(i, 0);
@@ -318,7 +342,11 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
     }
     let _ = d;
     let wide = cx.b.ty(n);
-    let (dop, rop) = if signed { (Op::SDiv, Op::SRem) } else { (Op::UDiv, Op::URem) };
+    let (dop, rop) = if signed {
+        (Op::SDiv, Op::SRem)
+    } else {
+        (Op::UDiv, Op::URem)
+    };
     let q = cx.bin(dop, wide, n, dd);
     let r = cx.bin(rop, wide, n, dd);
     n = cx.trunc(ty, q);
@@ -328,7 +356,13 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
 }
 
 /// Dividend and divisor at the width to divide in, and whether the division raises #DE.
-fn div_check(cx: &mut Lifter, ty: Type, d: Value, narrow: bool, signed: bool) -> (Value, Value, Value) {
+fn div_check(
+    cx: &mut Lifter,
+    ty: Type,
+    d: Value,
+    narrow: bool,
+    signed: bool,
+) -> (Value, Value, Value) {
     let (rl, rh) = pair(ty);
     let (lo, hi) = (cx.gpr(rl), cx.gpr(rh));
     if narrow {

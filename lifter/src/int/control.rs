@@ -52,7 +52,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let at = cx.stack(0);
             let v = cx.load(ty, at);
             let v = cx.zext(Type::I64, v);
-            let extra = if i.op_count() > 0 { i.immediate(0) as i64 & 0xffff } else { 0 };
+            let extra = if i.op_count() > 0 {
+                i.immediate(0) as i64 & 0xffff
+            } else {
+                0
+            };
             cx.move_sp(i64::from(ty.bytes()) + extra);
             cx.end(Term::Return(v));
         }
@@ -116,7 +120,10 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
 }
 
 fn near(i: &Instruction) -> bool {
-    matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
+    matches!(
+        i.op0_kind(),
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+    )
 }
 
 /// LOOP's counter goes by the address size.
@@ -158,5 +165,10 @@ fn branch(cx: &mut Lifter, c: Value, to: u64) {
 fn serve(cx: &mut Lifter, code: u32) {
     let (pc, next) = (cx.pc, cx.next);
     let cont = cx.known_block(next);
-    cx.end(Term::Service { code, pc, next, cont });
+    cx.end(Term::Service {
+        code,
+        pc,
+        next,
+        cont,
+    });
 }

@@ -23,9 +23,35 @@ pub(crate) fn is_quiet(i: &Instruction) -> bool {
     }
     matches!(
         i.mnemonic(),
-        Mov | Movzx | Movsx | Movsxd | Add | Sub | Adc | Sbb | Cmp | Test | And | Or | Xor | Neg
-            | Not | Inc | Dec | Imul | Shl | Shr | Sar | Bswap | Cdq | Cdqe | Cqo | Cwd | Cwde | Cbw
-            | Nop | Endbr64
+        Mov | Movzx
+            | Movsx
+            | Movsxd
+            | Add
+            | Sub
+            | Adc
+            | Sbb
+            | Cmp
+            | Test
+            | And
+            | Or
+            | Xor
+            | Neg
+            | Not
+            | Inc
+            | Dec
+            | Imul
+            | Shl
+            | Shr
+            | Sar
+            | Bswap
+            | Cdq
+            | Cdqe
+            | Cqo
+            | Cwd
+            | Cwde
+            | Cbw
+            | Nop
+            | Endbr64
     ) || i.is_jcc_short_or_near()
         || i.is_jmp_short_or_near()
         || cmov_or_set(i)
@@ -38,7 +64,16 @@ fn cmov_or_set(i: &Instruction) -> bool {
 
 /// Translate one instruction.
 pub(crate) fn lift(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
-    for family in [mov::lift, arith::lift, control::lift, stack::lift, shift::lift, bits::lift, string::lift, system::lift] {
+    for family in [
+        mov::lift,
+        arith::lift,
+        control::lift,
+        stack::lift,
+        shift::lift,
+        bits::lift,
+        string::lift,
+        system::lift,
+    ] {
         if family(cx, i)? {
             return Ok(());
         }
@@ -95,10 +130,12 @@ impl Lifter {
     }
     /// Atomic read-modify-write; gives the old value.
     pub(crate) fn rmw(&mut self, op: Op, ty: Type, a: Addr, v: Value) -> Value {
-        self.b.push(op, ty, a.base, v, Value::NONE, i64::from(a.disp))
+        self.b
+            .push(op, ty, a.base, v, Value::NONE, i64::from(a.disp))
     }
     /// Atomic compare and swap; gives the old value.
     pub(crate) fn cas(&mut self, ty: Type, a: Addr, want: Value, new: Value) -> Value {
-        self.b.push(Op::AtomicCas, ty, a.base, want, new, i64::from(a.disp))
+        self.b
+            .push(Op::AtomicCas, ty, a.base, want, new, i64::from(a.disp))
     }
 }

@@ -17,7 +17,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Movzx | M::Movsx | M::Movsxd => {
             let v = cx.read_op(i, 1);
             let ty = cx.op_type(i, 0);
-            let v = if i.mnemonic() == M::Movzx { cx.zext(ty, v) } else { cx.sext(ty, v) };
+            let v = if i.mnemonic() == M::Movzx {
+                cx.zext(ty, v)
+            } else {
+                cx.sext(ty, v)
+            };
             cx.write_op(i, 0, v);
         }
         M::Lea => {
@@ -37,7 +41,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.read_op(i, 0);
             let ty = cx.op_type(i, 0);
             // BSWAP r16 is undefined; the hardware gives 0.
-            let v = if ty == Type::I16 { cx.iconst(ty, 0) } else { cx.un(Op::Bswap, ty, v) };
+            let v = if ty == Type::I16 {
+                cx.iconst(ty, 0)
+            } else {
+                cx.un(Op::Bswap, ty, v)
+            };
             cx.write_op(i, 0, v);
         }
         M::Cbw => extend(cx, Register::AL, Register::AX),
@@ -74,8 +82,22 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
 
 fn conditional(cx: &mut Lifter, i: &Instruction, c: iced_x86::ConditionCode) -> Done {
     match i.mnemonic() {
-        M::Cmova | M::Cmovae | M::Cmovb | M::Cmovbe | M::Cmove | M::Cmovg | M::Cmovge | M::Cmovl
-        | M::Cmovle | M::Cmovne | M::Cmovno | M::Cmovnp | M::Cmovns | M::Cmovo | M::Cmovp | M::Cmovs => {
+        M::Cmova
+        | M::Cmovae
+        | M::Cmovb
+        | M::Cmovbe
+        | M::Cmove
+        | M::Cmovg
+        | M::Cmovge
+        | M::Cmovl
+        | M::Cmovle
+        | M::Cmovne
+        | M::Cmovno
+        | M::Cmovnp
+        | M::Cmovns
+        | M::Cmovo
+        | M::Cmovp
+        | M::Cmovs => {
             // The load happens whatever the condition; a 32-bit destination is zero-extended.
             let new = cx.read_op(i, 1);
             let cond = cx.cond(c);
@@ -83,8 +105,22 @@ fn conditional(cx: &mut Lifter, i: &Instruction, c: iced_x86::ConditionCode) -> 
             let v = cx.select(cond, new, old);
             cx.write_op(i, 0, v);
         }
-        M::Seta | M::Setae | M::Setb | M::Setbe | M::Sete | M::Setg | M::Setge | M::Setl | M::Setle
-        | M::Setne | M::Setno | M::Setnp | M::Setns | M::Seto | M::Setp | M::Sets => {
+        M::Seta
+        | M::Setae
+        | M::Setb
+        | M::Setbe
+        | M::Sete
+        | M::Setg
+        | M::Setge
+        | M::Setl
+        | M::Setle
+        | M::Setne
+        | M::Setno
+        | M::Setnp
+        | M::Setns
+        | M::Seto
+        | M::Setp
+        | M::Sets => {
             let v = cx.cond(c);
             cx.write_op(i, 0, v);
         }
@@ -94,9 +130,7 @@ fn conditional(cx: &mut Lifter, i: &Instruction, c: iced_x86::ConditionCode) -> 
 }
 
 fn is_special(i: &Instruction) -> bool {
-    (0..2).any(|n| {
-        i.op_kind(n) == OpKind::Register && !i.op_register(n).is_gpr()
-    })
+    (0..2).any(|n| i.op_kind(n) == OpKind::Register && !i.op_register(n).is_gpr())
 }
 
 /// MOV from and to segment, control and debug registers.

@@ -8,11 +8,36 @@ use iced_x86::{Instruction, Mnemonic as M, Register};
 
 pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
     match i.mnemonic() {
-        M::Nop | M::Reservednop | M::Endbr64 | M::Endbr32 | M::Pause | M::Prefetch | M::Prefetchw | M::Prefetchwt1
-        | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Lfence | M::Sfence
-        | M::Clflush | M::Clflushopt | M::Clwb | M::Cldemote | M::Fnop | M::Rdsspd | M::Rdsspq => {}
+        M::Nop
+        | M::Reservednop
+        | M::Endbr64
+        | M::Endbr32
+        | M::Pause
+        | M::Prefetch
+        | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Lfence
+        | M::Sfence
+        | M::Clflush
+        | M::Clflushopt
+        | M::Clwb
+        | M::Cldemote
+        | M::Fnop
+        | M::Rdsspd
+        | M::Rdsspq => {}
         M::Mfence => {
-            cx.b.push(Op::Fence, Type::I64, Value::NONE, Value::NONE, Value::NONE, 0);
+            cx.b.push(
+                Op::Fence,
+                Type::I64,
+                Value::NONE,
+                Value::NONE,
+                Value::NONE,
+                0,
+            );
         }
         M::Movnti => {
             let v = cx.read_op(i, 1);
@@ -43,10 +68,38 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.set_gpr(Register::EAX, lo);
             cx.set_gpr(Register::EDX, hi);
         }
-        M::Hlt | M::Cli | M::Sti | M::In | M::Out | M::Clts | M::Invd | M::Wbinvd | M::Invlpg | M::Lgdt
-        | M::Lidt | M::Lldt | M::Ltr | M::Lmsw | M::Rdmsr | M::Wrmsr | M::Rdpmc | M::Swapgs | M::Sysretq
-        | M::Sysret | M::Sysexit | M::Sysexitq | M::Sysenter | M::Sgdt | M::Sidt | M::Sldt | M::Str
-        | M::Smsw | M::Monitor | M::Mwait | M::Xsetbv | M::Rsm => cx.raise(exc::GP, 0),
+        M::Hlt
+        | M::Cli
+        | M::Sti
+        | M::In
+        | M::Out
+        | M::Clts
+        | M::Invd
+        | M::Wbinvd
+        | M::Invlpg
+        | M::Lgdt
+        | M::Lidt
+        | M::Lldt
+        | M::Ltr
+        | M::Lmsw
+        | M::Rdmsr
+        | M::Wrmsr
+        | M::Rdpmc
+        | M::Swapgs
+        | M::Sysretq
+        | M::Sysret
+        | M::Sysexit
+        | M::Sysexitq
+        | M::Sysenter
+        | M::Sgdt
+        | M::Sidt
+        | M::Sldt
+        | M::Str
+        | M::Smsw
+        | M::Monitor
+        | M::Mwait
+        | M::Xsetbv
+        | M::Rsm => cx.raise(exc::GP, 0),
         _ => return Ok(false),
     }
     Ok(true)

@@ -1,0 +1,304 @@
+//! Terminators: branches, and every way out of a function.
+
+use super::Error;
+use super::lower::{Lower, V, cl_type};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, RuntimeFn};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{self as cl, InstBuilder, JumpTableData, types};
+use cranelift_codegen::isa::CallConv;
+use evm_ir::{Block, BlockData, Inst, Term, Type, Value};
+
+/// Values that a terminator uses.
+pub(super) fn uses(t: &Term) -> Vec<Value> {
+    match t {
+        Term::Br(v, ..) | Term::Switch(v, ..) | Term::Exit(v) | Term::Return(v) => vec![*v],
+        Term::Call { target, .. } => vec![*target],
+        Term::Jump(_) | Term::Service { .. } | Term::Raise { .. } => vec![],
+    }
+}
+
+impl Lower<'_, '_> {
+    pub(super) fn terminator(&mut self, data: &BlockData) -> Result<(), Error> {
+        match &data.term {
+            Term::Jump(b) => {
+                let to = self.target(*b)?;
+                self.b.ins().jump(to, &[]);
+            }
+            Term::Br(c, x, y) => {
+                let (c, x, y) = (self.val(*c)?, self.target(*x)?, self.target(*y)?);
+                self.b.ins().brif(c, x, &[], y, &[]);
+            }
+            Term::Switch(v, table, default) => self.switch(*v, table, *default)?,
+            Term::Exit(pc) => match self.constant(*pc) {
+                Some(k) => self.exit_to(k as u64),
+                None => {
+                    let pc = self.val(*pc)?;
+                    let to = self.shared_lookup();
+                    self.jump(to, &[pc]);
+                }
+            },
+            Term::Return(pc) => {
+                let pc = self.val(*pc)?;
+                self.leave(pc);
+            }
+            Term::Call { target, ret, cont } => self.call(*target, *ret, *cont)?,
+            Term::Service { code, pc, next, cont } => {
+                let [code, pc, next_v] = [u64::from(*code), *pc, *next].map(|k| self.word(k));
+                let r = self.runtime(RuntimeFn::Service, &[code, pc, next_v]);
+                self.go_on(r, *next, *cont, false)?;
+            }
+            Term::Raise { code, arg, pc } => {
+                let args = [u64::from(*code), *arg, *pc].map(|k| self.word(k));
+                let r = self.runtime(RuntimeFn::Raise, &args);
+                self.leave(r);
+            }
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, k: u64) -> V {
+        self.b.ins().iconst(types::I64, k as i64)
+    }
+
+    fn switch(&mut self, v: Value, table: &[Block], default: Block) -> Result<(), Error> {
+        let (v, default) = (self.val(v)?, self.target(default)?);
+        let targets = table.iter().map(|b| self.target(*b)).collect::<Result<Vec<_>, _>>()?;
+        let n = self.word(targets.len() as u64);
+        let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, v, n);
+        let index = self.b.ins().select(inside, v, n);
+        let index = self.b.ins().ireduce(types::I32, index);
+        let pool = &mut self.b.func.dfg.value_lists;
+        let default = cl::BlockCall::new(default, [], pool);
+        let targets: Vec<_> =
+            targets.into_iter().map(|t| cl::BlockCall::new(t, [], pool)).collect();
+        let jt = self.b.create_jump_table(JumpTableData::new(default, &targets));
+        self.b.ins().br_table(index, jt);
+        Ok(())
+    }
+
+    // ---- ways out -----------------------------------------------------------------------------
+
+    /// Return `next` to the caller.
+    pub(super) fn leave(&mut self, next: V) {
+        let to = match self.shared.ret {
+            Some(b) => b,
+            None => {
+                let b = self.shared_block(1);
+                self.shared.ret = Some(b);
+                b
+            }
+        };
+        self.jump(to, &[next]);
+    }
+
+    /// Go to a known guest address outside the region.
+    fn exit_to(&mut self, pc: u64) {
+        let code = self.linked(pc);
+        let pc = self.word(pc);
+        let to = self.shared_tail();
+        self.jump(to, &[code, pc]);
+    }
+
+    fn shared_block(&mut self, params: usize) -> cl::Block {
+        let b = self.b.create_block();
+        for _ in 0..params {
+            self.b.append_block_param(b, types::I64);
+        }
+        b
+    }
+    fn shared_tail(&mut self) -> cl::Block {
+        if let Some(b) = self.shared.tail {
+            return b;
+        }
+        let b = self.shared_block(2);
+        self.shared.tail = Some(b);
+        b
+    }
+    fn shared_lookup(&mut self) -> cl::Block {
+        if let Some(b) = self.shared.lookup {
+            return b;
+        }
+        let b = self.shared_block(1);
+        self.shared.lookup = Some(b);
+        b
+    }
+
+    /// Write the shared blocks that are used.
+    pub(super) fn finish_shared(&mut self) {
+        if let Some(b) = self.shared.pending {
+            self.b.switch_to_block(b);
+            let pc = self.b.block_params(b)[0];
+            self.store_own(self.abi.rip, pc);
+            let r = self.word(EXIT_PENDING);
+            self.leave(r);
+        }
+        if let Some(b) = self.shared.lookup {
+            self.b.switch_to_block(b);
+            let pc = self.b.block_params(b)[0];
+            let code = self.looked_up(pc);
+            let to = self.shared_tail();
+            self.jump(to, &[code, pc]);
+        }
+        if let Some(b) = self.shared.tail {
+            self.b.switch_to_block(b);
+            let (code, pc) = (self.b.block_params(b)[0], self.b.block_params(b)[1]);
+            let (go, out) = (self.b.create_block(), self.cold_block());
+            self.b.ins().brif(code, go, &[], out, &[]);
+            self.b.switch_to_block(out);
+            self.leave(pc);
+            self.b.switch_to_block(go);
+            let sig = self.sig(CallConv::Tail, 2, 0, Some(Type::I64));
+            let args = [self.state, pc];
+            self.b.ins().return_call_indirect(sig, code, &args);
+        }
+        if let Some(b) = self.shared.ret {
+            self.b.switch_to_block(b);
+            let next = self.b.block_params(b)[0];
+            self.b.ins().return_(&[next]);
+        }
+    }
+
+    /// Code for a known guest address, or 0.
+    fn linked(&mut self, pc: u64) -> V {
+        let index = (self.links)(pc);
+        let table = self.load_own(types::I64, self.abi.entries);
+        match i32::try_from(u64::from(index) * 8) {
+            Ok(off) => self.b.ins().load(types::I64, self.tables, table, off),
+            Err(_) => {
+                let at = self.b.ins().iadd_imm_s(table, i64::from(index) * 8);
+                self.b.ins().load(types::I64, self.tables, at, 0)
+            }
+        }
+    }
+
+    /// Code for a guest address found in the table, or 0.
+    fn looked_up(&mut self, pc: V) -> V {
+        let table = self.load_own(types::I64, self.abi.ibtc);
+        let slot = self.b.ins().band_imm_u(pc, 0xffff);
+        let slot = self.b.ins().ishl_imm_u(slot, 3);
+        let at = self.b.ins().iadd(table, slot);
+        let word = self.b.ins().load(types::I64, self.tables, at, 0);
+        let (tag, want) = (self.b.ins().ushr_imm_u(word, 32), self.b.ins().ushr_imm_u(pc, 16));
+        let hit = self.b.ins().icmp(IntCC::Equal, tag, want);
+        let index = self.b.ins().ireduce(types::I32, word);
+        let index = self.b.ins().uextend(types::I64, index);
+        // Entry 0 of the table is never compiled, so it serves the miss.
+        let zero = self.word(0);
+        let index = self.b.ins().select(hit, index, zero);
+        let entries = self.load_own(types::I64, self.abi.entries);
+        let off = self.b.ins().ishl_imm_u(index, 3);
+        let at = self.b.ins().iadd(entries, off);
+        self.b.ins().load(types::I64, self.tables, at, 0)
+    }
+
+    // ---- calls --------------------------------------------------------------------------------
+
+    /// Call an entry of the helper table.
+    fn call_table(&mut self, index: u32, ints: &[V], vecs: &[V], ret: Option<Type>) -> Option<V> {
+        let sig = self.sig(CallConv::SystemV, ints.len() as u8 + 1, vecs.len() as u8, ret);
+        let table = self.load_own(types::I64, self.abi.helpers);
+        let f = self.b.ins().load(types::I64, self.tables, table, (index * 8) as i32);
+        let mut args = vec![self.state];
+        args.extend(ints);
+        args.extend(vecs);
+        let call = self.b.ins().call_indirect(sig, f, &args);
+        self.b.inst_results(call).first().copied()
+    }
+
+    fn runtime(&mut self, f: RuntimeFn, args: &[V]) -> V {
+        let r = self.call_table(f as u32, args, &[], Some(Type::I64));
+        r.unwrap_or(self.state)
+    }
+
+    pub(super) fn helper(&mut self, i: &Inst) -> Result<(), Error> {
+        let call = self.r.calls.get(i.imm as usize).ok_or(Error::Invalid("no such call"))?;
+        let h = self.r.helpers.get(call.helper as usize).ok_or(Error::Invalid("no such helper"))?;
+        let n = usize::from(h.ints);
+        if call.args.len() != n + usize::from(h.vecs) {
+            return Err(Error::Invalid("wrong number of helper arguments"));
+        }
+        let ints = call.args[..n].iter().map(|v| self.val(*v)).collect::<Result<Vec<_>, _>>()?;
+        let vecs = call.args[n..]
+            .iter()
+            .map(|v| self.vec(*v, Type::V128))
+            .collect::<Result<Vec<_>, _>>()?;
+        let r = self.call_table(FIRST_HELPER + u32::from(call.helper), &ints, &vecs, h.ret);
+        if let Some(r) = r {
+            debug_assert_eq!(self.b.func.dfg.value_type(r), cl_type(h.ret.unwrap_or(Type::I64)));
+            self.set(i.dst, r);
+        }
+        if h.raises {
+            let pending = self.load_own(types::I64, self.abi.pending);
+            let (out, go) = (self.cold_block(), self.b.create_block());
+            self.b.ins().brif(pending, out, &[], go, &[]);
+            self.b.switch_to_block(out);
+            let pc = self.word(self.pc);
+            let to = match self.shared.pending {
+                Some(b) => b,
+                None => {
+                    let b = self.shared_block(1);
+                    self.b.set_cold_block(b);
+                    self.shared.pending = Some(b);
+                    b
+                }
+            };
+            self.jump(to, &[pc]);
+            self.b.switch_to_block(go);
+        }
+        Ok(())
+    }
+
+    /// Go on at `cont` (or leave for `next`) if `r` is `next`; else return `r`, after a try to resume if
+    /// it came from compiled code.
+    fn go_on(&mut self, r: V, next: u64, cont: Option<Block>, resume: bool) -> Result<(), Error> {
+        let next_v = self.word(next);
+        let is = self.b.ins().icmp(IntCC::Equal, r, next_v);
+        let (good, bad) = (self.b.create_block(), self.cold_block());
+        self.b.ins().brif(is, good, &[], bad, &[]);
+        self.b.switch_to_block(bad);
+        if resume {
+            let next_v = self.word(next);
+            let r = self.runtime(RuntimeFn::Resume, &[r, next_v]);
+            let is = self.b.ins().icmp(IntCC::Equal, r, next_v);
+            let out = self.cold_block();
+            self.b.ins().brif(is, good, &[], out, &[]);
+            self.b.switch_to_block(out);
+            self.leave(r);
+        } else {
+            self.leave(r);
+        }
+        self.b.switch_to_block(good);
+        match cont {
+            Some(c) => {
+                let to = self.target(c)?;
+                self.b.ins().jump(to, &[]);
+            }
+            None => self.exit_to(next),
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, target: Value, ret: u64, cont: Option<Block>) -> Result<(), Error> {
+        let pc = self.val(target)?;
+        let code = match self.constant(target) {
+            Some(k) => self.linked(k as u64),
+            None => self.looked_up(pc),
+        };
+        let (direct, slow) = (self.b.create_block(), self.cold_block());
+        let join = self.shared_block(1);
+        self.b.ins().brif(code, direct, &[], slow, &[]);
+        self.b.switch_to_block(slow);
+        let ret_v = self.word(ret);
+        let r = self.runtime(RuntimeFn::Call, &[pc, ret_v]);
+        self.jump(join, &[r]);
+        self.b.switch_to_block(direct);
+        let sig = self.sig(CallConv::Tail, 2, 0, Some(Type::I64));
+        let args = [self.state, pc];
+        let call = self.b.ins().call_indirect(sig, code, &args);
+        let r = self.b.inst_results(call)[0];
+        self.jump(join, &[r]);
+        self.b.switch_to_block(join);
+        let r = self.b.block_params(join)[0];
+        self.go_on(r, ret, cont, true)
+    }
+}

@@ -1,0 +1,488 @@
+//! The frame of a function: entries, blocks, slots, polls, dispatch of instructions.
+
+use super::{CompileOptions, CompilerSettings, Error, Stats};
+use crate::abi::{Abi, TRAP_ACCESS};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    self as cl, AbiParam, AliasRegionData, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature,
+    SourceLoc, TrapCode, types,
+};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, Variable};
+use evm_ir::{Block, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
+use std::collections::{HashMap, HashSet};
+
+/// A value of Cranelift, to tell it from one of the IR.
+pub(super) type V = cl::Value;
+
+/// Cranelift's type of an IR type. A `V128` is kept as `I8X16` where it has to have one type.
+pub(super) fn cl_type(t: Type) -> cl::Type {
+    match t {
+        Type::I8 => types::I8,
+        Type::I16 => types::I16,
+        Type::I32 => types::I32,
+        Type::I64 => types::I64,
+        Type::F32 => types::F32,
+        Type::F64 => types::F64,
+        Type::V128 | Type::I8X16 => types::I8X16,
+        Type::I16X8 => types::I16X8,
+        Type::I32X4 => types::I32X4,
+        Type::I64X2 => types::I64X2,
+        Type::F32X4 => types::F32X4,
+        Type::F64X2 => types::F64X2,
+    }
+}
+
+/// Blocks that all exits of a function share, made when first needed.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// `(next)`: return.
+    pub ret: Option<cl::Block>,
+    /// `(code, pc)`: tail call, or return `pc` if `code` is 0.
+    pub tail: Option<cl::Block>,
+    /// `(pc)`: look `pc` up and tail call, or return.
+    pub lookup: Option<cl::Block>,
+    /// `(pc)`: store it as the guest pc and return `EXIT_PENDING`.
+    pub pending: Option<cl::Block>,
+}
+
+pub(super) struct Lower<'a, 'f> {
+    pub b: FunctionBuilder<'f>,
+    pub r: &'a Region,
+    pub abi: &'a Abi,
+    pub settings: &'a CompilerSettings,
+    pub opt: CompileOptions,
+    pub links: &'a mut dyn FnMut(u64) -> u32,
+    /// By IR value.
+    vals: Vec<Option<V>>,
+    /// Constants among them.
+    konst: Vec<Option<i64>>,
+    /// Loads to be emitted with an extension: type and whether signed, by IR value of the load.
+    pub extended: HashMap<Value, (Type, bool)>,
+    vars: Vec<Option<Variable>>,
+    blocks: Vec<cl::Block>,
+    pub state: V,
+    pub base: V,
+    /// Flags of accesses to guest memory, the state, and the runtime's tables.
+    pub guest: MemFlagsData,
+    pub own: MemFlagsData,
+    pub tables: MemFlagsData,
+    pub shared: Shared,
+    sigs: HashMap<(CallConv, u8, u8, Option<Type>), SigRef>,
+    pub pcs: Vec<u64>,
+    pub pc: u64,
+    /// A guest access since the last marker that a later instruction must not swallow.
+    pub access_open: bool,
+    /// `root + constant` for integer values that are such a sum.
+    pub sums: HashMap<V, (V, i64)>,
+    /// Roots known to lie within the window around guest memory.
+    pub checked: HashSet<V>,
+    /// Constants near which this block accesses memory.
+    pub chunks: HashMap<i64, V>,
+    /// Addresses loaded from in this block (mid-end only).
+    pub loaded: HashSet<u64>,
+    pub hashes: HashMap<V, u64>,
+    /// Lane 0 scalars of vectors made by `insertlane`: vector -> (scalar, vector below).
+    pub low: HashMap<V, (V, V)>,
+    pub stats: Stats,
+}
+
+impl<'a, 'f> Lower<'a, 'f> {
+    pub fn new(
+        b: FunctionBuilder<'f>,
+        r: &'a Region,
+        abi: &'a Abi,
+        settings: &'a CompilerSettings,
+        opt: CompileOptions,
+        links: &'a mut dyn FnMut(u64) -> u32,
+    ) -> Self {
+        let mut region = |user_id, name: &'static str| {
+            let data = AliasRegionData { user_id, description: name.into() };
+            Some(b.func.dfg.alias_regions.insert(data))
+        };
+        let little = MemFlagsData::new().with_endianness(cl::Endianness::Little);
+        let guest = little
+            .with_trap_code(Some(TrapCode::unwrap_user(TRAP_ACCESS)))
+            .with_alias_region(region(0, "guest"));
+        let own = little.with_notrap().with_aligned().with_alias_region(region(1, "state"));
+        let tables = little.with_notrap().with_aligned().with_alias_region(region(2, "tables"));
+        let dummy = V::from_u32(0);
+        Lower {
+            b,
+            r,
+            abi,
+            settings,
+            opt,
+            links,
+            vals: vec![None; r.types.len()],
+            konst: vec![None; r.types.len()],
+            extended: HashMap::new(),
+            vars: vec![None; r.layout.slots.len()],
+            blocks: vec![],
+            state: dummy,
+            base: dummy,
+            guest,
+            own,
+            tables,
+            shared: Shared::default(),
+            sigs: HashMap::new(),
+            pcs: vec![],
+            pc: 0,
+            access_open: false,
+            sums: HashMap::new(),
+            checked: HashSet::new(),
+            chunks: HashMap::new(),
+            loaded: HashSet::new(),
+            hashes: HashMap::new(),
+            low: HashMap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Build the function. Gives the guest pcs that source locations stand for.
+    pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Stats), Error> {
+        self.find_extended_loads();
+        for (i, s) in self.r.layout.slots.iter().enumerate() {
+            if s.promote {
+                self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
+            }
+        }
+        self.blocks = (0..self.r.blocks.len()).map(|_| self.b.create_block()).collect();
+        self.entry()?;
+        for i in 0..self.r.blocks.len() {
+            self.block(i)?;
+        }
+        self.finish_shared();
+        self.b.seal_all_blocks();
+        self.b.finalize(config);
+        Ok((self.pcs, self.stats))
+    }
+
+    /// Loads of narrow integers whose only use is an extension become extending loads.
+    fn find_extended_loads(&mut self) {
+        let mut uses = vec![0u32; self.r.types.len()];
+        let mut count = |v: Value| {
+            if let Some(n) = uses.get_mut(v.0 as usize) {
+                *n += 1;
+            }
+        };
+        for blk in &self.r.blocks {
+            for i in &blk.insts {
+                [i.a, i.b, i.c].into_iter().for_each(&mut count);
+                if i.op == Op::Call {
+                    self.r.calls[i.imm as usize].args.iter().copied().for_each(&mut count);
+                }
+            }
+            super::exits::uses(&blk.term).into_iter().for_each(&mut count);
+        }
+        for blk in &self.r.blocks {
+            let loads: HashSet<Value> = blk
+                .insts
+                .iter()
+                .filter(|i| i.op == Op::Load && i.ty.is_int() && i.ty != Type::I64)
+                .map(|i| i.dst)
+                .collect();
+            for i in &blk.insts {
+                if matches!(i.op, Op::Zext | Op::Sext)
+                    && loads.contains(&i.a)
+                    && uses[i.a.0 as usize] == 1
+                {
+                    self.extended.insert(i.a, (i.ty, i.op == Op::Sext));
+                }
+            }
+        }
+    }
+
+    /// Function entry: the stack check, and the way to the block asked for.
+    fn entry(&mut self) -> Result<(), Error> {
+        let entry = self.b.create_block();
+        self.b.append_block_params_for_function_params(entry);
+        self.b.switch_to_block(entry);
+        self.state = self.b.block_params(entry)[0];
+        let pc = self.b.block_params(entry)[1];
+        self.base = self.b.ins().get_pinned_reg(types::I64);
+        let sp = self.b.ins().get_stack_pointer(types::I64);
+        let limit = self.load_own(types::I64, self.abi.stack_limit);
+        let low = self.b.ins().icmp(IntCC::UnsignedLessThan, sp, limit);
+        let (out, go) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(low, out, &[], go, &[]);
+        self.b.switch_to_block(out);
+        self.leave(pc);
+        self.b.switch_to_block(go);
+        let mut entries: Vec<(u64, Block)> = vec![];
+        for e in &self.r.entries {
+            let at = self.r.blocks.get(e.0 as usize).ok_or(Error::Invalid("no such entry"))?.pc;
+            if entries.iter().all(|x| x.0 != at) {
+                entries.push((at, *e));
+            }
+        }
+        let first = *entries.first().ok_or(Error::Invalid("no entry"))?;
+        // The first entry is the most likely one.
+        if entries.len() > 2 {
+            let is = self.icmp_const(IntCC::Equal, pc, first.0 as i64);
+            let other = self.b.create_block();
+            let to = self.blocks[first.1.0 as usize];
+            self.b.ins().brif(is, to, &[], other, &[]);
+            self.b.switch_to_block(other);
+            entries.remove(0);
+        }
+        entries.sort_unstable();
+        self.choose(pc, &entries);
+        Ok(())
+    }
+
+    /// Binary decision among sorted entries; the last one is not compared.
+    fn choose(&mut self, pc: V, entries: &[(u64, Block)]) {
+        if let [(_, b)] = entries {
+            let to = self.blocks[b.0 as usize];
+            self.b.ins().jump(to, &[]);
+            return;
+        }
+        let mid = entries.len() / 2;
+        let below = self.icmp_const(IntCC::UnsignedLessThan, pc, entries[mid].0 as i64);
+        let (l, h) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(below, l, &[], h, &[]);
+        self.b.switch_to_block(l);
+        self.choose(pc, &entries[..mid]);
+        self.b.switch_to_block(h);
+        self.choose(pc, &entries[mid..]);
+    }
+
+    fn block(&mut self, index: usize) -> Result<(), Error> {
+        let data = &self.r.blocks[index];
+        self.b.switch_to_block(self.blocks[index]);
+        self.checked.clear();
+        self.chunks.clear();
+        self.loaded.clear();
+        self.low.clear();
+        self.at(data.pc);
+        if self.opt.optimize {
+            // Another thread may write between two loads: none may be merged with one of another block.
+            self.b.ins().sequence_point();
+        }
+        if data.loop_header && data.insn_start && POLL {
+            self.poll(index);
+        }
+        for i in &data.insts {
+            self.inst(i)?;
+        }
+        self.terminator(data)
+    }
+
+    /// Source location of what follows.
+    pub fn at(&mut self, pc: u64) {
+        self.pc = pc;
+        if self.pcs.last() != Some(&pc) {
+            self.pcs.push(pc);
+        }
+        self.b.set_srcloc(SourceLoc::new(self.pcs.len() as u32 - 1));
+    }
+
+    fn poll(&mut self, index: usize) {
+        let data = &self.r.blocks[index];
+        let addr = self.b.ins().iadd_imm_s(self.state, i64::from(self.abi.poll));
+        let word = self.b.ins().atomic_load(types::I64, self.own, addr);
+        let (out, go) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(word, out, &[], go, &[]);
+        self.b.switch_to_block(out);
+        self.spill(poll_spill(data));
+        let pc = self.b.ins().iconst(types::I64, data.pc as i64);
+        self.leave(pc);
+        self.b.switch_to_block(go);
+    }
+
+    // ---- values -------------------------------------------------------------------------------
+
+    /// A value that is not a vector, or a vector of any shape.
+    pub fn val(&self, v: Value) -> Result<V, Error> {
+        self.vals
+            .get(v.0 as usize)
+            .copied()
+            .flatten()
+            .ok_or(Error::Invalid("value used before its definition"))
+    }
+    /// A vector in the given shape.
+    pub fn vec(&mut self, v: Value, shape: Type) -> Result<V, Error> {
+        let x = self.val(v)?;
+        Ok(self.cast(x, cl_type(shape)))
+    }
+    pub fn set(&mut self, v: Value, x: V) {
+        if let Some(slot) = self.vals.get_mut(v.0 as usize) {
+            *slot = Some(x);
+        }
+    }
+    /// The constant that a value is, if it is one.
+    pub fn constant(&self, v: Value) -> Option<i64> {
+        self.konst.get(v.0 as usize).copied().flatten()
+    }
+    /// A vector seen as another type of 128 bits.
+    pub fn cast(&mut self, x: V, to: cl::Type) -> V {
+        let from = self.b.func.dfg.value_type(x);
+        if from == to {
+            return x;
+        }
+        if let cl::ValueDef::Result(i, 0) = self.b.func.dfg.value_def(x)
+            && self.b.func.dfg.insts[i].opcode() == cl::Opcode::Bitcast
+        {
+            let y = self.b.func.dfg.inst_args(i)[0];
+            if self.b.func.dfg.value_type(y) == to {
+                return y;
+            }
+        }
+        let little = MemFlagsData::new().with_endianness(cl::Endianness::Little);
+        self.b.ins().bitcast(to, little, x)
+    }
+    pub fn iconst(&mut self, ty: Type, imm: i64) -> V {
+        let t = cl_type(ty);
+        let imm = if t.bits() == 64 { imm } else { imm & ((1i64 << t.bits()) - 1) };
+        self.b.ins().iconst(t, imm)
+    }
+    pub fn icmp_const(&mut self, cc: IntCC, x: V, c: i64) -> V {
+        let c = self.b.ins().iconst(types::I64, c);
+        self.b.ins().icmp(cc, x, c)
+    }
+
+    // ---- blocks and state ---------------------------------------------------------------------
+
+    pub fn target(&self, b: Block) -> Result<cl::Block, Error> {
+        self.blocks.get(b.0 as usize).copied().ok_or(Error::Invalid("no such block"))
+    }
+    pub fn cold_block(&mut self) -> cl::Block {
+        let b = self.b.create_block();
+        self.b.set_cold_block(b);
+        b
+    }
+    pub fn jump(&mut self, to: cl::Block, args: &[V]) {
+        let args: Vec<BlockArg> = args.iter().map(|v| BlockArg::Value(*v)).collect();
+        self.b.ins().jump(to, &args);
+    }
+    pub fn load_own(&mut self, ty: cl::Type, offset: u32) -> V {
+        self.b.ins().load(ty, self.own, self.state, offset as i32)
+    }
+    pub fn store_own(&mut self, offset: u32, v: V) {
+        self.b.ins().store(self.own, v, self.state, offset as i32);
+    }
+    fn slot(&self, s: i64) -> Result<Slot, Error> {
+        if (s as usize) < self.r.layout.slots.len() {
+            Ok(Slot(s as u16))
+        } else {
+            Err(Error::Invalid("no such slot"))
+        }
+    }
+    pub fn spill(&mut self, set: SlotSet) {
+        for s in set.iter() {
+            if let Some(var) = self.vars.get(s.0 as usize).copied().flatten() {
+                let v = self.b.use_var(var);
+                self.store_own(self.r.layout.get(s).offset, v);
+            }
+        }
+    }
+    fn fill(&mut self, set: SlotSet) {
+        for s in set.iter() {
+            if let Some(var) = self.vars.get(s.0 as usize).copied().flatten() {
+                let info = self.r.layout.get(s);
+                let v = self.load_own(cl_type(info.ty), info.offset);
+                self.b.def_var(var, v);
+            }
+        }
+    }
+
+    /// Signature of a helper (System V) or of compiled code (tail).
+    pub fn sig(&mut self, cc: CallConv, ints: u8, vecs: u8, ret: Option<Type>) -> SigRef {
+        if let Some(s) = self.sigs.get(&(cc, ints, vecs, ret)) {
+            return *s;
+        }
+        let mut s = Signature::new(cc);
+        s.params.extend((0..ints).map(|_| AbiParam::new(types::I64)));
+        s.params.extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
+        s.returns.extend(ret.map(|t| AbiParam::new(cl_type(t))));
+        let r = self.b.import_signature(s);
+        self.sigs.insert((cc, ints, vecs, ret), r);
+        r
+    }
+
+    // ---- instructions -------------------------------------------------------------------------
+
+    fn inst(&mut self, i: &Inst) -> Result<(), Error> {
+        let dst = match i.op {
+            Op::Marker => {
+                if self.opt.precise && self.access_open {
+                    self.b.ins().sequence_point();
+                }
+                self.access_open = false;
+                self.at(i.imm as u64);
+                return Ok(());
+            }
+            Op::Fill | Op::Spill => {
+                let set = *self
+                    .r
+                    .slot_sets
+                    .get(i.imm as usize)
+                    .ok_or(Error::Invalid("no such slot set"))?;
+                if i.op == Op::Fill {
+                    self.fill(set);
+                } else {
+                    self.spill(set);
+                }
+                return Ok(());
+            }
+            Op::Const => {
+                if let Some(k) = self.konst.get_mut(i.dst.0 as usize)
+                    && i.ty == Type::I64
+                {
+                    *k = Some(i.imm);
+                }
+                match i.ty {
+                    Type::F32 => {
+                        self.b.ins().f32const(cl::immediates::Ieee32::with_bits(i.imm as u32))
+                    }
+                    Type::F64 => {
+                        self.b.ins().f64const(cl::immediates::Ieee64::with_bits(i.imm as u64))
+                    }
+                    _ => self.iconst(i.ty, i.imm),
+                }
+            }
+            Op::Get => {
+                let s = self.slot(i.imm)?;
+                match self.vars[s.0 as usize] {
+                    Some(var) => self.b.use_var(var),
+                    None => self.load_own(cl_type(i.ty), self.r.layout.get(s).offset),
+                }
+            }
+            Op::Put => {
+                let s = self.slot(i.imm)?;
+                let mut v = self.val(i.a)?;
+                if self.r.layout.get(s).ty == Type::V128 {
+                    let w = self.cast(v, types::I8X16);
+                    if let Some(l) = self.low.get(&v).copied() {
+                        self.low.insert(w, l);
+                    }
+                    v = w;
+                }
+                match self.vars[s.0 as usize] {
+                    Some(var) => self.b.def_var(var, v),
+                    None => self.store_own(self.r.layout.get(s).offset, v),
+                }
+                return Ok(());
+            }
+            Op::Call => return self.helper(i),
+            op => match op.sig() {
+                Sig::Load | Sig::Store | Sig::Rmw | Sig::Cas | Sig::Fence => return self.memory(i),
+                _ if i.ty.is_shape()
+                    || (i.ty == Type::V128 && !matches!(op, Op::Select))
+                    || matches!(op.sig(), Sig::VConst) =>
+                {
+                    self.vector(i)?
+                }
+                _ => self.scalar(i)?,
+            },
+        };
+        self.set(i.dst, dst);
+        Ok(())
+    }
+}
+
+const POLL: bool = false;
+fn poll_spill(_: &evm_ir::BlockData) -> SlotSet {
+    SlotSet::default()
+}

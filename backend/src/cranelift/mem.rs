@@ -1,0 +1,205 @@
+//! Guest memory: the check, the address, loads, stores and atomics.
+
+use super::Error;
+use super::lower::{Lower, V, cl_type};
+use crate::abi::TRAP_LIMIT;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{self as cl, AtomicRmwOp, InstBuilder, TrapCode, types};
+use evm_ir::{Inst, Op, Type, Value};
+use std::hash::{Hash, Hasher};
+
+/// Displacements within which a checked root needs no further check: half of what a check itself may be off
+/// by (a signed 32-bit displacement), so that the sum stays inside the guards of 4 GiB.
+const WINDOW: i64 = 1 << 30;
+
+/// A host address: value and displacement.
+struct Place {
+    addr: V,
+    disp: i32,
+}
+
+impl Lower<'_, '_> {
+    /// Check `a + disp` where that is not proven yet, and form the host address.
+    fn place(&mut self, a: Value, disp: i64) -> Result<Place, Error> {
+        self.stats.accesses += 1;
+        let disp = i64::from(disp as i32);
+        if let Some(k) = self.constant(a) {
+            return Ok(self.fixed(k.wrapping_add(disp)));
+        }
+        let a = self.val(a)?;
+        let (root, k) = self.sums.get(&a).copied().unwrap_or((a, 0));
+        let (root, disp) = match i32::try_from(k + disp) {
+            Ok(d) => (root, d),
+            Err(_) => (a, disp as i32),
+        };
+        let near = i64::from(disp).abs() <= WINDOW;
+        if !(near && self.checked.contains(&root)) {
+            self.check(root, disp);
+            if near {
+                self.checked.insert(root);
+            }
+        }
+        Ok(Place { addr: self.b.ins().iadd(self.base, root), disp })
+    }
+
+    /// The address is known: below 2 GiB it is inside the guard at worst, and below the smallest
+    /// limit it is inside.
+    fn fixed(&mut self, at: i64) -> Place {
+        if let Ok(disp) = i32::try_from(at)
+            && disp >= 0
+        {
+            return Place { addr: self.base, disp };
+        }
+        // One value for all addresses of a neighbourhood.
+        let chunk = at & !(WINDOW / 2 - 1);
+        let disp = (at - chunk) as i32;
+        let root = match self.chunks.get(&chunk) {
+            Some(r) => *r,
+            None => {
+                let r = self.b.ins().iconst(types::I64, chunk);
+                self.chunks.insert(chunk, r);
+                r
+            }
+        };
+        if at as u64 >= self.settings.min_limit && self.checked.insert(root) {
+            self.check(root, disp);
+        }
+        Place { addr: self.b.ins().iadd(self.base, root), disp }
+    }
+
+    /// `root <= limit`, or else `root + disp <= limit` (the sum may wrap, as it does on the CPU), or else
+    /// trap.
+    fn check(&mut self, root: V, disp: i32) {
+        self.stats.checks += 1;
+        let limit = self.load_own(types::I64, self.abi.mem_limit);
+        let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, root, limit);
+        let (cold, go) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(over, cold, &[], go, &[]);
+        self.b.switch_to_block(cold);
+        let code = TrapCode::unwrap_user(TRAP_LIMIT);
+        let ea = if disp == 0 { root } else { self.b.ins().iadd_imm_s(root, i64::from(disp)) };
+        self.store_own(self.abi.fault_addr, ea);
+        if disp == 0 {
+            self.b.ins().trap(code);
+        } else {
+            let limit = self.load_own(types::I64, self.abi.mem_limit);
+            let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, ea, limit);
+            self.b.ins().trapnz(over, code);
+            self.b.ins().jump(go, &[]);
+        }
+        self.b.switch_to_block(go);
+    }
+
+    pub(super) fn memory(&mut self, i: &Inst) -> Result<(), Error> {
+        if i.op == Op::Fence {
+            self.b.ins().fence();
+            return Ok(());
+        }
+        let p = self.place(i.a, i.imm)?;
+        self.access_open = true;
+        let (flags, ty) = (self.guest, cl_type(i.ty));
+        let dst = match i.op {
+            Op::Load => {
+                self.separate_loads(&p, ty);
+                let Place { addr, disp } = p;
+                match (self.extended.get(&i.dst), i.ty) {
+                    (Some((to, signed)), from) => {
+                        let to = cl_type(*to);
+                        let n = self.b.ins();
+                        match (from, signed) {
+                            (Type::I8, false) => n.uload8(to, flags, addr, disp),
+                            (Type::I8, true) => n.sload8(to, flags, addr, disp),
+                            (Type::I16, false) => n.uload16(to, flags, addr, disp),
+                            (Type::I16, true) => n.sload16(to, flags, addr, disp),
+                            (_, false) => n.uload32(flags, addr, disp),
+                            (_, true) => n.sload32(flags, addr, disp),
+                        }
+                    }
+                    (None, _) => self.b.ins().load(ty, flags, addr, disp),
+                }
+            }
+            Op::Store => {
+                let mut v = self.val(i.b)?;
+                if i.ty == Type::V128 {
+                    v = self.cast(v, types::I8X16);
+                }
+                self.b.ins().store(flags, v, p.addr, p.disp);
+                return Ok(());
+            }
+            Op::AtomicCas => {
+                let addr = self.b.ins().iadd_imm_s(p.addr, i64::from(p.disp));
+                let (e, n) = (self.val(i.b)?, self.val(i.c)?);
+                if i.ty == Type::V128 {
+                    let (e, n) = (self.cast(e, types::I128), self.cast(n, types::I128));
+                    let old = self.b.ins().atomic_cas(flags, addr, e, n);
+                    self.cast(old, types::I8X16)
+                } else {
+                    self.b.ins().atomic_cas(flags, addr, e, n)
+                }
+            }
+            op => {
+                let op = match op {
+                    Op::AtomicAdd => AtomicRmwOp::Add,
+                    Op::AtomicAnd => AtomicRmwOp::And,
+                    Op::AtomicOr => AtomicRmwOp::Or,
+                    Op::AtomicXor => AtomicRmwOp::Xor,
+                    Op::AtomicXchg => AtomicRmwOp::Xchg,
+                    _ => return Err(Error::Unsupported(op.name(), i.ty.name())),
+                };
+                if !i.ty.is_int() {
+                    return Err(Error::Unsupported(i.op.name(), i.ty.name()));
+                }
+                let addr = self.b.ins().iadd_imm_s(p.addr, i64::from(p.disp));
+                let v = self.val(i.b)?;
+                self.b.ins().atomic_rmw(ty, flags, op, addr, v)
+            }
+        };
+        self.set(i.dst, dst);
+        Ok(())
+    }
+
+    /// Cranelift's mid-end would replace a second load of an address by the first one's result. Another thread may
+    /// have written, and a load in between may have shown it (a seqlock reads its counter
+    /// twice): such pairs are kept apart. Loads of different blocks are separated at block starts.
+    fn separate_loads(&mut self, p: &Place, ty: cl::Type) {
+        if !self.opt.optimize {
+            return;
+        }
+        let mut h = std::hash::DefaultHasher::new();
+        self.structure(p.addr).hash(&mut h);
+        (p.disp, ty).hash(&mut h);
+        if !self.loaded.insert(h.finish()) {
+            self.b.ins().sequence_point();
+        }
+    }
+
+    /// A hash that is equal for values computed the same way.
+    fn structure(&mut self, v: V) -> u64 {
+        let v = self.b.func.dfg.resolve_aliases(v);
+        if let Some(h) = self.hashes.get(&v) {
+            return *h;
+        }
+        let mut h = std::hash::DefaultHasher::new();
+        match self.b.func.dfg.value_def(v) {
+            cl::ValueDef::Result(i, _) => {
+                let op = self.b.func.dfg.insts[i].opcode();
+                let impure = op.can_load() || op.can_store() || op.is_call();
+                if let cl::InstructionData::UnaryImm { imm, .. } = self.b.func.dfg.insts[i] {
+                    imm.bits().hash(&mut h);
+                } else if impure || self.b.func.dfg.inst_args(i).is_empty() {
+                    v.hash(&mut h);
+                } else {
+                    op.hash(&mut h);
+                    self.b.func.dfg.value_type(v).hash(&mut h);
+                    for a in self.b.func.dfg.inst_args(i).to_vec() {
+                        self.structure(a).hash(&mut h);
+                    }
+                }
+            }
+            _ => v.hash(&mut h),
+        }
+        let h = h.finish();
+        self.hashes.insert(v, h);
+        h
+    }
+}
