@@ -116,6 +116,8 @@ pub struct BlockData {
     pub insn_start: bool,
     /// Whether a back edge leads here (engines poll for pending work here).
     pub loop_header: bool,
+    /// Slot set (index into `slot_sets`) that a poll at a loop header must spill before it leaves.
+    pub poll_spill: Option<u32>,
     /// Instructions.
     pub insts: Vec<Inst>,
     /// Terminator.
@@ -180,6 +182,7 @@ impl Builder {
             pc,
             insn_start,
             loop_header: false,
+            poll_spill: None,
             insts: vec![],
             term: Term::Raise { code: u32::MAX, arg: 0, pc },
         });
