@@ -186,7 +186,7 @@ pub fn promote(r: &mut Region, precise: bool) {
         if leaves(&block.term) && dirty_end[b] != 0 {
             out.push(list_op(Op::Spill, set(dirty_end[b])));
         }
-        let poll = (block.loop_header && dirty_in[b] != 0).then(|| set(dirty_in[b]) as u32);
+        let poll = SlotSet(if block.loop_header { dirty_in[b] } else { 0 });
         rewritten.push((out, poll));
     }
     let mut fill_block = |target: Block, live: u128, pc: u64, loop_header: bool| {
@@ -196,7 +196,7 @@ pub fn promote(r: &mut Region, precise: bool) {
             pc,
             insn_start: false,
             loop_header: false,
-            poll_spill: None,
+            poll_spill: crate::SlotSet::default(),
             insts,
             term: Term::Jump(target),
         });
@@ -223,7 +223,7 @@ pub fn promote(r: &mut Region, precise: bool) {
         }
         let block = &mut r.blocks[b];
         block.insts = insts;
-        block.poll_spill = poll.map(|p| p + base as u32);
+        block.poll_spill = poll;
         if let Term::Call { cont, .. } | Term::Service { cont, .. } = &mut block.term
             && cont.is_some()
         {
