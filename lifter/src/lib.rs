@@ -15,10 +15,12 @@
 
 mod cond;
 mod ctx;
+mod describe;
 mod int;
 mod region;
 mod simd;
 #[cfg(test)]
 mod tests;
 
+pub use describe::describe;
 pub use region::{LiftError, LiftNote, Lifted, Mode, Options, lift};

@@ -5,7 +5,7 @@ use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
 use crate::stats::Counters;
-use evm_backend::cranelift::{Compiled as Code, Compiler, Settings};
+use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
 use std::collections::HashMap;
@@ -80,16 +80,16 @@ impl Engine {
         // The last index is shared by all that come too late: it never has code.
         *m.entry(pc).or_insert(n.min(MAX_ENTRIES as u32 - 1))
     }
-    pub(crate) fn compile(&self, region: &Region) -> Result<Code, String> {
+    pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
         thread_local! {
             static COMPILER: std::cell::RefCell<Option<Compiler>> = const { std::cell::RefCell::new(None) };
         }
         COMPILER.with_borrow_mut(|c| {
             let c = match c {
                 Some(c) => c,
-                None => c.insert(Compiler::new(crate::thread::ABI, Settings::default()).map_err(|e| e.to_string())?),
+                None => c.insert(Compiler::new(crate::thread::ABI, CompilerSettings::default()).map_err(|e| e.to_string())?),
             };
-            c.compile(region, &mut |pc| self.entry_index(pc)).map_err(|e| e.to_string())
+            c.compile(region, CompileOptions { precise, ..CompileOptions::default() }, &mut |pc| self.entry_index(pc)).map_err(|e| e.to_string())
         })
     }
     /// Say once that a translation failed, on standard error: it is a bug of ours, and the guest goes on interpreted.

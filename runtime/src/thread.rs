@@ -22,7 +22,7 @@ use crate::host::enter;
 use crate::stats::Counters;
 use crate::vm::Shared;
 use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, RuntimeFn};
-use evm_backend::interp::{self, ExitKind};
+use evm_backend::interp::{self, Exit};
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
 use evm_kernel::task::Task;
@@ -301,23 +301,23 @@ impl Thread {
         self.blocks += 1;
         let mem = self.task.mem();
         // SAFETY: cpu is the state this code was prepared for (same layout), owned by this thread.
-        let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, helpers::FNS, &mut self.frame) };
+        let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
         self.exit(exit, mem)
     }
-    fn exit(&mut self, exit: ExitKind, _mem: Mem) -> u64 {
+    fn exit(&mut self, exit: Exit, _mem: Mem) -> u64 {
         match exit {
-            ExitKind::Jump { pc } | ExitKind::Return { pc } | ExitKind::Poll { pc } => pc,
-            ExitKind::Call { target, .. } => target,
-            ExitKind::Service { code, pc, next } => self.service(code, pc, next),
-            ExitKind::Raise { code, arg, pc } => {
+            Exit::Jump { pc } | Exit::Return { pc } | Exit::Poll { pc } => pc,
+            Exit::Call { target, .. } => target,
+            Exit::Service { code, pc, next } => self.service(code, pc, next),
+            Exit::Raise { code, arg, pc } => {
                 self.set_rip(pc);
                 if self.raise(code, arg) { self.rip() } else { LEAVE }
             }
-            ExitKind::Fault { pc, fault: Fault { addr, write } } => {
+            Exit::Fault { pc, fault: Fault { addr, write } } => {
                 self.set_rip(pc);
                 if self.raise(if write { exc::PF_WRITE } else { exc::PF }, addr) { self.rip() } else { LEAVE }
             }
-            ExitKind::Pending { pc } => {
+            Exit::Pending { pc } => {
                 self.set_rip(pc);
                 self.pending()
             }
@@ -448,7 +448,7 @@ impl Thread {
             Ok(b) => {
                 let mem = self.task.mem();
                 // SAFETY: as in `interpret`.
-                let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, helpers::FNS, &mut self.frame) };
+                let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
                 Some(self.exit(exit, mem))
             }
             Err(_) => {

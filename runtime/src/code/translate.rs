@@ -99,7 +99,6 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
 pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
     let mut snap = Snapshot { space, mm, pages: HashMap::new() };
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
-    evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
     let len = end.saturating_sub(pc).max(1);
@@ -122,10 +121,9 @@ pub(crate) fn region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, extra
     let mut region = lift(&mut snap, pc, extra, Mode::Region)?;
     let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
-    evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     debug_assert!(std::ptr::eq(region.layout, &raw const LAYOUT));
     let code = engine
-        .compile(&region)
+        .compile(&region, precise)
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     let Some(piece) = memory.publish(&code.code, code.pcs) else { return Ok(None) };
     let entries = region
