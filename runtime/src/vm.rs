@@ -177,7 +177,7 @@ impl Vm {
     }
     /// A handle that can end the job from another thread.
     pub fn handle(&self) -> Handle {
-        Handle { kernel: self.kernel.clone() }
+        Handle { kernel: self.kernel.clone(), terminal: self.world.terminal().cloned() }
     }
     /// Run the job to its end.
     pub fn run(self) -> anyhow::Result<Outcome> {
@@ -207,6 +207,7 @@ impl Vm {
 #[derive(Clone)]
 pub struct Handle {
     kernel: Arc<Kernel>,
+    terminal: Option<Arc<evm_kernel::io::stdio::Terminal>>,
 }
 
 impl Handle {
@@ -214,9 +215,18 @@ impl Handle {
     pub fn cancel(&self) {
         self.kernel.kill_job(EndReason::Cancelled);
     }
-    /// The kernel, for signals of the terminal.
-    pub fn kernel(&self) -> &Arc<Kernel> {
-        &self.kernel
+    /// Send a signal of the terminal (SIGINT, SIGWINCH …) to the guest's foreground group. False if there is no such
+    /// group or, for SIGINT, if nobody in it handles the signal.
+    pub fn tty_signal(&self, sig: i32) -> bool {
+        let group = self.terminal.as_ref().map_or(0, |t| t.control().foreground());
+        let members: Vec<_> =
+            self.kernel.processes().into_iter().filter(|p| group == 0 || p.pgid() == group).collect();
+        let handled = members.iter().any(|p| p.action(sig).handler > 1);
+        for p in &members {
+            // A process that has ended meanwhile needs no signal.
+            let _ = p.signal(evm_kernel::signal::SigInfo::kernel(sig));
+        }
+        handled
     }
 }
 
