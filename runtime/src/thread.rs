@@ -106,6 +106,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
     let stack_limit = (&raw const here as u64).saturating_sub(STACK as u64) + RESERVE + (64 << 10);
     let space = shared.space_of(task.mm());
     let mut task = task;
+    task.enter();
     let cpu: *mut CpuState = &raw mut *task.cpu;
     let kind = shared.kind;
     let mut thread = Box::new(Thread {

@@ -182,6 +182,9 @@ impl Vm {
     /// Run the job to its end.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let started = self.world.start(&self.kernel)?;
+        if let Some(t) = self.world.terminal() {
+            t.control().attach(started.pid(), started.pid());
+        }
         self.shared.spawn(started).map_err(|e| anyhow::anyhow!("no host thread for the guest: {e}"))?;
         let reason = self.kernel.wait_end();
         self.shared.engine.clear_queue();
