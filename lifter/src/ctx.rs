@@ -57,6 +57,8 @@ pub(crate) struct Lifter {
     pub(crate) ended: bool,
     /// Stubs that only jump through a pointer: where the pointer is.
     pub(crate) plt: HashMap<u64, u64>,
+    /// Cases of indirect jumps through tables, by the jump's address.
+    pub(crate) tables: HashMap<u64, Vec<u64>>,
     /// Blocks of the region by address.
     pub(crate) targets: HashMap<u64, Block>,
     known: [Option<Value>; 128],
@@ -76,6 +78,7 @@ impl Lifter {
             cc: Cc::default(),
             ended: false,
             plt: HashMap::new(),
+            tables: HashMap::new(),
             targets: HashMap::new(),
             known: [None; 128],
             low: [None; 16],
@@ -372,7 +375,8 @@ impl Lifter {
     }
     /// Guest load (any value type).
     pub fn load(&mut self, ty: Type, a: Addr) -> Value {
-        self.b.load(ty, a.base, a.disp)
+        let v = self.b.load(ty, a.base, a.disp);
+        self.note(Op::Load, ty, v, a.base, Value::NONE, i64::from(a.disp))
     }
     /// Guest store.
     pub fn store(&mut self, ty: Type, a: Addr, v: Value) {
