@@ -4,13 +4,15 @@ use crate::args::{self, Run};
 use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
 use crate::{stats, status};
 use anyhow::{Context, Result};
-use evm_runtime::{ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm};
+use evm_runtime::{
+    ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm,
+};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -125,7 +127,9 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     };
     let module = match &o.sysroot {
         Sysroot::Dir(_) => Module::from_guest_path(&program.to_string_lossy()),
-        Sysroot::Host | Sysroot::None => Module::from_host_file(&program.canonicalize().unwrap_or(program.clone())),
+        Sysroot::Host | Sysroot::None => {
+            Module::from_host_file(&program.canonicalize().unwrap_or(program.clone()))
+        }
     };
     let config = Config {
         engine: match o.engine {
@@ -134,8 +138,14 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             args::EngineKind::Jit => EngineKind::Jit,
         },
         args: o.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
-        env: env.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect(),
-        cwd: o.cwd.as_ref().map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
+        env: env
+            .iter()
+            .map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat())
+            .collect(),
+        cwd: o
+            .cwd
+            .as_ref()
+            .map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
         sysroot: match &o.sysroot {
             Sysroot::Host => evm_runtime::Sysroot::Host,
             Sysroot::Dir(d) => evm_runtime::Sysroot::Dir(d.clone()),
@@ -181,7 +191,9 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         Err(e) => {
             if let Some(errno) = e.downcast_ref::<Errno>() {
                 return Err(match *errno {
-                    Errno::ENOENT if matches!(o.sysroot, Sysroot::Dir(_)) => Failure::NotFound(program),
+                    Errno::ENOENT if matches!(o.sysroot, Sysroot::Dir(_)) => {
+                        Failure::NotFound(program)
+                    }
                     errno => Failure::NotRunnable(program, why(errno)),
                 }
                 .into());
@@ -221,7 +233,10 @@ fn trace_sink(path: &Path) -> Result<TraceSink> {
     let out: Box<dyn Write + Send> = if path == Path::new("-") {
         Box::new(std::io::stderr())
     } else {
-        Box::new(std::fs::File::create(path).with_context(|| format!("the trace file {}", path.display()))?)
+        Box::new(
+            std::fs::File::create(path)
+                .with_context(|| format!("the trace file {}", path.display()))?,
+        )
     };
     let out = Mutex::new(out);
     Ok(Box::new(move |line| {
@@ -236,29 +251,31 @@ fn trace_sink(path: &Path) -> Result<TraceSink> {
 /// and a second one within a second ends the job.
 fn end_on_signals(handle: Handle) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGTSTP, SIGCONT])?;
-    std::thread::Builder::new().name("evm-signals".into()).spawn(move || {
-        let mut last: Option<Instant> = None;
-        for s in &mut signals {
-            match s {
-                SIGINT => {
-                    let twice = last.is_some_and(|t| t.elapsed() < Duration::from_secs(1));
-                    last = Some(Instant::now());
-                    if twice || !handle.tty_signal(SIGINT) {
-                        handle.cancel();
+    std::thread::Builder::new()
+        .name("evm-signals".into())
+        .spawn(move || {
+            let mut last: Option<Instant> = None;
+            for s in &mut signals {
+                match s {
+                    SIGINT => {
+                        let twice = last.is_some_and(|t| t.elapsed() < Duration::from_secs(1));
+                        last = Some(Instant::now());
+                        if twice || !handle.tty_signal(SIGINT) {
+                            handle.cancel();
+                        }
                     }
+                    SIGWINCH => {
+                        handle.tty_signal(SIGWINCH);
+                    }
+                    SIGTSTP => {
+                        // Stop the whole host process: the guest's threads stand still with it.
+                        let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
+                    }
+                    SIGCONT => {}
+                    _ => handle.cancel(),
                 }
-                SIGWINCH => {
-                    handle.tty_signal(SIGWINCH);
-                }
-                SIGTSTP => {
-                    // Stop the whole host process: the guest's threads stand still with it.
-                    let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
-                }
-                SIGCONT => {}
-                _ => handle.cancel(),
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
 

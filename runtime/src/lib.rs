@@ -26,8 +26,8 @@ mod vm;
 mod world;
 
 pub use config::{ClockMode, Config, Dir, EngineKind, Limits, Stream, Sysroot};
+pub use engine::Engine;
 pub use evm_kernel::errno::Errno;
 pub use evm_kernel::kernel::{EndReason, TraceSink};
-pub use engine::Engine;
 pub use stats::Stats;
 pub use vm::{Handle, Module, Outcome, Vm};

@@ -8,7 +8,7 @@ use evm_cpu::model;
 use evm_kernel::clone::Program;
 use evm_kernel::file::Description;
 use evm_kernel::fs::setup::{DirMount, Setup, Sysroot as FsSysroot};
-use evm_kernel::fs::{FsContext, KernelWorld, Namespace, node, procfs};
+use evm_kernel::fs::{FsContext, KernelWorld, Namespace, node};
 use evm_kernel::io::FdTable;
 use evm_kernel::io::stdio::{Capture, Charge, HostStream, Input, Terminal};
 use evm_kernel::kernel::{Config as KernelConfig, EndReason, Kernel};
@@ -27,10 +27,18 @@ pub(crate) struct World {
 }
 
 /// Build the kernel and its world; nothing runs yet.
-pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Result<(Arc<Kernel>, World)> {
+pub(crate) fn build(
+    config: Config,
+    module: &Module,
+    shared: Arc<Shared>,
+) -> Result<(Arc<Kernel>, World)> {
     let Some(cpu) = model::by_name(&config.cpu) else {
         let names: Vec<_> = model::MODELS.iter().map(|m| m.name).collect();
-        bail!("no CPU model {:?}; there are: {}", config.cpu, names.join(", "));
+        bail!(
+            "no CPU model {:?}; there are: {}",
+            config.cpu,
+            names.join(", ")
+        );
     };
     let defaults = KernelConfig::default();
     let kernel = Kernel::new(
@@ -57,7 +65,17 @@ pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Res
         dirs: config
             .dirs
             .into_iter()
-            .map(|Dir { host, guest, read_only }| DirMount { host, guest: guest.into_bytes(), read_only })
+            .map(
+                |Dir {
+                     host,
+                     guest,
+                     read_only,
+                 }| DirMount {
+                    host,
+                    guest: guest.into_bytes(),
+                    read_only,
+                },
+            )
             .collect(),
         program: match &module.source {
             Source::Host(p) => Some((p.clone(), module.name.clone().into_bytes())),
@@ -69,7 +87,7 @@ pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Res
         hostname: c.hostname.clone(),
         ..Setup::default()
     }
-    .build(world, Some(procfs::root(&kernel)))
+    .build(world, None)
     .context("the guest's file systems")?;
     for (path, bytes) in &config.files {
         put(&ns, path, bytes, 0o644)?;
@@ -80,8 +98,16 @@ pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Res
     let fs = FsContext::new(ns.clone());
     fs.chdir(&node::Caller::default(), config.cwd.as_bytes())
         .with_context(|| format!("the guest's working directory {:?}", config.cwd))?;
-    let (stdout, stderr) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-    let (fds, terminal) = streams([config.stdin, config.stdout, config.stderr], &kernel, &stdout, &stderr)?;
+    let (stdout, stderr) = (
+        Arc::new(Mutex::new(Vec::new())),
+        Arc::new(Mutex::new(Vec::new())),
+    );
+    let (fds, terminal) = streams(
+        [config.stdin, config.stdout, config.stderr],
+        &kernel,
+        &stdout,
+        &stderr,
+    )?;
     let program = Program {
         bytes: None,
         path: module.name.clone().into_bytes(),
@@ -91,7 +117,17 @@ pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Res
         fds,
     };
     let program = Mutex::new(Some(program));
-    Ok((kernel, World { program, ns, stdout, stderr, collect: config.collect, terminal }))
+    Ok((
+        kernel,
+        World {
+            program,
+            ns,
+            stdout,
+            stderr,
+            collect: config.collect,
+            terminal,
+        },
+    ))
 }
 
 /// Write a file into the guest's file system before anything runs.
@@ -107,12 +143,23 @@ fn put(ns: &Arc<Namespace>, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
             Err(e) => return Err(e).with_context(what),
         }
     }
-    let e = ns.make(&who, &root, path.as_bytes(), node::Make::File, mode).with_context(what)?;
-    let f = e.place.node.open(&who, libc::O_WRONLY as u32).with_context(what)?;
+    let e = ns
+        .make(&who, &root, path.as_bytes(), node::Make::File, mode)
+        .with_context(what)?;
+    let f = e
+        .place
+        .node
+        .open(&who, libc::O_WRONLY as u32)
+        .with_context(what)?;
     let mut done = 0;
     while done < bytes.len() {
         done += f
-            .write(&evm_kernel::fs::memfs::Nobody::new(), done as u64, &bytes[done..], true)
+            .write(
+                &evm_kernel::fs::memfs::Nobody::new(),
+                done as u64,
+                &bytes[done..],
+                true,
+            )
             .with_context(what)?;
     }
     Ok(())
@@ -126,7 +173,9 @@ fn streams(
 ) -> Result<(Arc<FdTable>, Option<Arc<Terminal>>)> {
     let weak = Arc::downgrade(kernel);
     let charge: Charge = Arc::new(move |n| {
-        let Some(k) = weak.upgrade() else { return false };
+        let Some(k) = weak.upgrade() else {
+            return false;
+        };
         if k.limits.charge_output(n) {
             return true;
         }
@@ -152,13 +201,22 @@ fn streams(
             Stream::Bytes(b) => Input::new(b).describe(),
             Stream::Null if i == 0 => Input::new(Vec::new()).describe(),
             Stream::Null => Capture::new(Arc::default(), charge).describe(),
-            Stream::Capture => Capture::new(if i == 2 { stderr.clone() } else { stdout.clone() }, charge).describe(),
+            Stream::Capture => Capture::new(
+                if i == 2 {
+                    stderr.clone()
+                } else {
+                    stdout.clone()
+                },
+                charge,
+            )
+            .describe(),
         })
     };
     let fds = FdTable::new(1024);
     for (i, s) in which.into_iter().enumerate() {
         let d = open(i, s).with_context(|| format!("standard stream {i}"))?;
-        fds.insert(d, false).with_context(|| format!("standard stream {i}"))?;
+        fds.insert(d, false)
+            .with_context(|| format!("standard stream {i}"))?;
     }
     Ok((Arc::new(fds), terminal))
 }
@@ -166,7 +224,9 @@ fn streams(
 impl World {
     /// The first process.
     pub(crate) fn start(&self, kernel: &Arc<Kernel>) -> Result<Task, evm_kernel::errno::Errno> {
-        let Some(p) = lock(&self.program).take() else { return Err(evm_kernel::errno::Errno::EBUSY) };
+        let Some(p) = lock(&self.program).take() else {
+            return Err(evm_kernel::errno::Errno::EBUSY);
+        };
         kernel.start(p)
     }
     /// The job's terminal.
@@ -179,17 +239,33 @@ impl World {
         if let Some(t) = &self.terminal {
             t.restore();
         }
-        let files = self.collect.iter().filter_map(|p| Some((p.clone(), self.read(p)?))).collect();
-        (std::mem::take(&mut lock(&self.stdout)), std::mem::take(&mut lock(&self.stderr)), files)
+        let files = self
+            .collect
+            .iter()
+            .filter_map(|p| Some((p.clone(), self.read(p)?)))
+            .collect();
+        (
+            std::mem::take(&mut lock(&self.stdout)),
+            std::mem::take(&mut lock(&self.stderr)),
+            files,
+        )
     }
     fn read(&self, path: &str) -> Option<Vec<u8>> {
         let who = node::Caller::default();
-        let e = self.ns.resolve(&who, &self.ns.root(), path.as_bytes(), true).ok()?;
+        let e = self
+            .ns
+            .resolve(&who, &self.ns.root(), path.as_bytes(), true)
+            .ok()?;
         let f = e.place.node.open(&who, libc::O_RDONLY as u32).ok()?;
         let mut out = vec![];
         let mut buf = vec![0; 64 << 10];
         loop {
-            match f.read(&evm_kernel::fs::memfs::Nobody::new(), out.len() as u64, &mut buf, true) {
+            match f.read(
+                &evm_kernel::fs::memfs::Nobody::new(),
+                out.len() as u64,
+                &mut buf,
+                true,
+            ) {
                 Ok(0) => return Some(out),
                 Ok(n) => out.extend_from_slice(&buf[..n]),
                 Err(_) => return None,

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use evm_backend::interp;
 use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
-use evm_lifter::{LiftError, Mode, Options};
+use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,9 @@ impl Snapshot<'_> {
             .entry(page)
             .or_insert_with(|| {
                 let addr = page * PAGE;
-                let Some(perm) = mm.code_page(addr) else { return (None, 0) };
+                let Some(perm) = mm.code_page(addr) else {
+                    return (None, 0);
+                };
                 let version = space.version(addr);
                 space.watch(addr, perm.writable);
                 let mut buf = vec![0u8; PAGE as usize].into_boxed_slice();
@@ -47,25 +49,38 @@ impl Snapshot<'_> {
             .0
             .as_deref()
     }
-    /// Copy up to `buf.len()` executable bytes at `addr`; gives how many there are.
-    fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
-        let mut done = 0;
-        while done < buf.len() {
-            let Some(at) = addr.checked_add(done as u64) else { break };
-            let off = (at % PAGE) as usize;
-            let Some(bytes) = self.page(at / PAGE) else { break };
-            let n = (bytes.len() - off).min(buf.len() - done);
-            buf[done..done + n].copy_from_slice(&bytes[off..off + n]);
-            done += n;
-        }
-        done
-    }
     fn versions(&self, start: u64, len: u64) -> u64 {
         let mut sum = 0;
         for page in start / PAGE..=(start + len.max(1) - 1) / PAGE {
             sum += self.pages.get(&page).map_or(0, |p| u64::from(p.1));
         }
         sum
+    }
+}
+
+impl evm_lifter::Code for Snapshot<'_> {
+    fn read(&mut self, addr: u64, buf: &mut [u8]) -> usize {
+        if self.space.arena.mem().copy_out(addr, buf).is_ok() {
+            buf.len()
+        } else {
+            0
+        }
+    }
+    fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < buf.len() {
+            let Some(at) = addr.checked_add(done as u64) else {
+                break;
+            };
+            let off = (at % PAGE) as usize;
+            let Some(bytes) = self.page(at / PAGE) else {
+                break;
+            };
+            let n = (bytes.len() - off).min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&bytes[off..off + n]);
+            done += n;
+        }
+        done
     }
 }
 
@@ -86,9 +101,17 @@ pub(crate) struct BlockEntry {
     pub insns: u32,
 }
 
-fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_ir::Region, Failure> {
-    let opts = Options { mode, ..Options::default() };
-    match evm_lifter::lift(pc, extra, &mut |a, b| snap.fetch(a, b), &opts) {
+fn lift(
+    snap: &mut Snapshot<'_>,
+    pc: u64,
+    extra: &[u64],
+    mode: Mode,
+) -> Result<evm_ir::Region, Failure> {
+    let opts = Options {
+        mode,
+        ..Options::default()
+    };
+    match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l.region),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
         Err(e) => Err(Failure::Internal(e.to_string())),
@@ -96,11 +119,23 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
 }
 
 /// Translate one basic block for the interpreter.
-pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
+pub(crate) fn block(
+    engine: &Engine,
+    space: &CodeSpace,
+    mm: &Mm,
+    pc: u64,
+) -> Result<BlockEntry, Failure> {
+    let mut snap = Snapshot {
+        space,
+        mm,
+        pages: HashMap::new(),
+    };
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
-    let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
+    let end = region
+        .source
+        .last()
+        .map_or(pc + 1, |(a, n)| a + u64::from(*n));
     let len = end.saturating_sub(pc).max(1);
     Ok(BlockEntry {
         pc,
@@ -115,17 +150,36 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Res
 }
 
 /// Compile the region at `pc` and install it.
-pub(crate) fn region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, extra: &[u64], precise: bool) -> Result<Option<Arc<Compiled>>, Failure> {
-    let Some(memory) = CodeMemory::get() else { return Ok(None) };
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
+pub(crate) fn region(
+    engine: &Engine,
+    space: &CodeSpace,
+    mm: &Mm,
+    pc: u64,
+    extra: &[u64],
+    precise: bool,
+) -> Result<Option<Arc<Compiled>>, Failure> {
+    let Some(memory) = CodeMemory::get() else {
+        return Ok(None);
+    };
+    let mut snap = Snapshot {
+        space,
+        mm,
+        pages: HashMap::new(),
+    };
     let mut region = lift(&mut snap, pc, extra, Mode::Region)?;
-    let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
+    let level = if precise {
+        evm_ir::passes::OptLevel::Precise
+    } else {
+        evm_ir::passes::OptLevel::Full
+    };
     evm_ir::passes::optimize(&mut region, level);
     debug_assert!(std::ptr::eq(region.layout, &raw const LAYOUT));
     let code = engine
         .compile(&region, precise)
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
-    let Some(piece) = memory.publish(&code.code, code.pcs) else { return Ok(None) };
+    let Some(piece) = memory.publish(&code.code, code.pcs) else {
+        return Ok(None);
+    };
     let entries = region
         .entries
         .iter()
@@ -140,14 +194,30 @@ pub(crate) fn region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, extra
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).collect();
-    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, insns: region.insns, blocks });
+    let blocks = region
+        .blocks
+        .iter()
+        .filter(|b| b.insn_start)
+        .map(|b| b.pc)
+        .collect();
+    let r = Arc::new(Compiled {
+        code: piece.start,
+        entries,
+        source,
+        precise,
+        insns: region.insns,
+        blocks,
+    });
     Ok(space.install(&r, versions).then_some(r))
 }
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
+    let mut snap = Snapshot {
+        space,
+        mm,
+        pages: HashMap::new(),
+    };
     let mut versions = 0;
     for (a, bytes) in &r.source {
         let mut now = vec![0; bytes.len()];
