@@ -16,6 +16,7 @@
 mod cond;
 mod ctx;
 mod describe;
+mod hash;
 mod int;
 mod region;
 mod simd;

@@ -6,11 +6,12 @@
 //! condition codes at the end of all predecessors are known when a block is translated.
 
 use crate::ctx::{Lifter, Unlifted};
+use crate::hash::{Map, Set};
 use crate::{int, table};
 use evm_cpu::exc;
 use evm_ir::{Block, Region, Term, Type};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How much to translate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,15 +108,52 @@ enum Fetched {
     Fault(u64),
 }
 
-fn decode(pc: u64, bits: u32, code: &mut dyn Code) -> Fetched {
-    let mut buf = [0u8; 15];
-    let n = code.fetch(pc, &mut buf).min(15);
-    let mut d = Decoder::with_ip(bits, &buf[..n], pc, DecoderOptions::NONE);
-    let insn = d.decode();
-    if n < 15 && insn.is_invalid() && d.last_error() == DecoderError::NoMoreBytes {
-        return Fetched::Fault(pc.wrapping_add(n as u64));
+/// Reads code a window at a time.
+struct Reader<'a> {
+    code: &'a mut dyn Code,
+    bits: u32,
+    at: u64,
+    len: usize,
+    buf: [u8; WINDOW],
+}
+
+const WINDOW: usize = 128;
+const MAX_INSN: usize = 15;
+
+impl<'a> Reader<'a> {
+    fn new(code: &'a mut dyn Code, bits: u32) -> Self {
+        Reader {
+            code,
+            bits,
+            at: 0,
+            len: 0,
+            buf: [0; WINDOW],
+        }
     }
-    Fetched::Insn(insn)
+    /// The bytes at `pc`: at least 15 unless fewer can be fetched.
+    fn bytes(&mut self, pc: u64) -> &[u8] {
+        let off = pc.wrapping_sub(self.at);
+        let left = (self.len as u64).saturating_sub(off);
+        if left < MAX_INSN as u64 {
+            self.at = pc;
+            self.len = self.code.fetch(pc, &mut self.buf).min(WINDOW);
+            return &self.buf[..self.len];
+        }
+        &self.buf[off as usize..self.len]
+    }
+    fn decode(&mut self, pc: u64) -> Fetched {
+        let bits = self.bits;
+        let bytes = self.bytes(pc);
+        let mut d = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE);
+        let insn = d.decode();
+        if insn.is_invalid()
+            && bytes.len() < MAX_INSN
+            && d.last_error() == DecoderError::NoMoreBytes
+        {
+            return Fetched::Fault(pc.wrapping_add(bytes.len() as u64));
+        }
+        Fetched::Insn(insn)
+    }
 }
 
 /// How control leaves an instruction.
@@ -159,12 +197,13 @@ pub fn lift(
     if opts.bits != 64 && opts.bits != 32 {
         return Err(LiftError::Bits(opts.bits));
     }
-    if let Fetched::Fault(addr) = decode(entry, opts.bits, code) {
+    let code = &mut Reader::new(code, opts.bits);
+    if let Fetched::Fault(addr) = code.decode(entry) {
         return Err(LiftError::Fetch { addr });
     }
     let mut entries = vec![entry];
     let (guest, tables) = match opts.mode {
-        Mode::Block => (one_block(entry, opts, code), HashMap::new()),
+        Mode::Block => (one_block(entry, opts, code), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
             discover(&entries, opts, code)
@@ -178,14 +217,14 @@ pub fn lift(
     Ok(translate(&guest, &entries, &stubs, tables, opts))
 }
 
-fn one_block(entry: u64, opts: &Options, code: &mut dyn Code) -> BTreeMap<u64, Guest> {
+fn one_block(entry: u64, opts: &Options, code: &mut Reader) -> BTreeMap<u64, Guest> {
     let mut g = Guest {
         insns: vec![],
         succs: vec![],
     };
     let mut pc = entry;
     while g.insns.len() < BLOCK_INSNS {
-        let Fetched::Insn(i) = decode(pc, opts.bits, code) else {
+        let Fetched::Insn(i) = code.decode(pc) else {
             break;
         };
         g.insns.push(i);
@@ -200,14 +239,14 @@ fn one_block(entry: u64, opts: &Options, code: &mut dyn Code) -> BTreeMap<u64, G
 fn discover(
     entries: &[u64],
     opts: &Options,
-    code: &mut dyn Code,
-) -> (BTreeMap<u64, Guest>, HashMap<u64, Vec<u64>>) {
-    let mut seen: HashMap<u64, Instruction> = HashMap::new();
-    let mut leaders: HashSet<u64> = HashSet::new();
+    code: &mut Reader,
+) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
+    let mut seen: Map<Instruction> = Map::default();
+    let mut leaders: Set = Set::default();
     let mut work: VecDeque<u64> = VecDeque::new();
     // The instruction that falls through to an address.
-    let mut before: HashMap<u64, u64> = HashMap::new();
-    let mut tables: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut before: Map<u64> = Map::default();
+    let mut tables: Map<Vec<u64>> = Map::default();
     for e in entries {
         if leaders.insert(*e) {
             work.push_back(*e);
@@ -226,7 +265,7 @@ fn discover(
             if seen.len() >= opts.max_insns {
                 break;
             }
-            let Fetched::Insn(i) = decode(pc, opts.bits, code) else {
+            let Fetched::Insn(i) = code.decode(pc) else {
                 break;
             };
             seen.insert(pc, i);
@@ -289,10 +328,10 @@ fn discover(
 /// Where an indirect jump through a table goes, if it looks like one.
 fn cases(
     jump: &Instruction,
-    seen: &HashMap<u64, Instruction>,
-    before: &HashMap<u64, u64>,
+    seen: &Map<Instruction>,
+    before: &Map<u64>,
     opts: &Options,
-    code: &mut dyn Code,
+    code: &mut Reader,
 ) -> Vec<u64> {
     let mut at = jump.ip();
     let back = std::iter::from_fn(|| {
@@ -303,7 +342,7 @@ fn cases(
         return vec![];
     };
     let near = |pc: u64| pc.abs_diff(jump.ip()) < 1 << 24;
-    let mut read = |addr: u64, buf: &mut [u8]| code.read(addr, buf);
+    let mut read = |addr: u64, buf: &mut [u8]| code.code.read(addr, buf);
     table::targets(&t, opts.bits, &mut read, near)
 }
 
@@ -315,8 +354,8 @@ struct Stub {
 }
 
 /// Callees that only jump through a pointer.
-fn stubs(guest: &BTreeMap<u64, Guest>, opts: &Options, code: &mut dyn Code) -> Vec<Stub> {
-    let callees: HashSet<u64> = guest
+fn stubs(guest: &BTreeMap<u64, Guest>, opts: &Options, code: &mut Reader) -> Vec<Stub> {
+    let callees: Set = guest
         .values()
         .filter_map(|g| g.insns.last())
         .filter(|i| i.is_call_near())
@@ -326,7 +365,7 @@ fn stubs(guest: &BTreeMap<u64, Guest>, opts: &Options, code: &mut dyn Code) -> V
     for pc in callees {
         let mut at = pc;
         for _ in 0..2 {
-            let Fetched::Insn(i) = decode(at, opts.bits, code) else {
+            let Fetched::Insn(i) = code.decode(at) else {
                 break;
             };
             at = i.next_ip();
@@ -348,11 +387,11 @@ fn stubs(guest: &BTreeMap<u64, Guest>, opts: &Options, code: &mut dyn Code) -> V
 }
 
 /// Reverse post-order from the entries, and the targets of back edges.
-fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, HashSet<u64>) {
+fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, Set) {
     let mut post = vec![];
-    let mut headers = HashSet::new();
-    let mut done: HashSet<u64> = HashSet::new();
-    let mut open: HashSet<u64> = HashSet::new();
+    let mut headers = Set::default();
+    let mut done: Set = Set::default();
+    let mut open: Set = Set::default();
     for e in entries.iter().rev() {
         if !done.insert(*e) {
             continue;
@@ -386,7 +425,7 @@ fn translate(
     guest: &BTreeMap<u64, Guest>,
     entries: &[u64],
     stubs: &[Stub],
-    tables: HashMap<u64, Vec<u64>>,
+    tables: Map<Vec<u64>>,
     opts: &Options,
 ) -> Lifted {
     let (rpo, headers) = order(guest, entries);
@@ -394,7 +433,7 @@ fn translate(
     cx.tables = tables;
     cx.plt = stubs.iter().map(|s| (s.pc, s.pointer)).collect();
     let mut notes = vec![];
-    let mut preds: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut preds: Map<Vec<u64>> = Map::default();
     for pc in &rpo {
         let b = cx.b.block(*pc, true);
         cx.b.region.blocks[b.0 as usize].loop_header = headers.contains(pc);
@@ -412,7 +451,7 @@ fn translate(
         .iter()
         .map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32))
         .collect();
-    let mut out_kind: HashMap<u64, Option<u64>> = HashMap::new();
+    let mut out_kind: Map<Option<u64>> = Map::default();
     for (n, pc) in rpo.iter().enumerate() {
         cx.cc_unknown();
         if !entries.contains(pc)

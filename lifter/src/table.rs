@@ -5,9 +5,9 @@
 //! guest memory as always, and each case of the switch compares it with the address it stands for.
 
 use crate::ctx::{Lifter, full};
+use crate::hash::Map;
 use evm_ir::{Block, Cond, Op, Term, Type, Value};
 use iced_x86::{ConditionCode, Instruction, Mnemonic as M, OpKind, Register};
-use std::collections::HashMap;
 
 /// Instructions looked at before a jump.
 const LOOK_BACK: usize = 48;
@@ -210,7 +210,7 @@ impl Lifter {
             return;
         };
         let leave = self.inner();
-        let mut made: HashMap<u64, Block> = HashMap::new();
+        let mut made: Map<Block> = Map::default();
         let mut list = Vec::with_capacity(cases.len());
         for pc in &cases {
             let b = match made.get(pc) {
