@@ -116,6 +116,8 @@ pub struct BlockData {
     pub insn_start: bool,
     /// Whether a back edge leads here (engines poll for pending work here).
     pub loop_header: bool,
+    /// In promoted regions, of loop headers: the slots to spill when the poll leaves.
+    pub poll_spill: SlotSet,
     /// Instructions.
     pub insts: Vec<Inst>,
     /// Terminator.
@@ -180,6 +182,7 @@ impl Builder {
             pc,
             insn_start,
             loop_header: false,
+            poll_spill: SlotSet::default(),
             insts: vec![],
             term: Term::Raise {
                 code: u32::MAX,
