@@ -116,7 +116,7 @@ pub struct BlockData {
     pub insn_start: bool,
     /// Whether a back edge leads here (engines poll for pending work here).
     pub loop_header: bool,
-    /// In promoted regions, of loop headers: the slots to spill when the poll leaves.
+    /// Slots whose variables must be stored before the region is left at this block's poll.
     pub poll_spill: SlotSet,
     /// Instructions.
     pub insts: Vec<Inst>,

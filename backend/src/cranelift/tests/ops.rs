@@ -1,0 +1,1 @@
+//! Every opcode on every type it takes compiles without relocations.
