@@ -163,6 +163,10 @@ impl CpuState {
         } else {
             return;
         };
+        self.push_over(v);
+    }
+    /// Push, whether or not the register is empty.
+    fn push_over(&mut self, v: u128) {
         self.set_top(self.top() + 7);
         self.set_st(0, v);
     }
@@ -203,7 +207,9 @@ extern "sysv64" fn x87_fld(st: S, kind: u64, bits: u64) {
         3 => run!("fild dword ptr [{m}]"),
         _ => run!("fild qword ptr [{m}]"),
     };
-    if s.merge(sw & !C1) {
+    s.merge(sw & !C1);
+    // An unmasked denormal operand is loaded all the same.
+    if sw & !s.fcw & IE == 0 {
         s.push(r);
     }
 }
@@ -219,15 +225,12 @@ extern "sysv64" fn x87_fld80(st: S, lo: u64, hi: u64) {
 extern "sysv64" fn x87_fld_st(st: S, i: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
-    let v = if s.empty(i) {
-        if !s.stack_fault(false) {
-            return;
-        }
-        QNAN
-    } else {
-        s.st(i)
-    };
-    s.push(v);
+    if !s.empty(i) {
+        s.push(s.st(i));
+    } else if s.stack_fault(false) {
+        // Underflow goes before overflow.
+        s.push_over(QNAN);
+    }
 }
 
 /// FBLD.
@@ -442,33 +445,37 @@ fn compare(cw: u16, unordered: bool, a: &u128, b: &u128) -> u16 {
     if unordered { run!("fucom st(1)") } else { run!("fcom st(1)") }
 }
 
-/// The codes of a comparison of ST(0) with ST(i), or `None` if nothing is to be written.
-fn com(s: &mut CpuState, form: u64) -> Option<u16> {
+/// The codes of a comparison of ST(0) with ST(i), and whether the stack is to be popped: an unmasked
+/// exception writes the codes but does not pop.
+fn com(s: &mut CpuState, form: u64) -> (u16, bool) {
     let i = form & 7;
     if s.empty(0) || s.empty(i) {
-        return s.stack_fault(false).then_some(C0 | C2 | C3);
+        return (C0 | C2 | C3, s.stack_fault(false));
     }
     let sw = compare(s.fcw, form >> 5 & 1 != 0, &s.st(0), &s.st(i));
-    s.merge(sw & !C1).then_some(sw & (C0 | C2 | C3))
+    (sw & (C0 | C2 | C3), s.merge(sw & !C1))
 }
 
 /// FCOM*, FUCOM*: `form` is i | pops << 3 | unordered << 5.
 extern "sysv64" fn x87_com(st: S, form: u64) {
     let s = waiting!(st);
-    if let Some(c) = com(s, form) {
-        s.fsw = s.fsw & !CODES | c;
+    let (c, ok) = com(s, form);
+    s.fsw = s.fsw & !CODES | c;
+    if ok {
         for _ in 0..form >> 3 & 3 {
             s.pop();
         }
     }
 }
 
-/// FCOMI*, FUCOMI*: gives ZF, PF, CF. (With an unmasked exception, those of "unordered".)
+/// FCOMI*, FUCOMI*: gives ZF, PF, CF.
 extern "sysv64" fn x87_comi(st: S, form: u64) -> u64 {
     let s = waiting!(st, 0);
-    let Some(c) = com(s, form) else { return 0x45 };
-    for _ in 0..form >> 3 & 3 {
-        s.pop();
+    let (c, ok) = com(s, form);
+    if ok {
+        for _ in 0..form >> 3 & 3 {
+            s.pop();
+        }
     }
     u64::from(c >> 8 & 0x45)
 }
@@ -476,11 +483,8 @@ extern "sysv64" fn x87_comi(st: S, form: u64) -> u64 {
 /// FCOM m, FICOM m.
 extern "sysv64" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
     let s = waiting!(st);
-    let c = if s.empty(0) {
-        if !s.stack_fault(false) {
-            return;
-        }
-        C0 | C2 | C3
+    let (c, ok) = if s.empty(0) {
+        (C0 | C2 | C3, s.stack_fault(false))
     } else {
         let (a, cw) = (s.st(0), s.fcw);
         macro_rules! run {
@@ -494,13 +498,10 @@ extern "sysv64" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
             2 => run!("ficom word ptr [{m}]"),
             _ => run!("ficom dword ptr [{m}]"),
         };
-        if !s.merge(sw & !C1) {
-            return;
-        }
-        sw
+        (sw, s.merge(sw & !C1))
     };
     s.fsw = s.fsw & !CODES | c & (C0 | C2 | C3);
-    if pops != 0 {
+    if ok && pops != 0 {
         s.pop();
     }
 }
@@ -516,15 +517,22 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
     let two = matches!(code, 0xf1 | 0xf3 | 0xf5 | 0xf8 | 0xf9 | 0xfd);
     let pushes = matches!(code, 0xf2 | 0xf4 | 0xfb);
     let pops = matches!(code, 0xf1 | 0xf3 | 0xf9);
+    if matches!(code, 0xf2 | 0xfb | 0xfe | 0xff | 0xf5 | 0xf8) {
+        s.fsw &= !C2;
+    }
     if s.empty(0) || (two && s.empty(1)) {
-        if !s.stack_fault(false) {
+        let masked = s.stack_fault(false);
+        if code == 0xe4 {
+            s.fsw |= C0 | C2 | C3;
+            return;
+        }
+        if !masked {
             return;
         }
         match code {
-            0xe4 => s.fsw |= C0 | C2 | C3,
             _ if pushes => {
                 s.set_st(0, QNAN);
-                s.push(QNAN);
+                s.push_over(QNAN);
             }
             _ if pops => {
                 s.set_st(1, QNAN);
@@ -537,8 +545,7 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
     if pushes && !s.empty(7) {
         if s.stack_fault(true) {
             s.set_st(0, QNAN);
-            s.set_top(s.top() + 7);
-            s.set_st(0, QNAN);
+            s.push_over(QNAN);
         }
         return;
     }
@@ -580,18 +587,15 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
     let write = s.merge(sw);
     match code {
         0xe4 | 0xe5 => {
-            if write {
-                s.fsw = s.fsw & !CODES | sw & CODES;
-            }
+            s.fsw = s.fsw & !CODES | sw & CODES;
             return;
         }
-        // An invalid remainder leaves no quotient bits.
-        0xf5 | 0xf8 if sw & IE != 0 => s.fsw &= !CODES,
+        // A remainder that is a NaN has no quotient: C0 and C3 stay.
+        0xf5 | 0xf8 if r >> 64 & 0x7fff == 0x7fff || !write => {}
         0xf5 | 0xf8 => s.fsw = s.fsw & !CODES | sw & CODES,
         0xf2 | 0xfb | 0xfe | 0xff => {
-            let out = sw & C2 != 0 && sw & IE == 0;
-            s.fsw = s.fsw & !C2 | if out { C2 } else { 0 };
-            if out {
+            if sw & C2 != 0 && sw & IE == 0 {
+                s.fsw |= C2;
                 return;
             }
         }
@@ -602,8 +606,7 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
     }
     if pushes {
         s.set_st(0, q);
-        s.set_top(s.top() + 7);
-        s.set_st(0, r);
+        s.push_over(r);
     } else if pops {
         s.set_st(1, r);
         s.pop();
@@ -633,6 +636,7 @@ extern "sysv64" fn x87_fxch(st: S, i: u64) {
 /// FFREE, FFREEP.
 extern "sysv64" fn x87_free(st: S, i: u64, pop: u64) {
     let s = waiting!(st);
+    s.fsw &= !C1;
     s.ftw |= 3 << (2 * s.phys(i));
     if pop != 0 {
         s.pop();
