@@ -427,7 +427,7 @@ fn promotion(r: &Region, cfg: &Cfg) -> Result<(), Invalid> {
             if i.op == Op::Fill && r.slot_sets[i.imm as usize].0 & s.0 != 0 {
                 return bad(Some(n), r.slot_sets[i.imm as usize].0 & s.0, "written variables are filled");
             }
-            if look(r, i, false) == Look::ReadWrite && s.0 != 0 {
+            if matches!(look(r, i, false), Look::Read | Look::ReadWrite) && s.0 != 0 {
                 return bad(Some(n), s.0, DIRTY);
             }
             flow(r, i, all, &mut s);

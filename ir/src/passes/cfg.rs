@@ -98,12 +98,12 @@ pub(crate) enum Look {
     Private,
 }
 
-/// See [`Look`]; in precise regions an instruction that may fault or raise reads all.
+/// See [`Look`]; in precise regions an access that may fault reads all.
 pub(crate) fn look(r: &Region, i: &Inst, precise: bool) -> Look {
     if i.op == Op::Call {
         match r.call_effects(i) {
             (Effects::All, _) => Look::ReadWrite,
-            (_, true) if precise => Look::Read,
+            (_, true) => Look::Read,
             (Effects::Private, _) => Look::Private,
             (Effects::Pure, _) => Look::No,
         }

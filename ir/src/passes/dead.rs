@@ -6,7 +6,7 @@ use crate::{Op, Region, SlotSet, flags};
 const ALL: u128 = u128::MAX;
 
 /// Remove `put`s of slots that are written again before anything can read them. Everything that leaves the
-/// region reads all slots, a loop's poll too; in `precise` mode so does what may fault or raise.
+/// region reads all slots, a loop's poll and a helper that may raise too; in `precise` mode so does an access.
 /// Not for promoted regions.
 pub fn dead_puts(r: &mut Region, precise: bool) {
     let cfg = Cfg::new(r);

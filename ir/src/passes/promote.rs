@@ -13,8 +13,8 @@ use super::cfg::{Cfg, Look, look};
 use crate::{Block, BlockData, Inst, Op, Region, SlotSet, Term, Type, Value};
 use std::collections::HashMap;
 
-/// Place fills and spills. With `precise`, state is exact at every access that may fault and before helpers that may
-/// raise, else only where the region is left (polls included) and before helpers that touch all.
+/// Place fills and spills. State is exact where the region is left (polls included), and before helpers that touch all
+/// or may raise; with `precise`, also at every access that may fault.
 pub fn promote(r: &mut Region, precise: bool) {
     let all = r.promotable().0;
     let cfg = entry_blocks(r);
