@@ -9,6 +9,7 @@ mod fdtable;
 pub mod host;
 pub mod pipe;
 pub mod poll;
+pub mod pty;
 pub mod socket;
 pub mod stdio;
 pub mod tty;
@@ -24,6 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct JobIo {
     /// Names of sockets.
     pub sockets: Arc<socket::Registry>,
+    /// Pseudo terminals.
+    pub ptys: pty::Ptys,
 }
 
 /// Lock without regard to poisoning: state stays consistent, since nothing here panics while it changes.
