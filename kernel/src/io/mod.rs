@@ -7,11 +7,14 @@ pub mod epoll;
 pub mod eventfd;
 mod fdtable;
 pub mod host;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod pty;
+pub mod signalfd;
 pub mod socket;
 pub mod stdio;
+pub mod timerfd;
 pub mod tty;
 
 pub use fdtable::{FdEntry, FdTable};

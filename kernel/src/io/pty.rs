@@ -538,7 +538,7 @@ impl File for Slave {
     fn write(&self, who: &dyn Blocking, _pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
         let mut done = 0;
         while done < buf.len() {
-            let mut attempt = || {
+            let attempt = || {
                 let mut s = lock(&self.0.state);
                 if s.master_gone {
                     return Some(Err(Errno::EIO));

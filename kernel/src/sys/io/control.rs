@@ -40,7 +40,7 @@ pub(super) fn close_range(task: &mut Task, [first, last, flags, ..]: [u64; 6]) -
         return Err(Errno::EINVAL);
     }
     if flags & UNSHARE != 0 && Arc::strong_count(&task.fds) > 1 {
-        task.fds = Arc::new(task.fds.fork());
+        task.set_fds(Arc::new(task.fds.fork()));
     }
     if flags & CLOEXEC != 0 {
         task.fds().cloexec_range(first, last);
@@ -170,7 +170,7 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         | libc::F_SETLKW
         | libc::F_OFD_GETLK
         | libc::F_OFD_SETLK
-        | libc::F_OFD_SETLKW => Err(Errno::ENOLCK),
+        | libc::F_OFD_SETLKW => locks::fcntl(task, &d, cmd, arg),
         // No SIGIO is ever sent: nobody owns a descriptor.
         libc::F_GETOWN | F_GETSIG => Ok(0),
         F_GETOWN_EX => task.mem().write(arg, 0u64).map(|()| 0).map_err(Errno::from),
