@@ -93,6 +93,8 @@ pub struct Pty {
     control: Arc<Control>,
     kernel: Weak<Kernel>,
     owner: (u32, u32),
+    /// Device and inode number of /dev/pts/N.
+    node: Mutex<(u64, u64)>,
     state: Mutex<State>,
     master_queue: WaitQueue,
     slave_queue: WaitQueue,
@@ -115,12 +117,13 @@ impl Ptys {
             control: Arc::default(),
             kernel: Arc::downgrade(kernel),
             owner,
+            node: Mutex::default(),
             state: Mutex::new(State { locked: true, ..State::default() }),
             master_queue: WaitQueue::default(),
             slave_queue: WaitQueue::default(),
         });
         pairs.insert(index, Arc::downgrade(&pty));
-        Ok(Arc::new(Master(pty)))
+        Ok(Arc::new(Master { pty, gone: Mutex::default() }))
     }
     /// Open /dev/pts/N: EIO while it is locked, ENXIO if there is none.
     pub fn open(&self, index: u32) -> Result<Arc<Slave>> {
@@ -135,6 +138,10 @@ impl Ptys {
 }
 
 impl Pty {
+    /// Name of the slave.
+    pub fn path(&self) -> String {
+        format!("/dev/pts/{}", self.index)
+    }
     /// Session and foreground group.
     pub fn control(&self) -> &Arc<Control> {
         &self.control
@@ -382,7 +389,13 @@ fn put(s: &mut State, b: u8) {
 }
 
 /// The side of the terminal emulator.
-pub struct Master(Arc<Pty>);
+pub struct Master {
+    pty: Arc<Pty>,
+    gone: Mutex<Option<Gone>>,
+}
+
+/// What to do when the master is closed (the name /dev/pts/N goes).
+pub type Gone = Box<dyn FnOnce() + Send>;
 
 /// The side of the programs.
 pub struct Slave(Arc<Pty>);
@@ -390,11 +403,16 @@ pub struct Slave(Arc<Pty>);
 impl Master {
     /// The pair.
     pub fn pty(&self) -> &Arc<Pty> {
-        &self.0
+        &self.pty
     }
     /// TIOCGPTPEER: open the other side, locked or not.
     pub fn peer(&self) -> Result<Arc<Slave>> {
-        self.0.open_slave(false)
+        self.pty.open_slave(false)
+    }
+    /// The slave has a name now, the inode `(dev, ino)`; `gone` takes it away.
+    pub fn named(&self, node: (u64, u64), gone: Gone) {
+        *lock(&self.pty.node) = node;
+        *lock(&self.gone) = Some(gone);
     }
 }
 
@@ -408,7 +426,7 @@ impl Slave {
 impl File for Master {
     fn read(&self, who: &dyn Blocking, _pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
         let attempt = || {
-            let mut s = lock(&self.0.state);
+            let mut s = lock(&self.pty.state);
             if s.output.is_empty() {
                 return (s.slave_was_open && s.slaves == 0).then_some(Err(Errno::EIO));
             }
@@ -422,36 +440,36 @@ impl File for Master {
         let n = match attempt() {
             Some(r) => r,
             None if nonblock => Err(Errno::EAGAIN),
-            None => self.0.master_queue.wait(who, None, attempt)?,
+            None => self.pty.master_queue.wait(who, None, attempt)?,
         }?;
-        self.0.slave_queue.wake_all();
+        self.pty.slave_queue.wake_all();
         Ok(n)
     }
     fn write(&self, who: &dyn Blocking, _pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
         let mut done = 0;
         while done < buf.len() {
             let room = || {
-                let s = lock(&self.0.state);
+                let s = lock(&self.pty.state);
                 (s.input.len() < INPUT || s.termios.local(t::ICANON) && s.lines.is_empty()).then_some(())
             };
             match room() {
                 Some(()) => {}
                 None if done > 0 => break,
                 None if nonblock => return Err(Errno::EAGAIN),
-                None => self.0.master_queue.wait(who, None, room)?,
+                None => self.pty.master_queue.wait(who, None, room)?,
             }
             let mut signals = Vec::new();
             {
-                let mut s = lock(&self.0.state);
+                let mut s = lock(&self.pty.state);
                 let n = (INPUT.saturating_sub(s.input.len())).clamp(1, buf.len() - done);
                 for b in &buf[done..done + n] {
                     signals.extend(Pty::typed(&mut s, *b));
                 }
                 done += n;
             }
-            self.0.wake();
+            self.pty.wake();
             for sig in signals {
-                self.0.signal(sig);
+                self.pty.signal(sig);
             }
         }
         Ok(done)
@@ -462,7 +480,7 @@ impl File for Master {
         Ok(s)
     }
     fn poll(&self) -> Ready {
-        let s = lock(&self.0.state);
+        let s = lock(&self.pty.state);
         let gone = s.slave_was_open && s.slaves == 0;
         let mut r = Ready::empty();
         r.set(Ready::IN, !s.output.is_empty());
@@ -471,26 +489,26 @@ impl File for Master {
         r
     }
     fn queue(&self) -> Option<&WaitQueue> {
-        Some(&self.0.master_queue)
+        Some(&self.pty.master_queue)
     }
     fn ioctl(&self, _who: &dyn Blocking, mem: Mem, cmd: u32, arg: u64) -> Result<u64> {
         match cmd {
-            c::TIOCGPTN => mem.write(arg, self.0.index)?,
+            c::TIOCGPTN => mem.write(arg, self.pty.index)?,
             c::TIOCSPTLCK => {
                 let on = mem.read::<u32>(arg)? != 0;
-                lock(&self.0.state).locked = on;
+                lock(&self.pty.state).locked = on;
             }
-            c::TIOCGPTLCK => mem.write(arg, u32::from(lock(&self.0.state).locked))?,
-            c::FIONREAD => mem.write(arg, lock(&self.0.state).output.len() as u32)?,
+            c::TIOCGPTLCK => mem.write(arg, u32::from(lock(&self.pty.state).locked))?,
+            c::FIONREAD => mem.write(arg, lock(&self.pty.state).output.len() as u32)?,
             c::TIOCPKT if mem.read::<u32>(arg)? != 0 => return Err(Errno::EINVAL), // packet mode
             c::TIOCPKT => {}
             c::TIOCSIG => {
                 if !matches!(arg as i32, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP) {
                     return Err(Errno::EINVAL);
                 }
-                self.0.signal(arg as i32);
+                self.pty.signal(arg as i32);
             }
-            _ => return self.0.termios_ioctl(mem, cmd, arg).unwrap_or(Err(Errno::ENOTTY)),
+            _ => return self.pty.termios_ioctl(mem, cmd, arg).unwrap_or(Err(Errno::ENOTTY)),
         }
         Ok(0)
     }
@@ -501,10 +519,13 @@ impl File for Master {
 
 impl Drop for Master {
     fn drop(&mut self) {
-        lock(&self.0.state).master_gone = true;
-        self.0.wake();
-        self.0.signal(libc::SIGHUP);
-        self.0.signal(libc::SIGCONT);
+        lock(&self.pty.state).master_gone = true;
+        if let Some(f) = lock(&self.gone).take() {
+            f();
+        }
+        self.pty.wake();
+        self.pty.signal(libc::SIGHUP);
+        self.pty.signal(libc::SIGCONT);
     }
 }
 
@@ -565,6 +586,10 @@ impl File for Slave {
     }
     fn stat(&self) -> Result<Stat> {
         let mut s = anon_stat(libc::S_IFCHR | 0o620, u64::from(self.0.index) + 3);
+        let (dev, ino) = *lock(&self.0.node);
+        if ino != 0 {
+            (s.dev, s.ino) = (dev, ino);
+        }
         s.rdev = libc::makedev(136, self.0.index);
         (s.uid, s.gid) = self.0.owner;
         Ok(s)
@@ -611,12 +636,13 @@ mod tests {
             control: Arc::default(),
             kernel: Weak::new(),
             owner: (0, 0),
+            node: Mutex::default(),
             state: Mutex::default(),
             master_queue: WaitQueue::default(),
             slave_queue: WaitQueue::default(),
         });
         let s = pty.open_slave(true).unwrap();
-        (Arc::new(Master(pty)), s)
+        (Arc::new(Master { pty, gone: Mutex::default() }), s)
     }
     fn read(f: &dyn File) -> Result<Vec<u8>> {
         let mut b = [0; 99];

@@ -50,8 +50,6 @@ pub static TABLE: &[Syscall] = table! {
     293 pipe2 "px" control::pipe2;
     284 eventfd "u" control::eventfd;
     290 eventfd2 "ux" control::eventfd2;
-    310 process_vm_readv "dplplx" control::not_permitted;
-    311 process_vm_writev "dplplx" control::not_permitted;
     7 poll "pud" waiting::poll;
     271 ppoll "puppl" waiting::ppoll;
     23 select "dpppp" waiting::select;
