@@ -13,10 +13,10 @@
 //! Values do not outlive their block: after [`Lifter::start`] everything is read again.
 
 use crate::cond::Cc;
+use crate::hash::Map;
 use evm_cpu::{helpers, slot};
 use evm_ir::{Block, Builder, Cond, Effects, Inst, Op, Slot, Term, Type, Value};
 use iced_x86::{Instruction, OpKind, Register};
-use std::collections::HashMap;
 
 /// The instruction has no translation here.
 #[derive(Debug)]
@@ -56,14 +56,16 @@ pub(crate) struct Lifter {
     /// Whether the current block got its terminator.
     pub(crate) ended: bool,
     /// Stubs that only jump through a pointer: where the pointer is.
-    pub(crate) plt: HashMap<u64, u64>,
+    pub(crate) plt: Map<u64>,
+    /// Cases of indirect jumps through tables, by the jump's address.
+    pub(crate) tables: Map<Vec<u64>>,
     /// Blocks of the region by address.
-    pub(crate) targets: HashMap<u64, Block>,
+    pub(crate) targets: Map<Block>,
     known: [Option<Value>; 128],
     low: [Option<Value>; 16],
     consts: Vec<(Type, i64, Value)>,
     defs: Vec<Option<Inst>>,
-    stubs: HashMap<u64, Block>,
+    stubs: Map<Block>,
 }
 
 impl Lifter {
@@ -75,13 +77,14 @@ impl Lifter {
             next: 0,
             cc: Cc::default(),
             ended: false,
-            plt: HashMap::new(),
-            targets: HashMap::new(),
+            plt: Map::default(),
+            tables: Map::default(),
+            targets: Map::default(),
             known: [None; 128],
             low: [None; 16],
             consts: vec![],
             defs: vec![],
-            stubs: HashMap::new(),
+            stubs: Map::default(),
         }
     }
 
@@ -346,8 +349,6 @@ impl Lifter {
                 None => i,
             });
         }
-        // In 64-bit code a displacement is a sign-extended i32; the room for `plus` is kept by
-        // adding large ones here.
         let d = disp as i64 as i32;
         let v = v.expect("base or index");
         if narrow {
@@ -372,7 +373,8 @@ impl Lifter {
     }
     /// Guest load (any value type).
     pub fn load(&mut self, ty: Type, a: Addr) -> Value {
-        self.b.load(ty, a.base, a.disp)
+        let v = self.b.load(ty, a.base, a.disp);
+        self.note(Op::Load, ty, v, a.base, Value::NONE, i64::from(a.disp))
     }
     /// Guest store.
     pub fn store(&mut self, ty: Type, a: Addr, v: Value) {
@@ -483,11 +485,40 @@ impl Lifter {
                 (Op::And | Op::Mul, _, Some(0)) => return b,
                 (Op::And | Op::Or, _, _) if a == b => return a,
                 (Op::Xor | Op::Sub, _, _) if a == b => return self.iconst(ty, 0),
+                (Op::Sub, _, Some(y)) => return self.bini(Op::Add, ty, a, y.wrapping_neg()),
+                (Op::Add, _, Some(y)) => {
+                    // (x + c) + y = x + (c + y)
+                    if let Some((x, c)) = self.sum_of(a) {
+                        return self.bini(Op::Add, ty, x, c.wrapping_add(y));
+                    }
+                }
                 _ => {}
             }
         }
         let v = self.b.bin(op, ty, a, b);
         self.note(op, ty, v, a, b, 0)
+    }
+    /// The value and the constant that a value is the sum of.
+    fn sum_of(&self, v: Value) -> Option<(Value, i64)> {
+        let d = self.def(v).filter(|d| d.op == Op::Add)?;
+        Some((d.a, self.const_of(d.b)?))
+    }
+    /// An address with as much as possible in the displacement.
+    pub fn address(&mut self, base: Value, disp: i64) -> Addr {
+        let (base, disp) = match self.sum_of(base) {
+            Some((x, c)) if small(c.wrapping_add(disp)) => (x, c.wrapping_add(disp)),
+            _ => (base, disp),
+        };
+        if small(disp) {
+            return Addr {
+                base,
+                disp: disp as i32,
+            };
+        }
+        Addr {
+            base: self.bini(Op::Add, Type::I64, base, disp),
+            disp: 0,
+        }
     }
     /// Two-operand instruction with a constant.
     pub fn bini(&mut self, op: Op, ty: Type, a: Value, imm: i64) -> Value {
@@ -606,6 +637,11 @@ pub(crate) fn full(r: Register) -> usize {
 
 fn is_high(r: Register) -> bool {
     matches!(r, Register::AH | Register::BH | Register::CH | Register::DH)
+}
+
+/// Whether a displacement fits, with room for [`Addr::plus`].
+fn small(d: i64) -> bool {
+    (i64::from(i32::MIN)..=i64::from(i32::MAX) - 4096).contains(&d)
 }
 
 /// The opposite condition.

@@ -1,5 +1,6 @@
 //! The frame of a function: entries, blocks, slots, polls, dispatch of instructions.
 
+use super::flow::{self, Facts, Lane};
 use super::{CompileOptions, CompilerSettings, Error, Stats};
 use crate::abi::{Abi, TRAP_ACCESS};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -9,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, Variable};
-use evm_ir::{Block, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
+use evm_ir::{Block, BlockData, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
 use std::collections::{HashMap, HashSet};
 
 /// A value of Cranelift, to tell it from one of the IR.
@@ -30,6 +31,15 @@ pub(super) fn cl_type(t: Type) -> cl::Type {
         Type::I64X2 => types::I64X2,
         Type::F32X4 => types::F32X4,
         Type::F64X2 => types::F64X2,
+    }
+}
+
+/// The vector type whose lane 0 is a scalar of this type.
+fn whole(lane: Type) -> cl::Type {
+    if lane == Type::F32 {
+        types::F32X4
+    } else {
+        types::F64X2
     }
 }
 
@@ -60,6 +70,13 @@ pub(super) struct Lower<'a, 'f> {
     /// Loads to be emitted with an extension: type and whether signed, by IR value of the load.
     pub extended: HashMap<Value, (Type, bool)>,
     vars: Vec<Option<Variable>>,
+    /// Values of slots in this block, and whether the variable has to be set to it at its end.
+    now: Vec<Option<V>>,
+    written: SlotSet,
+    /// Variables of vector slots whose low lane is apart: the vector below, and the lane.
+    parts: HashMap<(Slot, cl::Type), Variable>,
+    facts: Vec<Facts>,
+    here: usize,
     blocks: Vec<cl::Block>,
     pub state: V,
     pub base: V,
@@ -75,8 +92,8 @@ pub(super) struct Lower<'a, 'f> {
     pub access_open: bool,
     /// `root + constant` for integer values that are such a sum.
     pub sums: HashMap<V, (V, i64)>,
-    /// Roots known to lie within the window around guest memory.
-    pub checked: HashSet<V>,
+    /// How far outside guest memory roots may lie at most.
+    pub slack: HashMap<V, i64>,
     /// Constants near which this block accesses memory.
     pub chunks: HashMap<i64, V>,
     /// Addresses loaded from in this block (mid-end only).
@@ -84,6 +101,10 @@ pub(super) struct Lower<'a, 'f> {
     pub hashes: HashMap<V, u64>,
     /// Lane 0 scalars of vectors made by `insertlane`: vector -> (scalar, vector below).
     pub low: HashMap<V, (V, V)>,
+    /// High products and remainders of this block beside which the low product or the quotient is wanted, and
+    /// their values once made: (low, high) or (quotient, remainder).
+    pub paired: HashSet<(Op, Value, Value)>,
+    pub pairs: HashMap<(Op, V, V), (V, V)>,
     pub stats: Stats,
 }
 
@@ -97,15 +118,24 @@ impl<'a, 'f> Lower<'a, 'f> {
         links: &'a mut dyn FnMut(u64) -> u32,
     ) -> Self {
         let mut region = |user_id, name: &'static str| {
-            let data = AliasRegionData { user_id, description: name.into() };
+            let data = AliasRegionData {
+                user_id,
+                description: name.into(),
+            };
             Some(b.func.dfg.alias_regions.insert(data))
         };
         let little = MemFlagsData::new().with_endianness(cl::Endianness::Little);
         let guest = little
             .with_trap_code(Some(TrapCode::unwrap_user(TRAP_ACCESS)))
             .with_alias_region(region(0, "guest"));
-        let own = little.with_notrap().with_aligned().with_alias_region(region(1, "state"));
-        let tables = little.with_notrap().with_aligned().with_alias_region(region(2, "tables"));
+        let own = little
+            .with_notrap()
+            .with_aligned()
+            .with_alias_region(region(1, "state"));
+        let tables = little
+            .with_notrap()
+            .with_aligned()
+            .with_alias_region(region(2, "tables"));
         let dummy = V::from_u32(0);
         Lower {
             b,
@@ -118,6 +148,11 @@ impl<'a, 'f> Lower<'a, 'f> {
             konst: vec![None; r.types.len()],
             extended: HashMap::new(),
             vars: vec![None; r.layout.slots.len()],
+            now: vec![None; r.layout.slots.len()],
+            written: SlotSet::default(),
+            parts: HashMap::new(),
+            facts: vec![],
+            here: 0,
             blocks: vec![],
             state: dummy,
             base: dummy,
@@ -130,11 +165,13 @@ impl<'a, 'f> Lower<'a, 'f> {
             pc: 0,
             access_open: false,
             sums: HashMap::new(),
-            checked: HashSet::new(),
+            slack: HashMap::new(),
             chunks: HashMap::new(),
             loaded: HashSet::new(),
             hashes: HashMap::new(),
             low: HashMap::new(),
+            paired: HashSet::new(),
+            pairs: HashMap::new(),
             stats: Stats::default(),
         }
     }
@@ -142,12 +179,15 @@ impl<'a, 'f> Lower<'a, 'f> {
     /// Build the function. Gives the guest pcs that source locations stand for.
     pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Stats), Error> {
         self.find_extended_loads();
+        self.facts = flow::analyse(self.r);
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
             }
         }
-        self.blocks = (0..self.r.blocks.len()).map(|_| self.b.create_block()).collect();
+        self.blocks = (0..self.r.blocks.len())
+            .map(|_| self.b.create_block())
+            .collect();
         self.entry()?;
         for i in 0..self.r.blocks.len() {
             self.block(i)?;
@@ -170,10 +210,16 @@ impl<'a, 'f> Lower<'a, 'f> {
             for i in &blk.insts {
                 [i.a, i.b, i.c].into_iter().for_each(&mut count);
                 if i.op == Op::Call {
-                    self.r.calls[i.imm as usize].args.iter().copied().for_each(&mut count);
+                    self.r.calls[i.imm as usize]
+                        .args
+                        .iter()
+                        .copied()
+                        .for_each(&mut count);
                 }
             }
-            super::exits::uses(&blk.term).into_iter().for_each(&mut count);
+            super::exits::uses(&blk.term)
+                .into_iter()
+                .for_each(&mut count);
         }
         for blk in &self.r.blocks {
             let loads: HashSet<Value> = blk
@@ -208,10 +254,15 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.b.ins().brif(low, out, &[], go, &[]);
         self.b.switch_to_block(out);
         self.leave(pc);
-        self.b.switch_to_block(go);
+        self.go(out, go);
         let mut entries: Vec<(u64, Block)> = vec![];
         for e in &self.r.entries {
-            let at = self.r.blocks.get(e.0 as usize).ok_or(Error::Invalid("no such entry"))?.pc;
+            let at = self
+                .r
+                .blocks
+                .get(e.0 as usize)
+                .ok_or(Error::Invalid("no such entry"))?
+                .pc;
             if entries.iter().all(|x| x.0 != at) {
                 entries.push((at, *e));
             }
@@ -251,22 +302,43 @@ impl<'a, 'f> Lower<'a, 'f> {
     fn block(&mut self, index: usize) -> Result<(), Error> {
         let data = &self.r.blocks[index];
         self.b.switch_to_block(self.blocks[index]);
-        self.checked.clear();
+        self.here = index;
+        self.now.fill(None);
+        self.slack.clear();
         self.chunks.clear();
         self.loaded.clear();
         self.low.clear();
+        self.find_pairs(data);
         self.at(data.pc);
         if self.opt.optimize {
             // Another thread may write between two loads: none may be merged with one of another block.
             self.b.ins().sequence_point();
         }
-        if data.loop_header && data.insn_start && POLL {
+        if data.loop_header && data.insn_start {
             self.poll(index);
         }
         for i in &data.insts {
             self.inst(i)?;
         }
+        self.hand_over(&flow::successors(&data.term));
         self.terminator(data)
+    }
+
+    fn find_pairs(&mut self, data: &BlockData) {
+        self.paired.clear();
+        self.pairs.clear();
+        let of = |op: Op| data.insts.iter().filter(move |i| i.op == op);
+        for i in &data.insts {
+            let first = match i.op {
+                Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => Op::Mul,
+                Op::URem => Op::UDiv,
+                Op::SRem => Op::SDiv,
+                _ => continue,
+            };
+            if of(first).any(|j| (j.ty, j.a, j.b) == (i.ty, i.a, i.b)) {
+                self.paired.insert((i.op, i.a, i.b));
+            }
+        }
     }
 
     /// Source location of what follows.
@@ -280,14 +352,21 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     fn poll(&mut self, index: usize) {
         let data = &self.r.blocks[index];
-        let addr = self.b.ins().iadd_imm_s(self.state, i64::from(self.abi.poll));
+        let addr = self
+            .b
+            .ins()
+            .iadd_imm_s(self.state, i64::from(self.abi.poll));
         let word = self.b.ins().atomic_load(types::I64, self.own, addr);
         let (out, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(word, out, &[], go, &[]);
         self.b.switch_to_block(out);
-        self.spill(poll_spill(data));
+        self.b.seal_block(out);
+        self.spill(data.poll_spill);
+        // What was read in the cold block is not available after it.
+        self.now.fill(None);
         let pc = self.b.ins().iconst(types::I64, data.pc as i64);
         self.leave(pc);
+        self.b.seal_block(go);
         self.b.switch_to_block(go);
     }
 
@@ -334,7 +413,11 @@ impl<'a, 'f> Lower<'a, 'f> {
     }
     pub fn iconst(&mut self, ty: Type, imm: i64) -> V {
         let t = cl_type(ty);
-        let imm = if t.bits() == 64 { imm } else { imm & ((1i64 << t.bits()) - 1) };
+        let imm = if t.bits() == 64 {
+            imm
+        } else {
+            imm & ((1i64 << t.bits()) - 1)
+        };
         self.b.ins().iconst(t, imm)
     }
     pub fn icmp_const(&mut self, cc: IntCC, x: V, c: i64) -> V {
@@ -345,7 +428,16 @@ impl<'a, 'f> Lower<'a, 'f> {
     // ---- blocks and state ---------------------------------------------------------------------
 
     pub fn target(&self, b: Block) -> Result<cl::Block, Error> {
-        self.blocks.get(b.0 as usize).copied().ok_or(Error::Invalid("no such block"))
+        self.blocks
+            .get(b.0 as usize)
+            .copied()
+            .ok_or(Error::Invalid("no such block"))
+    }
+    /// Continue in `go`, all ways to which (one of them `cold`) exist.
+    pub fn go(&mut self, cold: cl::Block, go: cl::Block) {
+        self.b.seal_block(cold);
+        self.b.seal_block(go);
+        self.b.switch_to_block(go);
     }
     pub fn cold_block(&mut self) -> cl::Block {
         let b = self.b.create_block();
@@ -369,20 +461,119 @@ impl<'a, 'f> Lower<'a, 'f> {
             Err(Error::Invalid("no such slot"))
         }
     }
+    /// The value of a promoted slot.
+    fn read(&mut self, s: Slot) -> Option<V> {
+        let var = self.vars.get(s.0 as usize).copied().flatten()?;
+        if let Some(v) = self.now[s.0 as usize] {
+            return Some(v);
+        }
+        let fact = self.facts[self.here].as_ref().map(|f| f[s.0 as usize]);
+        let v = match fact.map(|f| f.lane) {
+            Some(Lane::Apart(lane)) => {
+                let (x, below) = (self.part(s, cl_type(lane)), self.part(s, types::I8X16));
+                let (x, below) = (self.b.use_var(x), self.b.use_var(below));
+                let v = self.cast(below, whole(lane));
+                let v = self.b.ins().insertlane(v, x, 0);
+                self.low.insert(v, (x, below));
+                v
+            }
+            _ => self.b.use_var(var),
+        };
+        if let Some(slack) = fact.and_then(|f| f.slack) {
+            let slack = self.slack.get(&v).map_or(slack, |s| slack.min(*s));
+            self.slack.insert(v, slack);
+        }
+        self.now[s.0 as usize] = Some(v);
+        Some(v)
+    }
+    /// Variable of a part of a vector slot.
+    fn part(&mut self, s: Slot, ty: cl::Type) -> Variable {
+        if let Some(v) = self.parts.get(&(s, ty)) {
+            return *v;
+        }
+        let v = self.b.declare_var(ty);
+        self.parts.insert((s, ty), v);
+        v
+    }
+    /// Define the variables of slots as the block's successors expect them.
+    fn hand_over(&mut self, successors: &[Block]) {
+        let written = std::mem::take(&mut self.written);
+        if successors.is_empty() {
+            return;
+        }
+        let lane_at = |me: &Self, b: usize, s: usize| {
+            me.facts
+                .get(b)
+                .and_then(|f| f.as_ref())
+                .map_or(Lane::Whole, |f| f[s].lane)
+        };
+        for n in 0..self.vars.len() {
+            let (s, Some(var)) = (Slot(n as u16), self.vars[n]) else {
+                continue;
+            };
+            if self.r.layout.get(s).ty != Type::V128 {
+                if let (true, Some(v)) = (written.contains(s), self.now[n]) {
+                    self.b.def_var(var, v);
+                }
+                continue;
+            }
+            let start = lane_at(self, self.here, n);
+            let mut wants = [None; 3];
+            for b in successors {
+                let want = lane_at(self, b.0 as usize, n);
+                let at = match want {
+                    Lane::Apart(Type::F32) => 1,
+                    Lane::Apart(_) => 2,
+                    _ => 0,
+                };
+                wants[at] = Some(want);
+            }
+            for want in wants.into_iter().flatten() {
+                let Lane::Apart(lane) = want else {
+                    if (written.contains(s) || matches!(start, Lane::Apart(_)))
+                        && let Some(v) = self.read(s)
+                    {
+                        let v = self.cast(v, types::I8X16);
+                        self.b.def_var(var, v);
+                    }
+                    continue;
+                };
+                if (written.contains(s) || start != want)
+                    && let Some(v) = self.read(s)
+                {
+                    let ty = cl_type(lane);
+                    let (x, below) = match self.low.get(&v) {
+                        Some((x, below)) if self.b.func.dfg.value_type(*x) == ty => (*x, *below),
+                        _ => {
+                            let w = self.cast(v, whole(lane));
+                            (self.b.ins().extractlane(w, 0), v)
+                        }
+                    };
+                    let below = self.cast(below, types::I8X16);
+                    let (xv, bv) = (self.part(s, ty), self.part(s, types::I8X16));
+                    self.b.def_var(xv, x);
+                    self.b.def_var(bv, below);
+                }
+            }
+        }
+    }
+    fn write(&mut self, s: Slot, v: V) {
+        self.now[s.0 as usize] = Some(v);
+        self.written.insert(s);
+    }
     pub fn spill(&mut self, set: SlotSet) {
         for s in set.iter() {
-            if let Some(var) = self.vars.get(s.0 as usize).copied().flatten() {
-                let v = self.b.use_var(var);
+            if let Some(v) = self.read(s) {
                 self.store_own(self.r.layout.get(s).offset, v);
             }
         }
     }
     fn fill(&mut self, set: SlotSet) {
         for s in set.iter() {
-            if let Some(var) = self.vars.get(s.0 as usize).copied().flatten() {
+            if self.vars.get(s.0 as usize).is_some_and(|v| v.is_some()) {
                 let info = self.r.layout.get(s);
                 let v = self.load_own(cl_type(info.ty), info.offset);
-                self.b.def_var(var, v);
+                self.write(s, v);
             }
         }
     }
@@ -393,8 +584,10 @@ impl<'a, 'f> Lower<'a, 'f> {
             return *s;
         }
         let mut s = Signature::new(cc);
-        s.params.extend((0..ints).map(|_| AbiParam::new(types::I64)));
-        s.params.extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
+        s.params
+            .extend((0..ints).map(|_| AbiParam::new(types::I64)));
+        s.params
+            .extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
         s.returns.extend(ret.map(|t| AbiParam::new(cl_type(t))));
         let r = self.b.import_signature(s);
         self.sigs.insert((cc, ints, vecs, ret), r);
@@ -433,34 +626,29 @@ impl<'a, 'f> Lower<'a, 'f> {
                     *k = Some(i.imm);
                 }
                 match i.ty {
-                    Type::F32 => {
-                        self.b.ins().f32const(cl::immediates::Ieee32::with_bits(i.imm as u32))
-                    }
-                    Type::F64 => {
-                        self.b.ins().f64const(cl::immediates::Ieee64::with_bits(i.imm as u64))
-                    }
+                    Type::F32 => self
+                        .b
+                        .ins()
+                        .f32const(cl::immediates::Ieee32::with_bits(i.imm as u32)),
+                    Type::F64 => self
+                        .b
+                        .ins()
+                        .f64const(cl::immediates::Ieee64::with_bits(i.imm as u64)),
                     _ => self.iconst(i.ty, i.imm),
                 }
             }
             Op::Get => {
                 let s = self.slot(i.imm)?;
-                match self.vars[s.0 as usize] {
-                    Some(var) => self.b.use_var(var),
+                match self.read(s) {
+                    Some(v) => v,
                     None => self.load_own(cl_type(i.ty), self.r.layout.get(s).offset),
                 }
             }
             Op::Put => {
                 let s = self.slot(i.imm)?;
-                let mut v = self.val(i.a)?;
-                if self.r.layout.get(s).ty == Type::V128 {
-                    let w = self.cast(v, types::I8X16);
-                    if let Some(l) = self.low.get(&v).copied() {
-                        self.low.insert(w, l);
-                    }
-                    v = w;
-                }
+                let v = self.val(i.a)?;
                 match self.vars[s.0 as usize] {
-                    Some(var) => self.b.def_var(var, v),
+                    Some(_) => self.write(s, v),
                     None => self.store_own(self.r.layout.get(s).offset, v),
                 }
                 return Ok(());
@@ -480,9 +668,4 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.set(i.dst, dst);
         Ok(())
     }
-}
-
-const POLL: bool = false;
-fn poll_spill(_: &evm_ir::BlockData) -> SlotSet {
-    SlotSet::default()
 }

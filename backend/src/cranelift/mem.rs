@@ -8,9 +8,9 @@ use cranelift_codegen::ir::{self as cl, AtomicRmwOp, InstBuilder, TrapCode, type
 use evm_ir::{Inst, Op, Type, Value};
 use std::hash::{Hash, Hasher};
 
-/// Displacements within which a checked root needs no further check: half of what a check itself may be off
-/// by (a signed 32-bit displacement), so that the sum stays inside the guards of 4 GiB.
-const WINDOW: i64 = 1 << 30;
+/// How far a value may lie outside guest memory and still count as near. Twice that is the largest distance
+/// at which an access goes unchecked; it is half of the guards' 4 GiB.
+pub(super) const WINDOW: i64 = 1 << 30;
 
 /// A host address: value and displacement.
 struct Place {
@@ -32,14 +32,19 @@ impl Lower<'_, '_> {
             Ok(d) => (root, d),
             Err(_) => (a, disp as i32),
         };
-        let near = i64::from(disp).abs() <= WINDOW;
-        if !(near && self.checked.contains(&root)) {
+        let far = i64::from(disp).abs();
+        let slack = self.slack.get(&root).copied().unwrap_or(i64::MAX);
+        if slack.saturating_add(far) > 2 * WINDOW {
             self.check(root, disp);
-            if near {
-                self.checked.insert(root);
-            }
         }
-        Ok(Place { addr: self.b.ins().iadd(self.base, root), disp })
+        // Once the access is done its address was good.
+        if far <= WINDOW && far < slack {
+            self.slack.insert(root, far);
+        }
+        Ok(Place {
+            addr: self.b.ins().iadd(self.base, root),
+            disp,
+        })
     }
 
     /// The address is known: below 2 GiB it is inside the guard at worst, and below the smallest
@@ -48,7 +53,10 @@ impl Lower<'_, '_> {
         if let Ok(disp) = i32::try_from(at)
             && disp >= 0
         {
-            return Place { addr: self.base, disp };
+            return Place {
+                addr: self.base,
+                disp,
+            };
         }
         // One value for all addresses of a neighbourhood.
         let chunk = at & !(WINDOW / 2 - 1);
@@ -61,10 +69,13 @@ impl Lower<'_, '_> {
                 r
             }
         };
-        if at as u64 >= self.settings.min_limit && self.checked.insert(root) {
+        if at as u64 >= self.settings.min_limit && self.slack.insert(root, disp.into()).is_none() {
             self.check(root, disp);
         }
-        Place { addr: self.b.ins().iadd(self.base, root), disp }
+        Place {
+            addr: self.b.ins().iadd(self.base, root),
+            disp,
+        }
     }
 
     /// `root <= limit`, or else `root + disp <= limit` (the sum may wrap, as it does on the CPU), or else
@@ -77,7 +88,11 @@ impl Lower<'_, '_> {
         self.b.ins().brif(over, cold, &[], go, &[]);
         self.b.switch_to_block(cold);
         let code = TrapCode::unwrap_user(TRAP_LIMIT);
-        let ea = if disp == 0 { root } else { self.b.ins().iadd_imm_s(root, i64::from(disp)) };
+        let ea = if disp == 0 {
+            root
+        } else {
+            self.b.ins().iadd_imm_s(root, i64::from(disp))
+        };
         self.store_own(self.abi.fault_addr, ea);
         if disp == 0 {
             self.b.ins().trap(code);
@@ -87,7 +102,7 @@ impl Lower<'_, '_> {
             self.b.ins().trapnz(over, code);
             self.b.ins().jump(go, &[]);
         }
-        self.b.switch_to_block(go);
+        self.go(cold, go);
     }
 
     pub(super) fn memory(&mut self, i: &Inst) -> Result<(), Error> {

@@ -7,7 +7,9 @@ use cranelift_codegen::ir::{self as cl, InstBuilder, MemFlagsData, types};
 use evm_ir::{Cond, FCond, Inst, Op, Type};
 
 pub(super) fn int_cc(imm: i64) -> Result<IntCC, Error> {
-    let c = Cond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))?;
+    let c = Cond::ALL
+        .get(imm as usize)
+        .ok_or(Error::Invalid("no such condition"))?;
     Ok(match c {
         Cond::Eq => IntCC::Equal,
         Cond::Ne => IntCC::NotEqual,
@@ -23,7 +25,9 @@ pub(super) fn int_cc(imm: i64) -> Result<IntCC, Error> {
 }
 
 pub(super) fn float_cc(imm: i64) -> Result<FloatCC, Error> {
-    let c = FCond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))?;
+    let c = FCond::ALL
+        .get(imm as usize)
+        .ok_or(Error::Invalid("no such condition"))?;
     Ok(match c {
         FCond::Eq => FloatCC::Equal,
         FCond::Lt => FloatCC::LessThan,
@@ -62,7 +66,17 @@ impl Lower<'_, '_> {
                     self.b.ins().fmul(a, b)
                 });
             }
-            Op::CvtFI => return self.to_int(i, a),
+            Op::CvtFI => return self.float_to_int(i, a),
+            Op::Mul | Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => {
+                if let Some(v) = self.product(i, a, b) {
+                    return Ok(v);
+                }
+            }
+            Op::UDiv | Op::URem | Op::SDiv | Op::SRem => {
+                if let Some(v) = self.quotient(i, a, b) {
+                    return Ok(v);
+                }
+            }
             _ => {}
         }
         let n = self.b.ins();
@@ -117,7 +131,11 @@ impl Lower<'_, '_> {
     /// them are checked once and computed by the addressing mode.
     fn sum(&mut self, i: &Inst, a: V, b: V) -> V {
         let sub = i.op == Op::Sub;
-        let v = if sub { self.b.ins().isub(a, b) } else { self.b.ins().iadd(a, b) };
+        let v = if sub {
+            self.b.ins().isub(a, b)
+        } else {
+            self.b.ins().iadd(a, b)
+        };
         if i.ty != Type::I64 {
             return v;
         }
@@ -134,20 +152,77 @@ impl Lower<'_, '_> {
         v
     }
 
+    /// Both halves of one product come from one multiplication.
+    fn product(&mut self, i: &Inst, a: V, b: V) -> Option<V> {
+        let signed = self.paired.contains(&(Op::SMulHi, i.a, i.b));
+        let high = if signed { Op::SMulHi } else { Op::UMulHi };
+        if !self.paired.contains(&(high, i.a, i.b)) || !(i.op == Op::Mul || i.op == high) {
+            return None;
+        }
+        let (lo, hi) = match self.pairs.get(&(high, a, b)) {
+            Some(p) => *p,
+            None => {
+                let [x, y] = [a, b].map(|v| {
+                    let n = self.b.ins();
+                    if signed {
+                        n.sextend(types::I128, v)
+                    } else {
+                        n.uextend(types::I128, v)
+                    }
+                });
+                let p = self.b.ins().imul(x, y);
+                let p = self.b.ins().isplit(p);
+                self.pairs.insert((high, a, b), p);
+                p
+            }
+        };
+        Some(if i.op == Op::Mul { lo } else { hi })
+    }
+
+    /// A remainder that is wanted beside its quotient is computed from it: one division, not two.
+    fn quotient(&mut self, i: &Inst, a: V, b: V) -> Option<V> {
+        let signed = matches!(i.op, Op::SDiv | Op::SRem);
+        let rem = if signed { Op::SRem } else { Op::URem };
+        if !self.paired.contains(&(rem, i.a, i.b)) {
+            return None;
+        }
+        let (q, r) = match self.pairs.get(&(rem, a, b)) {
+            Some(p) => *p,
+            None => {
+                let q = if signed {
+                    self.b.ins().sdiv(a, b)
+                } else {
+                    self.b.ins().udiv(a, b)
+                };
+                let p = self.b.ins().imul(q, b);
+                let r = self.b.ins().isub(a, p);
+                self.pairs.insert((rem, a, b), (q, r));
+                (q, r)
+            }
+        };
+        Some(if i.op == rem { r } else { q })
+    }
+
     /// Cranelift merges a load that is the first operand of a commutative operation by swapping the operands, which
     /// chooses the other NaN when both are. Seen through a vector the load is not merged that way.
     fn keep_order(&mut self, a: V, ty: cl::Type) -> V {
-        let cl::ValueDef::Result(d, _) = self.b.func.dfg.value_def(a) else { return a };
+        let cl::ValueDef::Result(d, _) = self.b.func.dfg.value_def(a) else {
+            return a;
+        };
         if self.b.func.dfg.insts[d].opcode() != cl::Opcode::Load {
             return a;
         }
-        let shape = if ty == types::F32 { types::F32X4 } else { types::F64X2 };
+        let shape = if ty == types::F32 {
+            types::F32X4
+        } else {
+            types::F64X2
+        };
         let v = self.b.ins().scalar_to_vector(shape, a);
         self.b.ins().extractlane(v, 0)
     }
 
     /// CVTTSx2SI: out of range and NaN give the minimum integer.
-    fn to_int(&mut self, i: &Inst, a: V) -> Result<V, Error> {
+    fn float_to_int(&mut self, i: &Inst, a: V) -> Result<V, Error> {
         let from = self.b.func.dfg.value_type(a);
         if i.ty == Type::I32 {
             // The packed conversions have the same rule.
@@ -162,7 +237,11 @@ impl Lower<'_, '_> {
             };
             return Ok(self.b.ins().extractlane(v, 0));
         }
-        let a = if from == types::F32 { self.b.ins().fpromote(types::F64, a) } else { a };
+        let a = if from == types::F32 {
+            self.b.ins().fpromote(types::F64, a)
+        } else {
+            a
+        };
         let sat = self.b.ins().fcvt_to_sint_sat(types::I64, a);
         let size = self.b.ins().fabs(a);
         let bound = self.b.ins().f64const(9_223_372_036_854_775_808.0);
