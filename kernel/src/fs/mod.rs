@@ -16,6 +16,7 @@ pub mod locks;
 pub mod memfs;
 pub mod node;
 pub mod ops;
+mod procmaps;
 pub mod procfs;
 pub mod setup;
 pub mod walk;

@@ -275,12 +275,6 @@ impl Namespace {
         let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
         Ok(self.description(place, Some(Arc::new(MemFile::new(node))), keep))
     }
-    /// memfd_create(2).
-    pub fn memfd(self: &Arc<Self>, who: &Caller, name: &[u8], seals: u32, exec: bool) -> Result<Arc<Description>> {
-        let node = self.memory.fs().anonymous(if exec { 0o777 } else { 0o666 }, (who.uid, who.gid), seals)?;
-        let place = self.root().child(&[b"memfd:", name].concat(), node.clone());
-        Ok(self.description(place, Some(Arc::new(MemFile::new(node))), libc::O_RDWR as u32 | LARGEFILE))
-    }
     fn description(self: &Arc<Self>, place: Place, file: Option<Arc<dyn File>>, flags: u32) -> Arc<Description> {
         let path = place.absolute();
         let file = file.unwrap_or_else(|| Arc::new(PathOnly(place.node.clone())));
