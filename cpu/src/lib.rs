@@ -6,6 +6,7 @@ pub mod cc;
 pub mod helpers;
 pub mod model;
 mod state;
+pub mod xsave;
 
 pub use helpers::id as helper;
 pub use state::*;

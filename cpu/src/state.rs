@@ -138,6 +138,7 @@ macro_rules! layout {
 const G: usize = offset_of!(CpuState, gpr);
 const X: usize = offset_of!(CpuState, xmm);
 const Y: usize = offset_of!(CpuState, ymm_hi);
+const F: usize = offset_of!(CpuState, fpr);
 layout! {
     RAX "rax" G, I64, true; RCX "rcx" G + 8, I64, true; RDX "rdx" G + 16, I64, true; RBX "rbx" G + 24, I64, true;
     RSP "rsp" G + 32, I64, true; RBP "rbp" G + 40, I64, true; RSI "rsi" G + 48, I64, true; RDI "rdi" G + 56, I64, true;
@@ -156,6 +157,9 @@ layout! {
     DF "df" offset_of!(CpuState, df), I64, true; RFLAGS_SYS "rflags_sys" offset_of!(CpuState, rflags_sys), I64, false;
     FS_BASE "fs_base" offset_of!(CpuState, fs_base), I64, true; GS_BASE "gs_base" offset_of!(CpuState, gs_base), I64, true;
     RIP "rip" offset_of!(CpuState, rip), I64, false;
+    MM0 "mm0" F, I64, false; MM1 "mm1" F + 16, I64, false; MM2 "mm2" F + 32, I64, false; MM3 "mm3" F + 48, I64, false;
+    MM4 "mm4" F + 64, I64, false; MM5 "mm5" F + 80, I64, false; MM6 "mm6" F + 96, I64, false; MM7 "mm7" F + 112, I64, false;
+    FTW "ftw" offset_of!(CpuState, ftw), I16, false;
     FSW "fsw" offset_of!(CpuState, fsw), I16, false; FCW "fcw" offset_of!(CpuState, fcw), I16, false;
 }
 
@@ -169,6 +173,10 @@ pub const fn gpr(n: usize) -> Slot {
 /// Slot of an XMM register.
 pub const fn xmm(n: usize) -> Slot {
     Slot(slot::XMM0.0 + n as u16)
+}
+/// Slot of an MMX register.
+pub const fn mm(n: usize) -> Slot {
+    Slot(slot::MM0.0 + n as u16)
 }
 /// Slot of the upper half of a YMM register.
 pub const fn ymm_hi(n: usize) -> Slot {

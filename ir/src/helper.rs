@@ -41,8 +41,12 @@ fn to_v(v: u128) -> V {
 }
 
 macro_rules! arg {
-    ($ints:ident, $vecs:ident, i $n:literal) => { $ints[$n] };
-    ($ints:ident, $vecs:ident, v $n:literal) => { to_v($vecs[$n]) };
+    ($ints:ident, $vecs:ident, i $n:literal) => {
+        $ints[$n]
+    };
+    ($ints:ident, $vecs:ident, v $n:literal) => {
+        to_v($vecs[$n])
+    };
 }
 
 macro_rules! shapes {

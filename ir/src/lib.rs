@@ -22,7 +22,5 @@ mod types;
 
 pub use helper::HelperFn;
 pub use op::{Cond, FCond, Op, Sig, flags};
-pub use region::{
-    BlockData, Builder, Effects, HelperCall, HelperSig, Inst, Region, Term,
-};
+pub use region::{BlockData, Builder, Effects, HelperCall, HelperSig, Inst, Region, Term};
 pub use types::{Block, Layout, Slot, SlotInfo, SlotSet, Type, Value};

@@ -181,6 +181,8 @@ pub struct Kernel {
     pub clock: Clock,
     /// System calls made.
     pub counters: Counters,
+    /// Sockets and the like.
+    pub io: crate::io::JobIo,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) table: Mutex<Table>,
     pub(crate) end: Mutex<Option<EndReason>>,
@@ -192,6 +194,7 @@ impl Kernel {
     pub fn new(config: Config, host: Arc<dyn Host>) -> Arc<Kernel> {
         Arc::new(Kernel {
             limits: Limits::new(config.limits),
+            io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),
             counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },
             host,

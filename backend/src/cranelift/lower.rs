@@ -60,6 +60,9 @@ pub(super) struct Lower<'a, 'f> {
     /// Loads to be emitted with an extension: type and whether signed, by IR value of the load.
     pub extended: HashMap<Value, (Type, bool)>,
     vars: Vec<Option<Variable>>,
+    /// Values of slots in this block, and whether the variable has to be set to it at its end.
+    now: Vec<Option<V>>,
+    written: SlotSet,
     blocks: Vec<cl::Block>,
     pub state: V,
     pub base: V,
@@ -97,15 +100,24 @@ impl<'a, 'f> Lower<'a, 'f> {
         links: &'a mut dyn FnMut(u64) -> u32,
     ) -> Self {
         let mut region = |user_id, name: &'static str| {
-            let data = AliasRegionData { user_id, description: name.into() };
+            let data = AliasRegionData {
+                user_id,
+                description: name.into(),
+            };
             Some(b.func.dfg.alias_regions.insert(data))
         };
         let little = MemFlagsData::new().with_endianness(cl::Endianness::Little);
         let guest = little
             .with_trap_code(Some(TrapCode::unwrap_user(TRAP_ACCESS)))
             .with_alias_region(region(0, "guest"));
-        let own = little.with_notrap().with_aligned().with_alias_region(region(1, "state"));
-        let tables = little.with_notrap().with_aligned().with_alias_region(region(2, "tables"));
+        let own = little
+            .with_notrap()
+            .with_aligned()
+            .with_alias_region(region(1, "state"));
+        let tables = little
+            .with_notrap()
+            .with_aligned()
+            .with_alias_region(region(2, "tables"));
         let dummy = V::from_u32(0);
         Lower {
             b,
@@ -118,6 +130,8 @@ impl<'a, 'f> Lower<'a, 'f> {
             konst: vec![None; r.types.len()],
             extended: HashMap::new(),
             vars: vec![None; r.layout.slots.len()],
+            now: vec![None; r.layout.slots.len()],
+            written: SlotSet::default(),
             blocks: vec![],
             state: dummy,
             base: dummy,
@@ -147,7 +161,9 @@ impl<'a, 'f> Lower<'a, 'f> {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
             }
         }
-        self.blocks = (0..self.r.blocks.len()).map(|_| self.b.create_block()).collect();
+        self.blocks = (0..self.r.blocks.len())
+            .map(|_| self.b.create_block())
+            .collect();
         self.entry()?;
         for i in 0..self.r.blocks.len() {
             self.block(i)?;
@@ -170,10 +186,16 @@ impl<'a, 'f> Lower<'a, 'f> {
             for i in &blk.insts {
                 [i.a, i.b, i.c].into_iter().for_each(&mut count);
                 if i.op == Op::Call {
-                    self.r.calls[i.imm as usize].args.iter().copied().for_each(&mut count);
+                    self.r.calls[i.imm as usize]
+                        .args
+                        .iter()
+                        .copied()
+                        .for_each(&mut count);
                 }
             }
-            super::exits::uses(&blk.term).into_iter().for_each(&mut count);
+            super::exits::uses(&blk.term)
+                .into_iter()
+                .for_each(&mut count);
         }
         for blk in &self.r.blocks {
             let loads: HashSet<Value> = blk
@@ -208,10 +230,15 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.b.ins().brif(low, out, &[], go, &[]);
         self.b.switch_to_block(out);
         self.leave(pc);
-        self.b.switch_to_block(go);
+        self.go(out, go);
         let mut entries: Vec<(u64, Block)> = vec![];
         for e in &self.r.entries {
-            let at = self.r.blocks.get(e.0 as usize).ok_or(Error::Invalid("no such entry"))?.pc;
+            let at = self
+                .r
+                .blocks
+                .get(e.0 as usize)
+                .ok_or(Error::Invalid("no such entry"))?
+                .pc;
             if entries.iter().all(|x| x.0 != at) {
                 entries.push((at, *e));
             }
@@ -251,6 +278,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     fn block(&mut self, index: usize) -> Result<(), Error> {
         let data = &self.r.blocks[index];
         self.b.switch_to_block(self.blocks[index]);
+        self.now.fill(None);
         self.checked.clear();
         self.chunks.clear();
         self.loaded.clear();
@@ -260,11 +288,16 @@ impl<'a, 'f> Lower<'a, 'f> {
             // Another thread may write between two loads: none may be merged with one of another block.
             self.b.ins().sequence_point();
         }
-        if data.loop_header && data.insn_start && POLL {
+        if data.loop_header && data.insn_start {
             self.poll(index);
         }
         for i in &data.insts {
             self.inst(i)?;
+        }
+        for s in std::mem::take(&mut self.written).iter() {
+            if let (Some(var), Some(v)) = (self.vars[s.0 as usize], self.now[s.0 as usize]) {
+                self.b.def_var(var, v);
+            }
         }
         self.terminator(data)
     }
@@ -280,15 +313,22 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     fn poll(&mut self, index: usize) {
         let data = &self.r.blocks[index];
-        let addr = self.b.ins().iadd_imm_s(self.state, i64::from(self.abi.poll));
+        let addr = self
+            .b
+            .ins()
+            .iadd_imm_s(self.state, i64::from(self.abi.poll));
         let word = self.b.ins().atomic_load(types::I64, self.own, addr);
+        // Read here, where the values are also those of what follows.
+        for s in data.poll_spill.iter() {
+            self.read(s);
+        }
         let (out, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(word, out, &[], go, &[]);
         self.b.switch_to_block(out);
-        self.spill(poll_spill(data));
+        self.spill(data.poll_spill);
         let pc = self.b.ins().iconst(types::I64, data.pc as i64);
         self.leave(pc);
-        self.b.switch_to_block(go);
+        self.go(out, go);
     }
 
     // ---- values -------------------------------------------------------------------------------
@@ -334,7 +374,11 @@ impl<'a, 'f> Lower<'a, 'f> {
     }
     pub fn iconst(&mut self, ty: Type, imm: i64) -> V {
         let t = cl_type(ty);
-        let imm = if t.bits() == 64 { imm } else { imm & ((1i64 << t.bits()) - 1) };
+        let imm = if t.bits() == 64 {
+            imm
+        } else {
+            imm & ((1i64 << t.bits()) - 1)
+        };
         self.b.ins().iconst(t, imm)
     }
     pub fn icmp_const(&mut self, cc: IntCC, x: V, c: i64) -> V {
@@ -345,7 +389,16 @@ impl<'a, 'f> Lower<'a, 'f> {
     // ---- blocks and state ---------------------------------------------------------------------
 
     pub fn target(&self, b: Block) -> Result<cl::Block, Error> {
-        self.blocks.get(b.0 as usize).copied().ok_or(Error::Invalid("no such block"))
+        self.blocks
+            .get(b.0 as usize)
+            .copied()
+            .ok_or(Error::Invalid("no such block"))
+    }
+    /// Continue in `go`, all ways to which (one of them `cold`) exist.
+    pub fn go(&mut self, cold: cl::Block, go: cl::Block) {
+        self.b.seal_block(cold);
+        self.b.seal_block(go);
+        self.b.switch_to_block(go);
     }
     pub fn cold_block(&mut self) -> cl::Block {
         let b = self.b.create_block();
@@ -369,20 +422,33 @@ impl<'a, 'f> Lower<'a, 'f> {
             Err(Error::Invalid("no such slot"))
         }
     }
+    /// The value of a promoted slot.
+    fn read(&mut self, s: Slot) -> Option<V> {
+        let var = self.vars.get(s.0 as usize).copied().flatten()?;
+        if let Some(v) = self.now[s.0 as usize] {
+            return Some(v);
+        }
+        let v = self.b.use_var(var);
+        self.now[s.0 as usize] = Some(v);
+        Some(v)
+    }
+    fn write(&mut self, s: Slot, v: V) {
+        self.now[s.0 as usize] = Some(v);
+        self.written.insert(s);
+    }
     pub fn spill(&mut self, set: SlotSet) {
         for s in set.iter() {
-            if let Some(var) = self.vars.get(s.0 as usize).copied().flatten() {
-                let v = self.b.use_var(var);
+            if let Some(v) = self.read(s) {
                 self.store_own(self.r.layout.get(s).offset, v);
             }
         }
     }
     fn fill(&mut self, set: SlotSet) {
         for s in set.iter() {
-            if let Some(var) = self.vars.get(s.0 as usize).copied().flatten() {
+            if self.vars.get(s.0 as usize).is_some_and(|v| v.is_some()) {
                 let info = self.r.layout.get(s);
                 let v = self.load_own(cl_type(info.ty), info.offset);
-                self.b.def_var(var, v);
+                self.write(s, v);
             }
         }
     }
@@ -393,8 +459,10 @@ impl<'a, 'f> Lower<'a, 'f> {
             return *s;
         }
         let mut s = Signature::new(cc);
-        s.params.extend((0..ints).map(|_| AbiParam::new(types::I64)));
-        s.params.extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
+        s.params
+            .extend((0..ints).map(|_| AbiParam::new(types::I64)));
+        s.params
+            .extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
         s.returns.extend(ret.map(|t| AbiParam::new(cl_type(t))));
         let r = self.b.import_signature(s);
         self.sigs.insert((cc, ints, vecs, ret), r);
@@ -433,19 +501,21 @@ impl<'a, 'f> Lower<'a, 'f> {
                     *k = Some(i.imm);
                 }
                 match i.ty {
-                    Type::F32 => {
-                        self.b.ins().f32const(cl::immediates::Ieee32::with_bits(i.imm as u32))
-                    }
-                    Type::F64 => {
-                        self.b.ins().f64const(cl::immediates::Ieee64::with_bits(i.imm as u64))
-                    }
+                    Type::F32 => self
+                        .b
+                        .ins()
+                        .f32const(cl::immediates::Ieee32::with_bits(i.imm as u32)),
+                    Type::F64 => self
+                        .b
+                        .ins()
+                        .f64const(cl::immediates::Ieee64::with_bits(i.imm as u64)),
                     _ => self.iconst(i.ty, i.imm),
                 }
             }
             Op::Get => {
                 let s = self.slot(i.imm)?;
-                match self.vars[s.0 as usize] {
-                    Some(var) => self.b.use_var(var),
+                match self.read(s) {
+                    Some(v) => v,
                     None => self.load_own(cl_type(i.ty), self.r.layout.get(s).offset),
                 }
             }
@@ -460,7 +530,7 @@ impl<'a, 'f> Lower<'a, 'f> {
                     v = w;
                 }
                 match self.vars[s.0 as usize] {
-                    Some(var) => self.b.def_var(var, v),
+                    Some(_) => self.write(s, v),
                     None => self.store_own(self.r.layout.get(s).offset, v),
                 }
                 return Ok(());
@@ -480,9 +550,4 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.set(i.dst, dst);
         Ok(())
     }
-}
-
-const POLL: bool = false;
-fn poll_spill(_: &evm_ir::BlockData) -> SlotSet {
-    SlotSet::default()
 }

@@ -39,7 +39,10 @@ impl Lower<'_, '_> {
                 self.checked.insert(root);
             }
         }
-        Ok(Place { addr: self.b.ins().iadd(self.base, root), disp })
+        Ok(Place {
+            addr: self.b.ins().iadd(self.base, root),
+            disp,
+        })
     }
 
     /// The address is known: below 2 GiB it is inside the guard at worst, and below the smallest
@@ -48,7 +51,10 @@ impl Lower<'_, '_> {
         if let Ok(disp) = i32::try_from(at)
             && disp >= 0
         {
-            return Place { addr: self.base, disp };
+            return Place {
+                addr: self.base,
+                disp,
+            };
         }
         // One value for all addresses of a neighbourhood.
         let chunk = at & !(WINDOW / 2 - 1);
@@ -64,7 +70,10 @@ impl Lower<'_, '_> {
         if at as u64 >= self.settings.min_limit && self.checked.insert(root) {
             self.check(root, disp);
         }
-        Place { addr: self.b.ins().iadd(self.base, root), disp }
+        Place {
+            addr: self.b.ins().iadd(self.base, root),
+            disp,
+        }
     }
 
     /// `root <= limit`, or else `root + disp <= limit` (the sum may wrap, as it does on the CPU), or else
@@ -77,7 +86,11 @@ impl Lower<'_, '_> {
         self.b.ins().brif(over, cold, &[], go, &[]);
         self.b.switch_to_block(cold);
         let code = TrapCode::unwrap_user(TRAP_LIMIT);
-        let ea = if disp == 0 { root } else { self.b.ins().iadd_imm_s(root, i64::from(disp)) };
+        let ea = if disp == 0 {
+            root
+        } else {
+            self.b.ins().iadd_imm_s(root, i64::from(disp))
+        };
         self.store_own(self.abi.fault_addr, ea);
         if disp == 0 {
             self.b.ins().trap(code);
@@ -87,7 +100,7 @@ impl Lower<'_, '_> {
             self.b.ins().trapnz(over, code);
             self.b.ins().jump(go, &[]);
         }
-        self.b.switch_to_block(go);
+        self.go(cold, go);
     }
 
     pub(super) fn memory(&mut self, i: &Inst) -> Result<(), Error> {

@@ -7,7 +7,9 @@ use cranelift_codegen::ir::{self as cl, InstBuilder, MemFlagsData, types};
 use evm_ir::{Cond, FCond, Inst, Op, Type};
 
 pub(super) fn int_cc(imm: i64) -> Result<IntCC, Error> {
-    let c = Cond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))?;
+    let c = Cond::ALL
+        .get(imm as usize)
+        .ok_or(Error::Invalid("no such condition"))?;
     Ok(match c {
         Cond::Eq => IntCC::Equal,
         Cond::Ne => IntCC::NotEqual,
@@ -23,7 +25,9 @@ pub(super) fn int_cc(imm: i64) -> Result<IntCC, Error> {
 }
 
 pub(super) fn float_cc(imm: i64) -> Result<FloatCC, Error> {
-    let c = FCond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))?;
+    let c = FCond::ALL
+        .get(imm as usize)
+        .ok_or(Error::Invalid("no such condition"))?;
     Ok(match c {
         FCond::Eq => FloatCC::Equal,
         FCond::Lt => FloatCC::LessThan,
@@ -117,7 +121,11 @@ impl Lower<'_, '_> {
     /// them are checked once and computed by the addressing mode.
     fn sum(&mut self, i: &Inst, a: V, b: V) -> V {
         let sub = i.op == Op::Sub;
-        let v = if sub { self.b.ins().isub(a, b) } else { self.b.ins().iadd(a, b) };
+        let v = if sub {
+            self.b.ins().isub(a, b)
+        } else {
+            self.b.ins().iadd(a, b)
+        };
         if i.ty != Type::I64 {
             return v;
         }
@@ -137,11 +145,17 @@ impl Lower<'_, '_> {
     /// Cranelift merges a load that is the first operand of a commutative operation by swapping the operands, which
     /// chooses the other NaN when both are. Seen through a vector the load is not merged that way.
     fn keep_order(&mut self, a: V, ty: cl::Type) -> V {
-        let cl::ValueDef::Result(d, _) = self.b.func.dfg.value_def(a) else { return a };
+        let cl::ValueDef::Result(d, _) = self.b.func.dfg.value_def(a) else {
+            return a;
+        };
         if self.b.func.dfg.insts[d].opcode() != cl::Opcode::Load {
             return a;
         }
-        let shape = if ty == types::F32 { types::F32X4 } else { types::F64X2 };
+        let shape = if ty == types::F32 {
+            types::F32X4
+        } else {
+            types::F64X2
+        };
         let v = self.b.ins().scalar_to_vector(shape, a);
         self.b.ins().extractlane(v, 0)
     }
@@ -162,7 +176,11 @@ impl Lower<'_, '_> {
             };
             return Ok(self.b.ins().extractlane(v, 0));
         }
-        let a = if from == types::F32 { self.b.ins().fpromote(types::F64, a) } else { a };
+        let a = if from == types::F32 {
+            self.b.ins().fpromote(types::F64, a)
+        } else {
+            a
+        };
         let sat = self.b.ins().fcvt_to_sint_sat(types::I64, a);
         let size = self.b.ins().fabs(a);
         let bound = self.b.ins().f64const(9_223_372_036_854_775_808.0);

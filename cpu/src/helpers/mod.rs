@@ -43,21 +43,26 @@ macro_rules! helpers {
 }
 
 mod crypto;
+mod fpstate;
 mod int;
 mod sse;
+#[cfg(test)]
+mod testing;
 mod x87;
 
 /// Helper indices.
 pub mod id {
     pub use super::crypto::id::*;
+    pub use super::fpstate::id::*;
     pub use super::int::id::*;
     pub use super::sse::id::*;
     pub use super::x87::id::*;
 }
 
-const N: usize = crypto::BASE + crypto::FNS.len();
-const PARTS_S: [&[HelperSig]; 4] = [int::SIGS, sse::SIGS, x87::SIGS, crypto::SIGS];
-const PARTS_F: [&[HelperFn]; 4] = [int::FNS, sse::FNS, x87::FNS, crypto::FNS];
+const N: usize = fpstate::BASE + fpstate::FNS.len();
+const PARTS_S: [&[HelperSig]; 5] =
+    [int::SIGS, sse::SIGS, x87::SIGS, crypto::SIGS, fpstate::SIGS];
+const PARTS_F: [&[HelperFn]; 5] = [int::FNS, sse::FNS, x87::FNS, crypto::FNS, fpstate::FNS];
 
 macro_rules! concat_tables {
     ($t:ty, $parts:ident) => {{

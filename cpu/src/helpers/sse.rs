@@ -1,4 +1,817 @@
-//! Helpers: sse.
+//! Helpers for SSE…AVX2 instructions that have no IR operation: lanewise integer products and
+//! horizontal sums (portable code on arrays), conversions and rounding under MXCSR (the host's
+//! instruction), approximations (one definition for every host), and string comparison.
+//!
+//! While a helper runs, the host's MXCSR is the guest's, so a floating instruction executed here
+//! rounds, and raises flags, as the guest asked. Hosts have SSE4.1 at least.
+//!
+//! # Safety
+//! `transmute`s are between 16-byte plain-data types. Assembly blocks are single register-only
+//! instructions of the baseline (x86-64-v2), or are guarded by feature detection.
+#![allow(unsafe_code)]
+
+use super::state;
+use crate::exc;
+use std::arch::asm;
+use std::arch::x86_64::__m128i;
+
+type S = *mut u8;
 
 helpers! { super::int::BASE + super::int::FNS.len();
+    PMULHW "pmulhw" I0V2_V(pmulhw) Pure false;
+    PMULHUW "pmulhuw" I0V2_V(pmulhuw) Pure false;
+    PMULHRSW "pmulhrsw" I0V2_V(pmulhrsw) Pure false;
+    PMADDWD "pmaddwd" I0V2_V(pmaddwd) Pure false;
+    PMADDUBSW "pmaddubsw" I0V2_V(pmaddubsw) Pure false;
+    PMULUDQ "pmuludq" I0V2_V(pmuludq) Pure false;
+    PMULDQ "pmuldq" I0V2_V(pmuldq) Pure false;
+    PSADBW "psadbw" I0V2_V(psadbw) Pure false;
+    PHADDW "phaddw" I0V2_V(phaddw) Pure false;
+    PHADDD "phaddd" I0V2_V(phaddd) Pure false;
+    PHADDSW "phaddsw" I0V2_V(phaddsw) Pure false;
+    PHSUBW "phsubw" I0V2_V(phsubw) Pure false;
+    PHSUBD "phsubd" I0V2_V(phsubd) Pure false;
+    PHSUBSW "phsubsw" I0V2_V(phsubsw) Pure false;
+    PSIGNB "psignb" I0V2_V(psignb) Pure false;
+    PSIGNW "psignw" I0V2_V(psignw) Pure false;
+    PSIGND "psignd" I0V2_V(psignd) Pure false;
+    PSLLVD "psllvd" I0V2_V(psllvd) Pure false;
+    PSRLVD "psrlvd" I0V2_V(psrlvd) Pure false;
+    PSRAVD "psravd" I0V2_V(psravd) Pure false;
+    PSLLVQ "psllvq" I0V2_V(psllvq) Pure false;
+    PSRLVQ "psrlvq" I0V2_V(psrlvq) Pure false;
+    PERMILPS "permilps" I0V2_V(permilps) Pure false;
+    PERMILPD "permilpd" I0V2_V(permilpd) Pure false;
+    PHMINPOSUW "phminposuw" I0V1_V(phminposuw) Pure false;
+    MPSADBW "mpsadbw" I1V2_V(mpsadbw) Pure false;
+    PERMD "permd" I0V3_V(permd) Pure false;
+    HADDPS "haddps" I0V2_V(haddps) Private false;
+    HADDPD "haddpd" I0V2_V(haddpd) Private false;
+    HSUBPS "hsubps" I0V2_V(hsubps) Private false;
+    HSUBPD "hsubpd" I0V2_V(hsubpd) Private false;
+    ADDSUBPS "addsubps" I0V2_V(addsubps) Private false;
+    ADDSUBPD "addsubpd" I0V2_V(addsubpd) Private false;
+    CVTPS2DQ "cvtps2dq" I0V1_V(cvtps2dq) Private false;
+    CVTTPS2DQ "cvttps2dq" I0V1_V(cvttps2dq) Private false;
+    CVTPD2DQ "cvtpd2dq" I0V1_V(cvtpd2dq) Private false;
+    CVTTPD2DQ "cvttpd2dq" I0V1_V(cvttpd2dq) Private false;
+    CVTPD2PS "cvtpd2ps" I0V1_V(cvtpd2ps) Private false;
+    CVT_FLOAT_INT "cvt_float_int" I2_R(cvt_float_int) Private false;
+    ROUNDPS "roundps" I1V2_V(roundps) Private false;
+    ROUNDPD "roundpd" I1V2_V(roundpd) Private false;
+    ROUNDSS "roundss" I1V2_V(roundss) Private false;
+    ROUNDSD "roundsd" I1V2_V(roundsd) Private false;
+    DPPS "dpps" I1V2_V(dpps) Private false;
+    DPPD "dppd" I1V2_V(dppd) Private false;
+    RCPPS "rcpps" I0V1_V(rcpps) Pure false;
+    RSQRTPS "rsqrtps" I0V1_V(rsqrtps) Pure false;
+    CVTPH2PS "cvtph2ps" I0V1_V(cvtph2ps) Pure false;
+    CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private false;
+    FMA "fma" I1V3_V(fma) Private false;
+    PCMPISTR "pcmpistr" I1V2_R(pcmpistr) Pure false;
+    PCMPESTR "pcmpestr" I3V2_R(pcmpestr) Pure false;
+    PCMPSTR_MASK "pcmpstr_mask" I2_V(pcmpstr_mask) Pure false;
+    LDMXCSR "ldmxcsr" I1(ldmxcsr) Private true;
+    STMXCSR "stmxcsr" I0_R(stmxcsr) Private false;
+}
+
+
+/// 128 bits seen as an array of lanes.
+pub(crate) trait Lanes: Sized {
+    /// From the register form.
+    fn of(v: __m128i) -> Self;
+    /// To the register form.
+    fn reg(self) -> __m128i;
+}
+macro_rules! lanes { ($($t:ty)*) => { $( impl Lanes for $t {
+    #[inline(always)]
+    fn of(v: __m128i) -> Self {
+        // SAFETY: both are 16 bytes without invalid values.
+        unsafe { std::mem::transmute::<__m128i, $t>(v) }
+    }
+    #[inline(always)]
+    fn reg(self) -> __m128i {
+        // SAFETY: as above.
+        unsafe { std::mem::transmute::<$t, __m128i>(self) }
+    }
+} )* } }
+lanes!([i8; 16] [u8; 16] [i16; 8] [u16; 8] [i32; 4] [u32; 4] [i64; 2] [u64; 2] u128);
+
+fn each<T: Copy + Default, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut r = [T::default(); N];
+    for (i, x) in r.iter_mut().enumerate() {
+        *x = f(i);
+    }
+    r
+}
+
+/// Two-operand helpers by lane arrays.
+macro_rules! binary {
+    ($( #[doc = $doc:literal] $name:ident($a:ident: $ta:ty, $b:ident: $tb:ty) -> $tr:ty $body:block )*) => { $(
+        #[doc = $doc]
+        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
+            let ($a, $b) = (<$ta>::of(a), <$tb>::of(b));
+            let r: $tr = $body;
+            r.reg()
+        }
+    )* };
+}
+
+fn sat16(v: i32) -> i16 {
+    v.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16
+}
+/// Lane `i` of the concatenation of `a` (low) and `b`.
+fn pair<T: Copy, const N: usize>(a: &[T; N], b: &[T; N], i: usize) -> T {
+    if i < N { a[i] } else { b[i - N] }
+}
+fn sign_of<T: Copy + Default + PartialOrd>(a: T, neg: T, b: T) -> T {
+    let zero = T::default();
+    if b < zero {
+        neg
+    } else if b > zero {
+        a
+    } else {
+        zero
+    }
+}
+
+binary! {
+    /// PMULHW.
+    pmulhw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] { each(|i| ((i32::from(a[i]) * i32::from(b[i])) >> 16) as i16) }
+    /// PMULHUW.
+    pmulhuw(a: [u16; 8], b: [u16; 8]) -> [u16; 8] { each(|i| ((u32::from(a[i]) * u32::from(b[i])) >> 16) as u16) }
+    /// PMULHRSW.
+    pmulhrsw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        each(|i| ((((i32::from(a[i]) * i32::from(b[i])) >> 14) + 1) >> 1) as i16)
+    }
+    /// PMADDWD.
+    pmaddwd(a: [i16; 8], b: [i16; 8]) -> [i32; 4] {
+        each(|i| {
+            let p = |k: usize| i32::from(a[k]) * i32::from(b[k]);
+            p(2 * i).wrapping_add(p(2 * i + 1))
+        })
+    }
+    /// PMADDUBSW.
+    pmaddubsw(a: [u8; 16], b: [i8; 16]) -> [i16; 8] {
+        each(|i| {
+            let p = |k: usize| i32::from(a[k]) * i32::from(b[k]);
+            sat16(p(2 * i) + p(2 * i + 1))
+        })
+    }
+    /// PMULUDQ.
+    pmuludq(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
+        each(|i| (a[i] & 0xffff_ffff) * (b[i] & 0xffff_ffff))
+    }
+    /// PMULDQ.
+    pmuldq(a: [i64; 2], b: [i64; 2]) -> [i64; 2] {
+        each(|i| i64::from(a[i] as i32) * i64::from(b[i] as i32))
+    }
+    /// PSADBW.
+    psadbw(a: [u8; 16], b: [u8; 16]) -> [u64; 2] {
+        each(|h| (8 * h..8 * h + 8).map(|i| u64::from(a[i].abs_diff(b[i]))).sum())
+    }
+    /// PHADDW.
+    phaddw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        each(|i| pair(&a, &b, 2 * i).wrapping_add(pair(&a, &b, 2 * i + 1)))
+    }
+    /// PHADDD.
+    phaddd(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        each(|i| pair(&a, &b, 2 * i).wrapping_add(pair(&a, &b, 2 * i + 1)))
+    }
+    /// PHADDSW.
+    phaddsw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        each(|i| pair(&a, &b, 2 * i).saturating_add(pair(&a, &b, 2 * i + 1)))
+    }
+    /// PHSUBW.
+    phsubw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        each(|i| pair(&a, &b, 2 * i).wrapping_sub(pair(&a, &b, 2 * i + 1)))
+    }
+    /// PHSUBD.
+    phsubd(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        each(|i| pair(&a, &b, 2 * i).wrapping_sub(pair(&a, &b, 2 * i + 1)))
+    }
+    /// PHSUBSW.
+    phsubsw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        each(|i| pair(&a, &b, 2 * i).saturating_sub(pair(&a, &b, 2 * i + 1)))
+    }
+    /// PSIGNB.
+    psignb(a: [i8; 16], b: [i8; 16]) -> [i8; 16] { each(|i| sign_of(a[i], a[i].wrapping_neg(), b[i])) }
+    /// PSIGNW.
+    psignw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] { each(|i| sign_of(a[i], a[i].wrapping_neg(), b[i])) }
+    /// PSIGND.
+    psignd(a: [i32; 4], b: [i32; 4]) -> [i32; 4] { each(|i| sign_of(a[i], a[i].wrapping_neg(), b[i])) }
+    /// VPSLLVD: lanes shifted by lanes.
+    psllvd(a: [u32; 4], b: [u32; 4]) -> [u32; 4] { each(|i| if b[i] < 32 { a[i] << b[i] } else { 0 }) }
+    /// VPSRLVD.
+    psrlvd(a: [u32; 4], b: [u32; 4]) -> [u32; 4] { each(|i| if b[i] < 32 { a[i] >> b[i] } else { 0 }) }
+    /// VPSRAVD.
+    psravd(a: [i32; 4], b: [u32; 4]) -> [i32; 4] { each(|i| a[i] >> b[i].min(31)) }
+    /// VPSLLVQ.
+    psllvq(a: [u64; 2], b: [u64; 2]) -> [u64; 2] { each(|i| if b[i] < 64 { a[i] << b[i] } else { 0 }) }
+    /// VPSRLVQ.
+    psrlvq(a: [u64; 2], b: [u64; 2]) -> [u64; 2] { each(|i| if b[i] < 64 { a[i] >> b[i] } else { 0 }) }
+    /// VPERMILPS with a vector of selectors.
+    permilps(a: [u32; 4], b: [u32; 4]) -> [u32; 4] { each(|i| a[(b[i] & 3) as usize]) }
+    /// VPERMILPD with a vector of selectors (bit 1).
+    permilpd(a: [u64; 2], b: [u64; 2]) -> [u64; 2] { each(|i| a[(b[i] >> 1 & 1) as usize]) }
+}
+
+/// PHMINPOSUW: the least word and its index.
+pub(crate) extern "sysv64" fn phminposuw(_: S, a: __m128i) -> __m128i {
+    let a = <[u16; 8]>::of(a);
+    let (mut at, mut min) = (0, a[0]);
+    for (i, x) in a.iter().enumerate() {
+        if *x < min {
+            (at, min) = (i, *x);
+        }
+    }
+    [min, at as u16, 0, 0, 0, 0, 0, 0].reg()
+}
+
+/// MPSADBW: eight sums of four absolute differences; offsets in `imm` bits 0-2.
+pub(crate) extern "sysv64" fn mpsadbw(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
+    let (a, b) = (<[u8; 16]>::of(a), <[u8; 16]>::of(b));
+    let (ao, bo) = ((imm >> 2 & 1) as usize * 4, (imm & 3) as usize * 4);
+    let r: [u16; 8] =
+        each(|i| (0..4).map(|k| u16::from(a[ao + i + k].abs_diff(b[bo + k]))).sum());
+    r.reg()
+}
+
+/// VPERMD / VPERMPS: four of the eight dwords of `hi:lo`, chosen by the lanes of `idx`.
+pub(crate) extern "sysv64" fn permd(_: S, idx: __m128i, lo: __m128i, hi: __m128i) -> __m128i {
+    let (idx, lo, hi) = (<[u32; 4]>::of(idx), <[u32; 4]>::of(lo), <[u32; 4]>::of(hi));
+    let r: [u32; 4] = each(|i| pair(&lo, &hi, (idx[i] & 7) as usize));
+    r.reg()
+}
+
+// One host instruction on registers. `volatile` (no `pure`): it reads and writes MXCSR.
+macro_rules! host_binary {
+    ($( #[doc = $doc:literal] $name:ident $ins:literal; )*) => { $(
+        #[doc = $doc]
+        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
+            let mut a = a;
+            // SAFETY: one register-only instruction of the baseline.
+            unsafe { asm!(concat!($ins, " {a}, {b}"), a = inout(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags)) };
+            a
+        }
+    )* };
+}
+host_binary! {
+    /// HADDPS.
+    haddps "haddps";
+    /// HADDPD.
+    haddpd "haddpd";
+    /// HSUBPS.
+    hsubps "hsubps";
+    /// HSUBPD.
+    hsubpd "hsubpd";
+    /// ADDSUBPS.
+    addsubps "addsubps";
+    /// ADDSUBPD.
+    addsubpd "addsubpd";
+}
+macro_rules! host_unary {
+    ($( #[doc = $doc:literal] $name:ident $ins:literal; )*) => { $(
+        #[doc = $doc]
+        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i) -> __m128i {
+            let r: __m128i;
+            // SAFETY: one register-only instruction of the baseline.
+            unsafe { asm!(concat!($ins, " {r}, {a}"), r = out(xmm_reg) r, a = in(xmm_reg) a, options(nomem, nostack, preserves_flags)) };
+            r
+        }
+    )* };
+}
+host_unary! {
+    /// CVTPS2DQ.
+    cvtps2dq "cvtps2dq";
+    /// CVTTPS2DQ.
+    cvttps2dq "cvttps2dq";
+    /// CVTPD2DQ.
+    cvtpd2dq "cvtpd2dq";
+    /// CVTTPD2DQ.
+    cvttpd2dq "cvttpd2dq";
+    /// CVTPD2PS.
+    cvtpd2ps "cvtpd2ps";
+}
+
+/// CVTSS2SI / CVTSD2SI, rounded by MXCSR. `form`: bit 0 the source is a double, bit 1 the result
+/// has 64 bits (else it is zero-extended from 32).
+pub(crate) extern "sysv64" fn cvt_float_int(_: S, form: u64, bits: u64) -> u64 {
+    let r: u64;
+    // SAFETY: register-only instructions of the baseline.
+    unsafe {
+        match form & 3 {
+            0 => asm!("movd {x}, {b:e}", "cvtss2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
+            1 => asm!("movq {x}, {b}", "cvtsd2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
+            2 => asm!("movd {x}, {b:e}", "cvtss2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
+            _ => asm!("movq {x}, {b}", "cvtsd2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
+        }
+    }
+    r
+}
+
+/// The instruction `$ins a, b, imm` for each of the immediates listed.
+macro_rules! by_imm {
+    ($ins:literal, $imm:expr, $a:ident, $b:ident, [$($n:literal)*]) => {
+        match $imm { $(
+            // SAFETY: one register-only instruction of the baseline.
+            $n => unsafe { asm!(concat!($ins, " {a}, {b}, ", $n), a = inout(xmm_reg) $a, b = in(xmm_reg) $b, options(nomem, nostack, preserves_flags)) },
+        )* _ => {} }
+    };
+}
+macro_rules! round {
+    ($( #[doc = $doc:literal] $name:ident $ins:literal; )*) => { $(
+        #[doc = $doc]
+        pub(crate) extern "sysv64" fn $name(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
+            let mut a = a;
+            by_imm!($ins, imm & 15, a, b, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15]);
+            a
+        }
+    )* };
+}
+round! {
+    /// ROUNDPS of `b` (`a` is overwritten).
+    roundps "roundps";
+    /// ROUNDPD of `b`.
+    roundpd "roundpd";
+    /// ROUNDSS of `b` into lane 0 of `a`.
+    roundss "roundss";
+    /// ROUNDSD of `b` into lane 0 of `a`.
+    roundsd "roundsd";
+}
+
+/// DPPS: the products of the lanes chosen by the high half of `imm`, summed into the lanes chosen by its low half.
+pub(crate) extern "sysv64" fn dpps(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
+    let mut r = a;
+    // The instruction with every lane selected for output, for each choice of products.
+    by_imm!("dpps", imm & 0xf0 | 15, r, b,
+        [15 31 47 63 79 95 111 127 143 159 175 191 207 223 239 255]);
+    let r = <[u32; 4]>::of(r);
+    let out: [u32; 4] = each(|i| if imm >> i & 1 != 0 { r[i] } else { 0 });
+    out.reg()
+}
+
+/// DPPD, as [`dpps`].
+pub(crate) extern "sysv64" fn dppd(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
+    let mut r = a;
+    by_imm!("dppd", imm & 0x30 | 3, r, b, [3 19 35 51]);
+    let r = <[u64; 2]>::of(r);
+    let out: [u64; 2] = each(|i| if imm >> i & 1 != 0 { r[i] } else { 0 });
+    out.reg()
+}
+
+/// RCPPS for one lane. Hosts differ; here the result is 1/x truncated to 12 fraction bits (well
+/// inside the architecture's 1.5 * 2^-12). Subnormal operands count as zero, subnormal results are zero.
+fn rcp(x: u32) -> u32 {
+    let sign = x & 0x8000_0000;
+    let exp = (x >> 23 & 255) as i32;
+    let frac = x & 0x7f_ffff;
+    match exp {
+        0 => sign | 0x7f80_0000,
+        255 if frac != 0 => x | 0x40_0000,
+        255 => sign,
+        _ => {
+            let q = (1u64 << 47) / u64::from(frac | 0x80_0000);
+            // q is in (2^23, 2^24]; 2^24 only for a power of two.
+            let (e, f) = if q == 1 << 24 { (254 - exp, 0) } else { (253 - exp, q as u32 & 0x7f_f800) };
+            if e <= 0 { sign } else { sign | (e as u32) << 23 | f }
+        }
+    }
+}
+
+/// RSQRTPS for one lane: 1/sqrt(x) truncated to 12 fraction bits; see [`rcp`].
+fn rsqrt(x: u32) -> u32 {
+    let sign = x & 0x8000_0000;
+    let exp = (x >> 23 & 255) as i32;
+    let frac = x & 0x7f_ffff;
+    match exp {
+        255 if frac != 0 => x | 0x40_0000,
+        0 => sign | 0x7f80_0000,
+        _ if sign != 0 => 0xffc0_0000,
+        255 => 0,
+        _ => {
+            // x = m * 2^(e - 23) with e even; 1/sqrt(x) = sqrt(2^23 / m) * 2^(-e/2).
+            let e = exp - 127;
+            let m = u64::from(frac | 0x80_0000) << (e & 1);
+            let e = e - (e & 1);
+            // q = floor(2^16 * sqrt(2^23 / m)), in (2^15, 2^16].
+            let q = ((1u64 << 55) / m).isqrt();
+            let (e, f) = if q == 1 << 16 { (127 - e / 2, 0) } else { (126 - e / 2, (q as u32) << 8 & 0x7f_f800) };
+            (e as u32) << 23 | f
+        }
+    }
+}
+
+/// RCPPS.
+pub(crate) extern "sysv64" fn rcpps(_: S, a: __m128i) -> __m128i {
+    <[u32; 4]>::of(a).map(rcp).reg()
+}
+/// RSQRTPS.
+pub(crate) extern "sysv64" fn rsqrtps(_: S, a: __m128i) -> __m128i {
+    <[u32; 4]>::of(a).map(rsqrt).reg()
+}
+
+/// CF, ZF, SF, OF in their RFLAGS positions.
+const STR_CF: u64 = 1;
+const STR_ZF: u64 = 0x40;
+const STR_SF: u64 = 0x80;
+const STR_OF: u64 = 0x800;
+
+/// The comparison of PCMPxSTRx: bits 0-15 the result mask, 16-23 the index, 32-47 the flags.
+fn pcmpstr(imm: u64, a: __m128i, b: __m128i, la: usize, lb: usize) -> u64 {
+    let n = if imm & 1 != 0 { 8 } else { 16 };
+    let lane = |v: __m128i| -> [i32; 16] {
+        match imm & 3 {
+            0 => <[u8; 16]>::of(v).map(i32::from),
+            2 => <[i8; 16]>::of(v).map(i32::from),
+            1 => {
+                let w = <[u16; 8]>::of(v);
+                each(|i| i32::from(w[i & 7]))
+            }
+            _ => {
+                let w = <[i16; 8]>::of(v);
+                each(|i| i32::from(w[i & 7]))
+            }
+        }
+    };
+    let (a, b) = (lane(a), lane(b));
+    let mut r1 = 0u64;
+    for j in 0..n {
+        let hit = match imm >> 2 & 3 {
+            0 => j < lb && a[..la].contains(&b[j]),
+            1 => j < lb && a[..la].chunks_exact(2).any(|r| r[0] <= b[j] && b[j] <= r[1]),
+            2 => (j < la && j < lb && a[j] == b[j]) || (j >= la && j >= lb),
+            _ => (0..la.min(n - j)).all(|i| i + j < lb && a[i] == b[i + j]),
+        };
+        r1 |= u64::from(hit) << j;
+    }
+    let all = (1u64 << n) - 1;
+    let r2 = match imm >> 4 & 3 {
+        1 => r1 ^ all,
+        3 => r1 ^ ((1 << lb) - 1),
+        _ => r1,
+    };
+    let index = if r2 == 0 {
+        n as u64
+    } else if imm & 0x40 != 0 {
+        63 - u64::from(r2.leading_zeros())
+    } else {
+        u64::from(r2.trailing_zeros())
+    };
+    let bit = |c: bool, f: u64| if c { f } else { 0 };
+    let flags = bit(r2 != 0, STR_CF)
+        | bit(lb < n, STR_ZF)
+        | bit(la < n, STR_SF)
+        | bit(r2 & 1 != 0, STR_OF);
+    r2 | index << 16 | flags << 32
+}
+
+/// PCMPISTRI / PCMPISTRM: strings end at a zero lane; the result as [`pcmpstr`] packs it.
+pub(crate) extern "sysv64" fn pcmpistr(_: S, imm: u64, a: __m128i, b: __m128i) -> u64 {
+    let len = |v: __m128i| {
+        if imm & 1 != 0 {
+            <[u16; 8]>::of(v).iter().position(|x| *x == 0).unwrap_or(8)
+        } else {
+            <[u8; 16]>::of(v).iter().position(|x| *x == 0).unwrap_or(16)
+        }
+    };
+    pcmpstr(imm, a, b, len(a), len(b))
+}
+
+/// PCMPESTRI / PCMPESTRM: lengths (sign-extended) are given; their absolute values saturate.
+pub(crate) extern "sysv64" fn pcmpestr(
+    _: S,
+    imm: u64,
+    la: u64,
+    lb: u64,
+    a: __m128i,
+    b: __m128i,
+) -> u64 {
+    let n = if imm & 1 != 0 { 8 } else { 16 };
+    let len = |l: u64| (l as i64).unsigned_abs().min(n) as usize;
+    pcmpstr(imm, a, b, len(la), len(lb))
+}
+
+/// The mask of PCMPxSTRM from the packed result: bits, or (imm bit 6) lanes of ones.
+pub(crate) extern "sysv64" fn pcmpstr_mask(_: S, imm: u64, packed: u64) -> __m128i {
+    let bit = |i: usize| packed >> i & 1 != 0;
+    if imm & 0x40 == 0 {
+        u128::from(packed & 0xffff).reg()
+    } else if imm & 1 != 0 {
+        each::<u16, 8>(|i| if bit(i) { u16::MAX } else { 0 }).reg()
+    } else {
+        each::<u8, 16>(|i| if bit(i) { u8::MAX } else { 0 }).reg()
+    }
+}
+
+/// One lane of VCVTPH2PS: exact, signalling NaNs become quiet.
+fn half_to_float(h: u16) -> u32 {
+    let sign = u32::from(h & 0x8000) << 16;
+    let (exp, frac) = (u32::from(h >> 10 & 31), u32::from(h & 0x3ff));
+    sign | match exp {
+        0 if frac == 0 => 0,
+        0 => {
+            let up = frac.leading_zeros() - 21;
+            (113 - up) << 23 | (frac << (up + 13) & 0x7f_ffff)
+        }
+        31 if frac == 0 => 0x7f80_0000,
+        31 => 0x7fc0_0000 | frac << 13,
+        _ => (exp + 112) << 23 | frac << 13,
+    }
+}
+
+/// VCVTPH2PS of the low four halves.
+pub(crate) extern "sysv64" fn cvtph2ps(_: S, a: __m128i) -> __m128i {
+    let a = <[u16; 8]>::of(a);
+    each::<u32, 4>(|i| half_to_float(a[i])).reg()
+}
+
+/// One lane of VCVTPS2PH; `rc` 0 nearest, 1 down, 2 up, 3 toward zero.
+fn float_to_half(f: u32, rc: u32) -> u16 {
+    let sign = (f >> 16 & 0x8000) as u16;
+    let (exp, frac) = ((f >> 23 & 255) as i32, f & 0x7f_ffff);
+    if exp == 255 {
+        return sign | 0x7c00 | if frac != 0 { 0x200 | (frac >> 13) as u16 } else { 0 };
+    }
+    let away = |down: bool| if sign != 0 { down } else { !down };
+    // m * 2^(e - 24): drop bits so that the unit is that of the half.
+    let e = exp - 112;
+    let m = if exp == 0 { frac } else { frac | 0x80_0000 };
+    let drop = if e >= 1 { 13 } else { (14 - e).min(26) as u32 };
+    let keep = m >> drop;
+    let rest = m & ((1 << drop) - 1);
+    let half = 1u32 << (drop - 1);
+    let up = match rc {
+        0 => rest > half || (rest == half && keep & 1 != 0),
+        1 => rest != 0 && away(true),
+        2 => rest != 0 && away(false),
+        _ => false,
+    };
+    let base = if e >= 1 { ((e - 1) as u32) << 10 } else { 0 };
+    // The hidden bit of `keep` adds one to the exponent; so does a carry.
+    let r = base + keep + u32::from(up);
+    if r >= 0x7c00 {
+        let inf = match rc {
+            0 => true,
+            1 => away(true),
+            2 => away(false),
+            _ => false,
+        };
+        return sign | if inf { 0x7c00 } else { 0x7bff };
+    }
+    sign | r as u16
+}
+
+/// The host's MXCSR.
+pub(crate) fn host_mxcsr() -> u32 {
+    let mut v: u32 = 0;
+    // SAFETY: stores four bytes to `v`.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack, preserves_flags)) };
+    v
+}
+/// Set the host's MXCSR; `v` has no reserved bits.
+pub(crate) fn set_host_mxcsr(v: u32) {
+    let v = v & 0xffff;
+    // SAFETY: loads four bytes from `v`, whose reserved bits are zero.
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, preserves_flags, readonly)) };
+}
+
+/// VCVTPS2PH; `imm` bit 2: round by MXCSR, else by bits 0-1. (Sets no exception flags.)
+pub(crate) extern "sysv64" fn cvtps2ph(_: S, imm: u64, a: __m128i) -> __m128i {
+    let rc = if imm & 4 != 0 { host_mxcsr() >> 13 & 3 } else { imm as u32 & 3 };
+    let a = <[u32; 4]>::of(a);
+    each::<u16, 8>(|i| if i < 4 { float_to_half(a[i], rc) } else { 0 }).reg()
+}
+
+/// FMA: `x * y + z` with one rounding. `form`: bit 0 doubles; bits 1-3 the operation: 0 FMADD,
+/// 1 FMSUB, 2 FNMADD, 3 FNMSUB, 4 FMADDSUB, 5 FMSUBADD; bit 4 scalar (the other lanes are `x`'s).
+/// Operand order is that of the 213 form. On a host without FMA, rounding is to nearest.
+pub(crate) extern "sysv64" fn fma(_: S, form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
+    if !std::is_x86_feature_detected!("fma") {
+        return fma_soft(form, x, y, z);
+    }
+    let mut r = x;
+    macro_rules! run { ($($n:literal $ins:literal)*) => { match form & 31 {
+        // SAFETY: one register-only FMA instruction; the host has them (checked above).
+        $( $n => unsafe { asm!(concat!($ins, " {x}, {y}, {z}"), x = inout(xmm_reg) r, y = in(xmm_reg) y, z = in(xmm_reg) z, options(nomem, nostack, preserves_flags)) }, )*
+        _ => {}
+    } } }
+    run! {
+        0 "vfmadd213ps" 1 "vfmadd213pd" 2 "vfmsub213ps" 3 "vfmsub213pd"
+        4 "vfnmadd213ps" 5 "vfnmadd213pd" 6 "vfnmsub213ps" 7 "vfnmsub213pd"
+        8 "vfmaddsub213ps" 9 "vfmaddsub213pd" 10 "vfmsubadd213ps" 11 "vfmsubadd213pd"
+        16 "vfmadd213ss" 17 "vfmadd213sd" 18 "vfmsub213ss" 19 "vfmsub213sd"
+        20 "vfnmadd213ss" 21 "vfnmadd213sd" 22 "vfnmsub213ss" 23 "vfnmsub213sd"
+    }
+    r
+}
+
+fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
+    // Whether the product and the addend of lane i change sign.
+    let signs = |i: usize| match form >> 1 & 7 {
+        0 => (false, false),
+        1 => (false, true),
+        2 => (true, false),
+        3 => (true, true),
+        4 => (false, i & 1 == 0),
+        _ => (false, i & 1 != 0),
+    };
+    let scalar = form & 16 != 0;
+    if form & 1 != 0 {
+        let (x, y, z) = (<[u64; 2]>::of(x), <[u64; 2]>::of(y), <[u64; 2]>::of(z));
+        let r: [u64; 2] = each(|i| {
+            if scalar && i > 0 {
+                return x[i];
+            }
+            let ((np, nz), f) = (signs(i), f64::from_bits);
+            let p = if np { -f(x[i]) } else { f(x[i]) };
+            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
+        });
+        r.reg()
+    } else {
+        let (x, y, z) = (<[u32; 4]>::of(x), <[u32; 4]>::of(y), <[u32; 4]>::of(z));
+        let r: [u32; 4] = each(|i| {
+            if scalar && i > 0 {
+                return x[i];
+            }
+            let ((np, nz), f) = (signs(i), f32::from_bits);
+            let p = if np { -f(x[i]) } else { f(x[i]) };
+            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
+        });
+        r.reg()
+    }
+}
+
+/// LDMXCSR: reserved bits are #GP. The host's register is the live one.
+pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
+    // SAFETY: the engine's pointer.
+    let st = unsafe { state(st) };
+    if v & 0xffff_0000 != 0 {
+        return st.raise(exc::GP, 0);
+    }
+    st.mxcsr = v as u32;
+    set_host_mxcsr(v as u32);
+}
+
+/// STMXCSR.
+pub(crate) extern "sysv64" fn stmxcsr(st: S) -> u64 {
+    let v = host_mxcsr();
+    // SAFETY: the engine's pointer.
+    unsafe { state(st) }.mxcsr = v;
+    u64::from(v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helpers::testing::Rng;
+
+    fn inputs() -> Vec<(__m128i, __m128i)> {
+        let mut rng = Rng(3);
+        (0..400).map(|_| (rng.vec().reg(), rng.vec().reg())).collect()
+    }
+
+    #[test]
+    fn integer_helpers_match_the_hardware() {
+        for (a, b) in inputs() {
+            macro_rules! same { ($($f:ident $ins:literal)*) => { $( {
+                let mut want = a;
+                // SAFETY: one register-only instruction of the baseline.
+                unsafe { asm!(concat!($ins, " {a}, {b}"), a = inout(xmm_reg) want, b = in(xmm_reg) b) };
+                assert_eq!(u128::of($f(std::ptr::null_mut(), a, b)), u128::of(want), $ins);
+            } )* } }
+            same! {
+                pmulhw "pmulhw" pmulhuw "pmulhuw" pmulhrsw "pmulhrsw" pmaddwd "pmaddwd" pmaddubsw "pmaddubsw"
+                pmuludq "pmuludq" pmuldq "pmuldq" psadbw "psadbw" phaddw "phaddw" phaddd "phaddd" phaddsw "phaddsw"
+                phsubw "phsubw" phsubd "phsubd" phsubsw "phsubsw" psignb "psignb" psignw "psignw" psignd "psignd"
+            }
+            let s = std::ptr::null_mut();
+            let min: __m128i;
+            // SAFETY: one register-only instruction of the baseline.
+            unsafe { asm!("phminposuw {r}, {a}", r = out(xmm_reg) min, a = in(xmm_reg) a) };
+            assert_eq!(u128::of(phminposuw(s, a)), u128::of(min));
+            macro_rules! imm { ($f:ident $ins:literal [$($n:literal)*]) => { $( {
+                let mut want = a;
+                // SAFETY: one register-only instruction of the baseline.
+                unsafe { asm!(concat!($ins, " {a}, {b}, ", $n), a = inout(xmm_reg) want, b = in(xmm_reg) b) };
+                assert_eq!(u128::of($f(s, $n, a, b)), u128::of(want), concat!($ins, " ", $n));
+            } )* } }
+            imm!(mpsadbw "mpsadbw" [0 1 2 3 4 5 6 7]);
+            imm!(dpps "dpps" [0 0x31 0x7f 0xf1 0xa5]);
+            imm!(dppd "dppd" [0 0x31 0x12 0x23]);
+        }
+    }
+
+    #[test]
+    fn avx_helpers_match_the_hardware() {
+        if !std::is_x86_feature_detected!("avx2") || !std::is_x86_feature_detected!("f16c") {
+            return;
+        }
+        let s = std::ptr::null_mut();
+        for (a, b) in inputs() {
+            let c = u128::of(b).rotate_left(40).reg();
+            let small: [u32; 4] = each(|i| <[u32; 4]>::of(b)[i] & 63);
+            for b in [b, small.reg()] {
+                macro_rules! same { ($($f:ident $ins:literal)*) => { $( {
+                    let mut want = a;
+                    // SAFETY: one register-only instruction that the host has.
+                    unsafe { asm!(concat!($ins, " {a}, {a}, {b}"), a = inout(xmm_reg) want, b = in(xmm_reg) b) };
+                    assert_eq!(u128::of($f(s, a, b)), u128::of(want), $ins);
+                } )* } }
+                same! {
+                    psllvd "vpsllvd" psrlvd "vpsrlvd" psravd "vpsravd" psllvq "vpsllvq" psrlvq "vpsrlvq"
+                    permilps "vpermilps" permilpd "vpermilpd"
+                }
+            }
+            let want: __m128i;
+            // SAFETY: one register-only instruction that the host has.
+            unsafe { asm!("vcvtph2ps {r}, {a}", r = out(xmm_reg) want, a = in(xmm_reg) a) };
+            assert_eq!(u128::of(cvtph2ps(s, a)), u128::of(want));
+            let near: [u32; 4] = each(|i| half_to_float(<[u16; 8]>::of(a)[i]).wrapping_add(<[u32; 4]>::of(b)[i] & 0x3fff));
+            for a in [a, near.reg()] {
+                macro_rules! half { ($($n:literal)*) => { $( {
+                    let want: __m128i;
+                    // SAFETY: one register-only instruction that the host has.
+                    unsafe { asm!(concat!("vcvtps2ph {r}, {a}, ", $n), r = out(xmm_reg) want, a = in(xmm_reg) a) };
+                    assert_eq!(u128::of(cvtps2ph(s, $n, a)), u128::of(want), "{:x} {}", u128::of(a), $n);
+                } )* } }
+                half!(0 1 2 3 4);
+            }
+            for form in [0, 1, 2, 3, 4, 6, 8, 9, 10, 11, 16, 17, 20, 23] {
+                let (x, y) = (<[u32; 4]>::of(fma(s, form, a, b, c)), <[u32; 4]>::of(fma_soft(form, a, b, c)));
+                let nan = |v: [u32; 4]| v.iter().any(|x| x >> 23 & 255 == 255);
+                assert!(x == y || nan(x), "form {form}: {x:x?} {y:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn string_compares_match_the_hardware() {
+        let mut rng = Rng(11);
+        for _ in 0..300 {
+            // A small alphabet with zeros makes hits.
+            let mut text = || (rng.vec() & 0x0302_0103_0201_0302_0103_0201_0302_0103).reg();
+            let (a, b) = (text(), text());
+            let (la, lb) = ((rng.next() % 40) as i64 - 20, (rng.next() % 40) as i64 - 20);
+            macro_rules! same { ($($n:literal)*) => { $( {
+                let (idx, f1, mask, idx2, f2): (u64, u64, __m128i, u64, u64);
+                // SAFETY: register-only instructions of the baseline.
+                unsafe {
+                    asm!(concat!("pcmpistri {a}, {b}, ", $n), "pushfq", "pop {f}", concat!("pcmpistrm {a}, {b}, ", $n), "movdqa {m}, xmm0",
+                        a = in(xmm_reg) a, b = in(xmm_reg) b, out("ecx") idx, f = out(reg) f1, m = out(xmm_reg) mask, out("xmm0") _);
+                    asm!(concat!("pcmpestri {a}, {b}, ", $n), "pushfq", "pop {f}",
+                        a = in(xmm_reg) a, b = in(xmm_reg) b, in("rax") la, in("rdx") lb, out("ecx") idx2, f = out(reg) f2);
+                }
+                let s = std::ptr::null_mut();
+                let r = pcmpistr(s, $n, a, b);
+                assert_eq!((r >> 16 & 255, r >> 32), (idx & 255, f1 & 0x8d5), "imm {}", $n);
+                assert_eq!(u128::of(pcmpstr_mask(s, $n, r)), u128::of(mask), "imm {}", $n);
+                let r = pcmpestr(s, $n, la as i32 as i64 as u64, lb as i32 as i64 as u64, a, b);
+                assert_eq!((r >> 16 & 255, r >> 32), (idx2 & 255, f2 & 0x8d5), "imm {} {la} {lb}", $n);
+            } )* } }
+            same!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 0x10 0x11 0x18 0x19 0x1c 0x30 0x31 0x34 0x38 0x39 0x3a 0x3b 0x3c 0x3d
+                0x40 0x41 0x44 0x45 0x48 0x49 0x4c 0x4d 0x58 0x70 0x78 0x7d);
+        }
+    }
+
+    #[test]
+    fn conversions_and_rounding() {
+        let s = std::ptr::null_mut();
+        for (v, rc, want) in [(2.5f64, 0, 2i64), (2.5, 1, 2), (2.5, 2, 3), (-2.5, 1, -3), (-2.5, 3, -2), (1e30, 0, i64::MIN)] {
+            let old = host_mxcsr();
+            set_host_mxcsr(old & !0x6000 | rc << 13);
+            let r = cvt_float_int(s, 3, v.to_bits());
+            let r32 = cvt_float_int(s, 2, (v as f32).to_bits().into());
+            let d = roundsd(s, 4, 0u128.reg(), u128::from(v.to_bits()).reg());
+            set_host_mxcsr(old);
+            assert_eq!(r as i64, want);
+            assert_eq!(r32 as i64, want);
+            if v < 1e9 {
+                assert_eq!(f64::from_bits(u128::of(d) as u64), want as f64);
+            }
+        }
+        assert_eq!(cvt_float_int(s, 1, 1e30f64.to_bits()), 0x8000_0000);
+    }
+
+    #[test]
+    fn approximations_are_close() {
+        let mut rng = Rng(5);
+        for _ in 0..2000 {
+            let bits = rng.next() as u32;
+            let x = f32::from_bits(bits & 0x7fff_ffff);
+            if !x.is_normal() || x > 1e37 {
+                continue;
+            }
+            let r = f32::from_bits(rcp(bits & 0x7fff_ffff));
+            assert!((f64::from(r) * f64::from(x) - 1.0).abs() < 1.0 / 2730.0, "{x:e} {r:e}");
+            let r = f64::from(f32::from_bits(rsqrt(bits & 0x7fff_ffff)));
+            assert!((r * r * f64::from(x) - 1.0).abs() < 1.0 / 1365.0, "{x:e} {r:e}");
+        }
+        for (x, want) in [(1.0f32, 1.0f32), (4.0, 0.25), (-2.0, -0.5), (0.0, f32::INFINITY), (f32::INFINITY, 0.0), (-0.0, f32::NEG_INFINITY)] {
+            assert_eq!(rcp(x.to_bits()), want.to_bits());
+        }
+        for (x, want) in [(1.0f32, 1.0f32), (4.0, 0.5), (0.25, 2.0), (0.0, f32::INFINITY), (f32::INFINITY, 0.0)] {
+            assert_eq!(rsqrt(x.to_bits()), want.to_bits());
+        }
+    }
 }

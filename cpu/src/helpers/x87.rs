@@ -1,4 +1,744 @@
-//! Helpers: x87.
+//! x87 helpers: each operation runs on the host's x87 under the guest's control word, so results,
+//! precision and rounding control, and exception flags are those of the hardware.
+//!
+//! The guest's stack lives in `CpuState`: `fpr` are the physical registers, `ftw` has 0 for a register
+//! in use and 3 for an empty one (full tags are computed when the environment is stored). On the
+//! host's stack there is something only inside one assembly block, which leaves it empty and under the
+//! default control word.
+//!
+//! * Stack faults are found here, before the operation: IE and SF, C1 tells which, and the default
+//!   NaN as the result if IE is masked.
+//! * An operation with an unmasked exception runs unmasked on the host by non-waiting
+//!   instructions, so what is (or is not) written is right. ES is then set and the next waiting
+//!   instruction raises #MF. One exception: a *store* with an unmasked exception raises #MF at
+//!   once, because the memory access is not done here.
+//! * The last instruction and data pointers are not tracked: FNSTENV and FXSAVE store what was loaded.
+//!
+//! # Safety
+//! Assembly reads and writes the locals given to it, starts and ends with an empty host x87 stack
+//! and the default control word (0x37f, which the ABI promises), and declares the registers clobbered.
+#![allow(unsafe_code)]
+
+use super::sse::Lanes;
+use super::state;
+use crate::{CpuState, exc};
+use std::arch::asm;
+use std::arch::x86_64::__m128i;
+
+type S = *mut u8;
 
 helpers! { super::sse::BASE + super::sse::FNS.len();
+    X87_FLD "x87_fld" I2(x87_fld) Private true;
+    X87_FLD80 "x87_fld80" I2(x87_fld80) Private true;
+    X87_FLD_ST "x87_fld_st" I1(x87_fld_st) Private true;
+    X87_FBLD "x87_fbld" I2(x87_fbld) Private true;
+    X87_FLDC "x87_fldc" I1(x87_fldc) Private true;
+    X87_FST "x87_fst" I1_R(x87_fst) Private true;
+    X87_FST80 "x87_fst80" I0_V(x87_fst80) Private true;
+    X87_FBST "x87_fbst" I0_V(x87_fbst) Private true;
+    X87_FST_ST "x87_fst_st" I2(x87_fst_st) Private true;
+    X87_ARITH "x87_arith" I1(x87_arith) Private true;
+    X87_ARITH_MEM "x87_arith_mem" I2(x87_arith_mem) Private true;
+    X87_COM "x87_com" I1(x87_com) Private true;
+    X87_COM_MEM "x87_com_mem" I3(x87_com_mem) Private true;
+    X87_COMI "x87_comi" I1_R(x87_comi) Private true;
+    X87_UNARY "x87_unary" I1(x87_unary) Private true;
+    X87_FXCH "x87_fxch" I1(x87_fxch) Private true;
+    X87_FREE "x87_free" I2(x87_free) Private true;
+    X87_TOP "x87_top" I1(x87_top) Private true;
+    X87_CMOV "x87_cmov" I2(x87_cmov) Private true;
+    X87_INIT "x87_init" I0(x87_init) Private false;
+    X87_EMMS "x87_emms" I0(x87_emms) Private true;
+    X87_LDCW "x87_ldcw" I1(x87_ldcw) Private true;
+    MMX_PUT "mmx_put" I2(mmx_put) Private true;
+    MMX_ENTER "mmx_enter" I0(mmx_enter) Private true;
 }
+
+const IE: u16 = 1;
+/// IE, DE, ZE: found before the result is computed.
+const PRE: u16 = 7;
+const SF: u16 = 0x40;
+const C0: u16 = 0x100;
+const C1: u16 = 0x200;
+const C2: u16 = 0x400;
+const C3: u16 = 0x4000;
+const CODES: u16 = C0 | C1 | C2 | C3;
+/// The control word that Rust code runs under.
+const DEFAULT: u16 = 0x37f;
+/// "Real indefinite", the default NaN.
+const QNAN: u128 = 0xffff_c000_0000_0000_0000;
+const MASK80: u128 = (1 << 80) - 1;
+
+/// Run `$op` on the host's x87: `$pre` loads operands, `$post` stores results. Gives the status word.
+macro_rules! host {
+    ($cw:expr, [$($pre:literal)*] [$op:literal] [$($post:literal)*] $($args:tt)*) => {{
+        let (cw, default) = ($cw, DEFAULT);
+        let mut sw: u16;
+        // SAFETY: see the module: operands are locals, the stack ends empty, the control word default.
+        unsafe {
+            if cw == DEFAULT {
+                asm!($($pre,)* $op, "fnstsw ax", $($post,)*
+                    $($args)* out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                    out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
+                if sw & 0x3f != 0 {
+                    asm!("fnclex", options(nostack, nomem));
+                }
+            } else {
+                asm!("fldcw word ptr [{cw}]", $($pre,)* $op, "fnstsw ax", "fnclex", "fldcw word ptr [{default}]", $($post,)* "fninit",
+                    $($args)* cw = in(reg) &cw, default = in(reg) &default,
+                    out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                    out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
+            }
+        }
+        sw
+    }};
+}
+
+impl CpuState {
+    fn top(&self) -> usize {
+        usize::from(self.fsw >> 11 & 7)
+    }
+    fn set_top(&mut self, t: usize) {
+        self.fsw = self.fsw & !0x3800 | (t as u16 & 7) << 11;
+    }
+    fn phys(&self, i: u64) -> usize {
+        (self.top() + i as usize) & 7
+    }
+    fn empty(&self, i: u64) -> bool {
+        self.ftw >> (2 * self.phys(i)) & 3 == 3
+    }
+    fn st(&self, i: u64) -> u128 {
+        self.fpr[self.phys(i)]
+    }
+    fn set_st(&mut self, i: u64, v: u128) {
+        let p = self.phys(i);
+        self.fpr[p] = v & MASK80;
+        self.ftw &= !(3 << (2 * p));
+    }
+    fn pop(&mut self) {
+        let p = self.top();
+        self.ftw |= 3 << (2 * p);
+        self.set_top(p + 1);
+    }
+    /// A waiting instruction begins: whether it must not go on because #MF is pending.
+    fn wait(&mut self) -> bool {
+        if self.fsw & 0x80 != 0 {
+            self.raise(exc::MF, 0);
+            return true;
+        }
+        false
+    }
+    /// ES and B follow from flags and masks.
+    fn update_es(&mut self) {
+        if self.fsw & !self.fcw & 0x3f != 0 {
+            self.fsw |= 0x8080;
+        } else {
+            self.fsw &= !0x8080;
+        }
+    }
+    /// Take exception flags and C1 from the host's status word; whether results are to be written.
+    fn merge(&mut self, sw: u16) -> bool {
+        self.fsw = self.fsw & !C1 | sw & (0x3f | C1);
+        if sw & !self.fcw & 0x3f == 0 {
+            return true;
+        }
+        self.update_es();
+        sw & !self.fcw & PRE == 0
+    }
+    /// Stack overflow or underflow; whether it is masked.
+    fn stack_fault(&mut self, overflow: bool) -> bool {
+        self.fsw = self.fsw & !C1 | IE | SF | if overflow { C1 } else { 0 };
+        if self.fcw & IE == 0 {
+            self.update_es();
+            return false;
+        }
+        true
+    }
+    /// Push; the default NaN on overflow.
+    fn push(&mut self, v: u128) {
+        let v = if self.empty(7) {
+            v
+        } else if self.stack_fault(true) {
+            QNAN
+        } else {
+            return;
+        };
+        self.push_over(v);
+    }
+    /// Push, whether or not the register is empty.
+    fn push_over(&mut self, v: u128) {
+        self.set_top(self.top() + 7);
+        self.set_st(0, v);
+    }
+}
+
+/// The state, unless #MF is pending: then return.
+macro_rules! waiting {
+    ($st:ident) => {
+        waiting!($st, ())
+    };
+    ($st:ident, $ret:expr) => {{
+        // SAFETY: the engine's pointer.
+        let s = unsafe { state($st) };
+        if s.wait() {
+            return $ret;
+        }
+        s
+    }};
+}
+
+/// FLD m32/m64, FILD m16/m32/m64 (kinds 0, 1, 2, 3, 4).
+extern "sysv64" fn x87_fld(st: S, kind: u64, bits: u64) {
+    let s = waiting!(st);
+    if !s.empty(7) {
+        return s.push(0);
+    }
+    let mut r = 0u128;
+    let cw = s.fcw;
+    macro_rules! run {
+        ($ins:literal) => {
+            host!(cw, [] [$ins] ["fstp tbyte ptr [{r}]"] m = in(reg) &bits, r = in(reg) &mut r,)
+        };
+    }
+    let sw = match kind {
+        0 => run!("fld dword ptr [{m}]"),
+        1 => run!("fld qword ptr [{m}]"),
+        2 => run!("fild word ptr [{m}]"),
+        3 => run!("fild dword ptr [{m}]"),
+        _ => run!("fild qword ptr [{m}]"),
+    };
+    s.merge(sw & !C1);
+    // An unmasked denormal operand is loaded all the same.
+    if sw & !s.fcw & IE == 0 {
+        s.push(r);
+    }
+}
+
+/// FLD m80.
+extern "sysv64" fn x87_fld80(st: S, lo: u64, hi: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    s.push(u128::from(lo) | u128::from(hi) << 64);
+}
+
+/// FLD ST(i).
+extern "sysv64" fn x87_fld_st(st: S, i: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    if !s.empty(i) {
+        s.push(s.st(i));
+    } else if s.stack_fault(false) {
+        // Underflow goes before overflow.
+        s.push_over(QNAN);
+    }
+}
+
+/// FBLD.
+extern "sysv64" fn x87_fbld(st: S, lo: u64, hi: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    let m = u128::from(lo) | u128::from(hi) << 64;
+    let mut r = 0u128;
+    host!(DEFAULT, [] ["fbld tbyte ptr [{m}]"] ["fstp tbyte ptr [{r}]"] m = in(reg) &m, r = in(reg) &mut r,);
+    s.push(r);
+}
+
+/// FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2, FLDZ (0-6), rounded by the control word.
+extern "sysv64" fn x87_fldc(st: S, which: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    let mut r = 0u128;
+    let cw = s.fcw;
+    macro_rules! run {
+        ($ins:literal) => {
+            host!(cw, [] [$ins] ["fstp tbyte ptr [{r}]"] r = in(reg) &mut r,)
+        };
+    }
+    match which {
+        0 => run!("fld1"),
+        1 => run!("fldl2t"),
+        2 => run!("fldl2e"),
+        3 => run!("fldpi"),
+        4 => run!("fldlg2"),
+        5 => run!("fldln2"),
+        _ => run!("fldz"),
+    };
+    s.push(r);
+}
+
+/// The value of ST(0) as FST/FIST (kinds 0-4) or FISTTP (8 + kind) stores it; it is not popped.
+extern "sysv64" fn x87_fst(st: S, kind: u64) -> u64 {
+    let s = waiting!(st, 0);
+    if s.empty(0) {
+        if !s.stack_fault(false) {
+            s.raise(exc::MF, 0);
+            return 0;
+        }
+        return match kind & 7 {
+            0 => 0xffc0_0000,
+            1 => 0xfff8_0000_0000_0000,
+            2 => 0x8000,
+            3 => 0x8000_0000,
+            _ => 1 << 63,
+        };
+    }
+    let a = s.st(0);
+    let mut r = 0u64;
+    let cw = s.fcw;
+    macro_rules! run {
+        ($ins:literal) => {
+            host!(cw, ["fld tbyte ptr [{a}]"] [$ins] [] a = in(reg) &a, r = in(reg) &mut r,)
+        };
+    }
+    let sw = match kind {
+        0 => run!("fstp dword ptr [{r}]"),
+        1 => run!("fstp qword ptr [{r}]"),
+        2 => run!("fistp word ptr [{r}]"),
+        3 => run!("fistp dword ptr [{r}]"),
+        4 => run!("fistp qword ptr [{r}]"),
+        10 => run!("fisttp word ptr [{r}]"),
+        11 => run!("fisttp dword ptr [{r}]"),
+        _ => run!("fisttp qword ptr [{r}]"),
+    };
+    // Unmasked overflow and underflow do not store either.
+    s.merge(sw);
+    if sw & !s.fcw & 0x1f != 0 {
+        s.raise(exc::MF, 0);
+    }
+    r
+}
+
+/// ST(0) as FSTP m80 stores it.
+extern "sysv64" fn x87_fst80(st: S) -> __m128i {
+    let s = waiting!(st, 0u128.reg());
+    s.fsw &= !C1;
+    if s.empty(0) {
+        if !s.stack_fault(false) {
+            s.raise(exc::MF, 0);
+        }
+        return QNAN.reg();
+    }
+    s.st(0).reg()
+}
+
+/// ST(0) as FBSTP stores it.
+extern "sysv64" fn x87_fbst(st: S) -> __m128i {
+    let s = waiting!(st, 0u128.reg());
+    let mut r = QNAN;
+    if s.empty(0) {
+        if !s.stack_fault(false) {
+            s.raise(exc::MF, 0);
+        }
+        return r.reg();
+    }
+    let (a, cw) = (s.st(0), s.fcw);
+    let sw = host!(cw, ["fld tbyte ptr [{a}]"] ["fbstp tbyte ptr [{r}]"] [] a = in(reg) &a, r = in(reg) &mut r,);
+    s.merge(sw);
+    if sw & !s.fcw & 0x1f != 0 {
+        s.raise(exc::MF, 0);
+    }
+    r.reg()
+}
+
+/// FST ST(i), FSTP ST(i).
+extern "sysv64" fn x87_fst_st(st: S, i: u64, pop: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    let v = if s.empty(0) {
+        if !s.stack_fault(false) {
+            return;
+        }
+        QNAN
+    } else {
+        s.st(0)
+    };
+    s.set_st(i, v);
+    if pop != 0 {
+        s.pop();
+    }
+}
+
+/// `d op b`; `op` is the reg field of opcode D8 (0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr).
+fn arith(cw: u16, op: u64, d: &u128, b: &u128) -> (u128, u16) {
+    let mut r = 0u128;
+    macro_rules! run {
+        ($ins:literal) => {
+            host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{d}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp st(0)"]
+                d = in(reg) d, b = in(reg) b, r = in(reg) &mut r,)
+        };
+    }
+    let sw = match op {
+        0 => run!("fadd st(0), st(1)"),
+        1 => run!("fmul st(0), st(1)"),
+        4 => run!("fsub st(0), st(1)"),
+        5 => run!("fsubr st(0), st(1)"),
+        6 => run!("fdiv st(0), st(1)"),
+        _ => run!("fdivr st(0), st(1)"),
+    };
+    (r, sw)
+}
+
+/// ST(d) = ST(d) op ST(b): `form` is op | d << 3 | b << 6 | pop << 9.
+extern "sysv64" fn x87_arith(st: S, form: u64) {
+    let s = waiting!(st);
+    let (op, d, b, pop) = (form & 7, form >> 3 & 7, form >> 6 & 7, form >> 9 & 1 != 0);
+    let r = if s.empty(d) || s.empty(b) {
+        if !s.stack_fault(false) {
+            return;
+        }
+        QNAN
+    } else {
+        let (r, sw) = arith(s.fcw, op, &s.st(d), &s.st(b));
+        if !s.merge(sw) {
+            return;
+        }
+        r
+    };
+    s.set_st(d, r);
+    if pop {
+        s.pop();
+    }
+}
+
+/// ST(0) = ST(0) op memory: `form` is op | kind << 3 (kinds 0-3).
+extern "sysv64" fn x87_arith_mem(st: S, form: u64, bits: u64) {
+    let s = waiting!(st);
+    let r = if s.empty(0) {
+        if !s.stack_fault(false) {
+            return;
+        }
+        QNAN
+    } else {
+        let (a, cw) = (s.st(0), s.fcw);
+        let mut r = 0u128;
+        macro_rules! table { ($( $n:literal $ins:literal )*) => { match form & 31 {
+            $( $n => host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"]
+                a = in(reg) &a, m = in(reg) &bits, r = in(reg) &mut r,), )*
+            _ => return,
+        } } }
+        let sw = table! {
+            0 "fadd dword ptr [{m}]" 1 "fmul dword ptr [{m}]" 4 "fsub dword ptr [{m}]" 5 "fsubr dword ptr [{m}]"
+            6 "fdiv dword ptr [{m}]" 7 "fdivr dword ptr [{m}]"
+            8 "fadd qword ptr [{m}]" 9 "fmul qword ptr [{m}]" 12 "fsub qword ptr [{m}]" 13 "fsubr qword ptr [{m}]"
+            14 "fdiv qword ptr [{m}]" 15 "fdivr qword ptr [{m}]"
+            16 "fiadd word ptr [{m}]" 17 "fimul word ptr [{m}]" 20 "fisub word ptr [{m}]" 21 "fisubr word ptr [{m}]"
+            22 "fidiv word ptr [{m}]" 23 "fidivr word ptr [{m}]"
+            24 "fiadd dword ptr [{m}]" 25 "fimul dword ptr [{m}]" 28 "fisub dword ptr [{m}]" 29 "fisubr dword ptr [{m}]"
+            30 "fidiv dword ptr [{m}]" 31 "fidivr dword ptr [{m}]"
+        };
+        if !s.merge(sw) {
+            return;
+        }
+        r
+    };
+    s.set_st(0, r);
+}
+
+/// Host comparison of `a` with `b`.
+fn compare(cw: u16, unordered: bool, a: &u128, b: &u128) -> u16 {
+    macro_rules! run {
+        ($ins:literal) => {
+            host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)" "fstp st(0)"]
+                a = in(reg) a, b = in(reg) b,)
+        };
+    }
+    if unordered { run!("fucom st(1)") } else { run!("fcom st(1)") }
+}
+
+/// The codes of a comparison of ST(0) with ST(i), and whether the stack is to be popped: an unmasked
+/// exception writes the codes but does not pop.
+fn com(s: &mut CpuState, form: u64) -> (u16, bool) {
+    let i = form & 7;
+    if s.empty(0) || s.empty(i) {
+        return (C0 | C2 | C3, s.stack_fault(false));
+    }
+    let sw = compare(s.fcw, form >> 5 & 1 != 0, &s.st(0), &s.st(i));
+    (sw & (C0 | C2 | C3), s.merge(sw & !C1))
+}
+
+/// FCOM*, FUCOM*: `form` is i | pops << 3 | unordered << 5.
+extern "sysv64" fn x87_com(st: S, form: u64) {
+    let s = waiting!(st);
+    let (c, ok) = com(s, form);
+    s.fsw = s.fsw & !CODES | c;
+    if ok {
+        for _ in 0..form >> 3 & 3 {
+            s.pop();
+        }
+    }
+}
+
+/// FCOMI*, FUCOMI*: gives ZF, PF, CF.
+extern "sysv64" fn x87_comi(st: S, form: u64) -> u64 {
+    let s = waiting!(st, 0);
+    let (c, ok) = com(s, form);
+    if ok {
+        for _ in 0..form >> 3 & 3 {
+            s.pop();
+        }
+    }
+    u64::from(c >> 8 & 0x45)
+}
+
+/// FCOM m, FICOM m.
+extern "sysv64" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
+    let s = waiting!(st);
+    let (c, ok) = if s.empty(0) {
+        (C0 | C2 | C3, s.stack_fault(false))
+    } else {
+        let (a, cw) = (s.st(0), s.fcw);
+        macro_rules! run {
+            ($ins:literal) => {
+                host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)"] a = in(reg) &a, m = in(reg) &bits,)
+            };
+        }
+        let sw = match kind {
+            0 => run!("fcom dword ptr [{m}]"),
+            1 => run!("fcom qword ptr [{m}]"),
+            2 => run!("ficom word ptr [{m}]"),
+            _ => run!("ficom dword ptr [{m}]"),
+        };
+        (sw, s.merge(sw & !C1))
+    };
+    s.fsw = s.fsw & !CODES | c & (C0 | C2 | C3);
+    if ok && pops != 0 {
+        s.pop();
+    }
+}
+
+/// The instructions D9 E0 … D9 FF that work on ST(0) (and ST(1)), by their second byte.
+extern "sysv64" fn x87_unary(st: S, code: u64) {
+    let s = waiting!(st);
+    if code == 0xe5 && s.empty(0) {
+        let sign = if s.st(0) >> 79 & 1 != 0 { C1 } else { 0 };
+        s.fsw = s.fsw & !CODES | C3 | C0 | sign;
+        return;
+    }
+    let two = matches!(code, 0xf1 | 0xf3 | 0xf5 | 0xf8 | 0xf9 | 0xfd);
+    let pushes = matches!(code, 0xf2 | 0xf4 | 0xfb);
+    let pops = matches!(code, 0xf1 | 0xf3 | 0xf9);
+    if matches!(code, 0xf2 | 0xfb | 0xfe | 0xff | 0xf5 | 0xf8) {
+        s.fsw &= !C2;
+    }
+    if s.empty(0) || (two && s.empty(1)) {
+        let masked = s.stack_fault(false);
+        if code == 0xe4 {
+            s.fsw |= C0 | C2 | C3;
+            return;
+        }
+        if !masked {
+            return;
+        }
+        match code {
+            _ if pushes => {
+                s.set_st(0, QNAN);
+                s.push_over(QNAN);
+            }
+            _ if pops => {
+                s.set_st(1, QNAN);
+                s.pop();
+            }
+            _ => s.set_st(0, QNAN),
+        }
+        return;
+    }
+    if pushes && !s.empty(7) {
+        if s.stack_fault(true) {
+            s.set_st(0, QNAN);
+            s.push_over(QNAN);
+        }
+        return;
+    }
+    let (a, b, cw) = (s.st(0), if two { s.st(1) } else { 0 }, s.fcw);
+    let (mut r, mut q) = (0u128, 0u128);
+    macro_rules! one { ($ins:literal) => {
+        host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"] a = in(reg) &a, r = in(reg) &mut r,) } }
+    macro_rules! two { ($ins:literal) => {
+        host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp st(0)"]
+            a = in(reg) &a, b = in(reg) &b, r = in(reg) &mut r,) } }
+    // Two in, one out; if an unmasked exception stops it there are still two: `fninit` clears them.
+    macro_rules! popping { ($ins:literal) => {
+        host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"]
+            a = in(reg) &a, b = in(reg) &b, r = in(reg) &mut r,) } }
+    // One in, two out (or one, when C2 says out of range): a dummy below makes two stores safe either way.
+    macro_rules! pushing { ($ins:literal) => {
+        host!(cw, ["fldz" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp tbyte ptr [{q}]" "fninit"]
+            a = in(reg) &a, r = in(reg) &mut r, q = in(reg) &mut q,) } }
+    let sw = match code {
+        0xe0 => one!("fchs"),
+        0xe1 => one!("fabs"),
+        0xe4 => one!("ftst"),
+        0xe5 => one!("fxam"),
+        0xf0 => one!("f2xm1"),
+        0xf1 => popping!("fyl2x"),
+        0xf2 => pushing!("fptan"),
+        0xf3 => popping!("fpatan"),
+        0xf4 => pushing!("fxtract"),
+        0xf5 => two!("fprem1"),
+        0xf8 => two!("fprem"),
+        0xf9 => popping!("fyl2xp1"),
+        0xfa => one!("fsqrt"),
+        0xfb => pushing!("fsincos"),
+        0xfc => one!("frndint"),
+        0xfd => two!("fscale"),
+        0xfe => one!("fsin"),
+        _ => one!("fcos"),
+    };
+    let write = s.merge(sw);
+    match code {
+        0xe4 | 0xe5 => {
+            s.fsw = s.fsw & !CODES | sw & CODES;
+            return;
+        }
+        // A remainder that is a NaN has no quotient: C0 and C3 stay.
+        0xf5 | 0xf8 if r >> 64 & 0x7fff == 0x7fff || !write => {}
+        0xf5 | 0xf8 => s.fsw = s.fsw & !CODES | sw & CODES,
+        0xf2 | 0xfb | 0xfe | 0xff => {
+            if sw & C2 != 0 && sw & IE == 0 {
+                s.fsw |= C2;
+                return;
+            }
+        }
+        _ => {}
+    }
+    if !write {
+        return;
+    }
+    if pushes {
+        s.set_st(0, q);
+        s.push_over(r);
+    } else if pops {
+        s.set_st(1, r);
+        s.pop();
+    } else {
+        s.set_st(0, r);
+    }
+}
+
+/// FXCH.
+extern "sysv64" fn x87_fxch(st: S, i: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    if s.empty(0) || s.empty(i) {
+        if !s.stack_fault(false) {
+            return;
+        }
+        for k in [0, i] {
+            if s.empty(k) {
+                s.set_st(k, QNAN);
+            }
+        }
+    }
+    let (a, b) = (s.phys(0), s.phys(i));
+    s.fpr.swap(a, b);
+}
+
+/// FFREE, FFREEP.
+extern "sysv64" fn x87_free(st: S, i: u64, pop: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    s.ftw |= 3 << (2 * s.phys(i));
+    if pop != 0 {
+        s.pop();
+    }
+}
+
+/// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait).
+extern "sysv64" fn x87_top(st: S, add: u64) {
+    let s = waiting!(st);
+    if add != 0 {
+        s.fsw &= !C1;
+        s.set_top(s.top() + add as usize);
+    }
+}
+
+/// FCMOVcc with the condition's value.
+extern "sysv64" fn x87_cmov(st: S, cond: u64, i: u64) {
+    let s = waiting!(st);
+    s.fsw &= !C1;
+    if s.empty(0) || s.empty(i) {
+        if s.stack_fault(false) {
+            s.set_st(0, QNAN);
+        }
+    } else if cond != 0 {
+        s.set_st(0, s.st(i));
+    }
+}
+
+/// FNINIT.
+extern "sysv64" fn x87_init(st: S) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    s.x87_reset();
+}
+
+impl CpuState {
+    /// The x87 state after FNINIT (registers keep their contents, as empty ones).
+    pub fn x87_reset(&mut self) {
+        (self.fsw, self.fcw, self.ftw) = (0, DEFAULT, 0xffff);
+        (self.fop, self.fip, self.fdp) = (0, 0, 0);
+    }
+    /// Set the control word: reserved bits are fixed, ES follows the new masks.
+    pub fn set_fcw(&mut self, v: u16) {
+        self.fcw = v & 0x1f3f | 0x40;
+        self.update_es();
+    }
+    /// Tags as the environment shows them: 0 valid, 1 zero, 2 special, 3 empty.
+    pub fn full_tags(&self) -> u16 {
+        let mut t = 0;
+        for (p, v) in self.fpr.iter().enumerate() {
+            let (exp, frac) = ((v >> 64) as u16 & 0x7fff, *v as u64);
+            let tag = if self.ftw >> (2 * p) & 3 == 3 {
+                3
+            } else if exp == 0 && frac == 0 {
+                1
+            } else if exp == 0 || exp == 0x7fff || frac >> 63 == 0 {
+                2
+            } else {
+                0
+            };
+            t |= tag << (2 * p);
+        }
+        t
+    }
+    /// Set tags: only emptiness is kept.
+    pub fn set_tags(&mut self, t: u16) {
+        self.ftw = 0;
+        for p in 0..8 {
+            if t >> (2 * p) & 3 == 3 {
+                self.ftw |= 3 << (2 * p);
+            }
+        }
+    }
+}
+
+/// EMMS.
+extern "sysv64" fn x87_emms(st: S) {
+    let s = waiting!(st);
+    s.ftw = 0xffff;
+}
+
+/// FLDCW.
+extern "sysv64" fn x87_ldcw(st: S, v: u64) {
+    let s = waiting!(st);
+    s.set_fcw(v as u16);
+}
+
+/// Write MMX register `n`: exponent all ones, TOP 0, every register in use.
+extern "sysv64" fn mmx_put(st: S, n: u64, v: u64) {
+    let s = waiting!(st);
+    s.fpr[n as usize & 7] = u128::from(v) | 0xffff << 64;
+    s.set_top(0);
+    s.ftw = 0;
+}
+
+/// An MMX instruction that writes no MMX register: TOP 0, every register in use.
+extern "sysv64" fn mmx_enter(st: S) {
+    let s = waiting!(st);
+    s.set_top(0);
+    s.ftw = 0;
+}
+
+#[cfg(test)]
+#[path = "x87_tests.rs"]
+mod tests;

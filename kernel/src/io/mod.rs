@@ -7,9 +7,9 @@ pub mod epoll;
 pub mod eventfd;
 mod fdtable;
 pub mod host;
-pub mod memfd;
 pub mod pipe;
 pub mod poll;
+pub mod socket;
 pub mod stdio;
 pub mod tty;
 
@@ -17,7 +17,14 @@ pub use fdtable::{FdEntry, FdTable};
 
 use crate::file::Stat;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a job has of things that are not files of a process.
+#[derive(Default)]
+pub struct JobIo {
+    /// Names of sockets.
+    pub sockets: Arc<socket::Registry>,
+}
 
 /// Lock without regard to poisoning: state stays consistent, since nothing here panics while it changes.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {

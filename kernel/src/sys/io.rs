@@ -1,7 +1,12 @@
 //! System calls on descriptors.
 
 mod control;
+mod locks;
+mod message;
+mod names;
 mod readwrite;
+mod socket;
+mod sockopt;
 mod splice;
 mod waiting;
 
@@ -33,7 +38,6 @@ pub static TABLE: &[Syscall] = table! {
     275 splice "fpfplx" splice::splice;
     276 tee "fflx" splice::tee;
     278 vmsplice "fplx" splice::vmsplice;
-    326 copy_file_range "fpfplx" splice::copy_file_range;
     3 close "f" control::close;
     436 close_range "ffx" control::close_range;
     32 dup "f" control::dup;
@@ -43,7 +47,6 @@ pub static TABLE: &[Syscall] = table! {
     16 ioctl "fxx" control::ioctl;
     22 pipe "p" control::pipe;
     293 pipe2 "px" control::pipe2;
-    319 memfd_create "sx" control::memfd_create;
     284 eventfd "u" control::eventfd;
     290 eventfd2 "ux" control::eventfd2;
     310 process_vm_readv "dplplx" control::not_permitted;
@@ -57,6 +60,24 @@ pub static TABLE: &[Syscall] = table! {
     233 epoll_ctl "fdfp" waiting::epoll_ctl;
     232 epoll_wait "fpdd" waiting::epoll_wait;
     281 epoll_pwait "fpddpl" waiting::epoll_pwait;
+    41 socket "ddd" socket::socket;
+    53 socketpair "dddp" socket::socketpair;
+    49 bind "fpd" socket::bind;
+    50 listen "fd" socket::listen;
+    42 connect "fpd" socket::connect;
+    43 accept "fpp" socket::accept;
+    288 accept4 "fppx" socket::accept4;
+    48 shutdown "fd" socket::shutdown;
+    51 getsockname "fpp" socket::getsockname;
+    52 getpeername "fpp" socket::getpeername;
+    54 setsockopt "fddpd" sockopt::setsockopt;
+    55 getsockopt "fddpp" sockopt::getsockopt;
+    44 sendto "fblxpd" message::sendto;
+    45 recvfrom "fplxpp" message::recvfrom;
+    46 sendmsg "fpx" message::sendmsg;
+    47 recvmsg "fpx" message::recvmsg;
+    307 sendmmsg "fpux" message::sendmmsg;
+    299 recvmmsg "fpuxp" message::recvmmsg;
     441 epoll_pwait2 "fpdppl" waiting::epoll_pwait2;
 };
 

@@ -51,7 +51,7 @@ fn milliseconds(t: i32) -> Option<Duration> {
 }
 
 /// A timespec in guest memory (`unit` 1) or a timeval (`unit` 1000); 0 = none.
-fn time(task: &Task, addr: u64, unit: u64) -> Result<Option<Duration>> {
+pub(super) fn time(task: &Task, addr: u64, unit: u64) -> Result<Option<Duration>> {
     if addr == 0 {
         return Ok(None);
     }

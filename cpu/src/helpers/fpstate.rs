@@ -1,0 +1,402 @@
+//! Save and restore of the floating-point state in guest memory: FXSAVE, XSAVE and the x87
+//! environment. The images are made by [`crate::xsave`]; here are the memory accesses and faults.
+//!
+//! # Safety
+//! See the parent module. MXCSR is live in the host's register, which is read and set by `sse`.
+#![allow(unsafe_code)]
+
+use super::sse::{host_mxcsr, set_host_mxcsr};
+use super::state;
+use crate::xsave::{self, Component};
+use crate::{CpuState, exc};
+
+type S = *mut u8;
+
+helpers! { super::crypto::BASE + super::crypto::FNS.len();
+    FXSAVE "fxsave" I2(fxsave) All true;
+    FXRSTOR "fxrstor" I2(fxrstor) All true;
+    XSAVE "xsave" I2(xsave_) All true;
+    XSAVEC "xsavec" I2(xsavec) All true;
+    XRSTOR "xrstor" I2(xrstor) All true;
+    FNSAVE "fnsave" I2(fnsave) All true;
+    FRSTOR "frstor" I2(frstor) All true;
+    FNSTENV "fnstenv" I2(fnstenv) All true;
+    FLDENV "fldenv" I2(fldenv) All true;
+    MASKMOV "maskmov" I1V2(maskmov) All true;
+    MASK_LOAD "mask_load" I2V1_V(mask_load) All true;
+    MASK_STORE "mask_store" I2V2(mask_store) All true;
+    GATHER "gather" I2V3_V(gather) All true;
+}
+
+/// Copy an image to the guest, or raise.
+fn write(s: &mut CpuState, addr: u64, image: &[u8]) -> bool {
+    match s.mem().copy_in(addr, image) {
+        Ok(()) => true,
+        Err(f) => {
+            s.raise_fault(f);
+            false
+        }
+    }
+}
+/// Copy an image from the guest, or raise.
+fn read<const N: usize>(s: &mut CpuState, addr: u64) -> Option<[u8; N]> {
+    let mut image = [0; N];
+    match s.mem().copy_out(addr, &mut image) {
+        Ok(()) => Some(image),
+        Err(f) => {
+            s.raise_fault(f);
+            None
+        }
+    }
+}
+
+/// FXSAVE, FXSAVE64.
+extern "sysv64" fn fxsave(st: S, addr: u64, _wide: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    s.mxcsr = host_mxcsr();
+    let mut image = [0; xsave::LEGACY];
+    xsave::put_x87(s, &mut image);
+    xsave::put_mxcsr(s, &mut image);
+    xsave::put_sse(s, &mut image);
+    // Bytes 416-511 are left alone.
+    write(s, addr, &image[..416]);
+}
+
+/// FXRSTOR, FXRSTOR64.
+extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else { return };
+    if !xsave::mxcsr_ok(&image) {
+        return s.raise(exc::GP, 0);
+    }
+    xsave::get_x87(s, &image);
+    xsave::get_mxcsr(s, &image);
+    xsave::get_sse(s, &image);
+    set_host_mxcsr(s.mxcsr);
+}
+
+/// Check the alignment of an XSAVE area.
+fn aligned(s: &mut CpuState, addr: u64) -> bool {
+    if addr & 63 != 0 {
+        s.raise(exc::GP, 0);
+    }
+    addr & 63 == 0
+}
+
+/// XSAVE, XSAVEOPT: the standard form. Components not asked for are left alone in memory.
+extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    if !aligned(s, addr) {
+        return;
+    }
+    s.mxcsr = host_mxcsr();
+    let asked = mask & xsave::XCR0;
+    let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else { return };
+    if asked & Component::X87 != 0 {
+        xsave::put_x87(s, &mut image);
+    }
+    if asked & (Component::SSE | Component::AVX) != 0 {
+        xsave::put_mxcsr(s, &mut image);
+    }
+    if asked & Component::SSE != 0 {
+        xsave::put_sse(s, &mut image);
+    }
+    if asked & Component::AVX != 0 {
+        xsave::put_avx(s, &mut image[xsave::AVX_OFFSET..]);
+    }
+    let old = xsave::word(&image, xsave::LEGACY);
+    let bv = old & !asked | xsave::in_use(s) & asked;
+    image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());
+    // Parts that were not asked for are not written.
+    let ok = write(s, addr + xsave::LEGACY as u64, &image[xsave::LEGACY..][..8]);
+    if ok && asked & Component::X87 != 0 {
+        write(s, addr, &image[..24]);
+        write(s, addr + 32, &image[32..160]);
+    }
+    if ok && asked & (Component::SSE | Component::AVX) != 0 {
+        write(s, addr + 24, &image[24..32]);
+    }
+    if ok && asked & Component::SSE != 0 {
+        write(s, addr + 160, &image[160..416]);
+    }
+    if ok && asked & Component::AVX != 0 {
+        write(s, addr + xsave::AVX_OFFSET as u64, &image[xsave::AVX_OFFSET..]);
+    }
+}
+
+/// XSAVEC: the compacted form; components in their initial state are not written.
+extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    if !aligned(s, addr) {
+        return;
+    }
+    s.mxcsr = host_mxcsr();
+    let asked = mask & xsave::XCR0;
+    let bv = asked & xsave::in_use(s);
+    let mut image = [0; xsave::SIZE];
+    image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());
+    let comp = asked | 1 << 63;
+    image[xsave::LEGACY + 8..][..8].copy_from_slice(&comp.to_le_bytes());
+    if !write(s, addr + xsave::LEGACY as u64, &image[xsave::LEGACY..][..64]) {
+        return;
+    }
+    xsave::put_x87(s, &mut image);
+    xsave::put_mxcsr(s, &mut image);
+    xsave::put_sse(s, &mut image);
+    xsave::put_avx(s, &mut image[xsave::AVX_OFFSET..]);
+    let mut part = |on: bool, from: usize, to: usize| {
+        if on && s.pending == 0 {
+            write(s, addr + from as u64, &image[from..to]);
+        }
+    };
+    part(bv & Component::X87 != 0, 0, 24);
+    part(bv & Component::X87 != 0, 32, 160);
+    part(bv & (Component::SSE | Component::AVX) != 0, 24, 32);
+    part(bv & Component::SSE != 0, 160, 416);
+    // AVX is the only extended component, so its compacted place is its standard one.
+    part(bv & Component::AVX != 0, xsave::AVX_OFFSET, xsave::SIZE);
+}
+
+/// XRSTOR, of both forms.
+extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    if !aligned(s, addr) {
+        return;
+    }
+    let asked = mask & xsave::XCR0;
+    let Some(head) = read::<576>(s, addr) else { return };
+    let (bv, comp) = (xsave::word(&head, 512), xsave::word(&head, 520));
+    let compact = comp >> 63 != 0;
+    let form = comp & !(1 << 63);
+    let bad = if compact {
+        form & !xsave::XCR0 != 0 || bv & !form != 0
+    } else {
+        comp != 0 || bv & !xsave::XCR0 != 0
+    } || (0..6).any(|k| xsave::word(&head, 528 + 8 * k) != 0);
+    let loads_mxcsr = if compact {
+        bv & asked & Component::SSE != 0
+    } else {
+        asked & (Component::SSE | Component::AVX) != 0
+    };
+    if bad || (loads_mxcsr && !xsave::mxcsr_ok(&head)) {
+        return s.raise(exc::GP, 0);
+    }
+    let avx = if asked & bv & Component::AVX != 0 {
+        let Some(avx) = read::<256>(s, addr + xsave::AVX_OFFSET as u64) else { return };
+        avx
+    } else {
+        [0; 256]
+    };
+    if asked & Component::X87 != 0 {
+        if bv & Component::X87 != 0 {
+            xsave::get_x87(s, &head);
+        } else {
+            s.x87_reset();
+            s.fpr = [0; 8];
+        }
+    }
+    if asked & Component::SSE != 0 {
+        if bv & Component::SSE != 0 {
+            xsave::get_sse(s, &head);
+        } else {
+            s.xmm = [0; 16];
+        }
+    }
+    if asked & Component::AVX != 0 {
+        xsave::get_avx(s, &avx);
+    }
+    if loads_mxcsr {
+        xsave::get_mxcsr(s, &head);
+        set_host_mxcsr(s.mxcsr);
+    } else if compact && asked & Component::SSE != 0 {
+        s.mxcsr = 0x1f80;
+        set_host_mxcsr(s.mxcsr);
+    }
+}
+
+/// The 28-byte (or 14-byte) environment.
+fn environment(s: &CpuState, short: bool) -> ([u8; 28], usize) {
+    let mut e = [0xffu8; 28];
+    let tags = s.full_tags();
+    if short {
+        let words = [s.fcw, s.fsw, tags, s.fip as u16, (s.fip >> 4) as u16 & 0xf000 | s.fop & 0x7ff, s.fdp as u16, (s.fdp >> 4) as u16 & 0xf000];
+        for (k, w) in words.iter().enumerate() {
+            e[2 * k..][..2].copy_from_slice(&w.to_le_bytes());
+        }
+        return (e, 14);
+    }
+    let words = [
+        0xffff_0000 | u32::from(s.fcw),
+        0xffff_0000 | u32::from(s.fsw),
+        0xffff_0000 | u32::from(tags),
+        s.fip as u32,
+        u32::from(s.fop & 0x7ff) << 16,
+        s.fdp as u32,
+        0xffff_0000,
+    ];
+    for (k, w) in words.iter().enumerate() {
+        e[4 * k..][..4].copy_from_slice(&w.to_le_bytes());
+    }
+    (e, 28)
+}
+fn set_environment(s: &mut CpuState, e: &[u8], short: bool) {
+    let half = |k: usize| u16::from_le_bytes([e[k], e[k + 1]]);
+    let step = if short { 2 } else { 4 };
+    let (cw, sw, tw) = (half(0), half(step), half(2 * step));
+    if short {
+        (s.fip, s.fdp) = (u64::from(half(6)), u64::from(half(10)));
+    } else {
+        s.fip = u64::from(half(12)) | u64::from(half(14)) << 16;
+        s.fop = half(18) & 0x7ff;
+        s.fdp = u64::from(half(20)) | u64::from(half(22)) << 16;
+    }
+    s.fsw = sw;
+    s.set_tags(tw);
+    s.set_fcw(cw);
+}
+
+/// FNSTENV: stores the environment, then masks all exceptions.
+extern "sysv64" fn fnstenv(st: S, addr: u64, short: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let (e, n) = environment(s, short != 0);
+    if write(s, addr, &e[..n]) {
+        s.set_fcw(s.fcw | 0x3f);
+    }
+}
+
+/// FLDENV.
+extern "sysv64" fn fldenv(st: S, addr: u64, short: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    if s.fsw & 0x80 != 0 {
+        return s.raise(exc::MF, 0);
+    }
+    let e = if short != 0 {
+        read::<14>(s, addr).map(|e| e.to_vec())
+    } else {
+        read::<28>(s, addr).map(|e| e.to_vec())
+    };
+    if let Some(e) = e {
+        set_environment(s, &e, short != 0);
+    }
+}
+
+/// FNSAVE: environment and registers in stack order, then FNINIT.
+extern "sysv64" fn fnsave(st: S, addr: u64, short: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let (e, n) = environment(s, short != 0);
+    let mut image = e[..n].to_vec();
+    let top = usize::from(s.fsw >> 11 & 7);
+    for i in 0..8 {
+        image.extend_from_slice(&s.fpr[(top + i) & 7].to_le_bytes()[..10]);
+    }
+    if write(s, addr, &image) {
+        s.x87_reset();
+    }
+}
+
+/// FRSTOR.
+extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    if s.fsw & 0x80 != 0 {
+        return s.raise(exc::MF, 0);
+    }
+    let n = if short != 0 { 14 } else { 28 };
+    let Some(e) = read::<28>(s, addr) else { return };
+    let Some(regs) = read::<80>(s, addr + n) else { return };
+    set_environment(s, &e, short != 0);
+    let top = usize::from(s.fsw >> 11 & 7);
+    for i in 0..8 {
+        let mut v = [0; 16];
+        v[..10].copy_from_slice(&regs[10 * i..][..10]);
+        s.fpr[(top + i) & 7] = u128::from_le_bytes(v);
+    }
+}
+
+use super::sse::Lanes;
+use std::arch::x86_64::__m128i;
+
+/// MASKMOVDQU, MASKMOVQ: bytes of `x` whose mask byte has its top bit set.
+extern "sysv64" fn maskmov(st: S, addr: u64, x: __m128i, mask: __m128i) {
+    mask_store(st, addr, 1, mask, x);
+}
+
+/// Lanes of `size` bytes under the mask from `addr`; zero elsewhere.
+extern "sysv64" fn mask_load(st: S, addr: u64, size: u64, mask: __m128i) -> __m128i {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let (mask, bits) = (u128::of(mask), 8 * size as u32);
+    let mut r = 0u128;
+    for k in 0..16 / size {
+        let at = bits * k as u32;
+        if mask >> (at + bits - 1) & 1 != 0 {
+            match s.mem().load(addr.wrapping_add(k * size), size) {
+                Ok(v) => r |= u128::from(v) << at,
+                Err(f) => {
+                    s.raise_fault(f);
+                    break;
+                }
+            }
+        }
+    }
+    r.reg()
+}
+
+/// Lanes of `size` bytes under the mask to `addr`.
+extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m128i) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let (mask, x, bits) = (u128::of(mask), u128::of(x), 8 * size as u32);
+    for k in 0..16 / size {
+        let at = bits * k as u32;
+        if mask >> (at + bits - 1) & 1 != 0
+            && let Err(f) = s.mem().store(addr.wrapping_add(k * size), size, (x >> at) as u64)
+        {
+            return s.raise_fault(f);
+        }
+    }
+}
+
+/// VGATHER*: `form` is scale | index bytes << 8 | element bytes << 16 | first index lane << 24 |
+/// lanes << 32 | 32-bit addresses << 40. Elements not under the mask are those of `dst`; lanes past the
+/// last are zero.
+extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128i, mask: __m128i) -> __m128i {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let byte = |n: u32| form >> n & 255;
+    let (scale, isize, esize) = (byte(0), byte(8) as u32, byte(16));
+    let (dst, idx, mask) = (u128::of(dst), u128::of(idx), u128::of(mask));
+    let bits = 8 * esize as u32;
+    let mut r = 0u128;
+    for k in 0..byte(32) as u32 {
+        let at = bits * k;
+        let lane = dst >> at & (1 << bits) - 1;
+        let v = if mask >> (at + bits - 1) & 1 != 0 {
+            let raw = idx >> (8 * isize * (k + byte(24) as u32));
+            let i = if isize == 4 { raw as i32 as i64 } else { raw as i64 };
+            let mut addr = base.wrapping_add((i as u64).wrapping_mul(scale));
+            if byte(40) != 0 {
+                addr &= 0xffff_ffff;
+            }
+            match s.mem().load(addr, esize) {
+                Ok(v) => u128::from(v),
+                Err(f) => {
+                    s.raise_fault(f);
+                    return dst.reg();
+                }
+            }
+        } else {
+            lane
+        };
+        r |= v << at;
+    }
+    r.reg()
+}

@@ -1,0 +1,224 @@
+//! Socket options.
+
+use crate::errno::{Errno, Result};
+use crate::io::socket::{self, Kind, Options, Socket};
+use crate::task::Task;
+use std::time::Duration;
+
+/// What a bool option is kept in.
+fn flag(o: &mut Options, level: i32, name: i32) -> Option<&mut bool> {
+    Some(match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR) => &mut o.reuse_addr,
+        (libc::SOL_SOCKET, libc::SO_REUSEPORT) => &mut o.reuse_port,
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => &mut o.keep_alive,
+        (libc::SOL_SOCKET, libc::SO_BROADCAST) => &mut o.broadcast,
+        (libc::SOL_SOCKET, libc::SO_PASSCRED) => &mut o.pass_cred,
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY) => &mut o.no_delay,
+        (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => &mut o.v6_only,
+        _ => return None,
+    })
+}
+
+/// Options whose effect a loopback inside one process does not have; they are taken and not kept.
+fn without_effect(level: i32, name: i32) -> bool {
+    match level {
+        libc::SOL_SOCKET => matches!(
+            name,
+            libc::SO_PRIORITY
+                | libc::SO_OOBINLINE
+                | libc::SO_RCVLOWAT
+                | libc::SO_DONTROUTE
+                | libc::SO_TIMESTAMP
+        ),
+        libc::IPPROTO_TCP => matches!(
+            name,
+            libc::TCP_CORK
+                | libc::TCP_KEEPIDLE
+                | libc::TCP_KEEPINTVL
+                | libc::TCP_KEEPCNT
+                | libc::TCP_QUICKACK
+                | libc::TCP_DEFER_ACCEPT
+                | libc::TCP_USER_TIMEOUT
+                | libc::TCP_FASTOPEN
+                | libc::TCP_SYNCNT
+                | libc::TCP_LINGER2
+                | libc::TCP_NOTSENT_LOWAT
+        ),
+        libc::IPPROTO_IP => matches!(
+            name,
+            libc::IP_TOS
+                | libc::IP_TTL
+                | libc::IP_MTU_DISCOVER
+                | libc::IP_RECVERR
+                | libc::IP_PKTINFO
+        ),
+        libc::IPPROTO_IPV6 => matches!(
+            name,
+            libc::IPV6_TCLASS
+                | libc::IPV6_UNICAST_HOPS
+                | libc::IPV6_RECVPKTINFO
+                | libc::IPV6_RECVERR
+        ),
+        _ => false,
+    }
+}
+
+fn level_exists(s: &Socket, level: i32) -> bool {
+    match level {
+        libc::SOL_SOCKET => true,
+        libc::IPPROTO_TCP => s.family != libc::AF_UNIX && s.kind == Kind::Stream,
+        libc::IPPROTO_IP => s.family != libc::AF_UNIX,
+        libc::IPPROTO_IPV6 => s.family == libc::AF_INET6,
+        _ => false,
+    }
+}
+
+const TIMEOUTS: [i32; 4] = [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO, 66, 67];
+
+pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 6]) -> Result<u64> {
+    let d = task.fds().get_io(fd as i32)?;
+    let s = socket::of(&d)?;
+    let (level, name, len) = (level as i32, name as i32, len as i32);
+    if len < 0 {
+        return Err(Errno::EINVAL);
+    }
+    if !level_exists(s, level) {
+        return Err(if s.family == libc::AF_UNIX {
+            Errno::EOPNOTSUPP
+        } else {
+            Errno::ENOPROTOOPT
+        });
+    }
+    let mem = task.mem();
+    if level == libc::SOL_SOCKET && TIMEOUTS.contains(&name) {
+        if len < 16 {
+            return Err(Errno::EINVAL);
+        }
+        let (sec, usec) = (mem.read::<i64>(val)?, mem.read::<i64>(val.wrapping_add(8))?);
+        if !(0..1_000_000).contains(&usec) {
+            return Err(Errno::EDOM);
+        }
+        let t = match u64::try_from(sec) {
+            Ok(s) => Duration::from_secs(s) + Duration::from_micros(usec as u64),
+            Err(_) => Duration::ZERO,
+        };
+        let t = (!t.is_zero()).then_some(t);
+        s.set_options(|o| {
+            if name == libc::SO_RCVTIMEO || name == 66 {
+                o.receive_timeout = t
+            } else {
+                o.send_timeout = t
+            }
+        });
+        return Ok(0);
+    }
+    if level == libc::SOL_SOCKET && name == libc::SO_LINGER {
+        if len < 8 {
+            return Err(Errno::EINVAL);
+        }
+        let l = (mem.read(val)?, mem.read(val.wrapping_add(4))?);
+        s.set_options(|o| o.linger = l);
+        return Ok(0);
+    }
+    // One byte is enough for the options of IP.
+    let n = match len {
+        4.. => mem.read::<i32>(val)?,
+        1.. if level == libc::IPPROTO_IP => i32::from(mem.read::<u8>(val)?),
+        _ if without_effect(level, name) => 0,
+        _ => return Err(Errno::EINVAL),
+    };
+    let mut known = false;
+    s.set_options(|o| {
+        if let Some(f) = flag(o, level, name) {
+            *f = n != 0;
+            known = true;
+        }
+    });
+    if known {
+        return Ok(0);
+    }
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => {
+            s.set_buffer(name == libc::SO_SNDBUF, usize::try_from(n).unwrap_or(0));
+            Ok(0)
+        }
+        (
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_MARK | libc::SO_BINDTODEVICE,
+        ) => Err(Errno::EPERM),
+        (l, n) if without_effect(l, n) => Ok(0),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}
+
+pub(super) fn getsockopt(
+    task: &mut Task,
+    [fd, level, name, val, lenp, _]: [u64; 6],
+) -> Result<u64> {
+    let d = task.fds().get_io(fd as i32)?;
+    let s = socket::of(&d)?;
+    let (level, name) = (level as i32, name as i32);
+    let mem = task.mem();
+    let room = usize::try_from(mem.read::<i32>(lenp)?).map_err(|_| Errno::EINVAL)?;
+    if !level_exists(s, level) {
+        return Err(if s.family == libc::AF_UNIX {
+            Errno::EOPNOTSUPP
+        } else {
+            Errno::ENOPROTOOPT
+        });
+    }
+    let mut o = s.options();
+    let int = |n: i32| n.to_le_bytes().to_vec();
+    let timeval = |t: Option<Duration>| {
+        let t = t.unwrap_or_default();
+        [
+            t.as_secs().to_le_bytes(),
+            u64::from(t.subsec_micros()).to_le_bytes(),
+        ]
+        .concat()
+    };
+    let bytes = if let Some(f) = flag(&mut o, level, name) {
+        int(i32::from(*f))
+    } else if level == libc::SOL_SOCKET {
+        match name {
+            libc::SO_TYPE => int(s.kind.number()),
+            libc::SO_DOMAIN => int(s.family),
+            libc::SO_PROTOCOL => int(match (s.family, s.kind) {
+                (libc::AF_UNIX, _) => 0,
+                (_, Kind::Stream) => libc::IPPROTO_TCP,
+                _ => libc::IPPROTO_UDP,
+            }),
+            libc::SO_ERROR => int(s.take_error().map_or(0, |e| e.0)),
+            libc::SO_SNDBUF => int(s.buffers().0 as i32),
+            libc::SO_RCVBUF => int(s.buffers().1 as i32),
+            libc::SO_ACCEPTCONN => int(i32::from(s.is_listening())),
+            libc::SO_RCVLOWAT | libc::SO_SNDLOWAT => int(1),
+            libc::SO_PRIORITY
+            | libc::SO_OOBINLINE
+            | libc::SO_DONTROUTE
+            | libc::SO_TIMESTAMP
+            | libc::SO_MARK => int(0),
+            libc::SO_LINGER => [o.linger.0.to_le_bytes(), o.linger.1.to_le_bytes()].concat(),
+            libc::SO_RCVTIMEO | 66 => timeval(o.receive_timeout),
+            libc::SO_SNDTIMEO | 67 => timeval(o.send_timeout),
+            libc::SO_PEERCRED => {
+                let c = s.peer_cred();
+                [
+                    c.pid.to_le_bytes(),
+                    c.uid.to_le_bytes(),
+                    c.gid.to_le_bytes(),
+                ]
+                .concat()
+            }
+            _ => return Err(Errno::ENOPROTOOPT),
+        }
+    } else if without_effect(level, name) {
+        int(0)
+    } else {
+        return Err(Errno::ENOPROTOOPT);
+    };
+    let n = bytes.len().min(room);
+    mem.copy_in(val, &bytes[..n])?;
+    mem.write(lenp, n as u32)?;
+    Ok(0)
+}

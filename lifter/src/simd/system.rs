@@ -1,0 +1,65 @@
+//! State save and restore, MXCSR and cache hints.
+
+use super::Done;
+use crate::ctx::Lifter;
+use evm_cpu::{exc, helper as h};
+use evm_ir::{Cond, Op, Type::*};
+use iced_x86::{Instruction, Mnemonic as M, Register};
+
+/// Translate an instruction on the vector units' state.
+pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
+    match i.mnemonic() {
+        M::Ldmxcsr | M::Vldmxcsr => {
+            let a = cx.addr(i);
+            let v = cx.load(I32, a);
+            let v = cx.zext(I64, v);
+            cx.call(h::LDMXCSR, &[v]);
+        }
+        M::Stmxcsr | M::Vstmxcsr => {
+            let v = cx.call(h::STMXCSR, &[]);
+            let v = cx.trunc(I32, v);
+            let a = cx.addr(i);
+            cx.store(I32, a, v);
+        }
+        M::Fxsave | M::Fxsave64 => state(cx, i, h::FXSAVE, 16, i.mnemonic() == M::Fxsave64),
+        M::Fxrstor | M::Fxrstor64 => state(cx, i, h::FXRSTOR, 16, i.mnemonic() == M::Fxrstor64),
+        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => masked(cx, i, h::XSAVE),
+        M::Xsavec | M::Xsavec64 => masked(cx, i, h::XSAVEC),
+        M::Xrstor | M::Xrstor64 => masked(cx, i, h::XRSTOR),
+        M::Fnsave => state(cx, i, h::FNSAVE, 1, i.memory_size().size() == 94),
+        M::Frstor => state(cx, i, h::FRSTOR, 1, i.memory_size().size() == 94),
+        M::Fnstenv => state(cx, i, h::FNSTENV, 1, i.memory_size().size() == 14),
+        M::Fldenv => state(cx, i, h::FLDENV, 1, i.memory_size().size() == 14),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// A helper of the address and a flag, after an alignment check.
+fn state(cx: &mut Lifter, i: &Instruction, helper: u16, align: i64, flag: bool) {
+    let a = cx.addr(i);
+    let a = cx.flat(a);
+    let a = if align > 1 {
+        let low = cx.bini(Op::And, I64, a, align - 1);
+        let bad = cx.icmpi(Cond::Ne, low, 0);
+        cx.raise_if(bad, exc::GP, 0);
+        let a = cx.addr(i);
+        cx.flat(a)
+    } else {
+        a
+    };
+    let f = cx.iconst(I64, i64::from(flag));
+    cx.call(helper, &[a, f]);
+}
+
+/// XSAVE and kin: a helper of the address and EDX:EAX.
+fn masked(cx: &mut Lifter, i: &Instruction, helper: u16) {
+    let a = cx.addr(i);
+    let a = cx.flat(a);
+    let lo = cx.gpr(Register::EAX);
+    let lo = cx.zext(I64, lo);
+    let hi = cx.gpr64(Register::RDX);
+    let hi = cx.bini(Op::Shl, I64, hi, 32);
+    let mask = cx.bin(Op::Or, I64, lo, hi);
+    cx.call(helper, &[a, mask]);
+}

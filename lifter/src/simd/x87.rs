@@ -1,0 +1,261 @@
+//! x87: operands and memory here, arithmetic in helpers that run the host's x87.
+//!
+//! A helper raises a pending #MF first (the instruction waits), so each waiting instruction has
+//! at least one helper call before it writes anything. Stores to memory are three steps: convert
+//! (helper), store, pop: a fault of the store then leaves the stack as it was.
+
+use super::Done;
+use crate::ctx::{Addr, Lifter};
+use evm_cpu::{helper as h, slot};
+use evm_ir::{Op, Type, Type::*, Value};
+use iced_x86::{ConditionCode, Instruction, MemorySize, Mnemonic as M, OpKind, Register};
+
+/// Kinds of memory operand, as helpers number them.
+fn kind(i: &Instruction) -> Option<(u64, Type)> {
+    Some(match i.memory_size() {
+        MemorySize::Float32 => (0, I32),
+        MemorySize::Float64 => (1, I64),
+        MemorySize::Int16 => (2, I16),
+        MemorySize::Int32 => (3, I32),
+        MemorySize::Int64 => (4, I64),
+        _ => return None,
+    })
+}
+
+fn is_mem(i: &Instruction) -> bool {
+    i.op_count() > 0 && i.op_kind(0) == OpKind::Memory
+}
+
+/// Number of the stack register that is operand `n`.
+fn st(i: &Instruction, n: u32) -> i64 {
+    (i.op_register(n) as i64 - Register::ST0 as i64) & 7
+}
+
+fn konst(cx: &mut Lifter, v: i64) -> Value {
+    cx.iconst(I64, v)
+}
+
+/// Load the memory operand: its kind and its bits, as I64.
+fn operand(cx: &mut Lifter, i: &Instruction) -> Option<(u64, Value)> {
+    let (k, ty) = kind(i)?;
+    let a = cx.addr(i);
+    let v = cx.load(ty, a);
+    Some((k, cx.zext(I64, v)))
+}
+
+/// Translate an x87 instruction.
+pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
+    use M::*;
+    let m = i.mnemonic();
+    match m {
+        Fld if is_mem(i) && i.memory_size() == MemorySize::Float80 => {
+            let (lo, hi) = load80(cx, i);
+            cx.call(h::X87_FLD80, &[lo, hi]);
+        }
+        Fld | Fild if is_mem(i) => {
+            let Some((k, v)) = operand(cx, i) else { return Ok(false) };
+            let k = konst(cx, k as i64);
+            cx.call(h::X87_FLD, &[k, v]);
+        }
+        Fld => call1(cx, h::X87_FLD_ST, st(i, 0)),
+        Fbld => {
+            let (lo, hi) = load80(cx, i);
+            cx.call(h::X87_FBLD, &[lo, hi]);
+        }
+        Fld1 => call1(cx, h::X87_FLDC, 0),
+        Fldl2t => call1(cx, h::X87_FLDC, 1),
+        Fldl2e => call1(cx, h::X87_FLDC, 2),
+        Fldpi => call1(cx, h::X87_FLDC, 3),
+        Fldlg2 => call1(cx, h::X87_FLDC, 4),
+        Fldln2 => call1(cx, h::X87_FLDC, 5),
+        Fldz => call1(cx, h::X87_FLDC, 6),
+        Fst | Fstp if !is_mem(i) => {
+            let (d, pop) = (konst(cx, st(i, 0)), konst(cx, i64::from(m == Fstp)));
+            cx.call(h::X87_FST_ST, &[d, pop]);
+        }
+        Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
+            let v = if m == Fbstp { cx.call(h::X87_FBST, &[]) } else { cx.call(h::X87_FST80, &[]) };
+            let (lo, hi) = (cx.b.extract(I64X2, v, 0), cx.b.extract(I16X8, v, 4));
+            let a = cx.addr(i);
+            // The second part first: it is the one that can cross into a page that is not there.
+            store_both(cx, a, lo, hi);
+            pop(cx);
+        }
+        Fst | Fstp | Fist | Fistp | Fisttp => {
+            let Some((k, ty)) = kind(i) else { return Ok(false) };
+            let k = konst(cx, k as i64 + if m == Fisttp { 8 } else { 0 });
+            let v = cx.call(h::X87_FST, &[k]);
+            let v = cx.trunc(ty, v);
+            let a = cx.addr(i);
+            cx.store(ty, a, v);
+            if !matches!(m, Fst | Fist) {
+                pop(cx);
+            }
+        }
+        Fadd | Faddp | Fiadd => arith(cx, i, 0)?,
+        Fmul | Fmulp | Fimul => arith(cx, i, 1)?,
+        Fsub | Fsubp | Fisub => arith(cx, i, 4)?,
+        Fsubr | Fsubrp | Fisubr => arith(cx, i, 5)?,
+        Fdiv | Fdivp | Fidiv => arith(cx, i, 6)?,
+        Fdivr | Fdivrp | Fidivr => arith(cx, i, 7)?,
+        Fcom | Fcomp | Ficom | Ficomp if is_mem(i) => {
+            let Some((k, v)) = operand(cx, i) else { return Ok(false) };
+            let pops = i64::from(matches!(m, Fcomp | Ficomp));
+            let (k, p) = (konst(cx, k as i64), konst(cx, pops));
+            cx.call(h::X87_COM_MEM, &[k, v, p]);
+        }
+        Fcom => com(cx, last_st(i), 0, false),
+        Fcomp => com(cx, last_st(i), 1, false),
+        Fcompp => com(cx, 1, 2, false),
+        Fucom => com(cx, last_st(i), 0, true),
+        Fucomp => com(cx, last_st(i), 1, true),
+        Fucompp => com(cx, 1, 2, true),
+        Fcomi => comi(cx, i, 0, false),
+        Fcomip => comi(cx, i, 1, false),
+        Fucomi => comi(cx, i, 0, true),
+        Fucomip => comi(cx, i, 1, true),
+        Fchs => call1(cx, h::X87_UNARY, 0xe0),
+        Fabs => call1(cx, h::X87_UNARY, 0xe1),
+        Ftst => call1(cx, h::X87_UNARY, 0xe4),
+        Fxam => call1(cx, h::X87_UNARY, 0xe5),
+        F2xm1 => call1(cx, h::X87_UNARY, 0xf0),
+        Fyl2x => call1(cx, h::X87_UNARY, 0xf1),
+        Fptan => call1(cx, h::X87_UNARY, 0xf2),
+        Fpatan => call1(cx, h::X87_UNARY, 0xf3),
+        Fxtract => call1(cx, h::X87_UNARY, 0xf4),
+        Fprem1 => call1(cx, h::X87_UNARY, 0xf5),
+        Fprem => call1(cx, h::X87_UNARY, 0xf8),
+        Fyl2xp1 => call1(cx, h::X87_UNARY, 0xf9),
+        Fsqrt => call1(cx, h::X87_UNARY, 0xfa),
+        Fsincos => call1(cx, h::X87_UNARY, 0xfb),
+        Frndint => call1(cx, h::X87_UNARY, 0xfc),
+        Fscale => call1(cx, h::X87_UNARY, 0xfd),
+        Fsin => call1(cx, h::X87_UNARY, 0xfe),
+        Fcos => call1(cx, h::X87_UNARY, 0xff),
+        Fxch => call1(cx, h::X87_FXCH, last_st(i)),
+        Ffree => ffree(cx, i, 0),
+        Ffreep => ffree(cx, i, 1),
+        Fincstp => call1(cx, h::X87_TOP, 1),
+        Fdecstp => call1(cx, h::X87_TOP, 7),
+        Fnop | Wait => call1(cx, h::X87_TOP, 0),
+        Fninit => {
+            cx.call(h::X87_INIT, &[]);
+        }
+        Fnclex => {
+            let v = cx.get(slot::FSW);
+            let v = cx.bini(Op::And, I16, v, 0x7f00);
+            cx.put(slot::FSW, v);
+        }
+        Emms => {
+            cx.call(h::X87_EMMS, &[]);
+        }
+        Fldcw => {
+            let a = cx.addr(i);
+            let v = cx.load(I16, a);
+            let v = cx.zext(I64, v);
+            cx.call(h::X87_LDCW, &[v]);
+        }
+        Fnstcw => {
+            let v = cx.get(slot::FCW);
+            let a = cx.addr(i);
+            cx.store(I16, a, v);
+        }
+        Fnstsw => {
+            let v = cx.get(slot::FSW);
+            cx.write_op(i, 0, v);
+        }
+        Fcmovb => fcmov(cx, i, ConditionCode::b),
+        Fcmove => fcmov(cx, i, ConditionCode::e),
+        Fcmovbe => fcmov(cx, i, ConditionCode::be),
+        Fcmovu => fcmov(cx, i, ConditionCode::p),
+        Fcmovnb => fcmov(cx, i, ConditionCode::ae),
+        Fcmovne => fcmov(cx, i, ConditionCode::ne),
+        Fcmovnbe => fcmov(cx, i, ConditionCode::a),
+        Fcmovnu => fcmov(cx, i, ConditionCode::np),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn call1(cx: &mut Lifter, helper: u16, v: i64) {
+    let v = konst(cx, v);
+    cx.call(helper, &[v]);
+}
+
+/// The last operand's stack register; ST(1) when there is none.
+fn last_st(i: &Instruction) -> i64 {
+    match i.op_count() {
+        0 => 1,
+        n => st(i, n - 1),
+    }
+}
+
+fn load80(cx: &mut Lifter, i: &Instruction) -> (Value, Value) {
+    let a = cx.addr(i);
+    let lo = cx.load(I64, a);
+    let hi = cx.load(I16, a.plus(8));
+    (lo, cx.zext(I64, hi))
+}
+
+/// Ten bytes, the last two first: if these fault nothing was written.
+fn store_both(cx: &mut Lifter, a: Addr, lo: Value, hi: Value) {
+    cx.store(I16, a.plus(8), hi);
+    cx.store(I64, a, lo);
+}
+
+/// Mark ST(0) empty and increment TOP.
+fn pop(cx: &mut Lifter) {
+    let sw = cx.get(slot::FSW);
+    let top = cx.bini(Op::Shr, I16, sw, 11);
+    let top = cx.bini(Op::And, I16, top, 7);
+    let two = cx.bini(Op::Shl, I16, top, 1);
+    let three = cx.iconst(I16, 3);
+    let bits = cx.bin(Op::Shl, I16, three, two);
+    let tw = cx.get(slot::FTW);
+    let tw = cx.bin(Op::Or, I16, tw, bits);
+    cx.put(slot::FTW, tw);
+    let next = cx.bini(Op::Add, I16, sw, 0x800);
+    let next = cx.bini(Op::And, I16, next, 0x3800);
+    let rest = cx.bini(Op::And, I16, sw, !0x3800);
+    let sw = cx.bin(Op::Or, I16, rest, next);
+    cx.put(slot::FSW, sw);
+}
+
+/// `op` is the reg field of opcode D8: 0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr.
+fn arith(cx: &mut Lifter, i: &Instruction, op: i64) -> Result<(), crate::ctx::Unlifted> {
+    if is_mem(i) {
+        let (k, v) = operand(cx, i).ok_or(crate::ctx::Unlifted)?;
+        let form = konst(cx, (k as i64) << 3 | op);
+        cx.call(h::X87_ARITH_MEM, &[form, v]);
+        return Ok(());
+    }
+    let pop = matches!(
+        i.mnemonic(),
+        M::Faddp | M::Fmulp | M::Fsubp | M::Fsubrp | M::Fdivp | M::Fdivrp
+    );
+    let form = op | st(i, 0) << 3 | st(i, 1) << 6 | i64::from(pop) << 9;
+    call1(cx, h::X87_ARITH, form);
+    Ok(())
+}
+
+fn com(cx: &mut Lifter, with: i64, pops: i64, unordered: bool) {
+    call1(cx, h::X87_COM, with | pops << 3 | i64::from(unordered) << 5);
+}
+
+fn comi(cx: &mut Lifter, i: &Instruction, pops: i64, unordered: bool) {
+    let form = konst(cx, last_st(i) | pops << 3 | i64::from(unordered) << 5);
+    let f = cx.call(h::X87_COMI, &[form]);
+    cx.set_flags(f);
+}
+
+fn ffree(cx: &mut Lifter, i: &Instruction, pop: i64) {
+    let (n, p) = (konst(cx, st(i, 0)), konst(cx, pop));
+    cx.call(h::X87_FREE, &[n, p]);
+}
+
+fn fcmov(cx: &mut Lifter, i: &Instruction, c: ConditionCode) {
+    let c = cx.cond(c);
+    let c = cx.zext(I64, c);
+    let n = konst(cx, last_st(i));
+    cx.call(h::X87_CMOV, &[c, n]);
+}
