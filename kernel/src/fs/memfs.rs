@@ -970,6 +970,12 @@ impl File for MemFile {
         }
         f.fd.get().map(AsFd::as_fd)
     }
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.lower {
+            Some(f) => f.direct_fd(),
+            None => self.node.file().ok()?.fd.get().map(AsFd::as_fd),
+        }
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }

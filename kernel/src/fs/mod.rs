@@ -19,6 +19,8 @@ pub mod ops;
 mod procmaps;
 pub mod procfs;
 pub mod setup;
+#[cfg(test)]
+mod tests;
 pub mod walk;
 
 pub use node::{Caller, Make, SetTime, World};

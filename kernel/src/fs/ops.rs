@@ -89,6 +89,9 @@ impl File for Opened {
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         self.file.direct(write_end)
     }
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.direct_fd()
+    }
     fn set_flags(&self, flags: u32) {
         self.file.set_flags(flags);
     }
@@ -277,6 +280,12 @@ impl Namespace {
         let place = dir.place.child(format!("#{}", node.stat()?.ino).as_bytes(), node.clone());
         let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
         Ok(self.description(place, Some(Arc::new(MemFile::new(node))), keep))
+    }
+    /// memfd_create(2).
+    pub fn memfd(self: &Arc<Self>, who: &Caller, name: &[u8], seals: u32, exec: bool) -> Result<Arc<Description>> {
+        let node = self.memory.fs().anonymous(if exec { 0o777 } else { 0o666 }, (who.uid, who.gid), seals)?;
+        let place = self.root().child(&[b"memfd:", name].concat(), node.clone());
+        Ok(self.description(place, Some(Arc::new(MemFile::new(node))), libc::O_RDWR as u32 | LARGEFILE))
     }
     fn description(self: &Arc<Self>, place: Place, file: Option<Arc<dyn File>>, flags: u32) -> Arc<Description> {
         let path = place.absolute();

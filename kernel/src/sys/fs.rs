@@ -6,6 +6,7 @@ use crate::file::{Description, Stat};
 use crate::fs::node::{self, PATH_MAX, R, W, X};
 use crate::fs::{Caller, Entry, Make, Opened, Place, SetTime, at, base, by_fd};
 use crate::task::Task;
+use std::sync::Arc;
 
 type Args = [u64; 6];
 const CWD: i32 = libc::AT_FDCWD;
@@ -702,6 +703,82 @@ fn forbidden(_: &mut Task, _: Args) -> Result<u64> {
     Err(Errno::EPERM)
 }
 
+fn memfd_create(task: &mut Task, a: Args) -> Result<u64> {
+    let flags = a[1] as u32;
+    // MFD_HUGETLB is not there.
+    known(flags, libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC)?;
+    if flags & (libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC) == libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC {
+        return Err(Errno::EINVAL);
+    }
+    let name = task.mem().read_cstr(a[0], 249)?.ok_or(Errno::EINVAL)?;
+    let noexec = flags & libc::MFD_NOEXEC_SEAL != 0;
+    let seals = if flags & libc::MFD_ALLOW_SEALING != 0 || noexec { 0 } else { libc::F_SEAL_SEAL as u32 };
+    let d = task.fs().ns().memfd(&Caller::of(task), &name, seals, !noexec)?;
+    Ok(task.fds().insert(d, flags & libc::MFD_CLOEXEC != 0)? as u64)
+}
+
+fn copy_file_range(task: &mut Task, a: Args) -> Result<u64> {
+    if a[5] != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (src, dst): (Arc<Description>, Arc<Description>) =
+        (task.fds().get_io(a[0] as i32)?, task.fds().get_io(a[2] as i32)?);
+    if src.flags() as i32 & libc::O_ACCMODE == libc::O_WRONLY || !writable(&dst) || dst.flags() & libc::O_APPEND as u32 != 0 {
+        return Err(Errno::EBADF);
+    }
+    let (s, t) = (src.file.stat()?, dst.file.stat()?);
+    for k in [node::kind_of(s.mode), node::kind_of(t.mode)] {
+        match k {
+            libc::S_IFREG => {}
+            libc::S_IFDIR => return Err(Errno::EISDIR),
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    let offset = |task: &Task, p: u64, d: &Description| -> Result<u64> {
+        Ok(if p == 0 { *node::lock(&d.pos) } else { task.mem().read::<u64>(p)? })
+    };
+    let (mut from, mut to) = (offset(task, a[1], &src)?, offset(task, a[3], &dst)?);
+    let len = a[4].min(1 << 30);
+    if (from as i64) < 0 || (to as i64) < 0 || from.checked_add(len).is_none_or(|e| e > i64::MAX as u64) {
+        return Err(Errno::EINVAL);
+    }
+    if (s.dev, s.ino) == (t.dev, t.ino) && from < to.saturating_add(len) && to < from.saturating_add(len) {
+        return Err(Errno::EINVAL);
+    }
+    if to.saturating_add(len) > task.process.rlimit(libc::RLIMIT_FSIZE as usize).cur {
+        return Err(Errno::EFBIG);
+    }
+    let mut buf = vec![0; len.clamp(1, 1 << 18) as usize];
+    let mut done = 0;
+    while done < len {
+        let want = (len - done).min(buf.len() as u64) as usize;
+        let r = src.file.read(&*task, from, &mut buf[..want], true);
+        let n = match r {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(_) if done != 0 => break,
+            Err(e) => return Err(e),
+        };
+        match dst.file.write(&*task, to, &buf[..n], true) {
+            Ok(n) => {
+                done += n as u64;
+                from += n as u64;
+                to += n as u64;
+            }
+            Err(_) if done != 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    for (p, d, at) in [(a[1], &src, from), (a[3], &dst, to)] {
+        if p == 0 {
+            *node::lock(&d.pos) = at;
+        } else {
+            task.mem().write::<u64>(p, at)?;
+        }
+    }
+    Ok(done)
+}
+
 macro_rules! table {
     ($($nr:ident $name:ident $args:literal $f:expr;)*) => {
         /// The system calls of this module.
@@ -788,4 +865,6 @@ table! {
     SYS_umount2 umount2 "sx" forbidden;
     SYS_pivot_root pivot_root "ss" forbidden;
     SYS_chroot chroot "s" forbidden;
+    SYS_memfd_create memfd_create "sx" memfd_create;
+    SYS_copy_file_range copy_file_range "fpfpux" copy_file_range;
 }
