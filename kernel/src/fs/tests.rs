@@ -281,7 +281,7 @@ rename a/f a/ff -;get a/ff;rename a/ff a/ff -;rename a/none a/x -;rename a b -;m
 put p 1;put q 22;rename p q n;rename p q x;get p;get q;rename p zz x;rename p zz bad;rename p nope/q -;rename . x -;rename a/. x -;rename a/.. x -;rename x .. -;rename p a/. -;rename p .. n
 mkdir t1 755;mkdir t1/in 755;put t1/in/f 7;mkdir t2 755;rename t1 t2 x;ls t1;ls t2;ls t2/in;rename t2 t2/in x;rename t2/in t2 x;rename t2/in t2 -;rename t2 p -;rename p t2 -;rename p t2 x;ls p;get t2;rename p t2 x
 link p p2;rename p p2 -;stat p;stat p2;mkfifo fi 644;lstat fi;mkfifo fi 644;mkfifo fi2/ 644;open fi d 0;ls fi;unlink fi
-truncate q 10;get q;truncate q 1;get q;truncate q -1;truncate a 1;chmod a/ff 7755;stat a/ff;chmod a 1777;stat a;chmod none 1;chmod a 755
+truncate q 10;get q;truncate q 1;get q;truncate a 1;chmod a/ff 7755;stat a/ff;chmod a 1777;stat a;chmod none 1;chmod a 755
 open . T 600;open . +T 600;open a/ff +T 600;get a;put a x;ls q;ls nope;ls .;ls a;ls b
 ";
 

@@ -7,7 +7,6 @@ mod process;
 mod system;
 
 use super::node::*;
-use super::walk::Place;
 use super::{FsContext, Opened};
 use crate::errno::{Errno, Result};
 use crate::file::{Description, DirEntry, File, Stat};
@@ -336,17 +335,6 @@ impl Node for AnyFile {
     fn as_any(&self) -> &dyn Any {
         self
     }
-}
-
-impl AnyFile {
-    fn description(&self) -> &Arc<Description> {
-        &self.0
-    }
-}
-
-/// The description behind a place that /proc/pid/fd led to, if it has no name.
-pub(super) fn nameless(p: &Place) -> Option<Arc<Description>> {
-    p.node.as_any().downcast_ref::<AnyFile>().map(|n| n.description().clone())
 }
 
 enum Gen {

@@ -30,7 +30,7 @@ macro_rules! common {
         File("status", 0o444, status),
         File("cmdline", 0o444, |c| strings(c, |i| i.args)),
         File("environ", 0o400, |c| strings(c, |i| i.env)),
-        File("auxv", 0o400, |c| Ok(c.process()?.image().auxv.to_vec())),
+        File("auxv", 0o400, |c| Ok(c.process()?.image().map_or_else(Vec::new, |i| i.auxv.to_vec()))),
         File("comm", 0o444, comm),
         File("maps", 0o444, maps),
         File("smaps", 0o444, maps),
@@ -64,7 +64,7 @@ pub(super) static THREAD: &[Item] = common!();
 
 fn exe(c: &Ctx) -> Result<Link> {
     let p = c.process()?;
-    let path = p.image().exe;
+    let path = p.image().map(|i| i.exe).unwrap_or_default();
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -82,6 +82,11 @@ fn name(p: &Process, t: &Option<Arc<Thread>>) -> Vec<u8> {
     t.as_ref().map_or_else(|| p.comm(), |t| t.comm())
 }
 
+/// Bytes mapped and resident.
+fn size(p: &Process) -> (u64, u64) {
+    p.mm().map_or((0, 0), |m| crate::fs::procmaps::size(&m))
+}
+
 fn comm(c: &Ctx) -> Result<Vec<u8>> {
     let (p, t) = thread(c)?;
     Ok([&name(&p, &t)[..], b"\n"].concat())
@@ -89,7 +94,8 @@ fn comm(c: &Ctx) -> Result<Vec<u8>> {
 
 /// Strings in the memory of the process; as much as there is.
 fn strings(c: &Ctx, range: fn(&crate::process::Image) -> (u64, u64)) -> Result<Vec<u8>> {
-    let image = c.process()?.image();
+    // A zombie has none.
+    let Some(image) = c.process()?.image() else { return Ok(Vec::new()) };
     let (start, end) = range(&image);
     let len = end.saturating_sub(start).min(4 << 20);
     let mut buf = vec![0; len as usize];
@@ -127,7 +133,8 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
     let image = p.image();
     let (own, children) = p.usage();
     let time = t.as_ref().filter(|_| c.tid != c.pid).map_or(own.utime, |t| t.cpu_time());
-    let (vsize, rss) = super::super::procmaps::size(&image.mm);
+    let (vsize, rss) = size(&p);
+    let (stack, args, env) = image.map_or((0, (0, 0), (0, 0)), |i| (i.stack, i.args, i.env));
     let (ignored, caught) = actions(&p);
     let mask = t.as_ref().map_or(0, |t| t.mask());
     let nice = i64::from(p.nice());
@@ -156,7 +163,7 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
         p.rlimit(libc::RLIMIT_RSS as usize).cur as i64,
         0,
         0,
-        image.stack as i64,
+        stack as i64,
         0,
         0,
         0,
@@ -176,10 +183,10 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
         0,
         0,
         0,
-        image.args.0 as i64,
-        image.args.1 as i64,
-        image.env.0 as i64,
-        image.env.1 as i64,
+        args.0 as i64,
+        args.1 as i64,
+        env.0 as i64,
+        env.1 as i64,
         0,
     ];
     let mut out = format!("{} (", c.tid).into_bytes();
@@ -195,7 +202,7 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
 }
 
 fn statm(c: &Ctx) -> Result<Vec<u8>> {
-    let (size, rss) = super::super::procmaps::size(&*c.process()?.mm());
+    let (size, rss) = size(&*c.process()?);
     Ok(format!("{} {} 0 0 0 {} 0\n", size / 4096, rss / 4096, rss / 4096).into_bytes())
 }
 
@@ -203,7 +210,7 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
     let (p, t) = thread(c)?;
     let cred = p.credentials();
     let (st, long) = state(&p, &t);
-    let (size, rss) = super::super::procmaps::size(&p.mm());
+    let (size, rss) = size(&p);
     let (ignored, caught) = actions(&p);
     let mask = t.as_ref().map_or(0, |t| t.mask());
     let cpus = c.kernel.config.cpus.clamp(1, 64);
@@ -259,7 +266,7 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
 }
 
 fn maps(c: &Ctx) -> Result<Vec<u8>> {
-    Ok(super::super::procmaps::maps(&*c.process()?.mm()))
+    Ok(c.process()?.mm().map_or_else(Vec::new, |m| crate::fs::procmaps::maps(&m)))
 }
 
 fn limits(c: &Ctx) -> Result<Vec<u8>> {
