@@ -17,6 +17,7 @@
 
 mod helper;
 mod op;
+pub mod passes;
 mod region;
 mod types;
 

@@ -12,7 +12,7 @@
 
 pub mod arch;
 pub mod clock;
-mod clone;
+pub mod clone;
 pub mod errno;
 mod exec;
 mod exit;

@@ -67,7 +67,9 @@ extern "sysv64" fn fxsave(st: S, addr: u64, _wide: u64) {
 extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else { return };
+    let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else {
+        return;
+    };
     if !xsave::mxcsr_ok(&image) {
         return s.raise(exc::GP, 0);
     }
@@ -94,7 +96,9 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
     }
     s.mxcsr = host_mxcsr();
     let asked = mask & xsave::XCR0;
-    let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else { return };
+    let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else {
+        return;
+    };
     if asked & Component::X87 != 0 {
         xsave::put_x87(s, &mut image);
     }
@@ -123,7 +127,11 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
         write(s, addr + 160, &image[160..416]);
     }
     if ok && asked & Component::AVX != 0 {
-        write(s, addr + xsave::AVX_OFFSET as u64, &image[xsave::AVX_OFFSET..]);
+        write(
+            s,
+            addr + xsave::AVX_OFFSET as u64,
+            &image[xsave::AVX_OFFSET..],
+        );
     }
 }
 
@@ -141,7 +149,11 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
     image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());
     let comp = asked | 1 << 63;
     image[xsave::LEGACY + 8..][..8].copy_from_slice(&comp.to_le_bytes());
-    if !write(s, addr + xsave::LEGACY as u64, &image[xsave::LEGACY..][..64]) {
+    if !write(
+        s,
+        addr + xsave::LEGACY as u64,
+        &image[xsave::LEGACY..][..64],
+    ) {
         return;
     }
     xsave::put_x87(s, &mut image);
@@ -169,7 +181,9 @@ extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
         return;
     }
     let asked = mask & xsave::XCR0;
-    let Some(head) = read::<576>(s, addr) else { return };
+    let Some(head) = read::<576>(s, addr) else {
+        return;
+    };
     let (bv, comp) = (xsave::word(&head, 512), xsave::word(&head, 520));
     let compact = comp >> 63 != 0;
     let form = comp & !(1 << 63);
@@ -187,7 +201,9 @@ extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
         return s.raise(exc::GP, 0);
     }
     let avx = if asked & bv & Component::AVX != 0 {
-        let Some(avx) = read::<256>(s, addr + xsave::AVX_OFFSET as u64) else { return };
+        let Some(avx) = read::<256>(s, addr + xsave::AVX_OFFSET as u64) else {
+            return;
+        };
         avx
     } else {
         [0; 256]
@@ -224,7 +240,15 @@ fn environment(s: &CpuState, short: bool) -> ([u8; 28], usize) {
     let mut e = [0xffu8; 28];
     let tags = s.full_tags();
     if short {
-        let words = [s.fcw, s.fsw, tags, s.fip as u16, (s.fip >> 4) as u16 & 0xf000 | s.fop & 0x7ff, s.fdp as u16, (s.fdp >> 4) as u16 & 0xf000];
+        let words = [
+            s.fcw,
+            s.fsw,
+            tags,
+            s.fip as u16,
+            (s.fip >> 4) as u16 & 0xf000 | s.fop & 0x7ff,
+            s.fdp as u16,
+            (s.fdp >> 4) as u16 & 0xf000,
+        ];
         for (k, w) in words.iter().enumerate() {
             e[2 * k..][..2].copy_from_slice(&w.to_le_bytes());
         }
@@ -311,7 +335,9 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
     }
     let n = if short != 0 { 14 } else { 28 };
     let Some(e) = read::<28>(s, addr) else { return };
-    let Some(regs) = read::<80>(s, addr + n) else { return };
+    let Some(regs) = read::<80>(s, addr + n) else {
+        return;
+    };
     set_environment(s, &e, short != 0);
     let top = usize::from(s.fsw >> 11 & 7);
     for i in 0..8 {
@@ -358,7 +384,9 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
     for k in 0..16 / size {
         let at = bits * k as u32;
         if mask >> (at + bits - 1) & 1 != 0
-            && let Err(f) = s.mem().store(addr.wrapping_add(k * size), size, (x >> at) as u64)
+            && let Err(f) = s
+                .mem()
+                .store(addr.wrapping_add(k * size), size, (x >> at) as u64)
         {
             return s.raise_fault(f);
         }
@@ -368,7 +396,14 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
 /// VGATHER*: `form` is scale | index bytes << 8 | element bytes << 16 | first index lane << 24 |
 /// lanes << 32 | 32-bit addresses << 40. Elements not under the mask are those of `dst`; lanes past the
 /// last are zero.
-extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128i, mask: __m128i) -> __m128i {
+extern "sysv64" fn gather(
+    st: S,
+    base: u64,
+    form: u64,
+    dst: __m128i,
+    idx: __m128i,
+    mask: __m128i,
+) -> __m128i {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let byte = |n: u32| form >> n & 255;
@@ -381,7 +416,11 @@ extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128
         let lane = dst >> at & (1 << bits) - 1;
         let v = if mask >> (at + bits - 1) & 1 != 0 {
             let raw = idx >> (8 * isize * (k + byte(24) as u32));
-            let i = if isize == 4 { raw as i32 as i64 } else { raw as i64 };
+            let i = if isize == 4 {
+                raw as i32 as i64
+            } else {
+                raw as i64
+            };
             let mut addr = base.wrapping_add((i as u64).wrapping_mul(scale));
             if byte(40) != 0 {
                 addr &= 0xffff_ffff;

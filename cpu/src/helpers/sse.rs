@@ -75,7 +75,6 @@ helpers! { super::int::BASE + super::int::FNS.len();
     STMXCSR "stmxcsr" I0_R(stmxcsr) Private false;
 }
 
-
 /// 128 bits seen as an array of lanes.
 pub(crate) trait Lanes: Sized {
     /// From the register form.
@@ -232,8 +231,11 @@ pub(crate) extern "sysv64" fn phminposuw(_: S, a: __m128i) -> __m128i {
 pub(crate) extern "sysv64" fn mpsadbw(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
     let (a, b) = (<[u8; 16]>::of(a), <[u8; 16]>::of(b));
     let (ao, bo) = ((imm >> 2 & 1) as usize * 4, (imm & 3) as usize * 4);
-    let r: [u16; 8] =
-        each(|i| (0..4).map(|k| u16::from(a[ao + i + k].abs_diff(b[bo + k]))).sum());
+    let r: [u16; 8] = each(|i| {
+        (0..4)
+            .map(|k| u16::from(a[ao + i + k].abs_diff(b[bo + k])))
+            .sum()
+    });
     r.reg()
 }
 
@@ -301,10 +303,18 @@ pub(crate) extern "sysv64" fn cvt_float_int(_: S, form: u64, bits: u64) -> u64 {
     // SAFETY: register-only instructions of the baseline.
     unsafe {
         match form & 3 {
-            0 => asm!("movd {x}, {b:e}", "cvtss2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
-            1 => asm!("movq {x}, {b}", "cvtsd2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
-            2 => asm!("movd {x}, {b:e}", "cvtss2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
-            _ => asm!("movq {x}, {b}", "cvtsd2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags)),
+            0 => {
+                asm!("movd {x}, {b:e}", "cvtss2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
+            }
+            1 => {
+                asm!("movq {x}, {b}", "cvtsd2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
+            }
+            2 => {
+                asm!("movd {x}, {b:e}", "cvtss2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
+            }
+            _ => {
+                asm!("movq {x}, {b}", "cvtsd2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
+            }
         }
     }
     r
@@ -373,8 +383,16 @@ fn rcp(x: u32) -> u32 {
         _ => {
             let q = (1u64 << 47) / u64::from(frac | 0x80_0000);
             // q is in (2^23, 2^24]; 2^24 only for a power of two.
-            let (e, f) = if q == 1 << 24 { (254 - exp, 0) } else { (253 - exp, q as u32 & 0x7f_f800) };
-            if e <= 0 { sign } else { sign | (e as u32) << 23 | f }
+            let (e, f) = if q == 1 << 24 {
+                (254 - exp, 0)
+            } else {
+                (253 - exp, q as u32 & 0x7f_f800)
+            };
+            if e <= 0 {
+                sign
+            } else {
+                sign | (e as u32) << 23 | f
+            }
         }
     }
 }
@@ -396,7 +414,11 @@ fn rsqrt(x: u32) -> u32 {
             let e = e - (e & 1);
             // q = floor(2^16 * sqrt(2^23 / m)), in (2^15, 2^16].
             let q = ((1u64 << 55) / m).isqrt();
-            let (e, f) = if q == 1 << 16 { (127 - e / 2, 0) } else { (126 - e / 2, (q as u32) << 8 & 0x7f_f800) };
+            let (e, f) = if q == 1 << 16 {
+                (127 - e / 2, 0)
+            } else {
+                (126 - e / 2, (q as u32) << 8 & 0x7f_f800)
+            };
             (e as u32) << 23 | f
         }
     }
@@ -439,7 +461,12 @@ fn pcmpstr(imm: u64, a: __m128i, b: __m128i, la: usize, lb: usize) -> u64 {
     for j in 0..n {
         let hit = match imm >> 2 & 3 {
             0 => j < lb && a[..la].contains(&b[j]),
-            1 => j < lb && a[..la].chunks_exact(2).any(|r| r[0] <= b[j] && b[j] <= r[1]),
+            1 => {
+                j < lb
+                    && a[..la]
+                        .chunks_exact(2)
+                        .any(|r| r[0] <= b[j] && b[j] <= r[1])
+            }
             2 => (j < la && j < lb && a[j] == b[j]) || (j >= la && j >= lb),
             _ => (0..la.min(n - j)).all(|i| i + j < lb && a[i] == b[i + j]),
         };
@@ -459,10 +486,8 @@ fn pcmpstr(imm: u64, a: __m128i, b: __m128i, la: usize, lb: usize) -> u64 {
         u64::from(r2.trailing_zeros())
     };
     let bit = |c: bool, f: u64| if c { f } else { 0 };
-    let flags = bit(r2 != 0, STR_CF)
-        | bit(lb < n, STR_ZF)
-        | bit(la < n, STR_SF)
-        | bit(r2 & 1 != 0, STR_OF);
+    let flags =
+        bit(r2 != 0, STR_CF) | bit(lb < n, STR_ZF) | bit(la < n, STR_SF) | bit(r2 & 1 != 0, STR_OF);
     r2 | index << 16 | flags << 32
 }
 
@@ -531,7 +556,13 @@ fn float_to_half(f: u32, rc: u32) -> u16 {
     let sign = (f >> 16 & 0x8000) as u16;
     let (exp, frac) = ((f >> 23 & 255) as i32, f & 0x7f_ffff);
     if exp == 255 {
-        return sign | 0x7c00 | if frac != 0 { 0x200 | (frac >> 13) as u16 } else { 0 };
+        return sign
+            | 0x7c00
+            | if frac != 0 {
+                0x200 | (frac >> 13) as u16
+            } else {
+                0
+            };
     }
     let away = |down: bool| if sign != 0 { down } else { !down };
     // m * 2^(e - 24): drop bits so that the unit is that of the half.
@@ -578,7 +609,11 @@ pub(crate) fn set_host_mxcsr(v: u32) {
 
 /// VCVTPS2PH; `imm` bit 2: round by MXCSR, else by bits 0-1. (Sets no exception flags.)
 pub(crate) extern "sysv64" fn cvtps2ph(_: S, imm: u64, a: __m128i) -> __m128i {
-    let rc = if imm & 4 != 0 { host_mxcsr() >> 13 & 3 } else { imm as u32 & 3 };
+    let rc = if imm & 4 != 0 {
+        host_mxcsr() >> 13 & 3
+    } else {
+        imm as u32 & 3
+    };
     let a = <[u32; 4]>::of(a);
     each::<u16, 8>(|i| if i < 4 { float_to_half(a[i], rc) } else { 0 }).reg()
 }
@@ -625,7 +660,8 @@ fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
             }
             let ((np, nz), f) = (signs(i), f64::from_bits);
             let p = if np { -f(x[i]) } else { f(x[i]) };
-            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
+            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) })
+                .to_bits()
         });
         r.reg()
     } else {
@@ -636,7 +672,8 @@ fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
             }
             let ((np, nz), f) = (signs(i), f32::from_bits);
             let p = if np { -f(x[i]) } else { f(x[i]) };
-            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
+            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) })
+                .to_bits()
         });
         r.reg()
     }
@@ -668,7 +705,9 @@ mod tests {
 
     fn inputs() -> Vec<(__m128i, __m128i)> {
         let mut rng = Rng(3);
-        (0..400).map(|_| (rng.vec().reg(), rng.vec().reg())).collect()
+        (0..400)
+            .map(|_| (rng.vec().reg(), rng.vec().reg()))
+            .collect()
     }
 
     #[test]
@@ -727,7 +766,9 @@ mod tests {
             // SAFETY: one register-only instruction that the host has.
             unsafe { asm!("vcvtph2ps {r}, {a}", r = out(xmm_reg) want, a = in(xmm_reg) a) };
             assert_eq!(u128::of(cvtph2ps(s, a)), u128::of(want));
-            let near: [u32; 4] = each(|i| half_to_float(<[u16; 8]>::of(a)[i]).wrapping_add(<[u32; 4]>::of(b)[i] & 0x3fff));
+            let near: [u32; 4] = each(|i| {
+                half_to_float(<[u16; 8]>::of(a)[i]).wrapping_add(<[u32; 4]>::of(b)[i] & 0x3fff)
+            });
             for a in [a, near.reg()] {
                 macro_rules! half { ($($n:literal)*) => { $( {
                     let want: __m128i;
@@ -738,7 +779,10 @@ mod tests {
                 half!(0 1 2 3 4);
             }
             for form in [0, 1, 2, 3, 4, 6, 8, 9, 10, 11, 16, 17, 20, 23] {
-                let (x, y) = (<[u32; 4]>::of(fma(s, form, a, b, c)), <[u32; 4]>::of(fma_soft(form, a, b, c)));
+                let (x, y) = (
+                    <[u32; 4]>::of(fma(s, form, a, b, c)),
+                    <[u32; 4]>::of(fma_soft(form, a, b, c)),
+                );
                 let nan = |v: [u32; 4]| v.iter().any(|x| x >> 23 & 255 == 255);
                 assert!(x == y || nan(x), "form {form}: {x:x?} {y:x?}");
             }
@@ -777,7 +821,14 @@ mod tests {
     #[test]
     fn conversions_and_rounding() {
         let s = std::ptr::null_mut();
-        for (v, rc, want) in [(2.5f64, 0, 2i64), (2.5, 1, 2), (2.5, 2, 3), (-2.5, 1, -3), (-2.5, 3, -2), (1e30, 0, i64::MIN)] {
+        for (v, rc, want) in [
+            (2.5f64, 0, 2i64),
+            (2.5, 1, 2),
+            (2.5, 2, 3),
+            (-2.5, 1, -3),
+            (-2.5, 3, -2),
+            (1e30, 0, i64::MIN),
+        ] {
             let old = host_mxcsr();
             set_host_mxcsr(old & !0x6000 | rc << 13);
             let r = cvt_float_int(s, 3, v.to_bits());
@@ -803,14 +854,33 @@ mod tests {
                 continue;
             }
             let r = f32::from_bits(rcp(bits & 0x7fff_ffff));
-            assert!((f64::from(r) * f64::from(x) - 1.0).abs() < 1.0 / 2730.0, "{x:e} {r:e}");
+            assert!(
+                (f64::from(r) * f64::from(x) - 1.0).abs() < 1.0 / 2730.0,
+                "{x:e} {r:e}"
+            );
             let r = f64::from(f32::from_bits(rsqrt(bits & 0x7fff_ffff)));
-            assert!((r * r * f64::from(x) - 1.0).abs() < 1.0 / 1365.0, "{x:e} {r:e}");
+            assert!(
+                (r * r * f64::from(x) - 1.0).abs() < 1.0 / 1365.0,
+                "{x:e} {r:e}"
+            );
         }
-        for (x, want) in [(1.0f32, 1.0f32), (4.0, 0.25), (-2.0, -0.5), (0.0, f32::INFINITY), (f32::INFINITY, 0.0), (-0.0, f32::NEG_INFINITY)] {
+        for (x, want) in [
+            (1.0f32, 1.0f32),
+            (4.0, 0.25),
+            (-2.0, -0.5),
+            (0.0, f32::INFINITY),
+            (f32::INFINITY, 0.0),
+            (-0.0, f32::NEG_INFINITY),
+        ] {
             assert_eq!(rcp(x.to_bits()), want.to_bits());
         }
-        for (x, want) in [(1.0f32, 1.0f32), (4.0, 0.5), (0.25, 2.0), (0.0, f32::INFINITY), (f32::INFINITY, 0.0)] {
+        for (x, want) in [
+            (1.0f32, 1.0f32),
+            (4.0, 0.5),
+            (0.25, 2.0),
+            (0.0, f32::INFINITY),
+            (f32::INFINITY, 0.0),
+        ] {
             assert_eq!(rsqrt(x.to_bits()), want.to_bits());
         }
     }
