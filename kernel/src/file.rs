@@ -100,6 +100,11 @@ pub trait File: Send + Sync {
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+    /// The host file to read from (or, if `write_end`, write to, up to that position) at positions directly, without
+    /// [`read`](Self::read) and [`write`](Self::write); growth up to `write_end` is accounted for. `None` is always right.
+    fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
+        Ok(None)
+    }
     /// Change O_NONBLOCK, O_APPEND notification (F_SETFL); most files need nothing.
     fn set_flags(&self, flags: u32) {}
     /// Called when the last descriptor for the description is closed.

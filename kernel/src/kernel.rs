@@ -6,11 +6,15 @@ use crate::limits::{LimitConfig, Limits};
 use crate::mm::Mm;
 use crate::process::{Process, Thread, lock};
 use crate::signal::SigInfo;
+use crate::futex::FutexTable;
+use crate::random::Stream;
 use crate::sys;
 use crate::task::Task;
+use crate::timers::Timers;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What the runtime does for the kernel.
 pub trait Host: Send + Sync {
@@ -85,6 +89,8 @@ pub struct Config {
     pub hwcap: (u64, u64),
     /// XCR0 of the CPU model: 3 = x87 and SSE, 7 = with AVX; 0 = no XSAVE (signal frames hold a plain FXSAVE image).
     pub xfeatures: u64,
+    /// When the first process ends, end those that are left (else the job lasts until all have ended).
+    pub kill_orphans: bool,
     /// Trace system calls and signals to this.
     pub trace: Option<TraceSink>,
 }
@@ -107,13 +113,11 @@ impl Default for Config {
             shown_memory: 4 << 30,
             hwcap: (0x0789_fbff, 0),
             xfeatures: 3,
+            kill_orphans: false,
             trace: None,
         }
     }
 }
-
-/// Identifier of a timer of the timer thread.
-pub type TimerId = u64;
 
 /// All processes and threads.
 #[derive(Default)]
@@ -181,9 +185,16 @@ pub struct Kernel {
     pub clock: Clock,
     /// System calls made.
     pub counters: Counters,
+    /// Timers; also for files that wake at a time (timerfd).
+    pub timers: Timers,
+    pub(crate) futexes: FutexTable,
     /// Sockets and the like.
     pub io: crate::io::JobIo,
     pub(crate) host: Arc<dyn Host>,
+    pub(crate) first_pid: AtomicI32,
+    /// CPU time of processes that ended without a parent to count it.
+    pub(crate) lost_time: Mutex<Duration>,
+    pub(crate) rng: Mutex<Option<Stream>>,
     pub(crate) table: Mutex<Table>,
     pub(crate) end: Mutex<Option<EndReason>>,
     pub(crate) ended: Condvar,
@@ -197,7 +208,12 @@ impl Kernel {
             io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),
             counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },
+            timers: Timers::default(),
+            futexes: FutexTable::default(),
             host,
+            first_pid: AtomicI32::new(0),
+            lost_time: Mutex::default(),
+            rng: Mutex::new(config.seed.map(Stream::new)),
             table: Mutex::default(),
             end: Mutex::new(None),
             ended: Condvar::new(),
@@ -254,5 +270,20 @@ impl Kernel {
         self.config.limits.memory.unwrap_or(self.config.shown_memory)
     }
     /// Fill with random bytes: the seeded stream, or the host's randomness.
-    pub fn random(&self, _buf: &mut [u8]) {}
+    pub fn random(&self, buf: &mut [u8]) {
+        match &mut *lock(&self.rng) {
+            Some(s) => s.fill(buf),
+            None => {
+                let mut at = 0;
+                while at < buf.len() {
+                    match rustix::rand::getrandom(&mut buf[at..], rustix::rand::GetRandomFlags::empty()) {
+                        Ok(n) => at += n,
+                        Err(rustix::io::Errno::INTR) => {}
+                        // The host has no randomness to give: impossible since Linux 3.17 without a filter.
+                        Err(e) => panic!("getrandom on the host: {e}"),
+                    }
+                }
+            }
+        }
+    }
 }

@@ -10,16 +10,26 @@
 //! 3. Lock order: process table, then a process's relations, then its signal state, then a thread's pending signals.
 #![deny(unsafe_code)]
 
+pub mod arch;
 pub mod clock;
+mod clone;
 pub mod errno;
+mod exec;
+mod exit;
 pub mod file;
 pub mod fs;
+mod futex;
 pub mod io;
 pub mod kernel;
 pub mod limits;
 pub mod mm;
 pub mod process;
+mod random;
 pub mod signal;
 pub mod sys;
 pub mod task;
+pub mod timers;
 pub mod wait;
+mod watchdog;
+
+pub use clone::Program;

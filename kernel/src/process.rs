@@ -137,7 +137,8 @@ pub struct Process {
     pub kernel: Arc<Kernel>,
     /// Tree position. Changed only with the kernel's table locked.
     pub(crate) rel: Mutex<Relations>,
-    pub(crate) image: RwLock<Image>,
+    /// `None` once the process has ended.
+    pub(crate) image: RwLock<Option<Image>>,
     pub(crate) comm_: Mutex<Vec<u8>>,
     pub(crate) cred: RwLock<Credentials>,
     pub(crate) rlimits: Mutex<Rlimits>,
@@ -147,6 +148,8 @@ pub struct Process {
     pub(crate) actions: RwLock<Arc<Mutex<[SigAction; NSIG]>>>,
     /// Signals sent to the process as a whole.
     pub(crate) pending: Mutex<Pending>,
+    /// Woken when a signal is sent (signalfd).
+    pub signal_queue: WaitQueue,
     pub(crate) status: Mutex<Status>,
     /// Exit status of the group once exit_group or a fatal signal decided it.
     pub(crate) group_exit: Mutex<Option<i32>>,
@@ -165,10 +168,13 @@ pub struct Process {
     pub(crate) personality: AtomicU32,
     /// Use of threads that ended, and of children that were waited for.
     pub(crate) usage: Mutex<(Usage, Usage)>,
+    pub(crate) resident_seen: Mutex<(Option<std::time::Instant>, u64)>,
     /// On the clock of the kernel.
     pub(crate) start_time: Duration,
     /// POSIX timers by id.
-    pub(crate) timers: Mutex<BTreeMap<i32, crate::kernel::TimerId>>,
+    pub(crate) timers: Mutex<BTreeMap<i32, crate::timers::PosixTimer>>,
+    /// setitimer: real, virtual, profiling.
+    pub(crate) itimers: Mutex<[crate::timers::IntervalTimer; 3]>,
     pub(crate) fs: RwLock<Arc<crate::fs::FsContext>>,
     pub(crate) fds: RwLock<Arc<crate::io::FdTable>>,
 }
@@ -186,13 +192,16 @@ impl Process {
     pub fn sid(&self) -> i32 {
         lock(&self.rel).sid
     }
-    /// Program, address space, arguments.
-    pub fn image(&self) -> Image {
+    /// Program, address space, arguments; `None` once the process has ended.
+    pub fn image(&self) -> Option<Image> {
         self.image.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Address space.
-    pub fn mm(&self) -> Arc<Mm> {
-        self.image.read().unwrap_or_else(PoisonError::into_inner).mm.clone()
+    pub fn mm(&self) -> Option<Arc<Mm>> {
+        self.image.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|i| i.mm.clone())
+    }
+    pub(crate) fn actions(&self) -> Arc<Mutex<[SigAction; NSIG]>> {
+        self.actions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Identity.
     pub fn credentials(&self) -> Credentials {
@@ -216,7 +225,7 @@ impl Process {
     }
     /// Action of a signal.
     pub fn action(&self, sig: i32) -> SigAction {
-        let a = self.actions.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let a = self.actions();
         let a = lock(&a);
         a.get((sig - 1) as usize).copied().unwrap_or_default()
     }
@@ -243,6 +252,17 @@ impl Process {
             own.utime += t.cpu_time();
         }
         (own, children)
+    }
+    /// Most pages that were resident when someone looked. Looking costs a walk over the page tables, so it is done at most
+    /// ten times a second.
+    pub fn peak_pages(&self) -> u64 {
+        let now = std::time::Instant::now();
+        let mut seen = lock(&self.resident_seen);
+        if seen.0.is_none_or(|t| now - t > Duration::from_millis(100)) {
+            let pages = self.mm().map_or(0, |m| m.resident() >> 12);
+            *seen = (Some(now), seen.1.max(pages));
+        }
+        seen.1
     }
     /// Send a signal to the process.
     pub fn signal(&self, info: SigInfo) -> Result<(), Errno> {

@@ -1,16 +1,25 @@
-//! A guest thread as the host thread that runs it owns it.
+//! A guest thread as the host thread that runs it owns it, and the entry of system calls.
+//!
+//! # Safety
+//! The only unsafe code reads the host's CPU clock of a thread.
+#![allow(unsafe_code)]
 
-use crate::errno::Result;
+use crate::arch::trap::Trap;
+use crate::errno::{Errno, Result};
+use crate::exit::Latch;
 use crate::fs::FsContext;
 use crate::io::FdTable;
 use crate::kernel::{Flow, Kernel};
 use crate::mm::Mm;
-use crate::process::{Process, Thread};
-use crate::signal::SigSet;
+use crate::process::{Process, Thread, lock};
+use crate::signal::frame::AltStack;
+use crate::signal::{SigInfo, SigSet, UNBLOCKABLE};
+use crate::sys;
 use crate::wait::{Blocking, Waker};
 use evm_cpu::CpuState;
 use evm_memory::Mem;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -27,11 +36,61 @@ pub struct Task {
     pub(crate) fs: Arc<FsContext>,
     /// Mask to restore after the system call that replaced it for its duration.
     pub(crate) saved_mask: Option<SigSet>,
+    pub(crate) alt_stack: AltStack,
+    /// Where to write 0 and wake a futex at the end (CLONE_CHILD_CLEARTID).
     pub(crate) clear_child_tid: u64,
+    /// Where to write the thread id when it starts (CLONE_CHILD_SETTID).
+    pub(crate) set_child_tid: u64,
     pub(crate) robust_list: u64,
+    /// The last exception, for the signal frame.
+    pub(crate) trap: Trap,
+    /// Released at execve or the end (vfork).
+    pub(crate) vfork: Option<Arc<Latch>>,
+    /// What the current system call does next, if not simply go on.
+    pub(crate) flow: Flow,
+    /// The system call sets RAX itself (execve, rt_sigreturn).
+    pub(crate) keep_rax: bool,
+    /// Number of the system call that just gave EINTR.
+    pub(crate) interrupted_call: Option<u32>,
+    /// Number of the system call that starts again without a handler in between.
+    pub(crate) restarting: Option<u32>,
+    /// End of the relative timeout of the current or restarted call.
+    pub(crate) call_deadline: Option<Duration>,
+    /// The thread has done its last.
+    pub(crate) gone: bool,
 }
 
 impl Task {
+    pub(crate) fn new(cpu: Box<CpuState>, process: Arc<Process>, thread: Arc<Thread>, mm: Arc<Mm>, fds: Arc<FdTable>, fs: Arc<FsContext>) -> Task {
+        let mut t = Task {
+            cpu,
+            process,
+            thread,
+            mm,
+            fds,
+            fs,
+            saved_mask: None,
+            alt_stack: AltStack::NONE,
+            clear_child_tid: 0,
+            set_child_tid: 0,
+            robust_list: 0,
+            trap: Trap::default(),
+            vfork: None,
+            flow: Flow::Run,
+            keep_rax: false,
+            interrupted_call: None,
+            restarting: None,
+            call_deadline: None,
+            gone: false,
+        };
+        t.attach_memory();
+        t
+    }
+    /// Point the CPU at the address space.
+    pub(crate) fn attach_memory(&mut self) {
+        self.cpu.mem_base = self.mm.arena().base();
+        self.cpu.mem_limit = self.mm.arena().size();
+    }
     /// Guest memory.
     pub fn mem(&self) -> Mem {
         self.mm.mem()
@@ -52,6 +111,20 @@ impl Task {
     pub fn fs(&self) -> &Arc<FsContext> {
         &self.fs
     }
+    /// Use another descriptor table (unshare, close_range with CLOSE_RANGE_UNSHARE).
+    pub fn set_fds(&mut self, fds: Arc<FdTable>) {
+        if self.tid() == self.pid() {
+            *self.process.fds.write().unwrap_or_else(PoisonError::into_inner) = fds.clone();
+        }
+        self.fds = fds;
+    }
+    /// Use another root and working directory record (unshare).
+    pub fn set_fs(&mut self, fs: Arc<FsContext>) {
+        if self.tid() == self.pid() {
+            *self.process.fs.write().unwrap_or_else(PoisonError::into_inner) = fs.clone();
+        }
+        self.fs = fs;
+    }
     /// Thread id.
     pub fn tid(&self) -> i32 {
         self.thread.tid()
@@ -60,35 +133,118 @@ impl Task {
     pub fn pid(&self) -> i32 {
         self.process.pid
     }
+    /// Must be called first on the host thread that runs the task.
+    pub fn enter(&mut self) {
+        self.thread.cpu_clock.store(current_cpu_clock(), Ordering::Relaxed);
+        if self.set_child_tid != 0 {
+            let _ = self.mem().write(self.set_child_tid, self.tid());
+        }
+    }
     /// Replace the signal mask for the rest of the current system call (ppoll, pselect6, epoll_pwait): `addr` is the
     /// guest's sigset (0 = none), `size` must be 8 then.
     pub fn temporary_mask(&mut self, addr: u64, size: u64) -> Result<()> {
-        let _ = (addr, size);
+        if addr == 0 {
+            return Ok(());
+        }
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let mask: u64 = self.mem().read(addr)?;
+        self.replace_mask(mask);
         Ok(())
+    }
+    pub(crate) fn replace_mask(&mut self, mask: SigSet) {
+        let old = self.thread.mask();
+        self.saved_mask.get_or_insert(old);
+        self.set_mask(mask & !UNBLOCKABLE);
     }
     /// Send this thread a signal of the kernel's (SIGPIPE, SIGXFSZ, SIGTTOU).
     pub fn raise(&self, sig: i32) {
-        let _ = sig;
+        let p = &self.process;
+        let _ = crate::signal::send::to_thread(&self.thread, SigInfo::user(sig, p.pid, p.credentials().uid));
     }
     /// The end of a wait for `timeout` from now on. When a call is restarted after a signal without a handler, it is
     /// the end that the first call had.
     pub fn deadline(&mut self, timeout: Duration) -> Deadline {
         let clock = &self.process.kernel.clock;
-        let at = clock.peek().saturating_add(timeout);
+        let at = match self.call_deadline {
+            Some(at) => at,
+            None => clock.peek().saturating_add(timeout),
+        };
+        self.call_deadline = Some(at);
         Deadline { at, host: clock.host_deadline(at) }
     }
+    /// The end of a wait until an absolute time on the monotonic clock.
+    pub fn deadline_at(&self, at: Duration) -> Deadline {
+        Deadline { at, host: self.kernel().clock.host_deadline(at) }
+    }
+
     /// Serve the SYSCALL instruction before `cpu.rip`.
     pub fn syscall(&mut self) -> Flow {
-        Flow::Run
+        let nr = self.cpu.gpr[0] as u32;
+        let g = &self.cpu.gpr;
+        let args = [g[7], g[6], g[2], g[10], g[8], g[9]];
+        self.cpu.gpr[1] = self.cpu.rip;
+        self.cpu.gpr[11] = self.cpu.rflags();
+        let kernel = self.kernel().clone();
+        kernel.counters.count(nr);
+        if self.restarting.take() != Some(nr) {
+            self.call_deadline = None;
+        }
+        self.flow = Flow::Run;
+        self.keep_rax = false;
+        let entry = sys::lookup(nr);
+        let traced = kernel.config.trace.as_ref().map(|_| sys::trace::call(self, entry, nr, &args));
+        let result = match entry {
+            Some(s) => (s.f)(self, args),
+            None => Err(Errno::ENOSYS),
+        };
+        if let (Some(sink), Some(line)) = (&kernel.config.trace, traced) {
+            sink(&sys::trace::result(self, &line, result, self.flow));
+        }
+        if self.flow == Flow::Exit {
+            return Flow::Exit;
+        }
+        if !self.keep_rax {
+            self.cpu.gpr[0] = match result {
+                Ok(v) => v,
+                Err(e) => -i64::from(e.0) as u64,
+            };
+            if result == Err(Errno::EINTR) {
+                self.interrupted_call = Some(nr);
+                self.thread.attention.store(true, Ordering::Release);
+            } else if let Some(m) = self.saved_mask.take() {
+                self.set_mask(m);
+            }
+        }
+        let flow = self.flow;
+        if self.thread.attention.load(Ordering::Acquire) {
+            let f = self.deliver_signals();
+            if f == Flow::Exit {
+                return f;
+            }
+        }
+        flow
     }
-    /// Turn a CPU exception (an `evm_cpu::exc` code) of the instruction at `cpu.rip` into a signal.
-    pub fn exception(&mut self, exc: u32, arg: u64) -> Flow {
-        let _ = (exc, arg);
-        Flow::Run
+    /// Whether this thread must end or is to stop.
+    pub(crate) fn must_die(&self) -> bool {
+        self.thread.killed.load(Ordering::Acquire)
     }
-    /// Do what others asked this thread to do: handlers, stop, end.
-    pub fn deliver_signals(&mut self) -> Flow {
-        Flow::Run
+    /// Sleep until woken, as a thread that sleeps in a system call.
+    pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
+        self.thread.asleep.store(true, Ordering::Relaxed);
+        let r = self.thread.waker.sleep(deadline);
+        self.thread.asleep.store(false, Ordering::Relaxed);
+        r
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.gone {
+            // The host could not run it any further: it must not stay in the tables.
+            self.exit_thread(libc::SIGKILL);
+        }
     }
 }
 
@@ -106,11 +262,44 @@ impl Blocking for Task {
         &self.thread.waker
     }
     fn interrupted(&self) -> bool {
-        self.thread.attention.load(Ordering::Acquire)
+        if !self.thread.attention.load(Ordering::Acquire) {
+            return false;
+        }
+        self.must_die()
+            || matches!(self.process.status().life, crate::process::Life::Stopped(_))
+            || self.deliverable() != 0
     }
 }
 
-/// CPU time of a host thread's clock; zero for clock 0 (none).
-pub(crate) fn host_cpu_time(_clock: i32) -> Duration {
-    Duration::ZERO
+/// The host's clock id for the CPU time of the calling thread.
+fn current_cpu_clock() -> i32 {
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    !tid << 3 | 6 // CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK
+}
+
+/// CPU time of a host thread's clock; zero for clock 0 (none) and for threads that are gone.
+pub(crate) fn host_cpu_time(clock: i32) -> Duration {
+    if clock == 0 {
+        return Duration::ZERO;
+    }
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a valid timespec to write to; an unknown clock is an error.
+    if unsafe { libc::clock_gettime(clock, &mut ts) } != 0 {
+        return Duration::ZERO;
+    }
+    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
+}
+
+impl Task {
+    /// The thread's CPU time so far becomes a constant.
+    pub(crate) fn settle_cpu_time(&self) -> Duration {
+        let t = self.thread.cpu_time();
+        self.thread.cpu_clock.store(0, Ordering::Relaxed);
+        self.thread.cpu_base.store(t.as_nanos() as u64, Ordering::Relaxed);
+        t
+    }
+    /// Signal mask that a handler would restore.
+    pub(crate) fn pending_set(&self) -> SigSet {
+        lock(&self.thread.pending).set | lock(&self.process.pending).set
+    }
 }

@@ -13,10 +13,10 @@
 //! Values do not outlive their block: after [`Lifter::start`] everything is read again.
 
 use crate::cond::Cc;
+use crate::hash::Map;
 use evm_cpu::{helpers, slot};
 use evm_ir::{Block, Builder, Cond, Effects, Inst, Op, Slot, Term, Type, Value};
 use iced_x86::{Instruction, OpKind, Register};
-use std::collections::HashMap;
 
 /// The instruction has no translation here.
 #[derive(Debug)]
@@ -56,14 +56,16 @@ pub(crate) struct Lifter {
     /// Whether the current block got its terminator.
     pub(crate) ended: bool,
     /// Stubs that only jump through a pointer: where the pointer is.
-    pub(crate) plt: HashMap<u64, u64>,
+    pub(crate) plt: Map<u64>,
+    /// Cases of indirect jumps through tables, by the jump's address.
+    pub(crate) tables: Map<Vec<u64>>,
     /// Blocks of the region by address.
-    pub(crate) targets: HashMap<u64, Block>,
+    pub(crate) targets: Map<Block>,
     known: [Option<Value>; 128],
     low: [Option<Value>; 16],
     consts: Vec<(Type, i64, Value)>,
     defs: Vec<Option<Inst>>,
-    stubs: HashMap<u64, Block>,
+    stubs: Map<Block>,
 }
 
 impl Lifter {
@@ -75,13 +77,14 @@ impl Lifter {
             next: 0,
             cc: Cc::default(),
             ended: false,
-            plt: HashMap::new(),
-            targets: HashMap::new(),
+            plt: Map::default(),
+            tables: Map::default(),
+            targets: Map::default(),
             known: [None; 128],
             low: [None; 16],
             consts: vec![],
             defs: vec![],
-            stubs: HashMap::new(),
+            stubs: Map::default(),
         }
     }
 
@@ -372,7 +375,8 @@ impl Lifter {
     }
     /// Guest load (any value type).
     pub fn load(&mut self, ty: Type, a: Addr) -> Value {
-        self.b.load(ty, a.base, a.disp)
+        let v = self.b.load(ty, a.base, a.disp);
+        self.note(Op::Load, ty, v, a.base, Value::NONE, i64::from(a.disp))
     }
     /// Guest store.
     pub fn store(&mut self, ty: Type, a: Addr, v: Value) {

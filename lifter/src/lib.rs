@@ -3,7 +3,7 @@
 //! [`lift`] decodes the code reachable from an address by direct jumps, and translates it one
 //! instruction at a time: [`region`] finds blocks and their order, [`ctx`] is the translation
 //! context (registers, operands, addresses), [`cond`] the lazy condition codes, `int` and `simd` the
-//! instructions by mnemonic family.
+//! instructions by mnemonic family, `table` the recognition of jump tables.
 //!
 //! Rules that all translation obeys:
 //! 1. A marker starts each guest instruction; within an instruction no state is written before an
@@ -15,10 +15,12 @@
 
 mod cond;
 mod ctx;
+mod hash;
 mod int;
 mod region;
 mod simd;
+mod table;
 #[cfg(test)]
 mod tests;
 
-pub use region::{LiftError, LiftNote, Lifted, Mode, Options, lift};
+pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};

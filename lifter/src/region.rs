@@ -6,11 +6,12 @@
 //! condition codes at the end of all predecessors are known when a block is translated.
 
 use crate::ctx::{Lifter, Unlifted};
-use crate::int;
+use crate::hash::{Map, Set};
+use crate::{int, table};
 use evm_cpu::exc;
 use evm_ir::{Block, Region, Term, Type};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How much to translate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +20,22 @@ pub enum Mode {
     Block,
     /// All that direct jumps reach.
     Region,
+}
+
+/// Where code is read from. A closure `FnMut(addr, buf) -> usize` is one without `read`.
+pub trait Code {
+    /// Copy up to `buf.len()` executable bytes from `addr`; gives how many there are.
+    fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize;
+    /// Copy readable bytes; gives how many. Used for jump tables, whose content is only a hint.
+    fn read(&mut self, _addr: u64, _buf: &mut [u8]) -> usize {
+        0
+    }
+}
+
+impl<F: FnMut(u64, &mut [u8]) -> usize> Code for F {
+    fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
+        self(addr, buf)
+    }
 }
 
 /// What to translate and how much.
@@ -91,15 +108,52 @@ enum Fetched {
     Fault(u64),
 }
 
-fn decode(pc: u64, bits: u32, fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize) -> Fetched {
-    let mut buf = [0u8; 15];
-    let n = fetch(pc, &mut buf).min(15);
-    let mut d = Decoder::with_ip(bits, &buf[..n], pc, DecoderOptions::NONE);
-    let insn = d.decode();
-    if n < 15 && insn.is_invalid() && d.last_error() == DecoderError::NoMoreBytes {
-        return Fetched::Fault(pc.wrapping_add(n as u64));
+/// Reads code a window at a time.
+struct Reader<'a> {
+    code: &'a mut dyn Code,
+    bits: u32,
+    at: u64,
+    len: usize,
+    buf: [u8; WINDOW],
+}
+
+const WINDOW: usize = 128;
+const MAX_INSN: usize = 15;
+
+impl<'a> Reader<'a> {
+    fn new(code: &'a mut dyn Code, bits: u32) -> Self {
+        Reader {
+            code,
+            bits,
+            at: 0,
+            len: 0,
+            buf: [0; WINDOW],
+        }
     }
-    Fetched::Insn(insn)
+    /// The bytes at `pc`: at least 15 unless fewer can be fetched.
+    fn bytes(&mut self, pc: u64) -> &[u8] {
+        let off = pc.wrapping_sub(self.at);
+        let left = (self.len as u64).saturating_sub(off);
+        if left < MAX_INSN as u64 {
+            self.at = pc;
+            self.len = self.code.fetch(pc, &mut self.buf).min(WINDOW);
+            return &self.buf[..self.len];
+        }
+        &self.buf[off as usize..self.len]
+    }
+    fn decode(&mut self, pc: u64) -> Fetched {
+        let bits = self.bits;
+        let bytes = self.bytes(pc);
+        let mut d = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE);
+        let insn = d.decode();
+        if insn.is_invalid()
+            && bytes.len() < MAX_INSN
+            && d.last_error() == DecoderError::NoMoreBytes
+        {
+            return Fetched::Fault(pc.wrapping_add(bytes.len() as u64));
+        }
+        Fetched::Insn(insn)
+    }
 }
 
 /// How control leaves an instruction.
@@ -132,49 +186,45 @@ fn flow(i: &Instruction) -> Flow {
     }
 }
 
-/// Translate the code at `entry`. `fetch(addr, buf)` copies up to `buf.len()` executable bytes and gives
-/// how many there are. `extra` addresses become entries too when they turn out to be reached or can be
+/// Translate the code at `entry`. `extra` addresses become entries too when they turn out to be reached or can be
 /// fetched.
 pub fn lift(
     entry: u64,
     extra: &[u64],
-    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+    code: &mut dyn Code,
     opts: &Options,
 ) -> Result<Lifted, LiftError> {
     if opts.bits != 64 && opts.bits != 32 {
         return Err(LiftError::Bits(opts.bits));
     }
-    if let Fetched::Fault(addr) = decode(entry, opts.bits, fetch) {
+    let code = &mut Reader::new(code, opts.bits);
+    if let Fetched::Fault(addr) = code.decode(entry) {
         return Err(LiftError::Fetch { addr });
     }
     let mut entries = vec![entry];
-    let guest = match opts.mode {
-        Mode::Block => one_block(entry, opts, fetch),
+    let (guest, tables) = match opts.mode {
+        Mode::Block => (one_block(entry, opts, code), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
-            discover(&entries, opts, fetch)
+            discover(&entries, opts, code)
         }
     };
     entries.retain(|e| guest.contains_key(e));
     let stubs = match opts.mode {
         Mode::Block => vec![],
-        Mode::Region => stubs(&guest, opts, fetch),
+        Mode::Region => stubs(&guest, opts, code),
     };
-    Ok(translate(&guest, &entries, &stubs, opts))
+    Ok(translate(&guest, &entries, &stubs, tables, opts))
 }
 
-fn one_block(
-    entry: u64,
-    opts: &Options,
-    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
-) -> BTreeMap<u64, Guest> {
+fn one_block(entry: u64, opts: &Options, code: &mut Reader) -> BTreeMap<u64, Guest> {
     let mut g = Guest {
         insns: vec![],
         succs: vec![],
     };
     let mut pc = entry;
     while g.insns.len() < BLOCK_INSNS {
-        let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else {
+        let Fetched::Insn(i) = code.decode(pc) else {
             break;
         };
         g.insns.push(i);
@@ -189,11 +239,14 @@ fn one_block(
 fn discover(
     entries: &[u64],
     opts: &Options,
-    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
-) -> BTreeMap<u64, Guest> {
-    let mut seen: HashMap<u64, Instruction> = HashMap::new();
-    let mut leaders: HashSet<u64> = HashSet::new();
+    code: &mut Reader,
+) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
+    let mut seen: Map<Instruction> = Map::default();
+    let mut leaders: Set = Set::default();
     let mut work: VecDeque<u64> = VecDeque::new();
+    // The instruction that falls through to an address.
+    let mut before: Map<u64> = Map::default();
+    let mut tables: Map<Vec<u64>> = Map::default();
     for e in entries {
         if leaders.insert(*e) {
             work.push_back(*e);
@@ -212,14 +265,22 @@ fn discover(
             if seen.len() >= opts.max_insns {
                 break;
             }
-            let Fetched::Insn(i) = decode(pc, opts.bits, fetch) else {
+            let Fetched::Insn(i) = code.decode(pc) else {
                 break;
             };
             seen.insert(pc, i);
+            before.entry(i.next_ip()).or_insert(pc);
             if i.is_invalid() {
                 break;
             }
-            if let Flow::End(to) = flow(&i) {
+            if let Flow::End(mut to) = flow(&i) {
+                if i.is_jmp_near_indirect() {
+                    let cases = cases(&i, &seen, &before, opts, code);
+                    to.extend(cases.iter().copied());
+                    to.sort_unstable();
+                    to.dedup();
+                    tables.insert(pc, cases);
+                }
                 for t in to {
                     if leaders.len() < opts.max_blocks && leaders.insert(t) {
                         work.push_back(t);
@@ -246,7 +307,12 @@ fn discover(
             if i.is_invalid() {
                 break;
             }
-            if let Flow::End(to) = flow(i) {
+            if let Flow::End(mut to) = flow(i) {
+                if let Some(cases) = tables.get(&pc) {
+                    to.extend(cases);
+                    to.sort_unstable();
+                    to.dedup();
+                }
                 g.succs = to;
                 break;
             }
@@ -256,7 +322,28 @@ fn discover(
             .retain(|s| leaders.contains(s) && seen.contains_key(s));
         guest.insert(l, g);
     }
-    guest
+    (guest, tables)
+}
+
+/// Where an indirect jump through a table goes, if it looks like one.
+fn cases(
+    jump: &Instruction,
+    seen: &Map<Instruction>,
+    before: &Map<u64>,
+    opts: &Options,
+    code: &mut Reader,
+) -> Vec<u64> {
+    let mut at = jump.ip();
+    let back = std::iter::from_fn(|| {
+        at = *before.get(&at)?;
+        seen.get(&at).copied()
+    });
+    let Some(t) = table::find(jump, back) else {
+        return vec![];
+    };
+    let near = |pc: u64| pc.abs_diff(jump.ip()) < 1 << 24;
+    let mut read = |addr: u64, buf: &mut [u8]| code.code.read(addr, buf);
+    table::targets(&t, opts.bits, &mut read, near)
 }
 
 /// A procedure linkage stub: `[endbr64;] [bnd] jmp [rip + d]`.
@@ -267,12 +354,8 @@ struct Stub {
 }
 
 /// Callees that only jump through a pointer.
-fn stubs(
-    guest: &BTreeMap<u64, Guest>,
-    opts: &Options,
-    fetch: &mut dyn FnMut(u64, &mut [u8]) -> usize,
-) -> Vec<Stub> {
-    let callees: HashSet<u64> = guest
+fn stubs(guest: &BTreeMap<u64, Guest>, opts: &Options, code: &mut Reader) -> Vec<Stub> {
+    let callees: Set = guest
         .values()
         .filter_map(|g| g.insns.last())
         .filter(|i| i.is_call_near())
@@ -282,7 +365,7 @@ fn stubs(
     for pc in callees {
         let mut at = pc;
         for _ in 0..2 {
-            let Fetched::Insn(i) = decode(at, opts.bits, fetch) else {
+            let Fetched::Insn(i) = code.decode(at) else {
                 break;
             };
             at = i.next_ip();
@@ -304,11 +387,11 @@ fn stubs(
 }
 
 /// Reverse post-order from the entries, and the targets of back edges.
-fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, HashSet<u64>) {
+fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, Set) {
     let mut post = vec![];
-    let mut headers = HashSet::new();
-    let mut done: HashSet<u64> = HashSet::new();
-    let mut open: HashSet<u64> = HashSet::new();
+    let mut headers = Set::default();
+    let mut done: Set = Set::default();
+    let mut open: Set = Set::default();
     for e in entries.iter().rev() {
         if !done.insert(*e) {
             continue;
@@ -342,13 +425,15 @@ fn translate(
     guest: &BTreeMap<u64, Guest>,
     entries: &[u64],
     stubs: &[Stub],
+    tables: Map<Vec<u64>>,
     opts: &Options,
 ) -> Lifted {
     let (rpo, headers) = order(guest, entries);
     let mut cx = Lifter::new(opts.bits);
+    cx.tables = tables;
     cx.plt = stubs.iter().map(|s| (s.pc, s.pointer)).collect();
     let mut notes = vec![];
-    let mut preds: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut preds: Map<Vec<u64>> = Map::default();
     for pc in &rpo {
         let b = cx.b.block(*pc, true);
         cx.b.region.blocks[b.0 as usize].loop_header = headers.contains(pc);
@@ -366,7 +451,7 @@ fn translate(
         .iter()
         .map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32))
         .collect();
-    let mut out_kind: HashMap<u64, Option<u64>> = HashMap::new();
+    let mut out_kind: Map<Option<u64>> = Map::default();
     for (n, pc) in rpo.iter().enumerate() {
         cx.cc_unknown();
         if !entries.contains(pc)

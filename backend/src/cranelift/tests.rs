@@ -219,6 +219,7 @@ pub struct Machine {
     pub entries: Vec<u64>,
     pub ibtc: Vec<u64>,
     _helpers: Vec<u64>,
+    pub abi: Abi,
     pub compiler: Compiler,
     pub options: CompileOptions,
 }
@@ -229,6 +230,9 @@ pub const LIMIT: u64 = 1 << 32;
 
 impl Machine {
     pub fn new() -> Machine {
+        Self::with(super::HostFeatures::Native)
+    }
+    pub fn with(features: super::HostFeatures) -> Machine {
         let arena = Arena::reserve(LIMIT).unwrap();
         arena.map_anon(DATA, 0x10000, Prot::RW).unwrap();
         evm_memory::fault::set_hook(hook);
@@ -245,6 +249,7 @@ impl Machine {
             rip: offset_of!(State, rip) as u32,
         };
         let settings = CompilerSettings {
+            features,
             verify: true,
             ..Default::default()
         };
@@ -278,6 +283,7 @@ impl Machine {
             entries,
             ibtc,
             _helpers: helpers,
+            abi,
             compiler,
             options: CompileOptions::default(),
         }

@@ -479,6 +479,17 @@ impl File for HostFile {
         // The host's position is behind the buffer, which is what was given out.
         Ok(out)
     }
+    fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
+        if self.kind != libc::S_IFREG {
+            return Ok(None);
+        }
+        if let Some(end) = write_end
+            && self.end.load(Ordering::Relaxed) != u64::MAX
+        {
+            self.account(end)?;
+        }
+        Ok(Some(self.fd.as_fd()))
+    }
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         (self.kind == libc::S_IFREG).then(|| self.fd.as_fd())
     }

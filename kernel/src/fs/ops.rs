@@ -86,6 +86,9 @@ impl File for Opened {
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         self.file.host_fd()
     }
+    fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
+        self.file.direct(write_end)
+    }
     fn set_flags(&self, flags: u32) {
         self.file.set_flags(flags);
     }

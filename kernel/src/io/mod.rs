@@ -7,7 +7,6 @@ pub mod epoll;
 pub mod eventfd;
 mod fdtable;
 pub mod host;
-pub mod memfd;
 pub mod pipe;
 pub mod poll;
 pub mod socket;

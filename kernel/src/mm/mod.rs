@@ -1,8 +1,166 @@
-//! Address spaces.
+//! Address spaces: which ranges of the arena the guest has mapped, from what, and how it may use them.
+//!
+//! Invariants:
+//! 1. `vmas` are disjoint, page-aligned, inside the arena; what is in none of them is unmapped on the host.
+//! 2. Host pages of a VMA have its protection (execution counts as reading), except [`Backing::Hole`], which is never
+//!    accessible, and pages that the runtime watches for writes.
+//! 3. A VMA with `charged` set is counted with its length in the memory account.
+//! 4. No address is random: the same program gets the same addresses in every run.
 
-use evm_memory::{Arena, Mem};
+mod map;
+mod remap;
+mod share;
+
+#[cfg(test)]
+mod tests;
+
+use crate::errno::{Errno, Result};
+use crate::file::Description;
+use crate::kernel::Kernel;
+use crate::process::lock;
+use evm_memory::{Arena, Mem, PAGE, Prot};
 use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, OnceLock};
+
+pub use map::MapRequest;
+
+/// PROT_READ.
+pub const R: u8 = 1;
+/// PROT_WRITE.
+pub const W: u8 = 2;
+/// PROT_EXEC.
+pub const X: u8 = 4;
+
+/// Lowest address that can be mapped (vm.mmap_min_addr).
+pub const MIN_ADDR: u64 = 0x1_0000;
+
+/// Round up to a page; `None` on overflow.
+pub(crate) fn page_up(v: u64) -> Option<u64> {
+    Some(v.checked_add(PAGE - 1)? & !(PAGE - 1))
+}
+/// Round down to a page.
+pub(crate) fn page_down(v: u64) -> u64 {
+    v & !(PAGE - 1)
+}
+
+/// Where the pages of a mapping come from.
+#[derive(Clone)]
+pub(crate) enum Backing {
+    /// Private anonymous pages.
+    Anon,
+    /// Shared anonymous pages, in a host memory file.
+    Shared(Arc<OwnedFd>),
+    /// A file with a host descriptor.
+    File(Arc<Description>),
+    /// A private copy of a file that has none.
+    Copy(Arc<Description>),
+    /// The part of a copied mapping beyond the file's end: any access is SIGBUS.
+    Hole(Arc<Description>),
+}
+
+impl Backing {
+    fn same(&self, o: &Backing) -> bool {
+        match (self, o) {
+            (Backing::Anon, Backing::Anon) => true,
+            (Backing::Shared(a), Backing::Shared(b)) => Arc::ptr_eq(a, b),
+            (Backing::File(a), Backing::File(b))
+            | (Backing::Copy(a), Backing::Copy(b))
+            | (Backing::Hole(a), Backing::Hole(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+    fn description(&self) -> Option<&Arc<Description>> {
+        match self {
+            Backing::File(d) | Backing::Copy(d) | Backing::Hole(d) => Some(d),
+            _ => None,
+        }
+    }
+}
+
+/// What a mapping is for (/proc/pid/maps).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Label {
+    #[default]
+    None,
+    Heap,
+    Stack,
+}
+
+/// One mapping; the key in the map is its start.
+#[derive(Clone)]
+pub(crate) struct Vma {
+    pub end: u64,
+    pub prot: u8,
+    pub shared: bool,
+    pub backing: Backing,
+    /// Offset in the file of the start.
+    pub offset: u64,
+    pub charged: bool,
+    pub noreserve: bool,
+    pub dontfork: bool,
+    pub wipe: bool,
+    pub label: Label,
+}
+
+impl Vma {
+    fn anon(end: u64, prot: u8, label: Label) -> Vma {
+        Vma {
+            end,
+            prot,
+            shared: false,
+            backing: Backing::Anon,
+            offset: 0,
+            charged: false,
+            noreserve: false,
+            dontfork: false,
+            wipe: false,
+            label,
+        }
+    }
+    fn has_offset(&self) -> bool {
+        !matches!(self.backing, Backing::Anon)
+    }
+    /// Whether a mapping with these properties counts as memory of the job.
+    fn counts(&self) -> bool {
+        match self.backing {
+            Backing::Shared(_) => true,
+            Backing::Hole(_) => false,
+            _ => !self.shared && self.prot & W != 0 && !self.noreserve,
+        }
+    }
+    fn host_prot(&self) -> Prot {
+        if matches!(self.backing, Backing::Hole(_)) { Prot::NONE } else { host_prot(self.prot) }
+    }
+    /// `next` starts at our end: can the two be one?
+    fn joins(&self, start: u64, next: &Vma) -> bool {
+        self.prot == next.prot
+            && self.shared == next.shared
+            && self.charged == next.charged
+            && self.noreserve == next.noreserve
+            && self.dontfork == next.dontfork
+            && self.wipe == next.wipe
+            && self.label == next.label
+            && self.backing.same(&next.backing)
+            && (!self.has_offset() || self.offset.wrapping_add(self.end - start) == next.offset)
+    }
+}
+
+pub(crate) fn host_prot(p: u8) -> Prot {
+    Prot { read: p & (R | W | X) != 0, write: p & W != 0 }
+}
+
+/// Everything the lock of an address space protects.
+pub(crate) struct Space {
+    pub vmas: BTreeMap<u64, Vma>,
+    pub brk_start: u64,
+    pub brk: u64,
+    /// Searches for free ranges start below this.
+    pub mmap_top: u64,
+    /// Bytes mapped.
+    pub total: u64,
+}
 
 /// What the translator needs to know about a page with code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,15 +169,78 @@ pub struct CodePage {
     pub writable: bool,
 }
 
+/// One mapping, for /proc/pid/maps and faults.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct MapEntry {
+    pub start: u64,
+    pub end: u64,
+    /// R, W, X bits.
+    pub prot: u8,
+    pub shared: bool,
+    pub offset: u64,
+    pub dev: u64,
+    pub ino: u64,
+    /// Guest path, `[heap]`, `[stack]` or nothing.
+    pub name: Vec<u8>,
+}
+
+/// Kind of an access that faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Load.
+    Read,
+    /// Store.
+    Write,
+    /// Instruction fetch.
+    Exec,
+}
+
+/// The signal of a faulting access, and its si_code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// SIGSEGV, SEGV_MAPERR.
+    Unmapped,
+    /// SIGSEGV, SEGV_ACCERR.
+    Denied,
+    /// SIGBUS, BUS_ADRERR: the mapping is there but not what is behind it.
+    Beyond,
+}
+
 /// The address space of a process (shared by CLONE_VM).
 pub struct Mm {
     arena: Arc<Arena>,
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) space: Mutex<Space>,
+    /// Number that no other address space of the host process has.
+    pub id: u64,
     /// The runtime's own record for this address space (its translations), set in
     /// [`Host::new_arena`](crate::kernel::Host::new_arena).
     pub attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Mm {
+    /// A new, empty address space.
+    pub fn new(kernel: &Arc<Kernel>) -> Result<Arc<Mm>> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let size = page_down(kernel.config.arena_size).max(1 << 24);
+        let arena = Arc::new(Arena::reserve(size).map_err(|_| Errno::ENOMEM)?);
+        let mm = Arc::new(Mm {
+            arena,
+            kernel: kernel.clone(),
+            space: Mutex::new(Space {
+                vmas: BTreeMap::new(),
+                brk_start: 0,
+                brk: 0,
+                mmap_top: size - PAGE,
+                total: 0,
+            }),
+            id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            attachment: OnceLock::new(),
+        });
+        kernel.host.new_arena(&mm);
+        Ok(mm)
+    }
     /// The memory.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
@@ -28,8 +249,177 @@ impl Mm {
     pub fn mem(&self) -> Mem {
         self.arena.mem()
     }
+    /// Size of the address space.
+    pub fn size(&self) -> u64 {
+        self.arena.size()
+    }
     /// Whether the page at an address is executable, and writable too.
-    pub fn code_page(&self, _addr: u64) -> Option<CodePage> {
+    pub fn code_page(&self, addr: u64) -> Option<CodePage> {
+        let s = lock(&self.space);
+        let (_, v) = s.at(addr)?;
+        (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0 })
+    }
+    /// The executable range around an address.
+    pub fn exec_range(&self, addr: u64) -> Option<(u64, u64)> {
+        let s = lock(&self.space);
+        let (start, v) = s.at(addr)?;
+        (v.prot & X != 0).then_some((start, v.end))
+    }
+    /// The mapping at an address.
+    pub fn lookup(&self, addr: u64) -> Option<MapEntry> {
+        let s = lock(&self.space);
+        s.at(addr).map(|(start, v)| entry(start, v))
+    }
+    /// All mappings in order.
+    pub fn maps(&self) -> Vec<MapEntry> {
+        lock(&self.space).vmas.iter().map(|(s, v)| entry(*s, v)).collect()
+    }
+    /// Bytes mapped.
+    pub fn total(&self) -> u64 {
+        lock(&self.space).total
+    }
+    /// Bytes that are resident on the host (private and shared).
+    pub fn resident(&self) -> u64 {
+        let ranges: Vec<(u64, u64)> = lock(&self.space).vmas.iter().map(|(s, v)| (*s, v.end)).collect();
+        share::resident(&self.arena, &ranges)
+    }
+    /// Why an access faulted.
+    pub fn fault_kind(&self, addr: u64, access: Access) -> FaultKind {
+        let s = lock(&self.space);
+        let Some((_, v)) = s.at(addr) else { return FaultKind::Unmapped };
+        let allowed = match access {
+            Access::Read => v.prot & (R | W | X) != 0,
+            Access::Write => v.prot & W != 0,
+            Access::Exec => v.prot & X != 0,
+        };
+        if allowed { FaultKind::Beyond } else { FaultKind::Denied }
+    }
+    pub(crate) fn code_changed(&self, addr: u64, len: u64) {
+        self.kernel.host.code_changed(self, addr, len);
+    }
+}
+
+fn entry(start: u64, v: &Vma) -> MapEntry {
+    let mut e = MapEntry {
+        start,
+        end: v.end,
+        prot: v.prot,
+        shared: v.shared,
+        offset: 0,
+        dev: 0,
+        ino: 0,
+        name: Vec::new(),
+    };
+    match v.backing.description() {
+        Some(d) => {
+            e.offset = v.offset;
+            e.name = d.path.clone();
+            if let Ok(st) = d.file.stat() {
+                e.dev = st.dev;
+                e.ino = st.ino;
+            }
+        }
+        None => {
+            e.name = match v.label {
+                Label::Heap => b"[heap]".to_vec(),
+                Label::Stack => b"[stack]".to_vec(),
+                Label::None if v.shared => b"/dev/zero (deleted)".to_vec(),
+                Label::None => Vec::new(),
+            }
+        }
+    }
+    e
+}
+
+impl Space {
+    /// The mapping at an address.
+    pub fn at(&self, addr: u64) -> Option<(u64, &Vma)> {
+        let (s, v) = self.vmas.range(..=addr).next_back()?;
+        (addr < v.end).then_some((*s, v))
+    }
+    /// Whether nothing is mapped in a range.
+    pub fn is_free(&self, start: u64, end: u64) -> bool {
+        self.vmas.range(..end).next_back().is_none_or(|(_, v)| v.end <= start)
+    }
+    /// Highest free range of `len` bytes within `[low, high)`.
+    pub fn find_free(&self, len: u64, low: u64, high: u64) -> Option<u64> {
+        let mut top = high;
+        for (s, v) in self.vmas.range(..high).rev() {
+            if v.end < top && top - v.end >= len {
+                break;
+            }
+            top = top.min(*s);
+            if top < low {
+                return None;
+            }
+        }
+        let start = top.checked_sub(len)?;
+        (start >= low && self.is_free(start, top)).then_some(start)
+    }
+    /// Make `addr` a boundary between mappings.
+    pub fn split(&mut self, addr: u64) {
+        let Some((&s, v)) = self.vmas.range_mut(..addr).next_back() else { return };
+        if v.end > addr {
+            let mut right = v.clone();
+            v.end = addr;
+            if right.has_offset() {
+                right.offset = right.offset.wrapping_add(addr - s);
+            }
+            self.vmas.insert(addr, right);
+        }
+    }
+    /// Join neighbours that touch `[start, end]`, where they are alike.
+    pub fn join(&mut self, start: u64, end: u64) {
+        let mut at = self.vmas.range(..start).next_back().map_or(start, |(s, _)| *s);
+        while at <= end {
+            let Some(v) = self.vmas.get(&at) else {
+                match self.vmas.range(at..).next() {
+                    Some((s, _)) if *s > at => {
+                        at = *s;
+                        continue;
+                    }
+                    _ => return,
+                }
+            };
+            let next = v.end;
+            match self.vmas.get(&next) {
+                Some(n) if v.joins(at, n) => {
+                    let e = n.end;
+                    self.vmas.remove(&next);
+                    if let Some(v) = self.vmas.get_mut(&at) {
+                        v.end = e;
+                    }
+                }
+                _ => {
+                    match self.vmas.range(next..).next() {
+                        Some((s, _)) => at = *s,
+                        None => return,
+                    };
+                }
+            }
+        }
+    }
+    /// Whether `[start, end)` is mapped without holes.
+    pub fn covered(&self, start: u64, end: u64) -> bool {
+        self.first_hole(start, end).is_none()
+    }
+    /// First unmapped address of a range.
+    pub fn first_hole(&self, start: u64, end: u64) -> Option<u64> {
+        let mut at = start;
+        while at < end {
+            match self.at(at) {
+                Some((_, v)) => at = v.end,
+                None => return Some(at),
+            }
+        }
         None
+    }
+}
+
+impl Drop for Mm {
+    fn drop(&mut self) {
+        let s = self.space.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged).map(|(s, v)| v.end - s).sum();
+        self.kernel.limits.release_memory(charged);
     }
 }

@@ -1,6 +1,8 @@
 //! Signals: sets, information, actions and queues. Sending is in [`send`], delivery in [`deliver`].
 
 pub mod info;
+pub(crate) mod deliver;
+pub(crate) mod frame;
 pub(crate) mod send;
 
 pub use info::{SigFields, SigInfo};
@@ -110,6 +112,10 @@ impl Pending {
     pub fn discard(&mut self, set: SigSet) {
         self.set &= !set;
         self.queue.retain(|s| bit(s.signo) & set == 0);
+    }
+    /// Whether a signal of this POSIX timer waits.
+    pub(crate) fn has_timer(&self, timer: i32) -> bool {
+        self.queue.iter().any(|s| matches!(s.fields, SigFields::Timer { id, .. } if id == timer))
     }
     /// Number of queued signals.
     pub fn len(&self) -> usize {

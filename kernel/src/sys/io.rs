@@ -1,6 +1,7 @@
 //! System calls on descriptors.
 
 mod control;
+mod locks;
 mod message;
 mod names;
 mod readwrite;
@@ -37,7 +38,6 @@ pub static TABLE: &[Syscall] = table! {
     275 splice "fpfplx" splice::splice;
     276 tee "fflx" splice::tee;
     278 vmsplice "fplx" splice::vmsplice;
-    326 copy_file_range "fpfplx" splice::copy_file_range;
     3 close "f" control::close;
     436 close_range "ffx" control::close_range;
     32 dup "f" control::dup;
@@ -47,7 +47,6 @@ pub static TABLE: &[Syscall] = table! {
     16 ioctl "fxx" control::ioctl;
     22 pipe "p" control::pipe;
     293 pipe2 "px" control::pipe2;
-    319 memfd_create "sx" control::memfd_create;
     284 eventfd "u" control::eventfd;
     290 eventfd2 "ux" control::eventfd2;
     310 process_vm_readv "dplplx" control::not_permitted;

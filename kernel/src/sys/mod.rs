@@ -11,6 +11,7 @@ pub mod names;
 pub mod process;
 pub mod signal;
 pub mod time;
+pub mod trace;
 
 use crate::errno::Result;
 use crate::task::Task;

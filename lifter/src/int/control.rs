@@ -17,9 +17,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             if near(i) {
                 jump(cx, i.near_branch_target());
             } else if i.is_jmp_near_indirect() {
-                let v = cx.read_op(i, 0);
-                let v = cx.zext(Type::I64, v);
-                cx.end(Term::Exit(v));
+                let v = cx.jump_target(i);
+                cx.indirect_jump(i, v);
             } else {
                 cx.raise(exc::GP, 0);
             }
@@ -35,8 +34,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                     _ => cx.iconst(Type::I64, i.near_branch_target() as i64),
                 }
             } else if i.is_call_near_indirect() {
-                let v = cx.read_op(i, 0);
-                cx.zext(Type::I64, v)
+                cx.jump_target(i)
             } else {
                 cx.raise(exc::GP, 0);
                 return Ok(true);

@@ -82,7 +82,12 @@ impl<'a> Vector<'a> {
             EncodingKind::VEX => Form::Vex128,
             _ => return Err(Unlifted),
         };
-        Ok(Vector { cx, i, form, mem: None })
+        Ok(Vector {
+            cx,
+            i,
+            form,
+            mem: None,
+        })
     }
     fn vex(&self) -> bool {
         matches!(self.form, Form::Vex128 | Form::Vex256)
@@ -155,7 +160,11 @@ impl<'a> Vector<'a> {
             let lo = self.cx.get(evm_cpu::mm(n & 7));
             return self.low64(lo);
         }
-        if half == 0 { self.cx.xmm(n) } else { self.cx.get(evm_cpu::ymm_hi(n)) }
+        if half == 0 {
+            self.cx.xmm(n)
+        } else {
+            self.cx.get(evm_cpu::ymm_hi(n))
+        }
     }
     /// A vector with an I64 in its low half and zero above.
     fn low64(&mut self, v: Value) -> Value {

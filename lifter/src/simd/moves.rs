@@ -8,15 +8,32 @@ use iced_x86::{Mnemonic as M, OpKind, Register};
 /// Translate a move.
 pub(super) fn lift(v: &mut Vector) -> Done {
     match v.i.mnemonic() {
-        M::Movaps | M::Movapd | M::Movdqa | M::Movntdq | M::Movntps | M::Movntpd | M::Movntdqa
-        | M::Vmovaps | M::Vmovapd | M::Vmovdqa | M::Vmovntdq | M::Vmovntps | M::Vmovntpd
+        M::Movaps
+        | M::Movapd
+        | M::Movdqa
+        | M::Movntdq
+        | M::Movntps
+        | M::Movntpd
+        | M::Movntdqa
+        | M::Vmovaps
+        | M::Vmovapd
+        | M::Vmovdqa
+        | M::Vmovntdq
+        | M::Vmovntps
+        | M::Vmovntpd
         | M::Vmovntdqa => {
             if v.is_mem(0) || v.is_mem(1) {
                 v.aligned(16 * v.halves() as i64);
             }
             whole(v);
         }
-        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Vmovups | M::Vmovupd | M::Vmovdqu
+        M::Movups
+        | M::Movupd
+        | M::Movdqu
+        | M::Lddqu
+        | M::Vmovups
+        | M::Vmovupd
+        | M::Vmovdqu
         | M::Vlddqu => whole(v),
         M::Movss | M::Vmovss => low(v, I32X4)?,
         // Movsd and Cmpsd are also string instructions; those have no vector register.
@@ -47,9 +64,18 @@ pub(super) fn lift(v: &mut Vector) -> Done {
             let (x, m) = (v.src(1, 0), v.src(2, 0));
             maskmov(v, x, m);
         }
-        M::Pcmpistri | M::Vpcmpistri | M::Pcmpistrm | M::Vpcmpistrm | M::Pcmpestri
-        | M::Vpcmpestri | M::Pcmpestrm | M::Vpcmpestrm | M::Pcmpestri64 | M::Pcmpestrm64
-        | M::Vpcmpestri64 | M::Vpcmpestrm64 => pcmpstr(v),
+        M::Pcmpistri
+        | M::Vpcmpistri
+        | M::Pcmpistrm
+        | M::Vpcmpistrm
+        | M::Pcmpestri
+        | M::Vpcmpestri
+        | M::Pcmpestrm
+        | M::Vpcmpestrm
+        | M::Pcmpestri64
+        | M::Pcmpestrm64
+        | M::Vpcmpestri64
+        | M::Vpcmpestrm64 => pcmpstr(v),
         _ => return Ok(false),
     }
     Ok(true)
@@ -157,7 +183,11 @@ fn movd(v: &mut Vector, ty: Type) -> Result<(), crate::ctx::Unlifted> {
         v.set(&[r]);
         return Ok(());
     }
-    let x = if v.is_mem(1) { v.load(ty, 0) } else { v.cx.gpr(v.i.op_register(1)) };
+    let x = if v.is_mem(1) {
+        v.load(ty, 0)
+    } else {
+        v.cx.gpr(v.i.op_register(1))
+    };
     let z = v.zero();
     let r = v.cx.b.insert(shape, z, 0, x);
     v.set(&[r]);
@@ -199,7 +229,11 @@ fn pinsr(v: &mut Vector, shape: Type) {
         v.cx.trunc(ty, x)
     };
     let a = v.src(first, 0);
-    let lanes = if v.form == Form::Mmx { 4 } else { 16 / ty.bytes() as u8 };
+    let lanes = if v.form == Form::Mmx {
+        4
+    } else {
+        16 / ty.bytes() as u8
+    };
     let lane = v.imm() & (lanes - 1);
     let r = v.cx.b.insert(shape, a, lane, x);
     v.set(&[r]);
@@ -209,7 +243,11 @@ fn pinsr(v: &mut Vector, shape: Type) {
 fn pextr(v: &mut Vector, shape: Type) {
     let x = v.src(1, 0);
     let ty = shape.lane();
-    let lanes = if v.form == Form::Mmx { 4 } else { 16 / ty.bytes() as u8 };
+    let lanes = if v.form == Form::Mmx {
+        4
+    } else {
+        16 / ty.bytes() as u8
+    };
     let x = v.cx.b.extract(shape, x, v.imm() & (lanes - 1));
     if v.form == Form::Mmx {
         v.enter_mmx();
@@ -236,7 +274,11 @@ fn insertps(v: &mut Vector) {
     let a = v.src(first, 0);
     let r = v.cx.b.insert(I32X4, a, imm >> 4 & 3, x);
     let z = v.zero();
-    let r = if imm & 15 != 0 { v.cx.b.shuffle(r, z, select::blend(4, imm & 15)) } else { r };
+    let r = if imm & 15 != 0 {
+        v.cx.b.shuffle(r, z, select::blend(4, imm & 15))
+    } else {
+        r
+    };
     v.set(&[r]);
 }
 
@@ -264,15 +306,17 @@ fn ptest(v: &mut Vector, bits: Option<u128>) {
         let now = [all_zero(v, and, bits), all_zero(v, andn, bits)];
         both = Some(match both {
             None => now,
-            Some(old) => {
-                [v.cx.bin(Op::Or, I64, old[0], now[0]), v.cx.bin(Op::Or, I64, old[1], now[1])]
-            }
+            Some(old) => [
+                v.cx.bin(Op::Or, I64, old[0], now[0]),
+                v.cx.bin(Op::Or, I64, old[1], now[1]),
+            ],
         });
     }
     let Some([and, andn]) = both else { return };
     let zf = v.cx.icmpi(Cond::Eq, and, 0);
     let zf = v.cx.zext(I64, zf);
-    let zf = v.cx.bini(Op::Shl, I64, zf, i64::from(cc::ZF.trailing_zeros()));
+    let zf =
+        v.cx.bini(Op::Shl, I64, zf, i64::from(cc::ZF.trailing_zeros()));
     let cf = v.cx.icmpi(Cond::Eq, andn, 0);
     let cf = v.cx.zext(I64, cf);
     let f = v.cx.bin(Op::Or, I64, zf, cf);
@@ -307,8 +351,11 @@ fn pcmpstr(v: &mut Vector) {
                 name,
                 M::Pcmpestri64 | M::Pcmpestrm64 | M::Vpcmpestri64 | M::Vpcmpestrm64
             );
-            let (ra, rb) =
-                if wide { (Register::RAX, Register::RDX) } else { (Register::EAX, Register::EDX) };
+            let (ra, rb) = if wide {
+                (Register::RAX, Register::RDX)
+            } else {
+                (Register::EAX, Register::EDX)
+            };
             let (la, lb) = (v.cx.gpr(ra), v.cx.gpr(rb));
             let (la, lb) = (v.cx.sext(I64, la), v.cx.sext(I64, lb));
             v.cx.call(h::PCMPESTR, &[k, la, lb, a, b])
@@ -339,4 +386,3 @@ fn pcmpstr(v: &mut Vector) {
     }
     v.cx.set_flags(flags);
 }
-

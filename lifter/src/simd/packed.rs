@@ -231,7 +231,9 @@ pub(super) fn lift(v: &mut Vector) -> Done {
     if matches!(v.i.mnemonic(), M::Vpermilps | M::Vpermilpd) {
         return permil(v);
     }
-    let Some(p) = op_of(v.i.mnemonic()) else { return Ok(false) };
+    let Some(p) = op_of(v.i.mnemonic()) else {
+        return Ok(false);
+    };
     v.aligned_if_legacy();
     let halves: Vec<Value> = (0..v.halves()).map(|half| eval(v, p, half)).collect();
     v.set(&halves);
@@ -292,7 +294,11 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
             let sel = if v.form == Form::Mmx {
                 // What PUNPCKH gives is the high half of the wide PUNPCKL.
                 let s = select::unpack(bytes, false);
-                if high { std::array::from_fn(|k| s[(k + 8) & 15]) } else { s }
+                if high {
+                    std::array::from_fn(|k| s[(k + 8) & 15])
+                } else {
+                    s
+                }
             } else {
                 select::unpack(bytes, high)
             };
@@ -358,7 +364,11 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
             // Sixteen bytes of result come from 16 * from / to bytes.
             let bytes = 16 * from / to;
             let mut x = v.part(1, bytes * half as u32, bytes);
-            let op = if signed { Op::VWidenLowS } else { Op::VWidenLowU };
+            let op = if signed {
+                Op::VWidenLowS
+            } else {
+                Op::VWidenLowU
+            };
             let mut n = from;
             while n < to {
                 let shape = match n {
@@ -382,7 +392,11 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
 impl Vector<'_> {
     fn imm_or_zero(&self) -> u8 {
         let last = self.i.op_count() - 1;
-        if self.i.op_kind(last) == iced_x86::OpKind::Immediate8 { self.imm() } else { 0 }
+        if self.i.op_kind(last) == iced_x86::OpKind::Immediate8 {
+            self.imm()
+        } else {
+            0
+        }
     }
 }
 
@@ -471,7 +485,8 @@ pub(super) fn predicate(imm: u8) -> Pred {
 
 fn compare(v: &mut Vector, ty: Type, a: Value, b: Value, imm: u8) -> Value {
     let imm = if v.vex() { imm } else { imm & 7 };
-    let one = |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
+    let one =
+        |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
     match predicate(imm) {
         Pred::Plain(c, false) => one(v, c, a, b),
         Pred::Plain(c, true) => one(v, c, b, a),

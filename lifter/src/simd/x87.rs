@@ -53,7 +53,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.call(h::X87_FLD80, &[lo, hi]);
         }
         Fld | Fild if is_mem(i) => {
-            let Some((k, v)) = operand(cx, i) else { return Ok(false) };
+            let Some((k, v)) = operand(cx, i) else {
+                return Ok(false);
+            };
             let k = konst(cx, k as i64);
             cx.call(h::X87_FLD, &[k, v]);
         }
@@ -74,7 +76,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.call(h::X87_FST_ST, &[d, pop]);
         }
         Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
-            let v = if m == Fbstp { cx.call(h::X87_FBST, &[]) } else { cx.call(h::X87_FST80, &[]) };
+            let v = if m == Fbstp {
+                cx.call(h::X87_FBST, &[])
+            } else {
+                cx.call(h::X87_FST80, &[])
+            };
             let (lo, hi) = (cx.b.extract(I64X2, v, 0), cx.b.extract(I16X8, v, 4));
             let a = cx.addr(i);
             // The second part first: it is the one that can cross into a page that is not there.
@@ -82,7 +88,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             pop(cx);
         }
         Fst | Fstp | Fist | Fistp | Fisttp => {
-            let Some((k, ty)) = kind(i) else { return Ok(false) };
+            let Some((k, ty)) = kind(i) else {
+                return Ok(false);
+            };
             let k = konst(cx, k as i64 + if m == Fisttp { 8 } else { 0 });
             let v = cx.call(h::X87_FST, &[k]);
             let v = cx.trunc(ty, v);
@@ -99,7 +107,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         Fdiv | Fdivp | Fidiv => arith(cx, i, 6)?,
         Fdivr | Fdivrp | Fidivr => arith(cx, i, 7)?,
         Fcom | Fcomp | Ficom | Ficomp if is_mem(i) => {
-            let Some((k, v)) = operand(cx, i) else { return Ok(false) };
+            let Some((k, v)) = operand(cx, i) else {
+                return Ok(false);
+            };
             let pops = i64::from(matches!(m, Fcomp | Ficomp));
             let (k, p) = (konst(cx, k as i64), konst(cx, pops));
             cx.call(h::X87_COM_MEM, &[k, v, p]);

@@ -1,10 +1,10 @@
 //! Making, copying, closing and controlling descriptors.
 
-use super::{readable, writable};
+use super::{locks, readable, writable};
 use crate::errno::{Errno, Result};
 use crate::file::{Description, File};
+use crate::fs::Opened;
 use crate::io::eventfd::EventFd;
-use crate::io::memfd::MemFd;
 use crate::io::pipe::{self, PipeEnd};
 use crate::io::{lock, tty};
 use crate::task::Task;
@@ -23,8 +23,7 @@ const PASSING: u32 =
 
 /// What closing a descriptor means beyond taking it out of the table.
 fn closed(task: &Task, d: Arc<Description>) {
-    let _ = task;
-    drop(d);
+    crate::fs::closed(task, &d);
 }
 
 pub(super) fn close(task: &mut Task, [fd, ..]: [u64; 6]) -> Result<u64> {
@@ -130,23 +129,6 @@ pub(super) fn eventfd2(task: &mut Task, [count, flags, ..]: [u64; 6]) -> Result<
     insert_anon(task, Arc::new(e), flags, "anon_inode:[eventfd]")
 }
 
-pub(super) fn memfd_create(task: &mut Task, [name, flags, ..]: [u64; 6]) -> Result<u64> {
-    const CLOEXEC: u64 = libc::MFD_CLOEXEC as u64;
-    const SEALING: u64 = libc::MFD_ALLOW_SEALING as u64;
-    const EXEC: u64 = 0x10 | 0x8; // MFD_EXEC, MFD_NOEXEC_SEAL
-    if flags & !(CLOEXEC | SEALING | EXEC) != 0 || flags & EXEC == EXEC {
-        return Err(Errno::EINVAL); // MFD_HUGETLB too: there are no huge pages
-    }
-    let name = task.mem().read_cstr(name, 249)?.ok_or(Errno::EINVAL)?;
-    let sealing = flags & (SEALING | 0x8) != 0;
-    let f = MemFd::new(task.kernel(), sealing)?;
-    let mut path = b"/memfd:".to_vec();
-    path.extend_from_slice(&name);
-    path.extend_from_slice(b" (deleted)");
-    let d = Description::new(Arc::new(f), (libc::O_RDWR | libc::O_LARGEFILE) as u32, path);
-    task.fds().insert(d, flags & CLOEXEC != 0).map(|n| n as u64)
-}
-
 /// Access to another process's memory: no guest process may.
 pub(super) fn not_permitted(_task: &mut Task, _: [u64; 6]) -> Result<u64> {
     Err(Errno::EPERM)
@@ -205,20 +187,17 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         },
         libc::F_ADD_SEALS => {
             writable(&d).map_err(|_| Errno::EPERM)?;
-            let f = d
-                .file
-                .as_any()
-                .downcast_ref::<MemFd>()
+            let f = Opened::of(&d)
+                .and_then(Opened::memory)
                 .ok_or(Errno::EINVAL)?;
             f.add_seals(arg as u32).map(|()| 0)
         }
-        libc::F_GET_SEALS => d
-            .file
-            .as_any()
-            .downcast_ref::<MemFd>()
-            .ok_or(Errno::EINVAL)?
-            .seals()
-            .map(u64::from),
+        libc::F_GET_SEALS => {
+            let f = Opened::of(&d)
+                .and_then(Opened::memory)
+                .ok_or(Errno::EINVAL)?;
+            f.seals().map(u64::from)
+        }
         c if RW_HINTS.contains(&c) => {
             // Hints about the lifetime of written data: none is kept.
             if c % 2 == 1 {

@@ -1,4 +1,4 @@
-//! Moving bytes between descriptors: sendfile, copy_file_range, splice, tee, vmsplice.
+//! Moving bytes between descriptors: sendfile, splice, tee, vmsplice.
 
 use super::readwrite::{gather, iovec, read_parts, total};
 use super::{readable, signal_epipe, writable};
@@ -112,14 +112,6 @@ fn copy(task: &Task, from: &mut At<'_>, to: &mut At<'_>, len: u64, nonblock: boo
     Ok(done)
 }
 
-fn is_file(d: &Description) -> Result<()> {
-    match d.file.stat()?.mode & libc::S_IFMT {
-        libc::S_IFREG => Ok(()),
-        libc::S_IFDIR => Err(Errno::EISDIR),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
 pub(super) fn sendfile(task: &mut Task, [out, from, offset, count, ..]: [u64; 6]) -> Result<u64> {
     let (i, o) = (
         task.fds().get_io(from as i32)?,
@@ -139,37 +131,6 @@ pub(super) fn sendfile(task: &mut Task, [out, from, offset, count, ..]: [u64; 6]
         task,
         copy(task, &mut from, &mut to, count.min(0x7fff_f000), false),
     )?;
-    from.done(task)?;
-    to.done(task)?;
-    Ok(n)
-}
-
-pub(super) fn copy_file_range(
-    task: &mut Task,
-    [fi, pi, fo, po, len, flags]: [u64; 6],
-) -> Result<u64> {
-    let (i, o) = (task.fds().get_io(fi as i32)?, task.fds().get_io(fo as i32)?);
-    if flags != 0 {
-        return Err(Errno::EINVAL);
-    }
-    is_file(&i)?;
-    is_file(&o)?;
-    readable(&i)?;
-    writable(&o)?;
-    if o.flags() & libc::O_APPEND as u32 != 0 {
-        return Err(Errno::EBADF);
-    }
-    let mut from = At::new(task, &i, pi)?;
-    let mut to = At::new(task, &o, po)?;
-    let (a, b) = (i.file.stat()?, o.file.stat()?);
-    let len = len.min(0x7fff_f000);
-    if (a.dev, a.ino) == (b.dev, b.ino)
-        && from.pos < to.pos.saturating_add(len)
-        && to.pos < from.pos.saturating_add(len)
-    {
-        return Err(Errno::EINVAL);
-    }
-    let n = copy(task, &mut from, &mut to, len, false)?;
     from.done(task)?;
     to.done(task)?;
     Ok(n)

@@ -1,0 +1,86 @@
+//! The first stack of a program: strings, auxiliary vector, environment, arguments.
+
+use crate::errno::{Errno, Result};
+use evm_memory::Mem;
+
+/// What goes there.
+pub(crate) struct Contents<'a> {
+    pub argv: &'a [Vec<u8>],
+    pub envp: &'a [Vec<u8>],
+    /// Path as given to execve (AT_EXECFN).
+    pub execfn: &'a [u8],
+    pub random: [u8; 16],
+    /// Entries without those that point to the strings here.
+    pub auxv: Vec<(u64, u64)>,
+}
+
+/// Where it was put.
+pub(crate) struct Placed {
+    pub sp: u64,
+    pub args: (u64, u64),
+    pub env: (u64, u64),
+    pub auxv: Vec<u8>,
+}
+
+/// Longest single argument (MAX_ARG_STRLEN).
+const MAX_ARG: usize = 128 << 10;
+
+/// E2BIG if the strings and pointers do not fit a stack of `stack` bytes (a quarter of it, 6 MiB at most).
+pub(crate) fn check_size(argv: &[Vec<u8>], envp: &[Vec<u8>], stack: u64) -> Result<()> {
+    let mut total = 0u64;
+    for s in argv.iter().chain(envp) {
+        if s.len() >= MAX_ARG {
+            return Err(Errno::E2BIG);
+        }
+        total += s.len() as u64 + 9;
+    }
+    if total > (stack / 4).min(6 << 20).max(128 << 10) { Err(Errno::E2BIG) } else { Ok(()) }
+}
+
+/// Write it below `top`.
+pub(crate) fn build(mem: Mem, top: u64, c: &Contents<'_>) -> Result<Placed> {
+    let mut at = top - 8; // eight zero bytes end the stack
+    let put = |at: &mut u64, s: &[u8]| -> Result<u64> {
+        *at = at.checked_sub(s.len() as u64 + 1).ok_or(Errno::E2BIG)?;
+        mem.copy_in(*at, s)?;
+        mem.write(*at + s.len() as u64, 0u8)?;
+        Ok(*at)
+    };
+    let execfn = put(&mut at, c.execfn)?;
+    let env_end = at;
+    let mut env = Vec::with_capacity(c.envp.len());
+    for s in c.envp.iter().rev() {
+        env.push(put(&mut at, s)?);
+    }
+    env.reverse();
+    let arg_end = at;
+    let mut args = Vec::with_capacity(c.argv.len());
+    for s in c.argv.iter().rev() {
+        args.push(put(&mut at, s)?);
+    }
+    args.reverse();
+    let arg_start = at;
+    at &= !15;
+    let platform = put(&mut at, b"x86_64")?;
+    at = (at - 16) & !15;
+    let random = at;
+    mem.copy_in(random, &c.random)?;
+    let mut auxv = c.auxv.clone();
+    auxv.extend([
+        (libc::AT_RANDOM, random),
+        (libc::AT_EXECFN, execfn),
+        (libc::AT_PLATFORM, platform),
+        (libc::AT_NULL, 0),
+    ]);
+    let auxv: Vec<u8> = auxv.iter().flat_map(|(k, v)| [k.to_le_bytes(), v.to_le_bytes()]).flatten().collect();
+    let words = 1 + args.len() as u64 + 1 + env.len() as u64 + 1;
+    let sp = at.checked_sub(words * 8 + auxv.len() as u64).ok_or(Errno::E2BIG)? & !15;
+    let mut block = Vec::with_capacity((words * 8) as usize + auxv.len());
+    block.extend((args.len() as u64).to_le_bytes());
+    for p in args.iter().chain(&[0]).chain(&env).chain(&[0]) {
+        block.extend(p.to_le_bytes());
+    }
+    block.extend(&auxv);
+    mem.copy_in(sp, &block)?;
+    Ok(Placed { sp, args: (arg_start, arg_end), env: (arg_end, env_end), auxv })
+}

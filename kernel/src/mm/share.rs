@@ -1,0 +1,132 @@
+//! Shared anonymous memory, and the copy of an address space that fork(2) makes.
+
+use super::{Backing, Mm, Vma, host_prot};
+use crate::errno::{Errno, Result};
+use crate::process::lock;
+use evm_memory::{Arena, PAGE, Prot};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A host memory file of a length.
+pub(crate) fn memory_file(len: u64) -> Result<Arc<OwnedFd>> {
+    let fd = rustix::fs::memfd_create("evm-shared", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&fd, len)?;
+    Ok(Arc::new(fd))
+}
+
+/// Make a memory file at least this long.
+pub(super) fn extend(fd: &OwnedFd, len: u64) -> Result<()> {
+    if (rustix::fs::fstat(fd)?.st_size as u64) < len {
+        rustix::fs::ftruncate(fd, len)?;
+    }
+    Ok(())
+}
+
+/// Resident bytes of ranges of an arena.
+pub(super) fn resident(arena: &Arena, ranges: &[(u64, u64)]) -> u64 {
+    let Ok(map) = std::fs::File::open("/proc/self/pagemap") else { return 0 };
+    let mut buf = vec![0u8; 8 * 8192];
+    let mut n = 0;
+    for (start, end) in ranges {
+        let mut page = (arena.base() + start) / PAGE;
+        let last = (arena.base() + end) / PAGE;
+        while page < last {
+            let k = (last - page).min(8192);
+            let b = &mut buf[..8 * k as usize];
+            if map.read_exact_at(b, page * 8).is_err() {
+                return n * PAGE;
+            }
+            n += b.chunks_exact(8).filter(|w| w[7] & 0x80 != 0).count() as u64;
+            page += k;
+        }
+    }
+    n * PAGE
+}
+
+impl Mm {
+    /// Identity of a word in a shared mapping: the object (two numbers) and the offset in it.
+    pub(crate) fn shared_word(&self, addr: u64) -> Option<(u64, u64, u64)> {
+        let s = lock(&self.space);
+        let (start, v) = s.at(addr)?;
+        let offset = v.offset.wrapping_add(addr - start);
+        match &v.backing {
+            // The number 0 is no host device, so the two kinds never meet.
+            Backing::Shared(fd) => Some((0, Arc::as_ptr(fd) as u64, offset)),
+            Backing::File(d) if v.shared => {
+                let st = rustix::fs::fstat(d.file.host_fd()?).ok()?;
+                Some((st.st_dev + 1, st.st_ino, offset))
+            }
+            _ => None,
+        }
+    }
+
+    /// A copy for a forked process. Private pages are copied, shared ones stay shared.
+    pub fn fork(&self) -> Result<Arc<Mm>> {
+        let child = Mm::new(&self.kernel)?;
+        let s = lock(&self.space);
+        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged && !v.dontfork).map(|(k, v)| v.end - k).sum();
+        self.kernel.limits.charge_memory(charged)?;
+        let mut c = lock(&child.space);
+        c.brk_start = s.brk_start;
+        c.brk = s.brk;
+        c.mmap_top = s.mmap_top;
+        let mut result = Ok(());
+        for (k, v) in &s.vmas {
+            if v.dontfork {
+                continue;
+            }
+            // Entered even if the copy fails: dropping the child then gives the charge back.
+            c.vmas.insert(*k, v.clone());
+            c.total += v.end - k;
+            if result.is_ok() {
+                result = self.copy_vma(&child, *k, v);
+            }
+        }
+        drop(c);
+        drop(s);
+        result.map(|()| child)
+    }
+
+    fn copy_vma(&self, child: &Mm, start: u64, v: &Vma) -> Result<()> {
+        let len = v.end - start;
+        let (from, to) = (self.arena(), child.arena());
+        let copied = match &v.backing {
+            Backing::Hole(_) => return Ok(()),
+            Backing::Shared(fd) => {
+                to.map_file(start, len, host_prot(v.prot), true, fd.as_fd(), v.offset)?;
+                return Ok(());
+            }
+            Backing::File(d) => {
+                let fd = d.file.host_fd().ok_or(Errno::EIO)?;
+                if v.shared {
+                    to.map_file(start, len, host_prot(v.prot), true, fd, v.offset)?;
+                    return Ok(());
+                }
+                to.map_file(start, len, Prot::RW, false, fd, v.offset)?;
+                false
+            }
+            Backing::Anon | Backing::Copy(_) => {
+                to.map_anon(start, len, Prot::RW)?;
+                if v.wipe {
+                    to.protect(start, len, host_prot(v.prot))?;
+                    return Ok(());
+                }
+                true
+            }
+        };
+        let hidden = v.prot == 0;
+        if hidden {
+            from.protect(start, len, Prot::R)?;
+        }
+        let r = from.copy_dirty(to, start, len, copied);
+        if hidden {
+            from.protect(start, len, Prot::NONE)?;
+        }
+        r?;
+        if v.host_prot() != Prot::RW {
+            to.protect(start, len, v.host_prot())?;
+        }
+        Ok(())
+    }
+}
