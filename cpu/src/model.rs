@@ -50,10 +50,17 @@ const V2: &[Feature] = &[
     ("3dnowprefetch", EXT, 2, 8),
 ];
 const V3: &[Feature] = &[
+    ("fma", 1, 2, 12),
     ("movbe", 1, 2, 22),
+    ("xsave", 1, 2, 26),
+    ("osxsave", 1, 2, 27),
+    ("avx", 1, 2, 28),
+    ("f16c", 1, 2, 29),
     ("bmi1", 7, 1, 3),
+    ("avx2", 7, 1, 5),
     ("bmi2", 7, 1, 8),
     ("adx", 7, 1, 19),
+    ("sha_ni", 7, 1, 29),
     ("abm", EXT, 2, 5),
 ];
 const EXT: u32 = 0x8000_0001;
@@ -156,6 +163,8 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
         },
         0xd if xcr0(n) != 0 => match sub {
             0 => [7, 832, 832, 0],
+            // XSAVEOPT, XSAVEC.
+            1 => [3, 832, 0, 0],
             2 => [256, 576, 0, 0],
             _ => [0; 4],
         },

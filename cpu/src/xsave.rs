@@ -33,7 +33,9 @@ pub mod Component {
 
 /// The little-endian quadword at `at`.
 pub fn word(image: &[u8], at: usize) -> u64 {
-    image.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])))
+    image
+        .get(at..at + 8)
+        .map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])))
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
@@ -121,7 +123,12 @@ pub fn get_avx(s: &mut CpuState, part: &[u8]) {
 }
 /// Components that are not in their initial state.
 pub fn in_use(s: &CpuState) -> u64 {
-    let x87 = s.fcw != 0x37f || s.fsw != 0 || s.ftw != 0xffff || s.fop != 0 || s.fip != 0 || s.fdp != 0
+    let x87 = s.fcw != 0x37f
+        || s.fsw != 0
+        || s.ftw != 0xffff
+        || s.fop != 0
+        || s.fip != 0
+        || s.fdp != 0
         || s.fpr.iter().any(|v| *v != 0);
     let sse = s.xmm.iter().any(|v| *v != 0) || s.mxcsr != 0x1f80;
     let avx = s.ymm_hi.iter().any(|v| *v != 0);
@@ -145,7 +152,11 @@ impl CpuState {
         if image.len() < LEGACY {
             return;
         }
-        let bv = if image.len() >= AVX_OFFSET { word(image, LEGACY) } else { Component::X87 | Component::SSE };
+        let bv = if image.len() >= AVX_OFFSET {
+            word(image, LEGACY)
+        } else {
+            Component::X87 | Component::SSE
+        };
         if bv & Component::X87 != 0 {
             get_x87(self, image);
         } else {

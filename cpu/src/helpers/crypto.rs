@@ -27,7 +27,6 @@ helpers! { super::x87::BASE + super::x87::FNS.len();
     SHA1RNDS4 "sha1rnds4" I1V2_V(sha1rnds4) Pure false;
 }
 
-
 /// Product in GF(2^8) modulo x^8 + x^4 + x^3 + x + 1.
 const fn gmul(a: u8, b: u8) -> u8 {
     let (mut a, mut b, mut r) = (a, b, 0);
@@ -118,7 +117,9 @@ mod soft {
         mix(Lanes::of(a), INV_MIX).reg()
     }
     pub fn pclmul(a: u64, b: u64) -> u128 {
-        (0..64).filter(|i| b >> i & 1 != 0).fold(0, |r, i| r ^ u128::from(a) << i)
+        (0..64)
+            .filter(|i| b >> i & 1 != 0)
+            .fold(0, |r, i| r ^ u128::from(a) << i)
     }
     pub fn sha1rnds4(imm: u64, a: __m128i, b: __m128i) -> __m128i {
         let ([mut d, mut c, mut bb, mut aa], w) = (<[u32; 4]>::of(a), <[u32; 4]>::of(b));

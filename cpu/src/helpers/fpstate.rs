@@ -5,10 +5,11 @@
 //! See the parent module. MXCSR is live in the host's register, which is read and set by `sse`.
 #![allow(unsafe_code)]
 
-use super::sse::{host_mxcsr, set_host_mxcsr};
+use super::sse::{Lanes, host_mxcsr, set_host_mxcsr};
 use super::state;
 use crate::xsave::{self, Component};
 use crate::{CpuState, exc};
+use std::arch::x86_64::__m128i;
 
 type S = *mut u8;
 
@@ -67,7 +68,9 @@ extern "sysv64" fn fxsave(st: S, addr: u64, _wide: u64) {
 extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else { return };
+    let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else {
+        return;
+    };
     if !xsave::mxcsr_ok(&image) {
         return s.raise(exc::GP, 0);
     }
@@ -77,24 +80,31 @@ extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
     set_host_mxcsr(s.mxcsr);
 }
 
-/// Check the alignment of an XSAVE area.
-fn aligned(s: &mut CpuState, addr: u64) -> bool {
+/// The components asked for of those that the model has: #UD if it has none, #GP if the area is not aligned.
+fn asked(s: &mut CpuState, addr: u64, mask: u64) -> Option<u64> {
+    let xcr0 = crate::model::xcr0(s.model) & xsave::XCR0;
+    if xcr0 == 0 {
+        s.raise(exc::UD, 0);
+        return None;
+    }
     if addr & 63 != 0 {
         s.raise(exc::GP, 0);
+        return None;
     }
-    addr & 63 == 0
+    Some(mask & xcr0)
 }
 
 /// XSAVE, XSAVEOPT: the standard form. Components not asked for are left alone in memory.
 extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    if !aligned(s, addr) {
+    let Some(asked) = asked(s, addr, mask) else {
         return;
-    }
+    };
     s.mxcsr = host_mxcsr();
-    let asked = mask & xsave::XCR0;
-    let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else { return };
+    let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else {
+        return;
+    };
     if asked & Component::X87 != 0 {
         xsave::put_x87(s, &mut image);
     }
@@ -123,7 +133,11 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
         write(s, addr + 160, &image[160..416]);
     }
     if ok && asked & Component::AVX != 0 {
-        write(s, addr + xsave::AVX_OFFSET as u64, &image[xsave::AVX_OFFSET..]);
+        write(
+            s,
+            addr + xsave::AVX_OFFSET as u64,
+            &image[xsave::AVX_OFFSET..],
+        );
     }
 }
 
@@ -131,17 +145,20 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
 extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    if !aligned(s, addr) {
+    let Some(asked) = asked(s, addr, mask) else {
         return;
-    }
+    };
     s.mxcsr = host_mxcsr();
-    let asked = mask & xsave::XCR0;
     let bv = asked & xsave::in_use(s);
     let mut image = [0; xsave::SIZE];
     image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());
     let comp = asked | 1 << 63;
     image[xsave::LEGACY + 8..][..8].copy_from_slice(&comp.to_le_bytes());
-    if !write(s, addr + xsave::LEGACY as u64, &image[xsave::LEGACY..][..64]) {
+    if !write(
+        s,
+        addr + xsave::LEGACY as u64,
+        &image[xsave::LEGACY..][..64],
+    ) {
         return;
     }
     xsave::put_x87(s, &mut image);
@@ -165,11 +182,12 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
 extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    if !aligned(s, addr) {
+    let Some(asked) = asked(s, addr, mask) else {
         return;
-    }
-    let asked = mask & xsave::XCR0;
-    let Some(head) = read::<576>(s, addr) else { return };
+    };
+    let Some(head) = read::<576>(s, addr) else {
+        return;
+    };
     let (bv, comp) = (xsave::word(&head, 512), xsave::word(&head, 520));
     let compact = comp >> 63 != 0;
     let form = comp & !(1 << 63);
@@ -187,7 +205,9 @@ extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
         return s.raise(exc::GP, 0);
     }
     let avx = if asked & bv & Component::AVX != 0 {
-        let Some(avx) = read::<256>(s, addr + xsave::AVX_OFFSET as u64) else { return };
+        let Some(avx) = read::<256>(s, addr + xsave::AVX_OFFSET as u64) else {
+            return;
+        };
         avx
     } else {
         [0; 256]
@@ -224,7 +244,15 @@ fn environment(s: &CpuState, short: bool) -> ([u8; 28], usize) {
     let mut e = [0xffu8; 28];
     let tags = s.full_tags();
     if short {
-        let words = [s.fcw, s.fsw, tags, s.fip as u16, (s.fip >> 4) as u16 & 0xf000 | s.fop & 0x7ff, s.fdp as u16, (s.fdp >> 4) as u16 & 0xf000];
+        let words = [
+            s.fcw,
+            s.fsw,
+            tags,
+            s.fip as u16,
+            (s.fip >> 4) as u16 & 0xf000 | s.fop & 0x7ff,
+            s.fdp as u16,
+            (s.fdp >> 4) as u16 & 0xf000,
+        ];
         for (k, w) in words.iter().enumerate() {
             e[2 * k..][..2].copy_from_slice(&w.to_le_bytes());
         }
@@ -311,7 +339,9 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
     }
     let n = if short != 0 { 14 } else { 28 };
     let Some(e) = read::<28>(s, addr) else { return };
-    let Some(regs) = read::<80>(s, addr + n) else { return };
+    let Some(regs) = read::<80>(s, addr + n) else {
+        return;
+    };
     set_environment(s, &e, short != 0);
     let top = usize::from(s.fsw >> 11 & 7);
     for i in 0..8 {
@@ -320,9 +350,6 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
         s.fpr[(top + i) & 7] = u128::from_le_bytes(v);
     }
 }
-
-use super::sse::Lanes;
-use std::arch::x86_64::__m128i;
 
 /// MASKMOVDQU, MASKMOVQ: bytes of `x` whose mask byte has its top bit set.
 extern "sysv64" fn maskmov(st: S, addr: u64, x: __m128i, mask: __m128i) {
@@ -358,7 +385,9 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
     for k in 0..16 / size {
         let at = bits * k as u32;
         if mask >> (at + bits - 1) & 1 != 0
-            && let Err(f) = s.mem().store(addr.wrapping_add(k * size), size, (x >> at) as u64)
+            && let Err(f) = s
+                .mem()
+                .store(addr.wrapping_add(k * size), size, (x >> at) as u64)
         {
             return s.raise_fault(f);
         }
@@ -368,7 +397,14 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
 /// VGATHER*: `form` is scale | index bytes << 8 | element bytes << 16 | first index lane << 24 |
 /// lanes << 32 | 32-bit addresses << 40. Elements not under the mask are those of `dst`; lanes past the
 /// last are zero.
-extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128i, mask: __m128i) -> __m128i {
+extern "sysv64" fn gather(
+    st: S,
+    base: u64,
+    form: u64,
+    dst: __m128i,
+    idx: __m128i,
+    mask: __m128i,
+) -> __m128i {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let byte = |n: u32| form >> n & 255;
@@ -378,10 +414,14 @@ extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128
     let mut r = 0u128;
     for k in 0..byte(32) as u32 {
         let at = bits * k;
-        let lane = dst >> at & (1 << bits) - 1;
+        let lane = (dst >> at) & ((1 << bits) - 1);
         let v = if mask >> (at + bits - 1) & 1 != 0 {
             let raw = idx >> (8 * isize * (k + byte(24) as u32));
-            let i = if isize == 4 { raw as i32 as i64 } else { raw as i64 };
+            let i = if isize == 4 {
+                raw as i32 as i64
+            } else {
+                raw as i64
+            };
             let mut addr = base.wrapping_add((i as u64).wrapping_mul(scale));
             if byte(40) != 0 {
                 addr &= 0xffff_ffff;

@@ -60,7 +60,11 @@ fn number(rng: &mut Rng) -> u128 {
 fn random_state(rng: &mut Rng, unmasked: bool) -> CpuState {
     let mut s = CpuState::default();
     let r = rng.next();
-    s.fcw = if r & 3 == 0 { 0x37f } else { 0x7f | (r >> 8 & 0xf00) as u16 };
+    s.fcw = if r & 3 == 0 {
+        0x37f
+    } else {
+        0x7f | (r >> 8 & 0xf00) as u16
+    };
     if s.fcw & 0x300 == 0x100 {
         s.fcw |= 0x300;
     }
@@ -71,7 +75,7 @@ fn random_state(rng: &mut Rng, unmasked: bool) -> CpuState {
     s.ftw = 0;
     for p in 0..8 {
         s.fpr[p] = number(rng);
-        if rng.next() % 8 == 0 {
+        if rng.next() & 7 == 0 {
             s.ftw |= 3 << (2 * p);
         }
     }
@@ -95,7 +99,18 @@ fn operations_match_the_hardware() {
     let mut bad = std::collections::BTreeMap::<&str, (u32, String)>::new();
     for round in 0..3000 {
         let start = random_state(&mut rng, round % 4 == 3);
-        let edges = [0, 1, 0x7fc0_0001, 0x7f80_0001, 0x7f80_0000, 0x0000_0001, 0x7ff0_0000_0000_0001, 0x7ff8_0000_0000_0000, 1 << 63, 0x8000];
+        let edges = [
+            0,
+            1,
+            0x7fc0_0001,
+            0x7f80_0001,
+            0x7f80_0000,
+            0x0000_0001,
+            0x7ff0_0000_0000_0001,
+            0x7ff8_0000_0000_0000,
+            1 << 63,
+            0x8000,
+        ];
         let r = rng.next();
         let bits = match r & 7 {
             0 => edges[r as usize >> 8 & 7],
@@ -188,7 +203,11 @@ fn operations_match_the_hardware() {
     for (ins, (n, first)) in &bad {
         println!("{ins}: {n} differ\n {first}");
     }
-    assert!(bad.is_empty(), "{:?}", bad.iter().map(|(k, v)| (*k, v.0)).collect::<Vec<_>>());
+    assert!(
+        bad.is_empty(),
+        "{:?}",
+        bad.iter().map(|(k, v)| (*k, v.0)).collect::<Vec<_>>()
+    );
 }
 
 /// Results of helpers as 64 bits.

@@ -104,7 +104,10 @@ impl Guest {
         evm_memory::fault::thread_init();
         let arena = Arena::reserve(1 << 20).expect("reserve");
         arena.map_anon(BUF, 0x2_0000, Prot::RW).expect("map");
-        Guest { arena, frame: Frame::default() }
+        Guest {
+            arena,
+            frame: Frame::default(),
+        }
     }
     /// Run lifted; `Err` says what went wrong.
     pub fn lifted(&mut self, piece: &Piece, m: &Machine) -> Result<Machine, String> {
@@ -114,7 +117,10 @@ impl Guest {
             unsafe { std::ptr::copy_nonoverlapping(pc as *const u8, buf.as_mut_ptr(), buf.len()) };
             buf.len()
         };
-        let opts = Options { mode: Mode::Region, ..Options::default() };
+        let opts = Options {
+            mode: Mode::Region,
+            ..Options::default()
+        };
         let l = lift(base, &[], &mut fetch, &opts).map_err(|e| e.to_string())?;
         if !l.notes.is_empty() {
             return Err(format!("not lifted: {}", l.notes[0].what));
@@ -133,7 +139,14 @@ impl Guest {
         // SAFETY: the state and helpers are those the region was lifted for; MXCSR is put back.
         let exit = unsafe {
             asm!("ldmxcsr [{}]", in(reg) &csr);
-            let exit = run(&code, 0, (&raw mut *s).cast(), mem, &helpers::FNS, &mut self.frame);
+            let exit = run(
+                &code,
+                0,
+                (&raw mut *s).cast(),
+                mem,
+                &helpers::FNS,
+                &mut self.frame,
+            );
             asm!("stmxcsr [{}]", in(reg) &mut csr);
             asm!("ldmxcsr [{}]", in(reg) &0x1f80u32);
             exit
@@ -152,7 +165,12 @@ pub fn native(piece: &Piece, m: &Machine) -> Machine {
     #[repr(C, align(64))]
     struct Buf([u8; MEM]);
     let mut buf = Buf(m.mem);
-    let mut n = Native { image: [0; 1024], gpr: m.s.gpr, flags: m.s.rflags(), func: piece.1 as usize as u64 };
+    let mut n = Native {
+        image: [0; 1024],
+        gpr: m.s.gpr,
+        flags: m.s.rflags(),
+        func: piece.1 as usize as u64,
+    };
     n.image[..xsave::SIZE].copy_from_slice(&m.s.xsave_image());
     n.gpr[7] = buf.0.as_mut_ptr() as u64 + 128;
     let start = n.gpr[7];
