@@ -6,6 +6,7 @@
 mod args;
 mod inspect;
 mod run;
+mod stats;
 mod units;
 
 use args::{Cli, Command, Completions};

@@ -1,14 +1,22 @@
 //! `evm run`: options to a job, and the job's end to an exit status.
 
-use crate::args::Run;
-use crate::status;
-use crate::units::{EnvVar, Limits, Sysroot};
-use anyhow::Result;
+use crate::args::{self, Run};
+use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
+use crate::{stats, status};
+use anyhow::{Context, Result};
+use evm_runtime::{
+    ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm,
+};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// The search path of the guest's environment.
 const GUEST_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -117,8 +125,158 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             find_host_program(name, std::env::var_os("PATH").as_deref())?
         }
     };
-    let _ = (limits, env, program);
-    anyhow::bail!("this build has no engine")
+    let module = match &o.sysroot {
+        Sysroot::Dir(_) => Module::from_guest_path(&program.to_string_lossy()),
+        Sysroot::Host | Sysroot::None => {
+            Module::from_host_file(&program.canonicalize().unwrap_or(program.clone()))
+        }
+    };
+    let config = Config {
+        engine: match o.engine {
+            args::EngineKind::Auto => EngineKind::Auto,
+            args::EngineKind::Interp => EngineKind::Interp,
+            args::EngineKind::Jit => EngineKind::Jit,
+        },
+        args: o.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        env: env
+            .iter()
+            .map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat())
+            .collect(),
+        cwd: o
+            .cwd
+            .as_ref()
+            .map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
+        sysroot: match &o.sysroot {
+            Sysroot::Host => evm_runtime::Sysroot::Host,
+            Sysroot::Dir(d) => evm_runtime::Sysroot::Dir(d.clone()),
+            Sysroot::None => evm_runtime::Sysroot::None,
+        },
+        dirs: o
+            .dirs
+            .iter()
+            .map(|d| Dir {
+                host: d.host.clone(),
+                guest: d.guest.to_string_lossy().into_owned(),
+                read_only: d.read_only,
+            })
+            .collect(),
+        clock: match &o.clock {
+            Clock::Host => ClockMode::Host,
+            Clock::Start(start) => ClockMode::Virtual { start: *start },
+        },
+        seed: match &o.seed {
+            Seed::Random => None,
+            Seed::Fixed(n) => Some(*n),
+        },
+        cpu: match o.cpu {
+            args::CpuModel::X86_64V2 => "x86-64-v2".into(),
+        },
+        cpus: o.cpus,
+        limits: evm_runtime::Limits {
+            memory: limits.memory,
+            cpu: limits.cpu,
+            wall: limits.wall,
+            procs: limits.procs,
+            files: limits.files,
+            disk: limits.disk,
+            output: limits.output,
+        },
+        trace: o.trace.as_deref().map(trace_sink).transpose()?,
+        ..Config::default()
+    };
+    let vm = Vm::new(&Engine::new(), config, &module)?;
+    end_on_signals(vm.handle())?;
+    let outcome = match vm.run() {
+        Ok(outcome) => outcome,
+        Err(e) => {
+            if let Some(errno) = e.downcast_ref::<Errno>() {
+                return Err(match *errno {
+                    Errno::ENOENT if matches!(o.sysroot, Sysroot::Dir(_)) => {
+                        Failure::NotFound(program)
+                    }
+                    errno => Failure::NotRunnable(program, why(errno)),
+                }
+                .into());
+            }
+            return Err(e);
+        }
+    };
+    if let EndReason::Limit(name) = outcome.reason {
+        eprintln!("evm: the limit {name:?} ended the job; raise it with --limit {name}=VALUE");
+    }
+    for u in &outcome.stats.unlifted {
+        eprintln!("evm: not lifted: {u}; please report this line with the program's name");
+    }
+    match &o.stats {
+        Some(Stats::Json) => eprintln!("{}", stats::json(&outcome)),
+        Some(Stats::Text) => eprint!("{}", stats::text(&outcome)),
+        None => {}
+    }
+    Ok(ExitCode::from(outcome.status() as u8))
+}
+
+/// What an error of execve means for a person.
+fn why(e: Errno) -> String {
+    let text = match e {
+        Errno::ENOEXEC => "it is no x86-64 Linux program (or it is damaged)",
+        Errno::ENOENT => {
+            "its loader or script interpreter does not exist in the guest; give one with --sysroot or --dir"
+        }
+        Errno::EACCES => "it may not be executed",
+        Errno::ENOMEM => "it does not fit into the guest's memory",
+        _ => return format!("execve: {e}"),
+    };
+    text.into()
+}
+
+fn trace_sink(path: &Path) -> Result<TraceSink> {
+    let out: Box<dyn Write + Send> = if path == Path::new("-") {
+        Box::new(std::io::stderr())
+    } else {
+        Box::new(
+            std::fs::File::create(path)
+                .with_context(|| format!("the trace file {}", path.display()))?,
+        )
+    };
+    let out = Mutex::new(out);
+    Ok(Box::new(move |line| {
+        if let Ok(mut o) = out.lock() {
+            // A trace that cannot be written must not stop the guest.
+            let _ = writeln!(o, "{line}");
+        }
+    }))
+}
+
+/// SIGTERM, SIGHUP and SIGQUIT end the job at once. SIGINT does too, unless the guest handles it: then the guest gets it,
+/// and a second one within a second ends the job.
+fn end_on_signals(handle: Handle) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGTSTP, SIGCONT])?;
+    std::thread::Builder::new()
+        .name("evm-signals".into())
+        .spawn(move || {
+            let mut last: Option<Instant> = None;
+            for s in &mut signals {
+                match s {
+                    SIGINT => {
+                        let twice = last.is_some_and(|t| t.elapsed() < Duration::from_secs(1));
+                        last = Some(Instant::now());
+                        if twice || !handle.tty_signal(SIGINT) {
+                            handle.cancel();
+                        }
+                    }
+                    SIGWINCH => {
+                        handle.tty_signal(SIGWINCH);
+                    }
+                    SIGTSTP => {
+                        // Stop the whole host process: the guest's threads stand still with it.
+                        let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
+                    }
+                    SIGCONT => {}
+                    _ => handle.cancel(),
+                }
+            }
+        })?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -60,7 +60,6 @@ const V3: &[Feature] = &[
     ("avx2", 7, 1, 5),
     ("bmi2", 7, 1, 8),
     ("adx", 7, 1, 19),
-    ("sha_ni", 7, 1, 29),
     ("abm", EXT, 2, 5),
 ];
 const EXT: u32 = 0x8000_0001;
@@ -163,7 +162,7 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
         },
         0xd if xcr0(n) != 0 => match sub {
             0 => [7, 832, 832, 0],
-            // XSAVEOPT, XSAVEC.
+            // XSAVEOPT, XSAVEC
             1 => [3, 832, 0, 0],
             2 => [256, 576, 0, 0],
             _ => [0; 4],
@@ -190,4 +189,48 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
         }
     }
     r
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        let v2 = by_name("x86-64-v2").expect("model");
+        let v3 = by_name("x86-64-v3").expect("model");
+        assert_eq!((v2, by_name("8086")), (0, None));
+        // Leaf 1 ECX of the psABI's levels: SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT; then AVX, F16C, FMA, MOVBE, OSXSAVE.
+        let l2 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23;
+        let l3 = 1 << 28 | 1 << 29 | 1 << 12 | 1 << 22 | 1 << 27;
+        assert_eq!(cpuid(v2, 4, 1, 0)[2] & (l2 | l3), l2);
+        assert_eq!(cpuid(v3, 4, 1, 0)[2] & (l2 | l3), l2 | l3);
+        assert_eq!((xcr0(v2), xcr0(v3)), (0, 7));
+        let brand: Vec<u8> = (0x8000_0002..=0x8000_0004)
+            .flat_map(|l| cpuid(v2, 1, l, 0))
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        assert!(brand.starts_with(b"EVM virtual CPU\0"));
+        // Sizes of the caches: ways * sets * 64.
+        let l1 = cpuid(v2, 1, 4, 0);
+        assert_eq!(((l1[1] >> 22) + 1) * (l1[2] + 1) * 64, 32 << 10);
+        assert_eq!(cpuid(v2, 1, 4, 4)[0] & 31, 0);
+        for leaf in [
+            0,
+            1,
+            2,
+            4,
+            7,
+            0xb,
+            0xd,
+            0x14,
+            0x8000_0000,
+            0x8000_0008,
+            u32::MAX,
+        ] {
+            for cpus in [0, 1, 3, 256, u32::MAX] {
+                cpuid(v3, cpus, leaf, 1);
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@
 
 pub mod arch;
 pub mod clock;
-mod clone;
+pub mod clone;
 pub mod errno;
 mod exec;
 mod exit;
@@ -28,6 +28,10 @@ mod random;
 pub mod signal;
 pub mod sys;
 pub mod task;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 pub mod wait;
 mod watchdog;

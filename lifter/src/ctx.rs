@@ -349,8 +349,6 @@ impl Lifter {
                 None => i,
             });
         }
-        // In 64-bit code a displacement is a sign-extended i32; the room for `plus` is kept by
-        // adding large ones here.
         let d = disp as i64 as i32;
         let v = v.expect("base or index");
         if narrow {
@@ -487,11 +485,40 @@ impl Lifter {
                 (Op::And | Op::Mul, _, Some(0)) => return b,
                 (Op::And | Op::Or, _, _) if a == b => return a,
                 (Op::Xor | Op::Sub, _, _) if a == b => return self.iconst(ty, 0),
+                (Op::Sub, _, Some(y)) => return self.bini(Op::Add, ty, a, y.wrapping_neg()),
+                (Op::Add, _, Some(y)) => {
+                    // (x + c) + y = x + (c + y)
+                    if let Some((x, c)) = self.sum_of(a) {
+                        return self.bini(Op::Add, ty, x, c.wrapping_add(y));
+                    }
+                }
                 _ => {}
             }
         }
         let v = self.b.bin(op, ty, a, b);
         self.note(op, ty, v, a, b, 0)
+    }
+    /// The value and the constant that a value is the sum of.
+    fn sum_of(&self, v: Value) -> Option<(Value, i64)> {
+        let d = self.def(v).filter(|d| d.op == Op::Add)?;
+        Some((d.a, self.const_of(d.b)?))
+    }
+    /// An address with as much as possible in the displacement.
+    pub fn address(&mut self, base: Value, disp: i64) -> Addr {
+        let (base, disp) = match self.sum_of(base) {
+            Some((x, c)) if small(c.wrapping_add(disp)) => (x, c.wrapping_add(disp)),
+            _ => (base, disp),
+        };
+        if small(disp) {
+            return Addr {
+                base,
+                disp: disp as i32,
+            };
+        }
+        Addr {
+            base: self.bini(Op::Add, Type::I64, base, disp),
+            disp: 0,
+        }
     }
     /// Two-operand instruction with a constant.
     pub fn bini(&mut self, op: Op, ty: Type, a: Value, imm: i64) -> Value {
@@ -610,6 +637,11 @@ pub(crate) fn full(r: Register) -> usize {
 
 fn is_high(r: Register) -> bool {
     matches!(r, Register::AH | Register::BH | Register::CH | Register::DH)
+}
+
+/// Whether a displacement fits, with room for [`Addr::plus`].
+fn small(d: i64) -> bool {
+    (i64::from(i32::MIN)..=i64::from(i32::MAX) - 4096).contains(&d)
 }
 
 /// The opposite condition.

@@ -15,6 +15,7 @@
 
 mod cond;
 mod ctx;
+mod describe;
 mod hash;
 mod int;
 mod region;
@@ -24,3 +25,4 @@ mod table;
 mod tests;
 
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};
+pub use describe::describe;

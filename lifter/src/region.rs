@@ -203,7 +203,7 @@ pub fn lift(
     }
     let mut entries = vec![entry];
     let (guest, tables) = match opts.mode {
-        Mode::Block => (one_block(entry, opts, code), Map::default()),
+        Mode::Block => (one_block(entry, code), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
             discover(&entries, opts, code)
@@ -212,12 +212,12 @@ pub fn lift(
     entries.retain(|e| guest.contains_key(e));
     let stubs = match opts.mode {
         Mode::Block => vec![],
-        Mode::Region => stubs(&guest, opts, code),
+        Mode::Region => stubs(&guest, code),
     };
     Ok(translate(&guest, &entries, &stubs, tables, opts))
 }
 
-fn one_block(entry: u64, opts: &Options, code: &mut Reader) -> BTreeMap<u64, Guest> {
+fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
     let mut g = Guest {
         insns: vec![],
         succs: vec![],
@@ -354,7 +354,7 @@ struct Stub {
 }
 
 /// Callees that only jump through a pointer.
-fn stubs(guest: &BTreeMap<u64, Guest>, opts: &Options, code: &mut Reader) -> Vec<Stub> {
+fn stubs(guest: &BTreeMap<u64, Guest>, code: &mut Reader) -> Vec<Stub> {
     let callees: Set = guest
         .values()
         .filter_map(|g| g.insns.last())

@@ -60,8 +60,7 @@ pub mod id {
 }
 
 const N: usize = fpstate::BASE + fpstate::FNS.len();
-const PARTS_S: [&[HelperSig]; 5] =
-    [int::SIGS, sse::SIGS, x87::SIGS, crypto::SIGS, fpstate::SIGS];
+const PARTS_S: [&[HelperSig]; 5] = [int::SIGS, sse::SIGS, x87::SIGS, crypto::SIGS, fpstate::SIGS];
 const PARTS_F: [&[HelperFn]; 5] = [int::FNS, sse::FNS, x87::FNS, crypto::FNS, fpstate::FNS];
 
 macro_rules! concat_tables {

@@ -590,9 +590,9 @@ impl MemNode {
 }
 
 /// For reads of files that do not block.
-pub(super) struct Nobody(Arc<crate::wait::Waker>);
+pub struct Nobody(Arc<crate::wait::Waker>);
 impl Nobody {
-    pub(super) fn new() -> Nobody {
+    pub fn new() -> Nobody {
         Nobody(Arc::default())
     }
 }

@@ -222,7 +222,7 @@ impl HostStream {
     pub fn new(fd: BorrowedFd<'_>, charge: Option<Charge>) -> Result<HostStream> {
         Self::with_terminal(fd, charge, None)
     }
-    fn with_terminal(
+    pub fn with_terminal(
         fd: BorrowedFd<'_>,
         charge: Option<Charge>,
         terminal: Option<&Arc<Terminal>>,

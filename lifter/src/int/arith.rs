@@ -332,15 +332,13 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
     let bad = div_check(cx, ty, d, narrow, signed).2;
     cx.raise_if(bad, exc::DE, 0);
     // Values are gone: once more. A divisor in memory may have changed since the check.
-    let mut d = cx.read_op(i, 0);
-    let (mut n, mut dd, bad) = div_check(cx, ty, d, narrow, signed);
+    let d = cx.read_op(i, 0);
+    let (n, mut dd, bad) = div_check(cx, ty, d, narrow, signed);
     if i.op_kind(0) == OpKind::Memory {
         let wide = cx.b.ty(dd);
         let one = cx.iconst(wide, 1);
         dd = cx.select(bad, one, dd);
-        d = one;
     }
-    let _ = d;
     let wide = cx.b.ty(n);
     let (dop, rop) = if signed {
         (Op::SDiv, Op::SRem)
@@ -349,9 +347,9 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
     };
     let q = cx.bin(dop, wide, n, dd);
     let r = cx.bin(rop, wide, n, dd);
-    n = cx.trunc(ty, q);
+    let q = cx.trunc(ty, q);
     let r = cx.trunc(ty, r);
-    cx.set_gpr(rl, n);
+    cx.set_gpr(rl, q);
     cx.set_gpr(rh, r);
 }
 

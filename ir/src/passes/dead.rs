@@ -1,0 +1,138 @@
+//! Removal of what nobody sees: writes of slots that are written again first, and unused results.
+
+use super::cfg::{Cfg, Look, look};
+use crate::{Op, Region, SlotSet, flags};
+
+const ALL: u128 = u128::MAX;
+
+/// Remove `put`s of slots that are written again before anything can read them. Everything that leaves the
+/// region reads all slots, a loop's poll and a helper that may raise too; in `precise` mode so does an access.
+/// Not for promoted regions.
+pub fn dead_puts(r: &mut Region, precise: bool) {
+    let cfg = Cfg::new(r);
+    let private = !r.promotable().0;
+    let n = r.blocks.len();
+    // Slots read before they are written in a block, and slots written before they are read.
+    let (mut gen_, mut kill) = (vec![0u128; n], vec![0u128; n]);
+    for b in 0..n {
+        let data = &r.blocks[b];
+        let mut live_kill = (0u128, 0u128);
+        if data.term.leaves() {
+            live_kill = (ALL, ALL);
+        }
+        let (live, killed) = &mut live_kill;
+        for i in data.insts.iter().rev() {
+            match i.op {
+                Op::Put => {
+                    *live &= !bit(i.imm);
+                    *killed |= bit(i.imm);
+                }
+                Op::Get => *live |= bit(i.imm),
+                _ => match look(r, i, precise) {
+                    Look::No => {}
+                    Look::Read | Look::ReadWrite => *live = ALL,
+                    Look::Private => *live |= private,
+                },
+            }
+        }
+        if data.loop_header {
+            *live = ALL;
+        }
+        (gen_[b], kill[b]) = live_kill;
+    }
+    let mut live_in = gen_.clone();
+    loop {
+        let mut changed = false;
+        for b in cfg.rpo.iter().rev() {
+            let b = *b as usize;
+            let mut out = 0;
+            r.blocks[b].term.for_each_target(|t| {
+                out |= live_in.get(t.0 as usize).copied().unwrap_or(ALL);
+            });
+            let new = gen_[b] | (out & !kill[b]);
+            if new != live_in[b] {
+                live_in[b] = new;
+                changed = true;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    let mut keep = Vec::new();
+    for b in 0..n {
+        let mut live = if r.blocks[b].term.leaves() { ALL } else { 0 };
+        r.blocks[b].term.for_each_target(|t| {
+            live |= live_in.get(t.0 as usize).copied().unwrap_or(ALL);
+        });
+        let data = &r.blocks[b];
+        keep.clear();
+        keep.resize(data.insts.len(), true);
+        let mut dropped = false;
+        for (n, i) in data.insts.iter().enumerate().rev() {
+            match i.op {
+                Op::Put => {
+                    if live & bit(i.imm) == 0 {
+                        keep[n] = false;
+                        dropped = true;
+                    }
+                    live &= !bit(i.imm);
+                }
+                Op::Get => live |= bit(i.imm),
+                _ => match look(r, i, precise) {
+                    Look::No => {}
+                    Look::Read | Look::ReadWrite => live = ALL,
+                    Look::Private => live |= private,
+                },
+            }
+        }
+        if dropped {
+            let mut k = keep.iter();
+            r.blocks[b].insts.retain(|_| k.next() != Some(&false));
+        }
+    }
+}
+
+fn bit(slot: i64) -> u128 {
+    SlotSet(u32::try_from(slot).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0)).0
+}
+
+/// Remove instructions without effect whose result nobody uses. Loads stay: they may fault.
+pub fn dead_code(r: &mut Region) {
+    let mut used = vec![false; r.types.len()];
+    let mut keep = Vec::new();
+    for b in 0..r.blocks.len() {
+        let data = &r.blocks[b];
+        keep.clear();
+        keep.resize(data.insts.len(), true);
+        let mut mark = |v: crate::Value| {
+            if let Some(u) = used.get_mut(v.0 as usize) {
+                *u = true;
+            }
+        };
+        if let Some(v) = data.term.operand() {
+            mark(v);
+        }
+        let mut dropped = false;
+        for (n, i) in data.insts.iter().enumerate().rev() {
+            let free = match i.op {
+                Op::Call => r.call_effects(i) == (crate::Effects::Pure, false),
+                op => op.flags() & (flags::EFFECT | flags::READ | flags::WRITE) == 0,
+            };
+            if free && !used.get(i.dst.0 as usize).copied().unwrap_or(false) {
+                keep[n] = false;
+                dropped = true;
+            } else {
+                r.for_each_operand(i, |v| {
+                    if let Some(u) = used.get_mut(v.0 as usize) {
+                        *u = true;
+                    }
+                });
+            }
+        }
+        if dropped {
+            let mut k = keep.iter();
+            r.blocks[b].insts.retain(|_| k.next() != Some(&false));
+        }
+    }
+}

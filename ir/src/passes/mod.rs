@@ -1,0 +1,36 @@
+//! Passes over a region. They keep it valid, and keep what it does, with one exception that the
+//! level states: in [`OptLevel::Full`] the state after a fault is not exact (only its pc is).
+
+pub(crate) mod cfg;
+mod dead;
+mod fold;
+mod promote;
+mod simplify;
+
+use crate::Region;
+
+pub use dead::{dead_code, dead_puts};
+pub use promote::promote;
+pub use simplify::simplify;
+
+/// What the region is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OptLevel {
+    /// For the interpreter: cheap, exact state at faults, nothing promoted.
+    Interp,
+    /// For compilation: slots are variables, state at faults is not exact.
+    Full,
+    /// For compilation: slots are variables, state at faults is exact.
+    Precise,
+}
+
+/// Optimize a valid region.
+pub fn optimize(r: &mut Region, level: OptLevel) {
+    let precise = level != OptLevel::Full;
+    simplify(r);
+    dead_puts(r, precise);
+    dead_code(r);
+    if level != OptLevel::Interp {
+        promote(r, precise);
+    }
+}

@@ -1,0 +1,142 @@
+//! Code memory: one range per host process, mapped twice (to write, to execute), filled from the
+//! bottom, and the table that finds a region by a host address inside a signal handler.
+//!
+//! # Safety
+//! The two mappings show the same memfd pages. A piece is handed out once by an atomic bump, written
+//! through the writable mapping by its owner only, and executed only after its descriptor is
+//! published with release order. Descriptors are leaked boxes: never freed, so a signal handler may
+//! read them at any time.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Code memory of the host process in bytes; reserved, not committed.
+const SIZE: usize = 1 << 30;
+/// Most regions that can be published.
+const MAX_REGIONS: usize = 1 << 19;
+
+/// A published piece of compiled code.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Host address of its first byte.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u32,
+    /// (code offset, guest pc) of each point that may fault, sorted.
+    pub pcs: Vec<(u32, u64)>,
+}
+
+pub(crate) struct CodeMemory {
+    write: u64,
+    exec: u64,
+    used: Mutex<usize>,
+    pieces: Box<[AtomicPtr<Piece>]>,
+    count: AtomicUsize,
+}
+
+static MEMORY: OnceLock<Option<CodeMemory>> = OnceLock::new();
+
+impl CodeMemory {
+    fn create() -> io::Result<CodeMemory> {
+        // SAFETY: plain system calls; the results are checked.
+        unsafe {
+            let fd = libc::memfd_create(c"evm-code".as_ptr(), libc::MFD_CLOEXEC);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if libc::ftruncate(fd, SIZE as i64) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let map = |prot| {
+                let p = libc::mmap(
+                    std::ptr::null_mut(),
+                    SIZE,
+                    prot,
+                    libc::MAP_SHARED | libc::MAP_NORESERVE,
+                    fd,
+                    0,
+                );
+                if p == libc::MAP_FAILED {
+                    Err(io::Error::last_os_error())
+                } else {
+                    Ok(p as u64)
+                }
+            };
+            let write = map(libc::PROT_READ | libc::PROT_WRITE)?;
+            let exec = map(libc::PROT_READ | libc::PROT_EXEC)?;
+            libc::close(fd);
+            let pieces = (0..MAX_REGIONS)
+                .map(|_| AtomicPtr::new(std::ptr::null_mut()))
+                .collect();
+            Ok(CodeMemory {
+                write,
+                exec,
+                used: Mutex::new(0),
+                pieces,
+                count: AtomicUsize::new(0),
+            })
+        }
+    }
+    /// The host process's code memory; `None` if the host forbids it (then everything is interpreted).
+    pub(crate) fn get() -> Option<&'static CodeMemory> {
+        MEMORY.get_or_init(|| CodeMemory::create().ok()).as_ref()
+    }
+    /// Copy code in and publish it; `None` when code memory is full.
+    pub(crate) fn publish(&self, code: &[u8], pcs: Vec<(u32, u64)>) -> Option<&'static Piece> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = (*used + 63) & !63;
+        let n = self.count.load(Ordering::Relaxed);
+        if at + code.len() > SIZE || n == MAX_REGIONS {
+            return None;
+        }
+        // SAFETY: [at, at + len) was not handed out before; the lock makes this writer the only one.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                code.as_ptr(),
+                (self.write + at as u64) as *mut u8,
+                code.len(),
+            );
+        }
+        *used = at + code.len();
+        let piece: &'static Piece = Box::leak(Box::new(Piece {
+            start: self.exec + at as u64,
+            len: code.len() as u32,
+            pcs,
+        }));
+        self.pieces[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
+        self.count.store(n + 1, Ordering::Release);
+        Some(piece)
+    }
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> usize {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The piece that holds a host address, if it is compiled code. Safe in a signal handler.
+pub(crate) fn find(host: u64) -> Option<&'static Piece> {
+    let m = MEMORY.get()?.as_ref()?;
+    if host < m.exec || host >= m.exec + SIZE as u64 {
+        return None;
+    }
+    let n = m.count.load(Ordering::Acquire);
+    let at = m.pieces[..n].partition_point(|p| {
+        // SAFETY: the first `count` entries point to leaked descriptors.
+        unsafe { (*p.load(Ordering::Acquire)).start <= host }
+    });
+    let p = m.pieces.get(at.checked_sub(1)?)?.load(Ordering::Acquire);
+    // SAFETY: as above.
+    let p: &'static Piece = unsafe { &*p };
+    (host < p.start + u64::from(p.len)).then_some(p)
+}
+
+impl Piece {
+    /// Guest pc of the instruction whose code is at a host address.
+    pub(crate) fn guest_pc(&self, host: u64) -> Option<u64> {
+        let off = (host - self.start) as u32;
+        let at = self.pcs.partition_point(|(o, _)| *o <= off);
+        Some(self.pcs.get(at.checked_sub(1)?)?.1)
+    }
+}

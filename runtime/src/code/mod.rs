@@ -1,0 +1,5 @@
+//! Translations: where compiled code lives, and which guest addresses have it.
+
+pub(crate) mod memory;
+pub(crate) mod space;
+pub(crate) mod translate;

@@ -1,0 +1,357 @@
+//! The code space of one guest process: which guest pcs have compiled code or interpreter blocks, and
+//! which pages they were made from.
+//!
+//! Lookups and invalidation are lock-free, because the write fault of a code page is served inside a
+//! signal handler. Registration takes the lock.
+//!
+//! # Safety
+//! The tables are anonymous mappings owned by the space and viewed as slices of atomics; zero is a
+//! valid initial value of each.
+#![allow(unsafe_code)]
+
+use crate::code::translate::BlockEntry;
+use evm_memory::{Arena, PAGE, Prot};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Entry indices an engine can give out.
+pub(crate) const MAX_ENTRIES: usize = 1 << 22;
+const IBTC: usize = 1 << 16;
+const MAX_NODES: usize = 1 << 22;
+
+/// A zero-initialised table that costs memory only where it is touched.
+struct Table<T> {
+    ptr: *mut T,
+    len: usize,
+}
+// SAFETY: T is an atomic type (see the uses below), shared access is what it is for.
+unsafe impl<T: Sync> Sync for Table<T> {}
+// SAFETY: the mapping has no thread affinity.
+unsafe impl<T: Send> Send for Table<T> {}
+
+impl<T> Table<T> {
+    fn new(len: usize) -> std::io::Result<Table<T>> {
+        // SAFETY: a fresh mapping.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len * size_of::<T>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Table { ptr: p.cast(), len })
+    }
+    fn slice(&self) -> &[T] {
+        // SAFETY: the mapping is `len` zeroed atomics and lives as long as self.
+        unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+impl<T> Drop for Table<T> {
+    fn drop(&mut self) {
+        // SAFETY: owned mapping.
+        unsafe { libc::munmap(self.ptr.cast(), self.len * size_of::<T>()) };
+    }
+}
+
+/// A compiled region as installed in code spaces.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// Host address of its code.
+    pub code: u64,
+    /// Guest pcs at which it can be entered, with their entry indices.
+    pub entries: Vec<(u64, u32)>,
+    /// Guest bytes it was made from.
+    pub source: Vec<(u64, Vec<u8>)>,
+    /// Compiled in precise mode.
+    pub precise: bool,
+    /// Guest instructions in it.
+    pub insns: u32,
+    /// Guest pcs of its blocks that could be entries.
+    pub blocks: Vec<u64>,
+}
+
+pub(crate) struct CodeSpace {
+    entries: Table<AtomicU64>,
+    ibtc: Table<AtomicU64>,
+    /// 0: no translation; 1: has translations; 2: has translations and is write-protected for them.
+    page_state: Table<AtomicU8>,
+    page_version: Table<AtomicU32>,
+    page_head: Table<AtomicU32>,
+    /// Nodes (entry index, next node); node 0 is "none".
+    nodes: Table<[AtomicU32; 2]>,
+    node_count: AtomicU32,
+    /// Changes whenever any page's version does.
+    pub(crate) generation: AtomicU64,
+    /// Host base of guest memory.
+    base: u64,
+    regions: Mutex<HashMap<u64, Arc<Compiled>>>,
+    /// Region that holds each block, live or not.
+    owners: Mutex<HashMap<u64, Arc<Compiled>>>,
+    /// Interpreter blocks by pc.
+    blocks: Mutex<HashMap<u64, Arc<BlockEntry>>>,
+    /// Keeps the memory alive.
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) invalidations: AtomicU64,
+}
+
+impl CodeSpace {
+    pub(crate) fn new(arena: Arc<Arena>) -> std::io::Result<CodeSpace> {
+        let pages = (arena.size() / PAGE) as usize;
+        Ok(CodeSpace {
+            entries: Table::new(MAX_ENTRIES)?,
+            ibtc: Table::new(IBTC)?,
+            page_state: Table::new(pages)?,
+            page_version: Table::new(pages)?,
+            page_head: Table::new(pages)?,
+            nodes: Table::new(MAX_NODES)?,
+            node_count: AtomicU32::new(1),
+            generation: AtomicU64::new(1),
+            base: arena.base(),
+            regions: Mutex::new(HashMap::new()),
+            owners: Mutex::new(HashMap::new()),
+            blocks: Mutex::new(HashMap::new()),
+            arena,
+            invalidations: AtomicU64::new(0),
+        })
+    }
+    /// Host address of the entry table.
+    pub(crate) fn entries_ptr(&self) -> u64 {
+        self.entries.ptr as u64
+    }
+    /// Host address of the indirect branch table.
+    pub(crate) fn ibtc_ptr(&self) -> u64 {
+        self.ibtc.ptr as u64
+    }
+    /// Compiled code for an entry index, or 0.
+    pub(crate) fn code(&self, index: u32) -> u64 {
+        self.entries.slice()[index as usize].load(Ordering::Acquire)
+    }
+    /// Compiled code for a guest pc by the indirect branch table, or 0.
+    pub(crate) fn lookup(&self, pc: u64) -> u64 {
+        let w = self.ibtc.slice()[(pc & 0xffff) as usize].load(Ordering::Relaxed);
+        if w >> 32 != pc >> 16 || w == 0 {
+            return 0;
+        }
+        self.code(w as u32)
+    }
+    /// Let indirect branches find a pc.
+    pub(crate) fn remember(&self, pc: u64, index: u32) {
+        if pc >> 48 == 0 {
+            self.ibtc.slice()[(pc & 0xffff) as usize]
+                .store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
+        }
+    }
+    /// Version of the page that holds an address; changes when its code may have changed.
+    pub(crate) fn version(&self, addr: u64) -> u32 {
+        self.page_version
+            .slice()
+            .get((addr / PAGE) as usize)
+            .map_or(0, |v| v.load(Ordering::Acquire))
+    }
+    /// Sum of the versions of the pages of a range: equal sums mean unchanged code (versions only grow).
+    pub(crate) fn versions(&self, start: u64, len: u64) -> u64 {
+        let mut sum = 0;
+        let mut page = start / PAGE;
+        while page <= (start + len.max(1) - 1) / PAGE {
+            sum += u64::from(self.version(page * PAGE));
+            page += 1;
+        }
+        sum
+    }
+    /// Note that translations are made from the page of `addr`; `writable` if the guest may write it now.
+    /// Must be called before its bytes are read.
+    pub(crate) fn watch(&self, addr: u64, writable: bool) {
+        let page = (addr / PAGE) as usize;
+        let Some(s) = self.page_state.slice().get(page) else {
+            return;
+        };
+        if writable {
+            if s.load(Ordering::Acquire) != 2 {
+                // Order: protect first, then mark, so that a mark of 2 means protected.
+                let _ = self.arena.protect(page as u64 * PAGE, PAGE, Prot::R);
+                s.store(2, Ordering::Release);
+            }
+        } else {
+            let _ = s.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+    /// Serve a host write fault at a guest address: true if the page was protected only by us. Signal-safe.
+    pub(crate) fn write_fault(&self, addr: u64) -> bool {
+        let page = (addr / PAGE) as usize;
+        let s = &self.page_state.slice()[page];
+        if s.load(Ordering::Acquire) != 2 {
+            return false;
+        }
+        self.drop_page(page);
+        // SAFETY: mprotect of one page of the arena is a plain system call, allowed in a handler; the guest
+        // may write this page (state 2 is only set for writable pages).
+        unsafe {
+            libc::mprotect(
+                (self.base + page as u64 * PAGE) as *mut libc::c_void,
+                PAGE as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+            );
+        }
+        true
+    }
+    fn drop_page(&self, page: usize) {
+        self.page_version.slice()[page].fetch_add(1, Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+        let mut n = self.page_head.slice()[page].swap(0, Ordering::AcqRel);
+        while n != 0 {
+            let node = &self.nodes.slice()[n as usize];
+            self.entries.slice()[node[0].load(Ordering::Relaxed) as usize]
+                .store(0, Ordering::Release);
+            n = node[1].load(Ordering::Relaxed);
+        }
+        self.page_state.slice()[page].store(0, Ordering::Release);
+    }
+    /// The guest's mapping of a range changed: drop what was translated from it.
+    pub(crate) fn changed(&self, addr: u64, len: u64) {
+        let last = (addr + len).div_ceil(PAGE).min(self.page_state.len as u64);
+        for page in addr / PAGE..last {
+            if self.page_state.slice()[page as usize].load(Ordering::Acquire) != 0 {
+                self.drop_page(page as usize);
+            }
+        }
+    }
+    /// Drop every translation (a mode of translation changed).
+    pub(crate) fn drop_all(&self) {
+        let regions =
+            std::mem::take(&mut *self.regions.lock().unwrap_or_else(PoisonError::into_inner));
+        for r in regions.values() {
+            for (_, i) in &r.entries {
+                self.entries.slice()[*i as usize].store(0, Ordering::Release);
+            }
+        }
+    }
+    /// Install a region whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
+    /// its bytes were read. False if the code changed meanwhile (nothing is installed).
+    pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        for (start, bytes) in &r.source {
+            let mut page = start / PAGE;
+            while page <= (start + bytes.len() as u64 - 1) / PAGE {
+                for (_, index) in &r.entries {
+                    let n = self.node_count.fetch_add(1, Ordering::Relaxed);
+                    if n as usize >= MAX_NODES {
+                        self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
+                        return false;
+                    }
+                    let node = &self.nodes.slice()[n as usize];
+                    node[0].store(*index, Ordering::Relaxed);
+                    let head = &self.page_head.slice()[page as usize];
+                    let mut old = head.load(Ordering::Acquire);
+                    loop {
+                        node[1].store(old, Ordering::Relaxed);
+                        match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
+                            Ok(_) => break,
+                            Err(now) => old = now,
+                        }
+                    }
+                }
+                page += 1;
+            }
+        }
+        for (pc, index) in &r.entries {
+            self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
+            self.remember(*pc, *index);
+            regions.insert(*pc, r.clone());
+        }
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        for pc in &r.blocks {
+            owners.insert(*pc, r.clone());
+        }
+        drop(owners);
+        if self.source_versions(&r.source) != versions {
+            for (_, index) in &r.entries {
+                self.entries.slice()[*index as usize].store(0, Ordering::Release);
+            }
+            return false;
+        }
+        true
+    }
+    fn is_live(&self, r: &Compiled) -> bool {
+        self.code(r.entries[0].1) == r.code
+    }
+    /// The live region that holds the block at `pc`.
+    pub(crate) fn owner(&self, pc: u64) -> Option<Arc<Compiled>> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(&pc).filter(|r| self.is_live(r)).cloned()
+    }
+    /// Blocks of a region that were interpreted often, although the region has them: wanted as entries.
+    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize) -> Vec<u64> {
+        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        r.blocks
+            .iter()
+            .filter(|pc| {
+                blocks
+                    .get(pc)
+                    .is_some_and(|b| b.count.load(Ordering::Relaxed) > 8)
+            })
+            .take(max)
+            .copied()
+            .collect()
+    }
+    /// The interpreter block at a pc, if its bytes are unchanged.
+    pub(crate) fn block(&self, pc: u64) -> Option<Arc<BlockEntry>> {
+        let b = self
+            .blocks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&pc)
+            .cloned()?;
+        self.fresh(&b).then_some(b)
+    }
+    /// Whether a block's bytes are unchanged since it was made.
+    pub(crate) fn fresh(&self, b: &BlockEntry) -> bool {
+        let g = self.generation.load(Ordering::Acquire);
+        if b.generation.load(Ordering::Relaxed) == g {
+            return true;
+        }
+        if self.versions(b.pc, b.len) != b.versions {
+            return false;
+        }
+        b.generation.store(g, Ordering::Relaxed);
+        true
+    }
+    /// Keep an interpreter block.
+    pub(crate) fn keep(&self, b: Arc<BlockEntry>) {
+        self.blocks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(b.pc, b);
+    }
+    /// See [`CodeSpace::versions`], over the pieces of a region.
+    pub(crate) fn source_versions(&self, source: &[(u64, Vec<u8>)]) -> u64 {
+        source
+            .iter()
+            .map(|(a, b)| self.versions(*a, b.len() as u64))
+            .sum()
+    }
+    /// The installed region entered at a pc, live or not.
+    pub(crate) fn region_at(&self, pc: u64) -> Option<Arc<Compiled>> {
+        self.regions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&pc)
+            .cloned()
+    }
+    /// Regions that are live, each once.
+    pub(crate) fn live(&self) -> Vec<Arc<Compiled>> {
+        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        regions
+            .iter()
+            .filter(|(pc, r)| r.entries[0].0 == **pc && self.code(r.entries[0].1) == r.code)
+            .map(|(_, r)| r.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,226 @@
+//! The engine: what several virtual machines in one host process share. The compiler, the numbering
+//! of entry points, the store of compiled regions, the compile thread and the counters.
+
+use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
+use crate::code::translate;
+use crate::config::EngineKind;
+use crate::stats::Counters;
+use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
+use evm_ir::Region;
+use evm_kernel::mm::Mm;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+/// Interpretations of a block before its region is compiled.
+pub(crate) const HOT: u32 = 40;
+/// Most entries of one region.
+const MAX_REGION_ENTRIES: usize = 48;
+
+pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request for a region.
+pub(crate) struct Job {
+    pub space: Arc<CodeSpace>,
+    pub mm: Arc<Mm>,
+    pub pc: u64,
+    pub precise: bool,
+}
+
+struct Inner {
+    index: Mutex<HashMap<u64, u32>>,
+    store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
+    queue: Mutex<Vec<Job>>,
+    wake: Condvar,
+    stop: AtomicBool,
+    worker: OnceLock<()>,
+    counters: Counters,
+    reported: Mutex<Vec<String>>,
+}
+
+/// Shared translation state. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Engine::new()
+    }
+}
+
+impl Engine {
+    /// A new engine with nothing translated.
+    pub fn new() -> Engine {
+        crate::host::enter::install();
+        Engine {
+            inner: Arc::new(Inner {
+                index: Mutex::new(HashMap::new()),
+                store: Mutex::new(HashMap::new()),
+                queue: Mutex::new(Vec::new()),
+                wake: Condvar::new(),
+                stop: AtomicBool::new(false),
+                worker: OnceLock::new(),
+                counters: Counters::default(),
+                reported: Mutex::new(Vec::new()),
+            }),
+        }
+    }
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+    /// Engine-wide index of a guest pc as an entry point.
+    pub(crate) fn entry_index(&self, pc: u64) -> u32 {
+        let mut m = lock(&self.inner.index);
+        let n = m.len() as u32;
+        // The last index is shared by all that come too late: it never has code.
+        *m.entry(pc).or_insert(n.min(MAX_ENTRIES as u32 - 1))
+    }
+    pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
+        thread_local! {
+            static COMPILER: std::cell::RefCell<Option<Compiler>> = const { std::cell::RefCell::new(None) };
+        }
+        COMPILER.with_borrow_mut(|c| {
+            let c = match c {
+                Some(c) => c,
+                None => c.insert(
+                    Compiler::new(crate::thread::ABI, CompilerSettings::default())
+                        .map_err(|e| e.to_string())?,
+                ),
+            };
+            c.compile(
+                region,
+                CompileOptions {
+                    precise,
+                    ..CompileOptions::default()
+                },
+                &mut |pc| self.entry_index(pc),
+            )
+            .map_err(|e| e.to_string())
+        })
+    }
+    /// Say once that a translation failed, on standard error: it is a bug of ours, and the guest goes on interpreted.
+    pub(crate) fn report(&self, what: String) {
+        let mut r = lock(&self.inner.reported);
+        if r.len() < 64 && !r.contains(&what) {
+            eprintln!("evm: internal error: {what}; interpreting it instead");
+            r.push(what);
+        }
+    }
+    /// Take a region over from another process, if one compiled the same bytes.
+    pub(crate) fn adopt(&self, space: &CodeSpace, mm: &Mm, pc: u64, precise: bool) -> bool {
+        let candidates = lock(&self.inner.store)
+            .get(&pc)
+            .cloned()
+            .unwrap_or_default();
+        for r in candidates.iter().rev() {
+            if r.precise == precise && translate::adopt(space, mm, r) {
+                Counters::add(&self.inner.counters.regions_adopted, 1);
+                return true;
+            }
+        }
+        false
+    }
+    /// Compile now, on this thread. True if code for `pc` is installed.
+    pub(crate) fn compile_now(&self, j: &Job) -> bool {
+        if self.adopt(&j.space, &j.mm, j.pc, j.precise) {
+            return true;
+        }
+        let t = Instant::now();
+        let mut extra = Vec::new();
+        let mut pc = j.pc;
+        if let Some(owner) = j.space.owner(j.pc)
+            && owner.entries.len() < MAX_REGION_ENTRIES
+        {
+            pc = owner.entries[0].0;
+            extra = owner.entries[1..].iter().map(|e| e.0).collect();
+            extra.push(j.pc);
+            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len()));
+            extra.sort_unstable();
+            extra.dedup();
+            extra.retain(|e| *e != pc);
+        }
+        let c = &self.inner.counters;
+        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise);
+        Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
+        match r {
+            Ok(Some(r)) => {
+                Counters::add(&c.regions_compiled, 1);
+                Counters::add(&c.insns_compiled, u64::from(r.insns));
+                let mut store = lock(&self.inner.store);
+                for (pc, _) in &r.entries {
+                    let v = store.entry(*pc).or_default();
+                    if v.len() >= 4 {
+                        v.remove(0);
+                    }
+                    v.push(r.clone());
+                }
+                j.space.code(self.entry_index(j.pc)) != 0
+            }
+            Ok(None) => false,
+            Err(translate::Failure::Fetch(_)) => false,
+            Err(translate::Failure::Internal(e)) => {
+                Counters::add(&c.regions_failed, 1);
+                self.report(e);
+                false
+            }
+        }
+    }
+    /// Compile in the background.
+    pub(crate) fn request(&self, j: Job) {
+        let inner = self.inner.clone();
+        self.inner.worker.get_or_init(|| {
+            let weak = Arc::downgrade(&inner);
+            let _ = std::thread::Builder::new()
+                .name("evm-compile".into())
+                .stack_size(16 << 20)
+                .spawn(move || {
+                    loop {
+                        let Some(inner) = weak.upgrade() else { return };
+                        let job = {
+                            let mut q = lock(&inner.queue);
+                            loop {
+                                if inner.stop.load(Ordering::Relaxed) {
+                                    return;
+                                }
+                                if let Some(j) = q.pop() {
+                                    break j;
+                                }
+                                let (g, t) = inner
+                                    .wake
+                                    .wait_timeout(q, std::time::Duration::from_millis(200))
+                                    .unwrap_or_else(PoisonError::into_inner);
+                                q = g;
+                                if t.timed_out() && Arc::strong_count(&inner) == 1 {
+                                    return;
+                                }
+                            }
+                        };
+                        let engine = Engine { inner };
+                        if job.space.code(engine.entry_index(job.pc)) == 0 {
+                            engine.compile_now(&job);
+                        }
+                    }
+                });
+        });
+        lock(&self.inner.queue).push(j);
+        self.inner.wake.notify_one();
+    }
+    /// Forget queued requests (the job they were for has ended).
+    pub(crate) fn clear_queue(&self) {
+        lock(&self.inner.queue).clear();
+    }
+}
+
+/// How an engine kind treats a block.
+pub(crate) fn threshold(kind: EngineKind) -> u32 {
+    match kind {
+        EngineKind::Interp => u32::MAX,
+        EngineKind::Jit => 0,
+        EngineKind::Auto => HOT,
+    }
+}

@@ -1,0 +1,143 @@
+//! Entering and leaving compiled code.
+//!
+//! Stack of a thread in compiled code, growing down:
+//! ```text
+//!   Rust frames (run loop)
+//!   trampoline: rbp rbx r12 r13 r14 r15 | previous host_sp | state pointer   <- state.host_sp
+//!   compiled frames …
+//!   (a helper's Rust frames, a nested run loop, another trampoline …)
+//! ```
+//! A fault in a compiled frame continues at `evm_landing` with rsp = `state.host_sp`: the innermost
+//! trampoline returns `u64::MAX` and only compiled frames are skipped.
+//!
+//! # Safety
+//! `evm_enter` is entered with a pointer to code that the Cranelift back end made for this layout of
+//! [`CpuState`] and keeps the System V rules for callee-saved registers. The handler hook touches only
+//! the faulting thread's own record (thread local) and lock-free tables.
+#![allow(unsafe_code)]
+
+use crate::code::memory;
+use crate::thread::Thread;
+use evm_cpu::{CpuState, exc};
+use evm_memory::fault::{Action, HostFault};
+use std::arch::global_asm;
+use std::cell::Cell;
+use std::mem::offset_of;
+use std::sync::Once;
+
+global_asm!(
+    ".global evm_enter",
+    "evm_enter:",
+    "push rbp",
+    "mov rbp, rsp",
+    "push rbx",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "push qword ptr [rsi + {host_sp}]",
+    "push rsi",
+    "sub rsp, 8",
+    "mov [rsi + {host_sp}], rsp",
+    "mov r15, [rsi + {mem_base}]",
+    "mov rax, rdi",
+    "mov rdi, rsi",
+    "mov rsi, rdx",
+    "call rax",
+    ".global evm_landing",
+    "evm_landing:",
+    "add rsp, 8",
+    "pop rsi",
+    "pop qword ptr [rsi + {host_sp}]",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbx",
+    "pop rbp",
+    "ret",
+    host_sp = const offset_of!(CpuState, host_sp),
+    mem_base = const offset_of!(CpuState, mem_base),
+);
+
+unsafe extern "sysv64" {
+    fn evm_enter(code: u64, state: *mut CpuState, pc: u64) -> u64;
+    fn evm_landing();
+}
+
+/// Run compiled code; gives the next guest pc, or [`crate::thread::LEAVE`].
+///
+/// # Safety
+/// `code` is the start of a published piece and `state` is the running thread's state.
+pub(crate) unsafe fn enter(code: u64, state: *mut CpuState, pc: u64) -> u64 {
+    // SAFETY: by the contract.
+    unsafe { evm_enter(code, state, pc) }
+}
+
+thread_local! {
+    static CURRENT: Cell<*mut Thread> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// Make this thread's record known to the fault hook; null when it ends.
+pub(crate) fn set_current(t: *mut Thread) {
+    CURRENT.set(t);
+}
+
+/// Register the hook, once per host process.
+pub(crate) fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| evm_memory::fault::set_hook(hook));
+    evm_memory::fault::install();
+}
+
+fn hook(f: &mut HostFault<'_>) -> Action {
+    let t = CURRENT.get();
+    if t.is_null() {
+        return Action::Pass;
+    }
+    // SAFETY: set by the thread that is interrupted; cleared before the record goes away. Only fields that
+    // this thread alone uses, or atomics, are touched.
+    let (state, space) = unsafe { (&raw mut *(*t).cpu, &*(*t).space_ptr) };
+    // SAFETY: the state lives as long as the record.
+    let (base, limit) = unsafe { ((*state).mem_base, (*state).mem_limit) };
+    let guest = f.addr.wrapping_sub(base);
+    if f.signal == libc::SIGSEGV && f.write && guest < limit && space.write_fault(guest) {
+        return Action::Resume;
+    }
+    let gregs = &mut f.context.uc_mcontext.gregs;
+    let rip = gregs[libc::REG_RIP as usize] as u64;
+    let Some(piece) = memory::find(rip) else {
+        if f.signal == libc::SIGFPE && !f.context.uc_mcontext.fpregs.is_null() {
+            // An unmasked SSE exception in the interpreter or a helper: mask, note, go on to the end of the step.
+            // SAFETY: fpregs points into the signal frame.
+            unsafe {
+                (*f.context.uc_mcontext.fpregs).mxcsr |= 0x1f80;
+                (*state).pending = u64::from(exc::XM) + 1;
+            }
+            return Action::Resume;
+        }
+        return Action::Pass;
+    };
+    let (code, arg) = match f.signal {
+        libc::SIGSEGV | libc::SIGBUS => {
+            // A non-canonical or guard address has no guest meaning of its own: the limit check traps first.
+            let near = guest.wrapping_add(1 << 32) < limit + (2 << 32);
+            let arg = if near { guest } else { f.addr };
+            (if f.write { exc::PF_WRITE } else { exc::PF }, arg)
+        }
+        libc::SIGFPE => (exc::XM, 0),
+        // Cranelift's trap for a failed address check.
+        libc::SIGILL => (exc::GP, 0),
+        _ => return Action::Pass,
+    };
+    // SAFETY: as above.
+    unsafe {
+        (*state).rip = piece.guest_pc(rip).unwrap_or(0);
+        (*state).pending = u64::from(code) + 1;
+        (*state).pending_arg = arg;
+        gregs[libc::REG_RSP as usize] = (*state).host_sp as i64;
+    }
+    gregs[libc::REG_RIP as usize] = evm_landing as *const () as i64;
+    gregs[libc::REG_RAX as usize] = -1;
+    Action::Resume
+}

@@ -1,0 +1,622 @@
+//! A guest thread on its host thread: the run loop, and what compiled code calls back.
+//!
+//! Nesting. Compiled code calls a guest function as a host function. When the callee has no code, or
+//! leaves code before it returned, the cold path calls back and a nested run loop goes on until the
+//! guest comes back to the expected return address. It ends early, with the pc it has, when the
+//! guest's stack pointer rises past the call (longjmp, exceptions, stack switches): the caller then
+//! sees an unexpected pc and unwinds in turn. When the host stack runs low, everything unwinds to the
+//! outermost loop; that costs time, never correctness.
+//!
+//! # Safety
+//! A `Thread` is owned by one host thread and reached from compiled code through `state.owner`. Rust
+//! references to it are made only while no compiled code of this thread runs above them on the stack:
+//! the callbacks take the raw pointer, make a reference for one step, and give it up before they enter
+//! compiled code again.
+#![allow(unsafe_code)]
+
+use crate::code::space::CodeSpace;
+use crate::code::translate::{self, BlockEntry};
+use crate::config::EngineKind;
+use crate::engine::{self, Engine, Job};
+use crate::host::enter;
+use crate::stats::Counters;
+use crate::vm::Shared;
+use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, RuntimeFn};
+use evm_backend::interp::{self, Exit};
+use evm_cpu::{CpuState, exc, helpers};
+use evm_kernel::kernel::Flow;
+use evm_kernel::task::Task;
+use evm_memory::{Fault, Mem};
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// "Next pc" of code that leaves for the run loop: a pending exception, or the thread is to leave.
+pub(crate) const LEAVE: u64 = EXIT_PENDING;
+
+/// Host stack of a guest thread in bytes.
+pub(crate) const STACK: usize = 16 << 20;
+/// What compiled code must leave free for helpers, the kernel and signal handlers.
+const RESERVE: u64 = 2 << 20;
+
+/// Where compiled code and the interpreter find things in the state.
+pub(crate) const ABI: Abi = Abi {
+    mem_base: offset_of!(CpuState, mem_base) as u32,
+    mem_limit: offset_of!(CpuState, mem_limit) as u32,
+    poll: offset_of!(CpuState, poll) as u32,
+    stack_limit: offset_of!(CpuState, stack_limit) as u32,
+    entries: offset_of!(CpuState, entries) as u32,
+    ibtc: offset_of!(CpuState, ibtc) as u32,
+    helpers: offset_of!(CpuState, helpers) as u32,
+    pending: offset_of!(CpuState, pending) as u32,
+    fault_addr: offset_of!(CpuState, pending_arg) as u32,
+    rip: offset_of!(CpuState, rip) as u32,
+};
+
+fn helper_table() -> &'static [u64] {
+    static TABLE: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut t = vec![0; FIRST_HELPER as usize];
+        t[RuntimeFn::Call as usize] = fn_call as *const () as u64;
+        t[RuntimeFn::Resume as usize] = fn_resume as *const () as u64;
+        t[RuntimeFn::Service as usize] = fn_service as *const () as u64;
+        t[RuntimeFn::Raise as usize] = fn_raise as *const () as u64;
+        t.extend(helpers::FNS.iter().map(|f| f.addr()));
+        t
+    })
+}
+
+/// Why all loops of a thread unwind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    No,
+    /// Host stack low: start over at the current pc.
+    Unwind,
+    /// execve replaced the address space.
+    Exec,
+    /// The thread ended.
+    Exit,
+}
+
+const CACHE: usize = 1024;
+
+/// A guest thread.
+pub(crate) struct Thread {
+    task: Task,
+    /// The task's CPU state (owned by the task; stable).
+    pub(crate) cpu: *mut CpuState,
+    space: Arc<CodeSpace>,
+    pub(crate) space_ptr: *const CodeSpace,
+    shared: Arc<Shared>,
+    engine: Engine,
+    kind: EngineKind,
+    threshold: u32,
+    leave: Leave,
+    stack_limit: u64,
+    cache: Box<[Option<Arc<BlockEntry>>; CACHE]>,
+    frame: interp::Frame,
+    insns: u64,
+    blocks: u64,
+}
+
+/// Body of a guest thread's host thread.
+pub(crate) fn main(task: Task, shared: Arc<Shared>) {
+    evm_memory::fault::thread_init();
+    let here = 0u8;
+    let stack_limit = (&raw const here as u64).saturating_sub(STACK as u64) + RESERVE + (64 << 10);
+    let space = shared.space_of(task.mm());
+    let mut task = task;
+    task.enter();
+    let cpu: *mut CpuState = &raw mut *task.cpu;
+    let kind = shared.kind;
+    let mut thread = Box::new(Thread {
+        task,
+        cpu,
+        space_ptr: Arc::as_ptr(&space),
+        space,
+        engine: shared.engine.clone(),
+        kind,
+        threshold: engine::threshold(kind),
+        shared,
+        leave: Leave::No,
+        stack_limit,
+        cache: Box::new([const { None }; CACHE]),
+        frame: interp::Frame::default(),
+        insns: 0,
+        blocks: 0,
+    });
+    let t: *mut Thread = &raw mut *thread;
+    thread.bind(t);
+    enter::set_current(t);
+    let shared = thread.shared.clone();
+    let (tid, cpu) = (thread.task.tid(), thread.cpu);
+    shared.register(tid, cpu);
+    loop {
+        // SAFETY: t is this thread's record; no reference to it is live across the call.
+        unsafe {
+            (*t).leave = Leave::No;
+            let pc = (*cpu).rip;
+            let pc = run(t, pc, None);
+            match (*t).leave {
+                Leave::Exit => break,
+                Leave::Exec => (*t).rebind(t),
+                Leave::No | Leave::Unwind => {
+                    if pc != LEAVE {
+                        (*cpu).rip = pc;
+                    }
+                }
+            }
+        }
+    }
+    shared.unregister(tid);
+    enter::set_current(std::ptr::null_mut());
+    thread.flush_counters();
+    drop(thread);
+}
+
+impl Thread {
+    /// Fill in the engine's words of the state.
+    fn bind(&mut self, t: *mut Thread) {
+        let arena = &self.space.arena;
+        // SAFETY: the state belongs to this thread's task.
+        let cpu = unsafe { &mut *self.cpu };
+        cpu.mem_base = arena.base();
+        cpu.mem_limit = arena.size();
+        cpu.entries = self.space.entries_ptr();
+        cpu.ibtc = self.space.ibtc_ptr();
+        cpu.helpers = helper_table().as_ptr() as u64;
+        cpu.stack_limit = self.stack_limit;
+        cpu.owner = t as u64;
+        cpu.pending = 0;
+    }
+    /// After execve: a new address space.
+    fn rebind(&mut self, t: *mut Thread) {
+        self.space = self.shared.space_of(self.task.mm());
+        self.space_ptr = Arc::as_ptr(&self.space);
+        self.cache.fill(None);
+        self.bind(t);
+    }
+    fn flush_counters(&mut self) {
+        let c = self.engine.counters();
+        Counters::add(&c.insns_interpreted, std::mem::take(&mut self.insns));
+        Counters::add(&c.blocks_interpreted, std::mem::take(&mut self.blocks));
+    }
+    fn note(&mut self, flow: Flow) -> bool {
+        match flow {
+            Flow::Run => true,
+            Flow::ExecDone => {
+                self.leave = Leave::Exec;
+                false
+            }
+            Flow::Exit => {
+                self.leave = Leave::Exit;
+                false
+            }
+        }
+    }
+    /// Run kernel code with the default floating-point environment. `f` acts on an exact state.
+    fn in_kernel<R>(&mut self, f: impl FnOnce(&mut Task) -> R) -> R {
+        // SAFETY: the state belongs to this thread; mxcsr is the guest's while guest code runs.
+        unsafe {
+            (*self.cpu).mxcsr = mxcsr();
+            set_mxcsr(0x1f80);
+            let r = f(&mut self.task);
+            set_mxcsr((*self.cpu).mxcsr);
+            r
+        }
+    }
+    fn raise(&mut self, code: u32, arg: u64) -> bool {
+        Counters::add(&self.engine.counters().faults, 1);
+        if code == exc::UD {
+            // SAFETY: own state.
+            let pc = unsafe { (*self.cpu).rip };
+            self.shared.note_unlifted(self.task.mem(), pc);
+        }
+        let flow = self.in_kernel(|t| t.exception(code, arg));
+        self.note(flow)
+    }
+    /// Serve the poll word. False: leave.
+    fn poll(&mut self) -> bool {
+        // SAFETY: own state; `poll` and `stack_limit` are written by others atomically.
+        unsafe {
+            AtomicU64::from_ptr(&raw mut (*self.cpu).poll).store(0, Ordering::SeqCst);
+            AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit)
+                .store(self.stack_limit, Ordering::SeqCst);
+        }
+        let flow = self.in_kernel(Task::deliver_signals);
+        self.note(flow)
+    }
+    fn wants_poll(&self) -> bool {
+        // SAFETY: as in `poll`.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.cpu).poll).load(Ordering::Relaxed) != 0 }
+    }
+    /// The interpreter block at a pc.
+    fn block(&mut self, pc: u64) -> Result<Arc<BlockEntry>, translate::Failure> {
+        let slot = (pc ^ pc >> 10) as usize % CACHE;
+        if let Some(b) = &self.cache[slot]
+            && b.pc == pc
+            && self.space.fresh(b)
+        {
+            return Ok(b.clone());
+        }
+        let b = match self.space.block(pc) {
+            Some(b) => b,
+            None => {
+                let b = Arc::new(translate::block(
+                    &self.engine,
+                    &self.space,
+                    self.task.mm(),
+                    pc,
+                )?);
+                Counters::add(&self.engine.counters().blocks_lifted, 1);
+                self.space.keep(b.clone());
+                b
+            }
+        };
+        self.cache[slot] = Some(b.clone());
+        Ok(b)
+    }
+    fn job(&self, pc: u64) -> Job {
+        Job {
+            space: self.space.clone(),
+            mm: self.task.mm().clone(),
+            pc,
+            precise: handles_faults(&self.task),
+        }
+    }
+    /// Count a block; true if it has compiled code now.
+    fn heat(&mut self, b: &BlockEntry) -> bool {
+        let n = b.count.fetch_add(1, Ordering::Relaxed);
+        if n < self.threshold {
+            // Another process may have compiled it already.
+            return n == 1 && self.kind == EngineKind::Auto && self.try_adopt(b.pc);
+        }
+        match self.kind {
+            EngineKind::Interp => false,
+            EngineKind::Jit => n == 0 && self.engine.compile_now(&self.job(b.pc)),
+            EngineKind::Auto => {
+                // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
+                if n == self.threshold
+                    || (n > self.threshold
+                        && (n / self.threshold).is_power_of_two()
+                        && n % self.threshold == 0)
+                {
+                    self.engine.request(self.job(b.pc));
+                }
+                false
+            }
+        }
+    }
+    fn try_adopt(&mut self, pc: u64) -> bool {
+        let j = self.job(pc);
+        self.engine.adopt(&j.space, &j.mm, pc, j.precise)
+    }
+    /// Interpret from `pc`; gives the next pc or [`LEAVE`].
+    fn interpret(&mut self, pc: u64) -> u64 {
+        let b = match self.block(pc) {
+            Ok(b) => b,
+            Err(translate::Failure::Fetch(at)) => {
+                self.set_rip(pc);
+                return if self.raise(exc::PF_EXEC, at) {
+                    self.rip()
+                } else {
+                    LEAVE
+                };
+            }
+            Err(translate::Failure::Internal(e)) => {
+                self.engine.report(e);
+                self.set_rip(pc);
+                return if self.raise(exc::UD, pc) {
+                    self.rip()
+                } else {
+                    LEAVE
+                };
+            }
+        };
+        let code = self.space.code(b.index);
+        if code != 0 {
+            self.space.remember(pc, b.index);
+            return pc;
+        }
+        if self.heat(&b) {
+            return pc;
+        }
+        self.insns += u64::from(b.insns);
+        self.blocks += 1;
+        let mem = self.task.mem();
+        // SAFETY: cpu is the state this code was prepared for (same layout), owned by this thread.
+        let exit = unsafe {
+            interp::run(
+                &b.code,
+                0,
+                self.cpu.cast(),
+                mem,
+                &helpers::FNS,
+                &mut self.frame,
+            )
+        };
+        self.exit(exit, mem)
+    }
+    fn exit(&mut self, exit: Exit, _mem: Mem) -> u64 {
+        match exit {
+            Exit::Jump { pc } | Exit::Return { pc } | Exit::Poll { pc } => pc,
+            Exit::Call { target, .. } => target,
+            Exit::Service { code, pc, next } => self.service(code, pc, next),
+            Exit::Raise { code, arg, pc } => {
+                self.set_rip(pc);
+                if self.raise(code, arg) {
+                    self.rip()
+                } else {
+                    LEAVE
+                }
+            }
+            Exit::Fault {
+                pc,
+                fault: Fault { addr, write },
+            } => {
+                self.set_rip(pc);
+                if self.raise(if write { exc::PF_WRITE } else { exc::PF }, addr) {
+                    self.rip()
+                } else {
+                    LEAVE
+                }
+            }
+            Exit::Pending { pc } => {
+                self.set_rip(pc);
+                self.pending()
+            }
+        }
+    }
+    /// A helper, or a host fault, left an exception.
+    fn pending(&mut self) -> u64 {
+        // SAFETY: own state.
+        let (code, arg) = unsafe { ((*self.cpu).pending - 1, (*self.cpu).pending_arg) };
+        // SAFETY: own state.
+        unsafe { (*self.cpu).pending = 0 };
+        if self.raise(code as u32, arg) {
+            self.rip()
+        } else {
+            LEAVE
+        }
+    }
+    fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
+        if code != evm_cpu::service::SYSCALL {
+            self.set_rip(pc);
+            return if self.raise(exc::GP, 0) {
+                self.rip()
+            } else {
+                LEAVE
+            };
+        }
+        self.set_rip(next);
+        // SAFETY: own state.
+        let nr = unsafe { (*self.cpu).gpr[0] };
+        let precise = nr == libc::SYS_rt_sigaction as u64 && handles_faults(&self.task);
+        let flow = self.in_kernel(Task::syscall);
+        if !self.note(flow) {
+            return LEAVE;
+        }
+        if nr == libc::SYS_rt_sigaction as u64 && !precise && handles_faults(&self.task) {
+            // From now on faults need exact registers: drop the imprecise regions, and leave those on the stack.
+            self.space.drop_all();
+            self.leave = Leave::Unwind;
+            return LEAVE;
+        }
+        self.rip()
+    }
+    fn rip(&self) -> u64 {
+        // SAFETY: own state.
+        unsafe { (*self.cpu).rip }
+    }
+    fn set_rip(&mut self, pc: u64) {
+        // SAFETY: own state.
+        unsafe { (*self.cpu).rip = pc }
+    }
+    fn rsp(&self) -> u64 {
+        // SAFETY: own state.
+        unsafe { (*self.cpu).gpr[4] }
+    }
+}
+
+/// Where a nested loop ends.
+#[derive(Clone, Copy)]
+struct Until {
+    /// Expected return address.
+    ret: u64,
+    /// Stack pointer at the callee's entry; the call is over when it has risen above.
+    rsp: u64,
+}
+
+/// The run loop. Gives the pc at which it ended, or [`LEAVE`] when `leave` says why.
+///
+/// # Safety
+/// `t` is the calling thread's record and no reference to it is live.
+unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
+    loop {
+        // SAFETY: one step each with a reference that ends before compiled code runs; see the module head.
+        unsafe {
+            if pc == LEAVE {
+                let th = &mut *t;
+                if th.leave != Leave::No {
+                    return LEAVE;
+                }
+                if (*th.cpu).pending == 0 {
+                    // Compiled code wanted the thread to leave and the reason is gone: go on where it stopped.
+                    pc = th.rip();
+                    continue;
+                }
+                pc = leave_pending(th);
+                continue;
+            }
+            if (*t).wants_poll() {
+                (*t).set_rip(pc);
+                pc = if (*t).poll() { (*t).rip() } else { LEAVE };
+                continue;
+            }
+            if let Some(u) = until
+                && (pc == u.ret || (*t).rsp() > u.rsp)
+            {
+                return pc;
+            }
+            let code = (*t).space.lookup(pc);
+            if code != 0 {
+                let cpu = (*t).cpu;
+                if stack_pointer() < (*t).stack_limit {
+                    (*t).set_rip(pc);
+                    (*t).leave = Leave::Unwind;
+                    return LEAVE;
+                }
+                Counters::add(&(*t).engine.counters().jit_entries, 1);
+                pc = enter::enter(code, cpu, pc);
+                continue;
+            }
+            pc = (*t).interpret(pc);
+        }
+    }
+}
+
+/// An exception noted by compiled code or by the fault hook.
+fn leave_pending(th: &mut Thread) -> u64 {
+    // SAFETY: own state.
+    let code = unsafe { (*th.cpu).pending - 1 } as u32;
+    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) {
+        // The region was precise, so the state is that before the instruction: the interpreter does it again and
+        // finds the exact address.
+        // SAFETY: own state.
+        unsafe { (*th.cpu).pending = 0 };
+        let pc = th.rip();
+        return match th.step(pc) {
+            Some(next) => next,
+            None => LEAVE,
+        };
+    }
+    th.pending()
+}
+
+impl Thread {
+    /// Interpret the block at `pc` whether or not it has compiled code.
+    fn step(&mut self, pc: u64) -> Option<u64> {
+        match self.block(pc) {
+            Ok(b) => {
+                let mem = self.task.mem();
+                // SAFETY: as in `interpret`.
+                let exit = unsafe {
+                    interp::run(
+                        &b.code,
+                        0,
+                        self.cpu.cast(),
+                        mem,
+                        &helpers::FNS,
+                        &mut self.frame,
+                    )
+                };
+                Some(self.exit(exit, mem))
+            }
+            Err(_) => {
+                let ok = self.raise(exc::PF_EXEC, pc);
+                ok.then(|| self.rip())
+            }
+        }
+    }
+}
+
+/// Ask the thread that owns a state to leave guest code soon. Called with the registry of threads locked, so
+/// the state is alive.
+pub(crate) fn request_poll(cpu: *mut CpuState) {
+    // SAFETY: registered states are alive (`Shared::unregister` takes the same lock); these two words are only
+    // touched atomically while other threads may be here.
+    unsafe {
+        AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
+        AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
+/// Whether the guest has a handler that wants exact registers at a memory fault.
+fn handles_faults(t: &Task) -> bool {
+    [libc::SIGSEGV, libc::SIGBUS]
+        .iter()
+        .any(|s| t.process.action(*s).handler > 1)
+}
+
+fn stack_pointer() -> u64 {
+    let here = 0u8;
+    &raw const here as u64
+}
+
+fn mxcsr() -> u32 {
+    let mut v = 0u32;
+    // SAFETY: stores the register to a local.
+    unsafe {
+        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut v, options(nostack, preserves_flags))
+    };
+    v
+}
+
+fn set_mxcsr(v: u32) {
+    let v = v & 0xffff;
+    // SAFETY: only defined bits are set, so no #GP; unmasked exceptions are served by the fault hook.
+    unsafe {
+        std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, preserves_flags))
+    };
+}
+
+/// The thread record behind a state.
+///
+/// # Safety
+/// `state` is what `Thread::bind` set up, on its own host thread.
+unsafe fn owner(state: *mut CpuState) -> *mut Thread {
+    // SAFETY: by the contract.
+    unsafe { (*state).owner as *mut Thread }
+}
+
+/// Compiled code calls `target`, which has no code. The return address is pushed.
+unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, ret: u64) -> u64 {
+    // SAFETY: called by compiled code with its own state, everything spilled.
+    unsafe {
+        let t = owner(state);
+        Counters::add(&(*t).engine.counters().nested_calls, 1);
+        let rsp = (*state).gpr[4];
+        nested(t, target, Until { ret, rsp })
+    }
+}
+
+/// A call from compiled code came back to `pc` instead of `ret`.
+///
+/// How deep the guest was at the call is not known here, so the nested loop ends at `ret` alone. A longjmp past the
+/// call leaves this host frame behind; the check for a low host stack takes such frames down.
+unsafe extern "sysv64" fn fn_resume(state: *mut CpuState, pc: u64, ret: u64) -> u64 {
+    // SAFETY: as in `fn_call`.
+    unsafe {
+        let t = owner(state);
+        if pc == LEAVE && ((*t).leave != Leave::No || (*state).pending == 0) {
+            return LEAVE;
+        }
+        nested(t, pc, Until { ret, rsp: u64::MAX })
+    }
+}
+
+unsafe fn nested(t: *mut Thread, pc: u64, until: Until) -> u64 {
+    // SAFETY: as in `fn_call`; no reference is live.
+    unsafe {
+        if stack_pointer() < (*t).stack_limit + (1 << 20) && pc != LEAVE {
+            (*t).set_rip(pc);
+            (*t).leave = Leave::Unwind;
+            return LEAVE;
+        }
+        run(t, pc, Some(until))
+    }
+}
+
+unsafe extern "sysv64" fn fn_service(state: *mut CpuState, code: u32, pc: u64, next: u64) -> u64 {
+    // SAFETY: as in `fn_call`; the reference ends before compiled code goes on.
+    unsafe { (*owner(state)).service(code, pc, next) }
+}
+
+unsafe extern "sysv64" fn fn_raise(state: *mut CpuState, code: u32, arg: u64, pc: u64) -> u64 {
+    // SAFETY: as in `fn_service`.
+    unsafe {
+        let th = &mut *owner(state);
+        th.set_rip(pc);
+        if th.raise(code, arg) { th.rip() } else { LEAVE }
+    }
+}

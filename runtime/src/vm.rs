@@ -1,0 +1,288 @@
+//! Jobs: [`Module`], [`Vm`], [`Outcome`], and the runtime's side of the kernel's `Host` trait.
+
+use crate::code::space::CodeSpace;
+use crate::config::{Config, EngineKind};
+use crate::engine::{Engine, lock};
+use crate::stats::Stats;
+use crate::thread;
+use evm_cpu::CpuState;
+use evm_kernel::errno::Errno;
+use evm_kernel::kernel::{EndReason, Host, Kernel};
+use evm_kernel::mm::Mm;
+use evm_kernel::task::Task;
+use evm_memory::Mem;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+/// A program image: an ELF file or a script.
+#[derive(Clone)]
+pub struct Module {
+    pub(crate) name: String,
+    pub(crate) source: Source,
+}
+
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// Bytes in memory, shown to the guest as an executable file.
+    Bytes(Arc<[u8]>),
+    /// A host file, shown to the guest as this one file.
+    Host(std::path::PathBuf),
+    /// A path in the guest's own file system.
+    Guest,
+}
+
+impl Module {
+    /// A program from memory; the guest sees it as `/work/.program/NAME`… by its name in `/usr/local/bin`.
+    pub fn from_bytes(name: &str, bytes: impl Into<Arc<[u8]>>) -> Module {
+        Module {
+            name: format!("/usr/local/bin/{}", base_name(name)),
+            source: Source::Bytes(bytes.into()),
+        }
+    }
+    /// A host file; the guest sees this one file in `/usr/local/bin`, whatever its host path.
+    pub fn from_host_file(path: &Path) -> Module {
+        let name = path
+            .file_name()
+            .map_or_else(|| "program".into(), |n| n.to_string_lossy().into_owned());
+        Module {
+            name: format!("/usr/local/bin/{name}"),
+            source: Source::Host(path.into()),
+        }
+    }
+    /// A program of the guest's own file system.
+    pub fn from_guest_path(path: &str) -> Module {
+        Module {
+            name: path.into(),
+            source: Source::Guest,
+        }
+    }
+    /// Path of the program in the guest.
+    pub fn guest_path(&self) -> &str {
+        &self.name
+    }
+}
+
+fn base_name(s: &str) -> &str {
+    s.rsplit('/').find(|p| !p.is_empty()).unwrap_or("program")
+}
+
+/// How a job ended, and what it left.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Captured standard output.
+    pub stdout: Vec<u8>,
+    /// Captured standard error.
+    pub stderr: Vec<u8>,
+    /// Collected files that exist: guest path and contents.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Counters.
+    pub stats: Stats,
+}
+
+impl Outcome {
+    /// Exit status as a shell shows it: the code, 128 + signal, or 124 when a limit ended the job.
+    pub fn status(&self) -> i32 {
+        match self.reason {
+            EndReason::Exit(c) => c,
+            EndReason::Signal(s) => 128 + s,
+            EndReason::Limit(_) => 124,
+            EndReason::Cancelled => 130,
+        }
+    }
+}
+
+/// What the threads of a job share on the runtime's side.
+pub(crate) struct Shared {
+    pub engine: Engine,
+    pub kind: EngineKind,
+    spaces: Mutex<HashMap<usize, (Weak<Mm>, Arc<CodeSpace>)>>,
+    threads: Mutex<HashMap<i32, usize>>,
+    unlifted: Mutex<BTreeMap<String, u64>>,
+    me: Weak<Shared>,
+}
+
+impl Shared {
+    fn new(engine: Engine, kind: EngineKind) -> Arc<Shared> {
+        Arc::new_cyclic(|me| Shared {
+            engine,
+            kind,
+            spaces: Mutex::default(),
+            threads: Mutex::default(),
+            unlifted: Mutex::default(),
+            me: me.clone(),
+        })
+    }
+    /// The code space of an address space, made at first use.
+    pub(crate) fn space_of(&self, mm: &Arc<Mm>) -> Arc<CodeSpace> {
+        let mut m = lock(&self.spaces);
+        m.retain(|_, (w, _)| w.strong_count() > 0);
+        let key = Arc::as_ptr(mm) as usize;
+        if let Some((_, s)) = m.get(&key) {
+            return s.clone();
+        }
+        let s = Arc::new(
+            CodeSpace::new(mm.arena().clone()).expect("host address space for translation tables"),
+        );
+        m.insert(key, (Arc::downgrade(mm), s.clone()));
+        s
+    }
+    /// A thread begins: its state may be poked by `kick`.
+    pub(crate) fn register(&self, tid: i32, cpu: *mut CpuState) {
+        lock(&self.threads).insert(tid, cpu as usize);
+    }
+    pub(crate) fn unregister(&self, tid: i32) {
+        lock(&self.threads).remove(&tid);
+    }
+    /// Keep the text of an instruction that raised #UD, for the report at the end.
+    pub(crate) fn note_unlifted(&self, mem: Mem, pc: u64) {
+        let mut bytes = [0u8; 15];
+        let n = (1..=15)
+            .rev()
+            .find(|n| mem.copy_out(pc, &mut bytes[..*n]).is_ok())
+            .unwrap_or(0);
+        let text = evm_lifter::describe(pc, &bytes[..n]);
+        let mut m = lock(&self.unlifted);
+        if m.len() < 256 || m.contains_key(&text) {
+            *m.entry(text).or_insert(0) += 1;
+        }
+    }
+}
+
+impl Host for Shared {
+    fn spawn(&self, task: Task) -> Result<(), Errno> {
+        let Some(shared) = self.me.upgrade() else {
+            return Err(Errno::EAGAIN);
+        };
+        std::thread::Builder::new()
+            .name("evm-guest".into())
+            .stack_size(thread::STACK)
+            .spawn(move || thread::main(task, shared))
+            .map(drop)
+            .map_err(|_| Errno::EAGAIN)
+    }
+    fn code_changed(&self, mm: &Mm, addr: u64, len: u64) {
+        if let Some((_, s)) = lock(&self.spaces).get(&(std::ptr::from_ref(mm) as usize)) {
+            s.changed(addr, len);
+        }
+    }
+    fn new_arena(&self, _mm: &Mm) {}
+    fn kick(&self, tid: i32) {
+        let m = lock(&self.threads);
+        if let Some(cpu) = m.get(&tid) {
+            thread::request_poll(*cpu as *mut CpuState);
+        }
+    }
+}
+
+/// One job.
+pub struct Vm {
+    kernel: Arc<Kernel>,
+    shared: Arc<Shared>,
+    world: crate::world::World,
+    started: Instant,
+}
+
+impl Vm {
+    /// Prepare a job.
+    pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
+        let shared = Shared::new(engine.clone(), config.engine);
+        let (kernel, world) = crate::world::build(config, module, shared.clone())?;
+        Ok(Vm {
+            kernel,
+            shared,
+            world,
+            started: Instant::now(),
+        })
+    }
+    /// A handle that can end the job from another thread.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            kernel: self.kernel.clone(),
+            terminal: self.world.terminal().cloned(),
+        }
+    }
+    /// Run the job to its end.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let started = self.world.start(&self.kernel)?;
+        if let Some(t) = self.world.terminal() {
+            t.control().attach(started.pid(), started.pid());
+        }
+        self.shared
+            .spawn(started)
+            .map_err(|e| anyhow::anyhow!("no host thread for the guest: {e}"))?;
+        let reason = self.kernel.wait_end();
+        self.shared.engine.clear_queue();
+        let mut stats = Stats {
+            engine: self.shared.engine.counters().table(),
+            wall_us: self.started.elapsed().as_micros() as u64,
+            peak_rss: peak_rss(),
+            ..Stats::default()
+        };
+        for (name, n, known) in self.kernel.counters.syscalls() {
+            if !known {
+                stats.unknown_syscalls.insert(name.clone(), n);
+            }
+            stats.syscalls.insert(name, n);
+        }
+        stats.unlifted = lock(&self.shared.unlifted)
+            .iter()
+            .map(|(t, n)| format!("{t} ({n} times)"))
+            .collect();
+        let (stdout, stderr, files) = self.world.finish();
+        Ok(Outcome {
+            reason,
+            stdout,
+            stderr,
+            files,
+            stats,
+        })
+    }
+}
+
+/// Ends a job from outside.
+#[derive(Clone)]
+pub struct Handle {
+    kernel: Arc<Kernel>,
+    terminal: Option<Arc<evm_kernel::io::stdio::Terminal>>,
+}
+
+impl Handle {
+    /// End all processes of the job at once.
+    pub fn cancel(&self) {
+        self.kernel.kill_job(EndReason::Cancelled);
+    }
+    /// Send a signal of the terminal (SIGINT, SIGWINCH …) to the guest's foreground group. False if there is no such
+    /// group or, for SIGINT, if nobody in it handles the signal.
+    pub fn tty_signal(&self, sig: i32) -> bool {
+        let group = self
+            .terminal
+            .as_ref()
+            .map_or(0, |t| t.control().foreground());
+        let members: Vec<_> = self
+            .kernel
+            .processes()
+            .into_iter()
+            .filter(|p| group == 0 || p.pgid() == group)
+            .collect();
+        let handled = members.iter().any(|p| p.action(sig).handler > 1);
+        for p in &members {
+            // A process that has ended meanwhile needs no signal.
+            let _ = p.signal(evm_kernel::signal::SigInfo::kernel(sig));
+        }
+        handled
+    }
+}
+
+fn peak_rss() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|s| {
+            let line = s.lines().find(|l| l.starts_with("VmHWM:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(0, |k| k * 1024)
+}
