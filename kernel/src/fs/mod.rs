@@ -205,4 +205,27 @@ impl World for KernelWorld {
         }
         Err(Errno::ENXIO)
     }
+    fn pty_master(&self, pid: i32) -> Result<Arc<dyn File>> {
+        let k = self.0.upgrade().ok_or(Errno::ENXIO)?;
+        let p = k.process(pid).ok_or(Errno::ENXIO)?;
+        let c = p.credentials();
+        let master = k.io.ptys.create(&k, (c.fsuid, c.fsgid))?;
+        let (ns, kernel) = (p.fs().ns().clone(), Caller::default());
+        let pty = master.pty();
+        let path = pty.path().into_bytes();
+        let e = ns.make(&kernel, &ns.root(), &path, Make::Device(devfs::makedev(136, u64::from(pty.index))), 0o620)?;
+        ns.chown(&kernel, &e, c.fsuid, c.fsgid)?;
+        let ns = Arc::downgrade(&ns);
+        let gone = move || {
+            if let Some(ns) = ns.upgrade() {
+                let _ = ns.remove(&kernel, &ns.root(), &path, false);
+            }
+        };
+        master.named((e.stat.dev, e.stat.ino), Box::new(gone));
+        Ok(master)
+    }
+    fn pty_slave(&self, index: u32) -> Result<Arc<dyn File>> {
+        let k = self.0.upgrade().ok_or(Errno::ENXIO)?;
+        Ok(k.io.ptys.open(index)?)
+    }
 }
