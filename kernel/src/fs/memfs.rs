@@ -589,9 +589,11 @@ impl MemNode {
     }
 }
 
-/// For reads of files that do not block.
+/// Who reads and writes files that never block, where there is no thread of the guest.
 pub struct Nobody(Arc<crate::wait::Waker>);
 impl Nobody {
+    /// One.
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Nobody {
         Nobody(Arc::default())
     }

@@ -6,10 +6,8 @@
 use super::hostfs::{HostFs, HostOptions};
 use super::memfs::MemFs;
 use super::node::*;
-use super::procfs::ProcFs;
-use super::{FsContext, KernelWorld, Namespace, Place, devfs};
+use super::{Namespace, Place, devfs};
 use crate::errno::{Errno, Result};
-use crate::kernel::Kernel;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,22 +105,15 @@ fn kernel() -> Caller {
 }
 
 impl Setup {
-    /// Build the name space of a kernel's job, with its /proc; gives the context of the first process, at the root.
-    /// `cpu_model` is what /proc/cpuinfo shows. The host process gets as many descriptors as it may have, since
+    /// Build the name space. `proc` is the root of /proc. The host process gets as many descriptors as it may have, since
     /// each open file of the guest is one or two of its.
-    pub fn install(self, kernel: &Arc<Kernel>, cpu_model: u32) -> Result<FsContext> {
+    pub fn build(self, world: Arc<dyn World>, proc: Option<Arc<dyn Node>>) -> Result<Arc<Namespace>> {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let now = getrlimit(Resource::Nofile);
         if now.current != now.maximum {
             // No more is not an error: the guest gets EMFILE earlier.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
         }
-        let weak = Arc::downgrade(kernel);
-        let proc = ProcFs::root(weak.clone(), 0x16, cpu_model);
-        Ok(FsContext::new(self.build(Arc::new(KernelWorld(weak)), Some(proc))?))
-    }
-    /// Build the name space. `proc` is the root of /proc.
-    pub fn build(self, world: Arc<dyn World>, proc: Option<Arc<dyn Node>>) -> Result<Arc<Namespace>> {
         let key = self.inode_key;
         let host = |path: &Path, dev: u64, read_only: bool, owner: (u32, u32)| {
             HostFs::mount(path, HostOptions { dev, key, read_only, public: false, owner }, world.clone())
