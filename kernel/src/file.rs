@@ -117,6 +117,10 @@ pub trait File: Send + Sync {
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         Ok(None)
     }
+    /// The host file to read from without a copy, if the content is there now ([`host_fd`](Self::host_fd) may have to move it first).
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.host_fd()
+    }
     /// Change O_NONBLOCK, O_APPEND notification (F_SETFL); most files need nothing.
     fn set_flags(&self, flags: u32) {}
     /// Called when the last descriptor for the description is closed.

@@ -93,7 +93,7 @@ fn read_part(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Resul
     let mem = task.mem();
     let direct = d
         .file
-        .host_fd()
+        .direct_fd()
         .filter(|_| !d.file.as_any().is::<HostStream>());
     let mut done = 0;
     while done < len {
@@ -524,7 +524,7 @@ fn data_or_hole(d: &Description, off: i64, whence: i32) -> Result<i64> {
     let data = whence == libc::SEEK_DATA;
     match d
         .file
-        .host_fd()
+        .direct_fd()
         .filter(|_| !d.file.as_any().is::<HostStream>())
     {
         Some(fd) => {
