@@ -20,8 +20,10 @@ mod op;
 pub mod passes;
 mod region;
 mod types;
+mod validate;
 
 pub use helper::HelperFn;
 pub use op::{Cond, FCond, Op, Sig, flags};
 pub use region::{BlockData, Builder, Effects, HelperCall, HelperSig, Inst, Region, Term};
+pub use validate::{Invalid, shapes, validate};
 pub use types::{Block, Layout, Slot, SlotInfo, SlotSet, Type, Value};

@@ -91,28 +91,6 @@ pub fn prepare(region: &Region, abi: &Abi) -> Code {
     l.finish()
 }
 
-/// The operands of an instruction that are values.
-fn operands(r: &Region, i: &Inst, mut f: impl FnMut(Value)) {
-    if i.op == Op::Call {
-        if let Some(c) = r.calls.get(i.imm as usize) {
-            c.args.iter().copied().for_each(f);
-        }
-    } else {
-        for v in [i.a, i.b, i.c] {
-            if v.is_some() {
-                f(v);
-            }
-        }
-    }
-}
-fn term_operand(t: &Term) -> Option<Value> {
-    match t {
-        Term::Br(v, ..) | Term::Switch(v, ..) | Term::Exit(v) | Term::Return(v) => Some(*v),
-        Term::Call { target, .. } => Some(*target),
-        Term::Jump(_) | Term::Service { .. } | Term::Raise { .. } => None,
-    }
-}
-
 impl Lower<'_> {
     fn finish(mut self) -> Code {
         // Where jumps to blocks that do not exist go; also what follows the last instruction.
@@ -357,7 +335,7 @@ impl Lower<'_> {
             self.emit(exec::h_poll, 0, 0, self.abi.poll, 0, data.pc);
         }
         for (n, i) in data.insts.iter().enumerate() {
-            operands(self.r, i, |v| {
+            self.r.for_each_operand(i, |v| {
                 if let (Some(l), Some(u)) = (
                     self.last.get_mut(v.0 as usize),
                     self.uses.get_mut(v.0 as usize),
@@ -367,7 +345,7 @@ impl Lower<'_> {
                 }
             });
         }
-        let compared = term_operand(&data.term).and_then(|v| {
+        let compared = data.term.operand().and_then(|v| {
             let (l, u) = (
                 self.last.get_mut(v.0 as usize)?,
                 self.uses.get_mut(v.0 as usize)?,
@@ -434,7 +412,7 @@ impl Lower<'_> {
                         let (mut x, mut y) = (i.a, i.b);
                         if matches!(self.loc(x), Loc::Imm(_)) && !matches!(self.loc(y), Loc::Imm(_))
                         {
-                            (x, y, c) = (y, x, swap(c));
+                            (x, y, c) = (y, x, c.swap());
                         }
                         let (a, ao) = self.cell(x);
                         let (bk, bo, imm) = self.cell_imm(y);
@@ -765,7 +743,7 @@ impl Lower<'_> {
         let Some(mut c) = cond(i) else { return };
         let (mut x, mut y) = (i.a, i.b);
         if matches!(self.loc(x), Loc::Imm(_)) && !matches!(self.loc(y), Loc::Imm(_)) {
-            (x, y, c) = (y, x, swap(c));
+            (x, y, c) = (y, x, c.swap());
         }
         let (a, ao) = self.cell(x);
         let (b, bo, imm) = self.cell_imm(y);
@@ -868,18 +846,4 @@ fn cond(i: &Inst) -> Option<Cond> {
 }
 fn fcond(i: &Inst) -> Option<FCond> {
     FCond::ALL.get(usize::try_from(i.imm).ok()?).copied()
-}
-/// The condition with its operands exchanged.
-fn swap(c: Cond) -> Cond {
-    match c {
-        Cond::Eq | Cond::Ne => c,
-        Cond::Ult => Cond::Ugt,
-        Cond::Ule => Cond::Uge,
-        Cond::Ugt => Cond::Ult,
-        Cond::Uge => Cond::Ule,
-        Cond::Slt => Cond::Sgt,
-        Cond::Sle => Cond::Sge,
-        Cond::Sgt => Cond::Slt,
-        Cond::Sge => Cond::Sle,
-    }
 }

@@ -1,85 +1,57 @@
-//! Dead puts by backward liveness of slots over the region, and dead code.
-//!
-//! Every slot is live where the region is left and where a helper may read all state. With `precise`, it is also
-//! live before each access that may fault (a put after the access cannot make an earlier one
-//! dead).
+//! Removal of what nobody sees: writes of slots that are written again first, and unused results.
 
-use crate::{Effects, Op, Region, SlotSet, Term, flags};
+use super::cfg::{Cfg, Look, look};
+use crate::{Op, Region, SlotSet, flags};
 
 const ALL: u128 = u128::MAX;
 
-/// Successor blocks inside the region.
-pub(super) fn successors(t: &Term, mut f: impl FnMut(usize)) {
-    match t {
-        Term::Jump(b) => f(b.0 as usize),
-        Term::Br(_, a, b) => {
-            f(a.0 as usize);
-            f(b.0 as usize);
-        }
-        Term::Switch(_, v, d) => {
-            v.iter().for_each(|b| f(b.0 as usize));
-            f(d.0 as usize);
-        }
-        Term::Call { cont: Some(b), .. } | Term::Service { cont: Some(b), .. } => f(b.0 as usize),
-        Term::Exit(_) | Term::Return(_) | Term::Raise { .. } | Term::Call { .. } | Term::Service { .. } => {}
-    }
-}
-
-/// Whether the terminator needs all state (and gives control to others).
-pub(super) fn leaves(t: &Term) -> bool {
-    !matches!(t, Term::Jump(_) | Term::Br(..) | Term::Switch(..))
-}
-
-/// Slots live before the instructions of a block, given those live at its end; calls `dead` with the index
-/// of each dead put.
-fn backward(r: &Region, b: usize, mut live: u128, precise: bool, mut dead: impl FnMut(usize)) -> u128 {
-    for (i, inst) in r.blocks[b].insts.iter().enumerate().rev() {
-        match inst.op {
-            Op::Put => {
-                let bit = 1u128 << inst.imm;
-                if live & bit == 0 {
-                    dead(i);
-                }
-                live &= !bit;
-            }
-            Op::Get => live |= 1 << inst.imm,
-            Op::Call => {
-                let h = &r.helpers[r.calls[inst.imm as usize].helper as usize];
-                if h.effects == Effects::All || h.raises {
-                    live = ALL;
-                } else if h.effects == Effects::Private {
-                    live |= private(r);
-                }
-            }
-            op if precise && op.flags() & (flags::READ | flags::WRITE) != 0 => live = ALL,
-            _ => {}
-        }
-    }
-    live
-}
-
-/// Slots that helpers may touch behind the IR's back.
-fn private(r: &Region) -> u128 {
-    r.layout.slots.iter().enumerate().filter(|(_, s)| !s.promote).fold(0, |m, (i, _)| m | 1 << i)
-}
-
-/// Remove puts whose value no one can see.
-pub(super) fn dead_puts(r: &mut Region, precise: bool) {
+/// Remove `put`s of slots that are written again before anything can read them. Everything that leaves the
+/// region reads all slots, a loop's poll and a helper that may raise too; in `precise` mode so does an access.
+/// Not for promoted regions.
+pub fn dead_puts(r: &mut Region, precise: bool) {
+    let cfg = Cfg::new(r);
+    let private = !r.promotable().0;
     let n = r.blocks.len();
-    let mut live_in = vec![0u128; n];
-    let at_end = |r: &Region, live_in: &[u128], b: usize| {
-        let t = &r.blocks[b].term;
-        let mut live = if leaves(t) { ALL } else { 0 };
-        // A poll may leave at a loop header: what is dead there is dead to whoever goes on from there too.
-        successors(t, |s| live |= live_in[s]);
-        live
-    };
+    // Slots read before they are written in a block, and slots written before they are read.
+    let (mut gen_, mut kill) = (vec![0u128; n], vec![0u128; n]);
+    for b in 0..n {
+        let data = &r.blocks[b];
+        let mut live_kill = (0u128, 0u128);
+        if data.term.leaves() {
+            live_kill = (ALL, ALL);
+        }
+        let (live, killed) = &mut live_kill;
+        for i in data.insts.iter().rev() {
+            match i.op {
+                Op::Put => {
+                    *live &= !bit(i.imm);
+                    *killed |= bit(i.imm);
+                }
+                Op::Get => *live |= bit(i.imm),
+                _ => match look(r, i, precise) {
+                    Look::No => {}
+                    Look::Read | Look::ReadWrite => *live = ALL,
+                    Look::Private => *live |= private,
+                },
+            }
+        }
+        if data.loop_header {
+            *live = ALL;
+        }
+        (gen_[b], kill[b]) = live_kill;
+    }
+    let mut live_in = gen_.clone();
     loop {
         let mut changed = false;
-        for b in (0..n).rev() {
-            let live = backward(r, b, at_end(r, &live_in, b), precise, |_| {});
-            if live != live_in[b] {
-                live_in[b] = live;
+        for b in cfg.rpo.iter().rev() {
+            let b = *b as usize;
+            let mut out = 0;
+            r.blocks[b].term.for_each_target(|t| {
+                out |= live_in.get(t.0 as usize).copied().unwrap_or(ALL);
+            });
+            let new = gen_[b] | (out & !kill[b]);
+            if new != live_in[b] {
+                live_in[b] = new;
                 changed = true;
             }
         }
@@ -87,65 +59,80 @@ pub(super) fn dead_puts(r: &mut Region, precise: bool) {
             break;
         }
     }
+    let mut keep = Vec::new();
     for b in 0..n {
-        let mut dead = SlotSet::default();
-        let mut at = vec![];
-        backward(r, b, at_end(r, &live_in, b), precise, |i| at.push(i));
-        dead.0 = at.len() as u128;
-        if dead.0 != 0 {
-            let mut i = 0;
-            r.blocks[b].insts.retain(|_| {
-                i += 1;
-                !at.contains(&(i - 1))
-            });
+        let mut live = if r.blocks[b].term.leaves() { ALL } else { 0 };
+        r.blocks[b].term.for_each_target(|t| {
+            live |= live_in.get(t.0 as usize).copied().unwrap_or(ALL);
+        });
+        let data = &r.blocks[b];
+        keep.clear();
+        keep.resize(data.insts.len(), true);
+        let mut dropped = false;
+        for (n, i) in data.insts.iter().enumerate().rev() {
+            match i.op {
+                Op::Put => {
+                    if live & bit(i.imm) == 0 {
+                        keep[n] = false;
+                        dropped = true;
+                    }
+                    live &= !bit(i.imm);
+                }
+                Op::Get => live |= bit(i.imm),
+                _ => match look(r, i, precise) {
+                    Look::No => {}
+                    Look::Read | Look::ReadWrite => live = ALL,
+                    Look::Private => live |= private,
+                },
+            }
+        }
+        if dropped {
+            let mut k = keep.iter();
+            r.blocks[b].insts.retain(|_| k.next() != Some(&false));
         }
     }
 }
 
-/// Remove instructions without effect whose result is unused.
-pub(super) fn dead_code(r: &mut Region) {
+fn bit(slot: i64) -> u128 {
+    SlotSet(u32::try_from(slot).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0)).0
+}
+
+/// Remove instructions without effect whose result nobody uses. Loads stay: they may fault.
+pub fn dead_code(r: &mut Region) {
     let mut used = vec![false; r.types.len()];
-    for b in &mut r.blocks {
+    let mut keep = Vec::new();
+    for b in 0..r.blocks.len() {
+        let data = &r.blocks[b];
+        keep.clear();
+        keep.resize(data.insts.len(), true);
         let mut mark = |v: crate::Value| {
-            if v.is_some() {
-                used[v.0 as usize] = true;
+            if let Some(u) = used.get_mut(v.0 as usize) {
+                *u = true;
             }
         };
-        match &b.term {
-            Term::Br(v, ..) | Term::Switch(v, ..) | Term::Exit(v) | Term::Return(v) | Term::Call { target: v, .. } => {
-                mark(*v);
-            }
-            Term::Jump(_) | Term::Service { .. } | Term::Raise { .. } => {}
+        if let Some(v) = data.term.operand() {
+            mark(v);
         }
-        let mut keep = vec![true; b.insts.len()];
-        for (i, inst) in b.insts.iter().enumerate().rev() {
-            let effect = match inst.op {
-                Op::Call => {
-                    let h = &r.helpers[r.calls[inst.imm as usize].helper as usize];
-                    h.effects != Effects::Pure || h.raises
-                }
-                // A load may fault, and a fault is an effect.
-                op => op.flags() & (flags::EFFECT | flags::READ) != 0,
+        let mut dropped = false;
+        for (n, i) in data.insts.iter().enumerate().rev() {
+            let free = match i.op {
+                Op::Call => r.call_effects(i) == (crate::Effects::Pure, false),
+                op => op.flags() & (flags::EFFECT | flags::READ | flags::WRITE) == 0,
             };
-            if !effect && !(inst.dst.is_some() && used[inst.dst.0 as usize]) {
-                keep[i] = false;
-                continue;
-            }
-            for v in [inst.a, inst.b, inst.c] {
-                if v.is_some() {
-                    used[v.0 as usize] = true;
-                }
-            }
-            if inst.op == Op::Call {
-                for v in &r.calls[inst.imm as usize].args {
-                    used[v.0 as usize] = true;
-                }
+            if free && !used.get(i.dst.0 as usize).copied().unwrap_or(false) {
+                keep[n] = false;
+                dropped = true;
+            } else {
+                r.for_each_operand(i, |v| {
+                    if let Some(u) = used.get_mut(v.0 as usize) {
+                        *u = true;
+                    }
+                });
             }
         }
-        let mut i = 0;
-        b.insts.retain(|_| {
-            i += 1;
-            keep[i - 1]
-        });
+        if dropped {
+            let mut k = keep.iter();
+            r.blocks[b].insts.retain(|_| k.next() != Some(&false));
+        }
     }
 }

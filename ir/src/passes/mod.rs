@@ -1,28 +1,36 @@
-//! Passes over regions. [`optimize`] is what a runtime calls.
+//! Passes over a region. They keep it valid, and keep what it does, with one exception that the
+//! level states: in [`OptLevel::Full`] the state after a fault is not exact (only its pc is).
 
+pub(crate) mod cfg;
 mod dead;
+mod fold;
 mod promote;
-
-pub use promote::promote;
+mod simplify;
 
 use crate::Region;
 
-/// How far to go.
+pub use dead::{dead_code, dead_puts};
+pub use promote::promote;
+pub use simplify::simplify;
+
+/// What the region is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OptLevel {
-    /// For the interpreter: state must be exact at every access that may fault, nothing is promoted.
+    /// For the interpreter: cheap, exact state at faults, nothing promoted.
     Interp,
-    /// For a compiler, with exact state at every access that may fault.
-    Precise,
-    /// For a compiler; at a fault only the guest pc is right.
+    /// For compilation: slots are variables, state at faults is not exact.
     Full,
+    /// For compilation: slots are variables, state at faults is exact.
+    Precise,
 }
 
-/// Improve a region for its engine.
-pub fn optimize(region: &mut Region, level: OptLevel) {
-    dead::dead_puts(region, level != OptLevel::Full);
-    dead::dead_code(region);
+/// Optimize a valid region.
+pub fn optimize(r: &mut Region, level: OptLevel) {
+    let precise = level != OptLevel::Full;
+    simplify(r);
+    dead_puts(r, precise);
+    dead_code(r);
     if level != OptLevel::Interp {
-        promote(region, level == OptLevel::Precise);
+        promote(r, precise);
     }
 }

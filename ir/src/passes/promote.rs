@@ -1,241 +1,225 @@
 //! Promotion: slots become variables of the region.
 //!
-//! After it, `get` and `put` of a promotable slot act on the variable. `fill` loads variables at
-//! entries, after calls and services, and after helpers that may write all state; `spill` stores the
-//! *dirty* ones (written since the last spill on some path) wherever someone else may look at
-//! the state: before the region is left, calls, services, raises, helpers that read all or may raise, at
-//! polls (the block's `poll_spill`), and, if `precise`, before each access that may fault.
+//! A `fill` loads the variables that are needed where the region is entered with all state in its slots:
+//! at entries, after calls and services, and after helpers that touch everything. A `spill` stores
+//! the *dirty* variables (written since the state last agreed) before everything that may look at
+//! the state. Dirty is forward dataflow with union at joins: a spill may store a variable that was
+//! not written on the path taken, therefore a spill counts as a use in the liveness that decides the
+//! fills, and the variable is defined on every path.
+//!
+//! A block that is both entered and jumped to gets a block in front of it for the fill.
 
-use super::dead::{leaves, successors};
-use crate::{Block, BlockData, Effects, Inst, Op, Region, SlotSet, Term, Type, Value, flags};
+use super::cfg::{Cfg, Look, look};
+use crate::{Block, BlockData, Inst, Op, Region, SlotSet, Term, Type, Value};
+use std::collections::HashMap;
 
-fn list_op(op: Op, index: i64) -> Inst {
-    Inst { op, ty: Type::I64, dst: Value::NONE, a: Value::NONE, b: Value::NONE, c: Value::NONE, imm: index }
-}
-
-/// What an instruction asks for.
-enum Event {
-    Get(u128),
-    Put(u128),
-    /// State must be in its slots before.
-    Spill,
-    /// … and is read back after.
-    SpillFill,
-    None,
-}
-
-struct Pass<'a> {
-    r: &'a Region,
-    promotable: u128,
-    precise: bool,
-}
-
-impl Pass<'_> {
-    fn event(&self, inst: &Inst) -> Event {
-        match inst.op {
-            Op::Get => Event::Get((1u128 << inst.imm) & self.promotable),
-            Op::Put => Event::Put((1u128 << inst.imm) & self.promotable),
-            Op::Call => {
-                let h = &self.r.helpers[self.r.calls[inst.imm as usize].helper as usize];
-                match (h.effects, h.raises) {
-                    (Effects::All, _) => Event::SpillFill,
-                    (_, true) => Event::Spill,
-                    _ => Event::None,
-                }
-            }
-            op if self.precise && op.flags() & (flags::READ | flags::WRITE) != 0 => Event::Spill,
-            _ => Event::None,
-        }
-    }
-    /// Dirty set after a block.
-    fn dirty_out(&self, b: usize, mut dirty: u128) -> u128 {
-        for inst in &self.r.blocks[b].insts {
-            match self.event(inst) {
-                Event::Put(s) => dirty |= s,
-                Event::Spill | Event::SpillFill => dirty = 0,
-                Event::Get(_) | Event::None => {}
-            }
-        }
-        dirty
-    }
-    /// Variables live before a block, given those live at its end and the dirty set at its start.
-    fn live_in(&self, b: usize, mut live: u128, dirty_in: u128) -> u128 {
-        let insts = &self.r.blocks[b].insts;
-        let mut dirty = Vec::with_capacity(insts.len());
-        let mut d = dirty_in;
-        for inst in insts {
-            dirty.push(d);
-            match self.event(inst) {
-                Event::Put(s) => d |= s,
-                Event::Spill | Event::SpillFill => d = 0,
-                Event::Get(_) | Event::None => {}
-            }
-        }
-        for (i, inst) in insts.iter().enumerate().rev() {
-            match self.event(inst) {
-                Event::Get(s) => live |= s,
-                Event::Put(s) => live &= !s,
-                Event::Spill => live |= dirty[i],
-                Event::SpillFill => live = dirty[i],
-                Event::None => {}
-            }
-        }
-        live
-    }
-}
-
-/// Promote every slot whose layout allows it.
+/// Place fills and spills. State is exact where the region is left (polls included), and before helpers that touch all
+/// or may raise; with `precise`, also at every access that may fault.
 pub fn promote(r: &mut Region, precise: bool) {
+    let all = r.promotable().0;
+    let cfg = entry_blocks(r);
+    let dirty = dirty_in(r, &cfg, all, precise);
+    let mut sets = Sets { index: HashMap::new(), sets: std::mem::take(&mut r.slot_sets) };
+    spills(r, &cfg, &dirty, all, precise, &mut sets);
+    fills(r, &cfg, all, &mut sets);
+    r.slot_sets = sets.sets;
+}
+
+struct Sets {
+    index: HashMap<u128, i64>,
+    sets: Vec<SlotSet>,
+}
+impl Sets {
+    fn inst(&mut self, op: Op, set: u128) -> Inst {
+        let n = *self.index.entry(set).or_insert_with(|| {
+            self.sets.push(SlotSet(set));
+            self.sets.len() as i64 - 1
+        });
+        inst(op, n)
+    }
+}
+fn inst(op: Op, imm: i64) -> Inst {
+    let none = Value::NONE;
+    Inst { op, ty: Type::I64, dst: none, a: none, b: none, c: none, imm }
+}
+
+fn bit(i: &Inst, all: u128) -> u128 {
+    u32::try_from(i.imm).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0) & all
+}
+
+/// Give every block that is entered with fresh state, and jumped to as well, a block in front of it.
+fn entry_blocks(r: &mut Region) -> Cfg {
+    let cfg = Cfg::new(r);
     let n = r.blocks.len();
-    let promotable = r.layout.slots.iter().enumerate().filter(|(_, s)| s.promote).fold(0u128, |m, (i, _)| m | 1 << i);
-    let pass = Pass { r, promotable, precise };
-    // Forward: dirty at block starts. After a call or service nothing is dirty.
-    let mut dirty_in = vec![0u128; n];
-    let mut work: Vec<usize> = (0..n).rev().collect();
-    let mut seen = vec![false; n];
-    while let Some(b) = work.pop() {
-        seen[b] = true;
-        let t = &pass.r.blocks[b].term;
-        let out = if leaves(t) { 0 } else { pass.dirty_out(b, dirty_in[b]) };
-        successors(t, |s| {
-            if dirty_in[s] | out != dirty_in[s] {
-                dirty_in[s] |= out;
-                if seen[s] {
-                    seen[s] = false;
-                    work.push(s);
+    let mut front: Vec<Option<Block>> = vec![None; n];
+    for b in 0..n {
+        if cfg.fresh[b] && cfg.inner[b] {
+            let data = &r.blocks[b];
+            let new = BlockData {
+                pc: data.pc,
+                insn_start: data.insn_start,
+                loop_header: false,
+                poll_spill: SlotSet::default(),
+                insts: vec![],
+                term: Term::Jump(Block(b as u32)),
+            };
+            front[b] = Some(Block(r.blocks.len() as u32));
+            r.blocks.push(new);
+        }
+    }
+    if r.blocks.len() == n {
+        return cfg;
+    }
+    let moved = |b: Block| front.get(b.0 as usize).copied().flatten().unwrap_or(b);
+    for e in &mut r.entries {
+        *e = moved(*e);
+    }
+    for data in &mut r.blocks {
+        if let Term::Call { cont: Some(c), .. } | Term::Service { cont: Some(c), .. } =
+            &mut data.term
+        {
+            *c = moved(*c);
+        }
+    }
+    Cfg::new(r)
+}
+
+/// Dirty variables at the start of each block.
+fn dirty_in(r: &Region, cfg: &Cfg, all: u128, precise: bool) -> Vec<u128> {
+    let n = r.blocks.len();
+    // Written in the block and dirty at its end; whether what was dirty before it still is.
+    let (mut made, mut passes) = (vec![0u128; n], vec![ALL; n]);
+    for b in 0..n {
+        for i in &r.blocks[b].insts {
+            match i.op {
+                Op::Put => made[b] |= bit(i, all),
+                _ => {
+                    if matches!(look(r, i, precise), Look::Read | Look::ReadWrite) {
+                        (made[b], passes[b]) = (0, 0);
+                    }
                 }
             }
-        });
+        }
     }
-    let dirty_end: Vec<u128> = (0..n).map(|b| pass.dirty_out(b, dirty_in[b])).collect();
-    // Backward: live variables at block starts.
-    let mut live_in = vec![0u128; n];
+    let mut dirty = vec![0u128; n];
     loop {
         let mut changed = false;
-        for b in (0..n).rev() {
-            let block = &pass.r.blocks[b];
-            let mut live = 0;
-            if leaves(&block.term) {
-                live = dirty_end[b];
-            } else {
-                successors(&block.term, |s| live |= live_in[s]);
+        for b in &cfg.rpo {
+            let b = *b as usize;
+            let out = made[b] | (dirty[b] & passes[b]);
+            r.blocks[b].term.for_each_target(|t| {
+                if let Some(d) = dirty.get_mut(t.0 as usize)
+                    && out & !*d != 0
+                {
+                    *d |= out;
+                    changed = true;
+                }
+            });
+        }
+        if !changed {
+            return dirty;
+        }
+    }
+}
+
+const ALL: u128 = u128::MAX;
+/// `imm` of a fill whose set is still to be found.
+const LATER: i64 = -1;
+
+fn spills(r: &mut Region, cfg: &Cfg, dirty: &[u128], all: u128, precise: bool, sets: &mut Sets) {
+    let mut out: Vec<Inst> = Vec::new();
+    for b in 0..r.blocks.len() {
+        let mut d = dirty[b];
+        out.clear();
+        if cfg.fresh[b] {
+            out.push(inst(Op::Fill, LATER));
+        }
+        let data = &r.blocks[b];
+        let poll_spill = if data.loop_header { d } else { 0 };
+        for i in &data.insts {
+            if i.op == Op::Put {
+                d |= bit(i, all);
+                out.push(*i);
+                continue;
             }
-            live = pass.live_in(b, live, dirty_in[b]);
-            if block.loop_header {
-                live |= dirty_in[b];
+            let l = look(r, i, precise);
+            if matches!(l, Look::Read | Look::ReadWrite) && d != 0 {
+                out.push(sets.inst(Op::Spill, d));
+                d = 0;
             }
-            if live != live_in[b] {
-                live_in[b] = live;
-                changed = true;
+            out.push(*i);
+            if l == Look::ReadWrite {
+                out.push(inst(Op::Fill, LATER));
             }
+        }
+        if data.term.leaves() && d != 0 {
+            out.push(sets.inst(Op::Spill, d));
+        }
+        let data = &mut r.blocks[b];
+        data.poll_spill = SlotSet(poll_spill);
+        std::mem::swap(&mut data.insts, &mut out);
+    }
+}
+
+fn fills(r: &mut Region, cfg: &Cfg, all: u128, sets: &mut Sets) {
+    let n = r.blocks.len();
+    let (mut gen_, mut kill) = (vec![0u128; n], vec![0u128; n]);
+    for b in 0..n {
+        let (live, killed) = (&mut gen_[b], &mut kill[b]);
+        let data = &r.blocks[b];
+        for i in data.insts.iter().rev() {
+            step(i, all, &sets.sets, live, killed);
+        }
+        *live |= data.poll_spill.0;
+        *killed &= !data.poll_spill.0;
+    }
+    let mut live_in = gen_.clone();
+    loop {
+        let mut changed = false;
+        for b in cfg.rpo.iter().rev() {
+            let b = *b as usize;
+            let mut out = 0;
+            r.blocks[b].term.for_each_target(|t| out |= live_in.get(t.0 as usize).unwrap_or(&0));
+            let new = gen_[b] | (out & !kill[b]);
+            changed |= new != live_in[b];
+            live_in[b] = new;
         }
         if !changed {
             break;
         }
     }
-    // Rewrite.
-    let mut sets = vec![];
-    let mut new_blocks: Vec<BlockData> = vec![];
-    let mut set = |s: u128| {
-        sets.push(SlotSet(s));
-        sets.len() as i64 - 1
-    };
-    let mut rewritten = Vec::with_capacity(n);
     for b in 0..n {
-        let block = &pass.r.blocks[b];
-        let mut live_end = 0;
-        if leaves(&block.term) {
-            live_end = dirty_end[b];
-        } else {
-            successors(&block.term, |s| live_end |= live_in[s]);
-        }
-        // Live after each instruction, for the fills.
-        let mut live_after = vec![0; block.insts.len()];
-        let mut d = dirty_in[b];
-        let mut dirty = Vec::with_capacity(block.insts.len());
-        for inst in &block.insts {
-            dirty.push(d);
-            match pass.event(inst) {
-                Event::Put(s) => d |= s,
-                Event::Spill | Event::SpillFill => d = 0,
-                Event::Get(_) | Event::None => {}
+        let mut live = 0;
+        r.blocks[b].term.for_each_target(|t| live |= live_in.get(t.0 as usize).unwrap_or(&0));
+        let mut empty = false;
+        for i in r.blocks[b].insts.iter_mut().rev() {
+            if i.op == Op::Fill {
+                if live == 0 {
+                    empty = true;
+                } else {
+                    *i = sets.inst(Op::Fill, live);
+                }
             }
+            step(i, all, &sets.sets, &mut live, &mut 0);
         }
-        let mut live = live_end;
-        for (i, inst) in block.insts.iter().enumerate().rev() {
-            live_after[i] = live;
-            match pass.event(inst) {
-                Event::Get(s) => live |= s,
-                Event::Put(s) => live &= !s,
-                Event::Spill => live |= dirty[i],
-                Event::SpillFill => live = dirty[i],
-                Event::None => {}
-            }
-        }
-        let mut out = Vec::with_capacity(block.insts.len() + 4);
-        for (i, inst) in block.insts.iter().enumerate() {
-            let e = pass.event(inst);
-            if matches!(e, Event::Spill | Event::SpillFill) && dirty[i] != 0 {
-                out.push(list_op(Op::Spill, set(dirty[i])));
-            }
-            out.push(*inst);
-            if matches!(e, Event::SpillFill) && live_after[i] != 0 {
-                out.push(list_op(Op::Fill, set(live_after[i])));
-            }
-        }
-        if leaves(&block.term) && dirty_end[b] != 0 {
-            out.push(list_op(Op::Spill, set(dirty_end[b])));
-        }
-        let poll = SlotSet(if block.loop_header { dirty_in[b] } else { 0 });
-        rewritten.push((out, poll));
-    }
-    let mut fill_block = |target: Block, live: u128, pc: u64, loop_header: bool| {
-        let _ = loop_header;
-        let insts = if live == 0 { vec![] } else { vec![list_op(Op::Fill, set(live))] };
-        new_blocks.push(BlockData {
-            pc,
-            insn_start: false,
-            loop_header: false,
-            poll_spill: crate::SlotSet::default(),
-            insts,
-            term: Term::Jump(target),
-        });
-        Block((n + new_blocks.len() - 1) as u32)
-    };
-    let entries: Vec<Block> = pass
-        .r
-        .entries
-        .iter()
-        .map(|e| fill_block(*e, live_in[e.0 as usize], pass.r.blocks[e.0 as usize].pc, false))
-        .collect();
-    let mut conts = vec![None; n];
-    for (b, block) in pass.r.blocks.iter().enumerate() {
-        if let Term::Call { ret: pc, cont: Some(c), .. } | Term::Service { next: pc, cont: Some(c), .. } = &block.term {
-            conts[b] = Some(fill_block(*c, live_in[c.0 as usize], *pc, false));
+        if empty {
+            r.blocks[b].insts.retain(|i| i.op != Op::Fill || i.imm != LATER);
         }
     }
-    let base = r.slot_sets.len() as i64;
-    for (b, (mut insts, poll)) in rewritten.into_iter().enumerate() {
-        for i in &mut insts {
-            if matches!(i.op, Op::Fill | Op::Spill) {
-                i.imm += base;
-            }
+}
+
+/// Liveness of variables before an instruction, from that after it.
+fn step(i: &Inst, all: u128, sets: &[SlotSet], live: &mut u128, killed: &mut u128) {
+    match i.op {
+        Op::Put => {
+            *live &= !bit(i, all);
+            *killed |= bit(i, all);
         }
-        let block = &mut r.blocks[b];
-        block.insts = insts;
-        block.poll_spill = poll;
-        if let Term::Call { cont, .. } | Term::Service { cont, .. } = &mut block.term
-            && cont.is_some()
-        {
-            *cont = conts[b];
+        Op::Get => *live |= bit(i, all),
+        Op::Fill => (*live, *killed) = (0, ALL),
+        Op::Spill => {
+            *live |= usize::try_from(i.imm).ok().and_then(|n| sets.get(n)).map_or(0, |s| s.0);
         }
+        _ => {}
     }
-    for mut b in new_blocks {
-        for i in &mut b.insts {
-            i.imm += base;
-        }
-        r.blocks.push(b);
-    }
-    r.slot_sets.extend(sets);
-    r.entries = entries;
 }

@@ -263,6 +263,9 @@ impl Mm {
             }
             let before = v.prot;
             v.prot = prot;
+            if prot & !before & W != 0 {
+                v.noreserve = false; // reserved before, used now
+            }
             if v.counts() && !v.charged {
                 if let Err(e) = self.kernel.limits.charge_memory(v.end - k) {
                     v.prot = before;
