@@ -17,7 +17,19 @@ bitflags::bitflags! {
         #[allow(missing_docs)] const ERR = 8;
         #[allow(missing_docs)] const HUP = 16;
         #[allow(missing_docs)] const NVAL = 32;
+        #[allow(missing_docs)] const RDNORM = 0x40;
+        #[allow(missing_docs)] const WRNORM = 0x100;
+        #[allow(missing_docs)] const WRBAND = 0x200;
         #[allow(missing_docs)] const RDHUP = 0x2000;
+    }
+}
+
+impl Ready {
+    /// With RDNORM beside IN and WRNORM beside OUT, as most files have it.
+    pub fn with_norm(mut self) -> Ready {
+        self.set(Ready::RDNORM, self.contains(Ready::IN));
+        self.set(Ready::WRNORM, self.contains(Ready::OUT));
+        self
     }
 }
 
@@ -82,7 +94,7 @@ pub trait File: Send + Sync {
     }
     /// What is ready now.
     fn poll(&self) -> Ready {
-        Ready::IN | Ready::OUT
+        (Ready::IN | Ready::OUT).with_norm()
     }
     /// Queue that is woken when readiness changes; `None` if it never does.
     fn queue(&self) -> Option<&WaitQueue> {
