@@ -7,7 +7,7 @@
 #[path = "vectors/native.rs"]
 mod native;
 
-use native::{Guest, MEM, Machine, Piece, native as run_native};
+use native::{ENGINES, Guest, MEM, Machine, Piece, native as run_native};
 
 struct Rng(u64);
 impl Rng {
@@ -143,16 +143,25 @@ fn check(kind: u64, mmx: bool, list: &[Piece]) {
     let mut rng = Rng(0x9e37_79b9_7f4a_7c15 ^ kind);
     let mut bad = vec![];
     for p in list {
-        for _ in 0..24 {
-            let m = rng.machine(kind, mmx);
-            let want = run_native(p, &m);
-            let d = match guest.lifted(p, &m) {
-                Ok(have) => difference(&want, &have, 0x8d5),
-                Err(e) => Some(e),
-            };
-            if let Some(d) = d {
-                bad.push(format!("{}: {d}", p.0));
-                break;
+        let lifted = match guest.lift(p) {
+            Ok(l) => l,
+            Err(e) => {
+                bad.push(format!("{}: {e}", p.0));
+                continue;
+            }
+        };
+        for (engine, name) in ENGINES.iter().enumerate() {
+            for _ in 0..24 {
+                let m = rng.machine(kind, mmx);
+                let want = run_native(p, &m);
+                let d = match guest.run(&lifted, engine, &m) {
+                    Ok(have) => difference(&want, &have, 0x8d5),
+                    Err(e) => Some(e),
+                };
+                if let Some(d) = d {
+                    bad.push(format!("{}, {name}: {d}", p.0));
+                    break;
+                }
             }
         }
     }
