@@ -646,3 +646,31 @@ fn avx() {
         );
     }
 }
+
+#[test]
+fn misaligned_operands_fault() {
+    let mut guest = Guest::new();
+    let m = Rng(5).machine(0, false);
+    for p in pieces![
+        "paddb xmm1, [rdi + 1]",
+        "movaps xmm1, [rdi + 8]",
+        "movdqa [rdi + 4], xmm1",
+        "movntps [rdi + 8], xmm1",
+        "addps xmm1, [rdi + 4]",
+        "pshufd xmm1, [rdi + 2], 0"
+    ] {
+        let l = guest.lift(&p).expect(p.0);
+        let e = guest.run(&l, 0, &m).err().unwrap_or_default();
+        assert!(e.contains("Raise { code: 13"), "{}: {e}", p.0);
+    }
+    for p in pieces![
+        "movups xmm1, [rdi + 1]",
+        "lddqu xmm1, [rdi + 1]",
+        "pcmpistri xmm1, [rdi + 1], 0",
+        "vpaddb xmm1, xmm2, [rdi + 1]",
+        "addss xmm1, [rdi + 1]"
+    ] {
+        let l = guest.lift(&p).expect(p.0);
+        assert_eq!(guest.run(&l, 0, &m).err(), None, "{}", p.0);
+    }
+}
