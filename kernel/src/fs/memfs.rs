@@ -589,9 +589,11 @@ impl MemNode {
     }
 }
 
-/// For reads of files that do not block.
+/// Who reads and writes files that never block, where there is no thread of the guest.
 pub struct Nobody(Arc<crate::wait::Waker>);
 impl Nobody {
+    /// One.
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Nobody {
         Nobody(Arc::default())
     }
@@ -969,6 +971,12 @@ impl File for MemFile {
             self.node.to_fd(f, &mut data).ok()?;
         }
         f.fd.get().map(AsFd::as_fd)
+    }
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.lower {
+            Some(f) => f.direct_fd(),
+            None => self.node.file().ok()?.fd.get().map(AsFd::as_fd),
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self

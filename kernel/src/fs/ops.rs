@@ -89,11 +89,16 @@ impl File for Opened {
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         self.file.direct(write_end)
     }
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.direct_fd()
+    }
     fn set_flags(&self, flags: u32) {
         self.file.set_flags(flags);
     }
     fn release(&self) {
-        if let Ok(k) = self.key() {
+        if !self.ns.locks.is_empty()
+            && let Ok(k) = self.key()
+        {
             self.ns.locks.release(k, self.owner());
         }
         self.file.release();
@@ -297,6 +302,9 @@ impl Namespace {
     }
     /// mkdir, mknod, symlink and the name of a socket.
     pub fn make(&self, who: &Caller, at: &Place, path: &[u8], what: Make<'_>, mode: u32) -> Result<Entry> {
+        if matches!(what, Make::Symlink(b"")) {
+            return Err(Errno::ENOENT);
+        }
         let p = self.resolve_parent(who, at, path)?;
         if p.special() {
             return Err(Errno::EEXIST);

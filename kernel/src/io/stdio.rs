@@ -116,7 +116,7 @@ impl Watched {
             tv_nsec: 0,
         };
         match rustix::event::poll(&mut fds, Some(&zero)) {
-            Ok(_) => Ready::from_bits_truncate(u32::from(fds[0].revents().bits())),
+            Ok(_) => Ready::from_bits_truncate(u32::from(fds[0].revents().bits())).with_norm(),
             Err(_) => Ready::empty(),
         }
     }
@@ -444,7 +444,7 @@ impl File for HostStream {
     }
     fn poll(&self) -> Ready {
         if matches!(self.kind, Kind::Regular | Kind::Device) {
-            return Ready::IN | Ready::OUT;
+            return (Ready::IN | Ready::OUT).with_norm();
         }
         let r = self.watched.poll();
         let mut missing = PollFlags::empty();
@@ -603,7 +603,7 @@ impl File for Capture {
         Ok(anon_stat(libc::S_IFIFO | 0o600, self.ino))
     }
     fn poll(&self) -> Ready {
-        Ready::OUT
+        Ready::OUT.with_norm()
     }
     fn queue(&self) -> Option<&WaitQueue> {
         static NEVER: std::sync::OnceLock<WaitQueue> = std::sync::OnceLock::new();

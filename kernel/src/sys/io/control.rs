@@ -228,9 +228,16 @@ pub(super) fn ioctl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         _ => {}
     }
     if cmd == c::TIOCGPTPEER {
-        let m = d.file.as_any().downcast_ref::<Master>().ok_or(Errno::ENOTTY)?;
+        let m = d
+            .file
+            .as_any()
+            .downcast_ref::<Master>()
+            .ok_or(Errno::ENOTTY)?;
         let peer = Description::new(m.peer()?, arg as u32 & !PASSING, m.pty().path());
-        return task.fds().insert(peer, arg & O_CLOEXEC != 0).map(|n| n as u64);
+        return task
+            .fds()
+            .insert(peer, arg & O_CLOEXEC != 0)
+            .map(|n| n as u64);
     }
     if let Some(t) = tty::control(&*d.file)
         && let Some(r) = t.ioctl(task, cmd, arg)
