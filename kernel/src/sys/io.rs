@@ -9,6 +9,8 @@ mod readwrite;
 mod socket;
 mod sockopt;
 mod splice;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use super::Syscall;

@@ -82,7 +82,8 @@ pub(super) fn pipe2(task: &mut Task, [out, flags, ..]: [u64; 6]) -> Result<u64> 
     if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (r, w) = pipe::pipe(flags as u32);
+    let c = task.process.credentials();
+    let (r, w) = pipe::pipe(flags as u32, (c.fsuid, c.fsgid));
     insert_pair(task, out, r, w, flags)
 }
 
@@ -228,9 +229,16 @@ pub(super) fn ioctl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         _ => {}
     }
     if cmd == c::TIOCGPTPEER {
-        let m = d.file.as_any().downcast_ref::<Master>().ok_or(Errno::ENOTTY)?;
+        let m = d
+            .file
+            .as_any()
+            .downcast_ref::<Master>()
+            .ok_or(Errno::ENOTTY)?;
         let peer = Description::new(m.peer()?, arg as u32 & !PASSING, m.pty().path());
-        return task.fds().insert(peer, arg & O_CLOEXEC != 0).map(|n| n as u64);
+        return task
+            .fds()
+            .insert(peer, arg & O_CLOEXEC != 0)
+            .map(|n| n as u64);
     }
     if let Some(t) = tty::control(&*d.file)
         && let Some(r) = t.ioctl(task, cmd, arg)
