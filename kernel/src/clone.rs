@@ -15,7 +15,7 @@ use crate::wait::WaitQueue;
 use evm_cpu::CpuState;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Arguments of clone3(2), as far as they mean something here.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,12 +130,12 @@ impl Kernel {
     /// Make the first process. The caller runs the task on a host thread as [`Host::spawn`](crate::kernel::Host::spawn) says.
     pub fn start(self: &Arc<Kernel>, p: Program) -> Result<Task> {
         let kernel = self;
-        if !kernel.limits.procs.charge(1) {
-            return Err(Errno::EAGAIN);
-        }
         let rlimits = default_rlimits(kernel);
         p.fds.set_limit(rlimits[libc::RLIMIT_NOFILE as usize].cur.min(u64::from(u32::MAX)) as u32);
         let mm = Mm::new(kernel)?;
+        if !kernel.limits.procs.charge(1) {
+            return Err(Errno::EAGAIN);
+        }
         let mut table = lock(&kernel.table);
         table.last_id = table.last_id.max(INIT);
         let pid = table.new_id()?;
@@ -251,12 +251,16 @@ impl Task {
         let comm = self.thread.comm();
         if has(f, libc::CLONE_THREAD) {
             let mut table = lock(&kernel.table);
-            if lock(&self.process.group_exit).is_some() || self.process.exec_by.load(Ordering::Acquire) != 0 {
+            if table.closed || lock(&self.process.group_exit).is_some() || self.process.exec_by.load(Ordering::Acquire) != 0 {
                 return Err(Errno::EAGAIN); // the caller is about to end as well
             }
             let tid = table.new_id()?;
             let thread = Thread::new(tid, Arc::downgrade(&self.process), mask, comm);
             table.enter(&self.process, &thread);
+            // Who ended the group between the look above and the entry did not see this thread.
+            if lock(&self.process.group_exit).is_some() || self.process.exec_by.load(Ordering::Acquire) != 0 {
+                thread.killed.store(true, Ordering::Release);
+            }
             return Ok(Task::new(cpu, self.process.clone(), thread, self.mm.clone(), fds, fs));
         }
         let mm = if has(f, libc::CLONE_VM) { self.mm.clone() } else { self.mm.fork()? };
@@ -283,6 +287,9 @@ impl Task {
             rel.ppid = p.pid;
         }
         let mut table = lock(&kernel.table);
+        if table.closed {
+            return Err(Errno::EAGAIN);
+        }
         let pid = table.new_id()?;
         let process = Arc::new(new_process(
             kernel,
@@ -299,15 +306,14 @@ impl Task {
                 fds: fds.clone(),
             },
         ));
-        for (to, from) in [(&process.nice, &p.nice)] {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+        process.nice.store(p.nice(), Ordering::Relaxed);
         process.no_new_privs.store(p.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         process.dumpable.store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);
-        let thread = Thread::new(pid, Arc::<Process>::downgrade(&process) as Weak<Process>, mask, comm);
+        let thread = Thread::new(pid, Arc::downgrade(&process), mask, comm);
         table.enter(&process, &thread);
         drop(table);
+        crate::timers::watch_cpu(&process);
         let mut t = Task::new(cpu, process, thread, mm, fds, fs);
         // The alternate stack is inherited, except by a child that shares the memory without vfork.
         if !has(f, libc::CLONE_VM) || has(f, libc::CLONE_VFORK) {

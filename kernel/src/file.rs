@@ -17,7 +17,19 @@ bitflags::bitflags! {
         #[allow(missing_docs)] const ERR = 8;
         #[allow(missing_docs)] const HUP = 16;
         #[allow(missing_docs)] const NVAL = 32;
+        #[allow(missing_docs)] const RDNORM = 0x40;
+        #[allow(missing_docs)] const WRNORM = 0x100;
+        #[allow(missing_docs)] const WRBAND = 0x200;
         #[allow(missing_docs)] const RDHUP = 0x2000;
+    }
+}
+
+impl Ready {
+    /// With RDNORM beside IN and WRNORM beside OUT, as most files have it.
+    pub fn with_norm(mut self) -> Ready {
+        self.set(Ready::RDNORM, self.contains(Ready::IN));
+        self.set(Ready::WRNORM, self.contains(Ready::OUT));
+        self
     }
 }
 
@@ -82,7 +94,7 @@ pub trait File: Send + Sync {
     }
     /// What is ready now.
     fn poll(&self) -> Ready {
-        Ready::IN | Ready::OUT
+        (Ready::IN | Ready::OUT).with_norm()
     }
     /// Queue that is woken when readiness changes; `None` if it never does.
     fn queue(&self) -> Option<&WaitQueue> {
@@ -104,6 +116,10 @@ pub trait File: Send + Sync {
     /// [`read`](Self::read) and [`write`](Self::write); growth up to `write_end` is accounted for. `None` is always right.
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         Ok(None)
+    }
+    /// The host file to read from without a copy, if the content is there now ([`host_fd`](Self::host_fd) may have to move it first).
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.host_fd()
     }
     /// Change O_NONBLOCK, O_APPEND notification (F_SETFL); most files need nothing.
     fn set_flags(&self, flags: u32) {}

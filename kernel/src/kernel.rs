@@ -125,6 +125,8 @@ pub(crate) struct Table {
     pub procs: BTreeMap<i32, Arc<Process>>,
     pub threads: BTreeMap<i32, Arc<Thread>>,
     pub last_id: i32,
+    /// The job is being ended: nothing new starts.
+    pub closed: bool,
 }
 
 /// Largest process id.
@@ -250,7 +252,11 @@ impl Kernel {
             *end = Some(reason);
         }
         drop(end);
-        let threads: Vec<_> = lock(&self.table).threads.values().cloned().collect();
+        let threads: Vec<_> = {
+            let mut table = lock(&self.table);
+            table.closed = true;
+            table.threads.values().cloned().collect()
+        };
         for t in threads {
             t.killed.store(true, Ordering::Release);
             crate::signal::send::attend(&*self.host, &t);

@@ -28,6 +28,10 @@ mod random;
 pub mod signal;
 pub mod sys;
 pub mod task;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 pub mod wait;
 mod watchdog;

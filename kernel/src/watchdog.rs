@@ -1,4 +1,4 @@
-//! The limits on time: a host thread that ends the job when it has used too much of it.
+//! The limits on time, and the second line of the memory limit: a host thread that ends the job when it has used too much.
 
 use crate::kernel::{EndReason, Kernel};
 use crate::process::lock;
@@ -20,7 +20,7 @@ impl Kernel {
     /// Start the watchdog if there is something to watch.
     pub(crate) fn watch_limits(self: &Arc<Kernel>) {
         let c = &self.limits.config;
-        if c.wall.is_none() && c.cpu.is_none() {
+        if c.wall.is_none() && c.cpu.is_none() && c.memory.is_none() {
             return;
         }
         let kernel = Arc::downgrade(self);
@@ -31,8 +31,22 @@ impl Kernel {
     }
 }
 
+/// What the engine itself may need beside the guest's memory.
+const ENGINE: u64 = 512 << 20;
+
+/// Bytes of the host process's memory that no file backs.
+fn host_memory() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(name));
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+    };
+    (kib("RssAnon:") + kib("RssShmem:")) << 10
+}
+
 fn watch(kernel: &Weak<Kernel>) {
     let start = Instant::now();
+    let base = host_memory();
     loop {
         let Some(k) = kernel.upgrade() else { return };
         let c = &k.limits.config;
@@ -57,6 +71,14 @@ fn watch(kernel: &Weak<Kernel>) {
             // All threads together may use several seconds a second.
             let threads = lock(&k.table).threads.len().max(1) as u32;
             nap = nap.min(((cpu - used) / threads).max(TICK));
+        }
+        if let Some(memory) = c.memory {
+            // Mappings made with MAP_NORESERVE are not accounted until they are resident.
+            if host_memory().saturating_sub(base) > memory + memory / 4 + ENGINE {
+                k.kill_job(EndReason::Limit("memory"));
+                return;
+            }
+            nap = nap.min(Duration::from_millis(100));
         }
         drop(k);
         std::thread::sleep(nap);

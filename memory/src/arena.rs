@@ -146,7 +146,7 @@ impl Arena {
         use std::os::unix::fs::FileExt;
         self.range(addr, len)?;
         child.range(addr, len)?;
-        let map = std::fs::File::open("/proc/self/pagemap")?;
+        let map = pagemap()?;
         let mut words = vec![0u8; 8 * 4096];
         let (first, pages) = ((self.base + addr) / PAGE, len / PAGE);
         let mut at = 0;
@@ -174,6 +174,18 @@ impl Arena {
             at += n;
         }
         Ok(())
+    }
+}
+
+/// The host's page map of this process (8 bytes a page, by host address), opened once.
+pub fn pagemap() -> io::Result<&'static std::fs::File> {
+    static MAP: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
+    match MAP.get() {
+        Some(f) => Ok(f),
+        None => {
+            let f = std::fs::File::open("/proc/self/pagemap")?;
+            Ok(MAP.get_or_init(|| f))
+        }
     }
 }
 

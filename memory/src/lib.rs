@@ -18,7 +18,7 @@ mod arena;
 pub mod fault;
 
 pub use access::{Mem, Scalar};
-pub use arena::{Arena, PAGE, Prot};
+pub use arena::{Arena, PAGE, Prot, pagemap};
 
 /// A guest memory access that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use evm_cpu::model;
 use evm_kernel::clone::Program;
 use evm_kernel::file::Description;
+use evm_kernel::fs::procfs::ProcFs;
 use evm_kernel::fs::setup::{DirMount, Setup, Sysroot as FsSysroot};
 use evm_kernel::fs::{FsContext, KernelWorld, Namespace, node};
 use evm_kernel::io::FdTable;
@@ -87,7 +88,10 @@ pub(crate) fn build(
         hostname: c.hostname.clone(),
         ..Setup::default()
     }
-    .build(world, None)
+    .build(
+        world,
+        Some(ProcFs::root(Arc::downgrade(&kernel), 0x16, cpu)),
+    )
     .context("the guest's file systems")?;
     for (path, bytes) in &config.files {
         put(&ns, path, bytes, 0o644)?;

@@ -1,5 +1,6 @@
 //! The frame of a function: entries, blocks, slots, polls, dispatch of instructions.
 
+use super::flow::{self, Facts, Lane};
 use super::{CompileOptions, CompilerSettings, Error, Stats};
 use crate::abi::{Abi, TRAP_ACCESS};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -9,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, Variable};
-use evm_ir::{Block, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
+use evm_ir::{Block, BlockData, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
 use std::collections::{HashMap, HashSet};
 
 /// A value of Cranelift, to tell it from one of the IR.
@@ -30,6 +31,15 @@ pub(super) fn cl_type(t: Type) -> cl::Type {
         Type::I64X2 => types::I64X2,
         Type::F32X4 => types::F32X4,
         Type::F64X2 => types::F64X2,
+    }
+}
+
+/// The vector type whose lane 0 is a scalar of this type.
+fn whole(lane: Type) -> cl::Type {
+    if lane == Type::F32 {
+        types::F32X4
+    } else {
+        types::F64X2
     }
 }
 
@@ -63,6 +73,11 @@ pub(super) struct Lower<'a, 'f> {
     /// Values of slots in this block, and whether the variable has to be set to it at its end.
     now: Vec<Option<V>>,
     written: SlotSet,
+    /// Variables of vector slots whose low lane is apart: the vector below, and the lane.
+    parts: HashMap<(Slot, cl::Type), Variable>,
+    facts: Vec<Facts>,
+    polls: Vec<bool>,
+    here: usize,
     blocks: Vec<cl::Block>,
     pub state: V,
     pub base: V,
@@ -78,8 +93,8 @@ pub(super) struct Lower<'a, 'f> {
     pub access_open: bool,
     /// `root + constant` for integer values that are such a sum.
     pub sums: HashMap<V, (V, i64)>,
-    /// Roots known to lie within the window around guest memory.
-    pub checked: HashSet<V>,
+    /// How far outside guest memory roots may lie at most.
+    pub slack: HashMap<V, i64>,
     /// Constants near which this block accesses memory.
     pub chunks: HashMap<i64, V>,
     /// Addresses loaded from in this block (mid-end only).
@@ -87,6 +102,10 @@ pub(super) struct Lower<'a, 'f> {
     pub hashes: HashMap<V, u64>,
     /// Lane 0 scalars of vectors made by `insertlane`: vector -> (scalar, vector below).
     pub low: HashMap<V, (V, V)>,
+    /// High products and remainders of this block beside which the low product or the quotient is wanted, and
+    /// their values once made: (low, high) or (quotient, remainder).
+    pub paired: HashSet<(Op, Value, Value)>,
+    pub pairs: HashMap<(Op, V, V), (V, V)>,
     pub stats: Stats,
 }
 
@@ -132,6 +151,10 @@ impl<'a, 'f> Lower<'a, 'f> {
             vars: vec![None; r.layout.slots.len()],
             now: vec![None; r.layout.slots.len()],
             written: SlotSet::default(),
+            parts: HashMap::new(),
+            facts: vec![],
+            polls: vec![],
+            here: 0,
             blocks: vec![],
             state: dummy,
             base: dummy,
@@ -144,11 +167,13 @@ impl<'a, 'f> Lower<'a, 'f> {
             pc: 0,
             access_open: false,
             sums: HashMap::new(),
-            checked: HashSet::new(),
+            slack: HashMap::new(),
             chunks: HashMap::new(),
             loaded: HashSet::new(),
             hashes: HashMap::new(),
             low: HashMap::new(),
+            paired: HashSet::new(),
+            pairs: HashMap::new(),
             stats: Stats::default(),
         }
     }
@@ -156,6 +181,8 @@ impl<'a, 'f> Lower<'a, 'f> {
     /// Build the function. Gives the guest pcs that source locations stand for.
     pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Stats), Error> {
         self.find_extended_loads();
+        self.facts = flow::analyse(self.r);
+        self.polls = flow::polls(self.r);
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
@@ -278,28 +305,43 @@ impl<'a, 'f> Lower<'a, 'f> {
     fn block(&mut self, index: usize) -> Result<(), Error> {
         let data = &self.r.blocks[index];
         self.b.switch_to_block(self.blocks[index]);
+        self.here = index;
         self.now.fill(None);
-        self.checked.clear();
+        self.slack.clear();
         self.chunks.clear();
         self.loaded.clear();
         self.low.clear();
+        self.find_pairs(data);
         self.at(data.pc);
         if self.opt.optimize {
             // Another thread may write between two loads: none may be merged with one of another block.
             self.b.ins().sequence_point();
         }
-        if data.loop_header && data.insn_start {
+        if self.polls[index] {
             self.poll(index);
         }
         for i in &data.insts {
             self.inst(i)?;
         }
-        for s in std::mem::take(&mut self.written).iter() {
-            if let (Some(var), Some(v)) = (self.vars[s.0 as usize], self.now[s.0 as usize]) {
-                self.b.def_var(var, v);
+        self.hand_over(&flow::successors(&data.term));
+        self.terminator(data)
+    }
+
+    fn find_pairs(&mut self, data: &BlockData) {
+        self.paired.clear();
+        self.pairs.clear();
+        let of = |op: Op| data.insts.iter().filter(move |i| i.op == op);
+        for i in &data.insts {
+            let first = match i.op {
+                Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => Op::Mul,
+                Op::URem => Op::UDiv,
+                Op::SRem => Op::SDiv,
+                _ => continue,
+            };
+            if of(first).any(|j| (j.ty, j.a, j.b) == (i.ty, i.a, i.b)) {
+                self.paired.insert((i.op, i.a, i.b));
             }
         }
-        self.terminator(data)
     }
 
     /// Source location of what follows.
@@ -318,17 +360,17 @@ impl<'a, 'f> Lower<'a, 'f> {
             .ins()
             .iadd_imm_s(self.state, i64::from(self.abi.poll));
         let word = self.b.ins().atomic_load(types::I64, self.own, addr);
-        // Read here, where the values are also those of what follows.
-        for s in data.poll_spill.iter() {
-            self.read(s);
-        }
         let (out, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(word, out, &[], go, &[]);
         self.b.switch_to_block(out);
+        self.b.seal_block(out);
         self.spill(data.poll_spill);
+        // What was read in the cold block is not available after it.
+        self.now.fill(None);
         let pc = self.b.ins().iconst(types::I64, data.pc as i64);
         self.leave(pc);
-        self.go(out, go);
+        self.b.seal_block(go);
+        self.b.switch_to_block(go);
     }
 
     // ---- values -------------------------------------------------------------------------------
@@ -428,9 +470,95 @@ impl<'a, 'f> Lower<'a, 'f> {
         if let Some(v) = self.now[s.0 as usize] {
             return Some(v);
         }
-        let v = self.b.use_var(var);
+        let fact = self.facts[self.here].as_ref().map(|f| f[s.0 as usize]);
+        let v = match fact.map(|f| f.lane) {
+            Some(Lane::Apart(lane)) => {
+                let (x, below) = (self.part(s, cl_type(lane)), self.part(s, types::I8X16));
+                let (x, below) = (self.b.use_var(x), self.b.use_var(below));
+                let v = self.cast(below, whole(lane));
+                let v = self.b.ins().insertlane(v, x, 0);
+                self.low.insert(v, (x, below));
+                v
+            }
+            _ => self.b.use_var(var),
+        };
+        if let Some(slack) = fact.and_then(|f| f.slack) {
+            let slack = self.slack.get(&v).map_or(slack, |s| slack.min(*s));
+            self.slack.insert(v, slack);
+        }
         self.now[s.0 as usize] = Some(v);
         Some(v)
+    }
+    /// Variable of a part of a vector slot.
+    fn part(&mut self, s: Slot, ty: cl::Type) -> Variable {
+        if let Some(v) = self.parts.get(&(s, ty)) {
+            return *v;
+        }
+        let v = self.b.declare_var(ty);
+        self.parts.insert((s, ty), v);
+        v
+    }
+    /// Define the variables of slots as the block's successors expect them.
+    fn hand_over(&mut self, successors: &[Block]) {
+        let written = std::mem::take(&mut self.written);
+        if successors.is_empty() {
+            return;
+        }
+        let lane_at = |me: &Self, b: usize, s: usize| {
+            me.facts
+                .get(b)
+                .and_then(|f| f.as_ref())
+                .map_or(Lane::Whole, |f| f[s].lane)
+        };
+        for n in 0..self.vars.len() {
+            let (s, Some(var)) = (Slot(n as u16), self.vars[n]) else {
+                continue;
+            };
+            if self.r.layout.get(s).ty != Type::V128 {
+                if let (true, Some(v)) = (written.contains(s), self.now[n]) {
+                    self.b.def_var(var, v);
+                }
+                continue;
+            }
+            let start = lane_at(self, self.here, n);
+            let mut wants = [None; 3];
+            for b in successors {
+                let want = lane_at(self, b.0 as usize, n);
+                let at = match want {
+                    Lane::Apart(Type::F32) => 1,
+                    Lane::Apart(_) => 2,
+                    _ => 0,
+                };
+                wants[at] = Some(want);
+            }
+            for want in wants.into_iter().flatten() {
+                let Lane::Apart(lane) = want else {
+                    if (written.contains(s) || matches!(start, Lane::Apart(_)))
+                        && let Some(v) = self.read(s)
+                    {
+                        let v = self.cast(v, types::I8X16);
+                        self.b.def_var(var, v);
+                    }
+                    continue;
+                };
+                if (written.contains(s) || start != want)
+                    && let Some(v) = self.read(s)
+                {
+                    let ty = cl_type(lane);
+                    let (x, below) = match self.low.get(&v) {
+                        Some((x, below)) if self.b.func.dfg.value_type(*x) == ty => (*x, *below),
+                        _ => {
+                            let w = self.cast(v, whole(lane));
+                            (self.b.ins().extractlane(w, 0), v)
+                        }
+                    };
+                    let below = self.cast(below, types::I8X16);
+                    let (xv, bv) = (self.part(s, ty), self.part(s, types::I8X16));
+                    self.b.def_var(xv, x);
+                    self.b.def_var(bv, below);
+                }
+            }
+        }
     }
     fn write(&mut self, s: Slot, v: V) {
         self.now[s.0 as usize] = Some(v);
@@ -521,14 +649,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             }
             Op::Put => {
                 let s = self.slot(i.imm)?;
-                let mut v = self.val(i.a)?;
-                if self.r.layout.get(s).ty == Type::V128 {
-                    let w = self.cast(v, types::I8X16);
-                    if let Some(l) = self.low.get(&v).copied() {
-                        self.low.insert(w, l);
-                    }
-                    v = w;
-                }
+                let v = self.val(i.a)?;
                 match self.vars[s.0 as usize] {
                     Some(_) => self.write(s, v),
                     None => self.store_own(self.r.layout.get(s).offset, v),

@@ -2,15 +2,15 @@
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
-use crate::abi::TRAP_LIMIT;
+use crate::abi::{TRAP_LIMIT, UNMAPPED};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as cl, AtomicRmwOp, InstBuilder, TrapCode, types};
 use evm_ir::{Inst, Op, Type, Value};
 use std::hash::{Hash, Hasher};
 
-/// Displacements within which a checked root needs no further check: half of what a check itself may be off
-/// by (a signed 32-bit displacement), so that the sum stays inside the guards of 4 GiB.
-const WINDOW: i64 = 1 << 30;
+/// How far a value may lie outside guest memory and still count as near. Twice that is the largest distance
+/// at which an access goes unchecked; it is half of the guards' 4 GiB.
+pub(super) const WINDOW: i64 = 1 << 30;
 
 /// A host address: value and displacement.
 struct Place {
@@ -32,12 +32,14 @@ impl Lower<'_, '_> {
             Ok(d) => (root, d),
             Err(_) => (a, disp as i32),
         };
-        let near = i64::from(disp).abs() <= WINDOW;
-        if !(near && self.checked.contains(&root)) {
+        let far = i64::from(disp).abs();
+        let slack = self.slack.get(&root).copied().unwrap_or(i64::MAX);
+        if slack.saturating_add(far) > 2 * WINDOW {
             self.check(root, disp);
-            if near {
-                self.checked.insert(root);
-            }
+        }
+        // Once the access is done its address was good.
+        if far <= WINDOW && far < slack {
+            self.slack.insert(root, far);
         }
         Ok(Place {
             addr: self.b.ins().iadd(self.base, root),
@@ -67,7 +69,7 @@ impl Lower<'_, '_> {
                 r
             }
         };
-        if at as u64 >= self.settings.min_limit && self.checked.insert(root) {
+        if at as u64 >= self.settings.min_limit && self.slack.insert(root, disp.into()).is_none() {
             self.check(root, disp);
         }
         Place {
@@ -80,12 +82,17 @@ impl Lower<'_, '_> {
     /// trap.
     fn check(&mut self, root: V, disp: i32) {
         self.stats.checks += 1;
+        let code = TrapCode::unwrap_user(TRAP_LIMIT);
         let limit = self.load_own(types::I64, self.abi.mem_limit);
         let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, root, limit);
+        if !self.opt.precise && disp.unsigned_abs() <= UNMAPPED {
+            // A sum that wraps would lie where nothing is mapped.
+            self.b.ins().trapnz(over, code);
+            return;
+        }
         let (cold, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(over, cold, &[], go, &[]);
         self.b.switch_to_block(cold);
-        let code = TrapCode::unwrap_user(TRAP_LIMIT);
         let ea = if disp == 0 {
             root
         } else {

@@ -10,6 +10,7 @@
 //! both sides of guest memory are larger than the sum of both windows.
 
 mod exits;
+mod flow;
 mod lower;
 mod mem;
 mod scalar;

@@ -66,7 +66,17 @@ impl Lower<'_, '_> {
                     self.b.ins().fmul(a, b)
                 });
             }
-            Op::CvtFI => return self.to_int(i, a),
+            Op::CvtFI => return self.float_to_int(i, a),
+            Op::Mul | Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => {
+                if let Some(v) = self.product(i, a, b) {
+                    return Ok(v);
+                }
+            }
+            Op::UDiv | Op::URem | Op::SDiv | Op::SRem => {
+                if let Some(v) = self.quotient(i, a, b) {
+                    return Ok(v);
+                }
+            }
             _ => {}
         }
         let n = self.b.ins();
@@ -142,6 +152,57 @@ impl Lower<'_, '_> {
         v
     }
 
+    /// Both halves of one product come from one multiplication.
+    fn product(&mut self, i: &Inst, a: V, b: V) -> Option<V> {
+        let signed = self.paired.contains(&(Op::SMulHi, i.a, i.b));
+        let high = if signed { Op::SMulHi } else { Op::UMulHi };
+        if !self.paired.contains(&(high, i.a, i.b)) || !(i.op == Op::Mul || i.op == high) {
+            return None;
+        }
+        let (lo, hi) = match self.pairs.get(&(high, a, b)) {
+            Some(p) => *p,
+            None => {
+                let [x, y] = [a, b].map(|v| {
+                    let n = self.b.ins();
+                    if signed {
+                        n.sextend(types::I128, v)
+                    } else {
+                        n.uextend(types::I128, v)
+                    }
+                });
+                let p = self.b.ins().imul(x, y);
+                let p = self.b.ins().isplit(p);
+                self.pairs.insert((high, a, b), p);
+                p
+            }
+        };
+        Some(if i.op == Op::Mul { lo } else { hi })
+    }
+
+    /// A remainder that is wanted beside its quotient is computed from it: one division, not two.
+    fn quotient(&mut self, i: &Inst, a: V, b: V) -> Option<V> {
+        let signed = matches!(i.op, Op::SDiv | Op::SRem);
+        let rem = if signed { Op::SRem } else { Op::URem };
+        if !self.paired.contains(&(rem, i.a, i.b)) {
+            return None;
+        }
+        let (q, r) = match self.pairs.get(&(rem, a, b)) {
+            Some(p) => *p,
+            None => {
+                let q = if signed {
+                    self.b.ins().sdiv(a, b)
+                } else {
+                    self.b.ins().udiv(a, b)
+                };
+                let p = self.b.ins().imul(q, b);
+                let r = self.b.ins().isub(a, p);
+                self.pairs.insert((rem, a, b), (q, r));
+                (q, r)
+            }
+        };
+        Some(if i.op == rem { r } else { q })
+    }
+
     /// Cranelift merges a load that is the first operand of a commutative operation by swapping the operands, which
     /// chooses the other NaN when both are. Seen through a vector the load is not merged that way.
     fn keep_order(&mut self, a: V, ty: cl::Type) -> V {
@@ -161,7 +222,7 @@ impl Lower<'_, '_> {
     }
 
     /// CVTTSx2SI: out of range and NaN give the minimum integer.
-    fn to_int(&mut self, i: &Inst, a: V) -> Result<V, Error> {
+    fn float_to_int(&mut self, i: &Inst, a: V) -> Result<V, Error> {
         let from = self.b.func.dfg.value_type(a);
         if i.ty == Type::I32 {
             // The packed conversions have the same rule.

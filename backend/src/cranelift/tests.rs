@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod flow;
+mod fuzz;
 mod ops;
 
 use super::{CompileOptions, Compiled, Compiler, CompilerSettings};

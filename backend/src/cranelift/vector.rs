@@ -163,7 +163,7 @@ impl Lower<'_, '_> {
         // A scalar that replaces another one of the same width: the older one need not be merged.
         if i.imm == 0
             && let Some((old, below)) = self.low.get(&v).copied()
-            && self.b.func.dfg.value_type(old).bits() == shape.lane().bits()
+            && self.b.func.dfg.value_type(old).bits() <= shape.lane().bits()
         {
             v = below;
         }

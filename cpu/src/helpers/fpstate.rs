@@ -5,10 +5,11 @@
 //! See the parent module. MXCSR is live in the host's register, which is read and set by `sse`.
 #![allow(unsafe_code)]
 
-use super::sse::{host_mxcsr, set_host_mxcsr};
+use super::sse::{Lanes, host_mxcsr, set_host_mxcsr};
 use super::state;
 use crate::xsave::{self, Component};
 use crate::{CpuState, exc};
+use std::arch::x86_64::__m128i;
 
 type S = *mut u8;
 
@@ -79,23 +80,28 @@ extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
     set_host_mxcsr(s.mxcsr);
 }
 
-/// Check the alignment of an XSAVE area.
-fn aligned(s: &mut CpuState, addr: u64) -> bool {
+/// The components asked for of those that the model has: #UD if it has none, #GP if the area is not aligned.
+fn asked(s: &mut CpuState, addr: u64, mask: u64) -> Option<u64> {
+    let xcr0 = crate::model::xcr0(s.model) & xsave::XCR0;
+    if xcr0 == 0 {
+        s.raise(exc::UD, 0);
+        return None;
+    }
     if addr & 63 != 0 {
         s.raise(exc::GP, 0);
+        return None;
     }
-    addr & 63 == 0
+    Some(mask & xcr0)
 }
 
 /// XSAVE, XSAVEOPT: the standard form. Components not asked for are left alone in memory.
 extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    if !aligned(s, addr) {
+    let Some(asked) = asked(s, addr, mask) else {
         return;
-    }
+    };
     s.mxcsr = host_mxcsr();
-    let asked = mask & xsave::XCR0;
     let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else {
         return;
     };
@@ -139,11 +145,10 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
 extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    if !aligned(s, addr) {
+    let Some(asked) = asked(s, addr, mask) else {
         return;
-    }
+    };
     s.mxcsr = host_mxcsr();
-    let asked = mask & xsave::XCR0;
     let bv = asked & xsave::in_use(s);
     let mut image = [0; xsave::SIZE];
     image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());
@@ -177,10 +182,9 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
 extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    if !aligned(s, addr) {
+    let Some(asked) = asked(s, addr, mask) else {
         return;
-    }
-    let asked = mask & xsave::XCR0;
+    };
     let Some(head) = read::<576>(s, addr) else {
         return;
     };
@@ -347,9 +351,6 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
     }
 }
 
-use super::sse::Lanes;
-use std::arch::x86_64::__m128i;
-
 /// MASKMOVDQU, MASKMOVQ: bytes of `x` whose mask byte has its top bit set.
 extern "sysv64" fn maskmov(st: S, addr: u64, x: __m128i, mask: __m128i) {
     mask_store(st, addr, 1, mask, x);
@@ -413,7 +414,7 @@ extern "sysv64" fn gather(
     let mut r = 0u128;
     for k in 0..byte(32) as u32 {
         let at = bits * k;
-        let lane = dst >> at & (1 << bits) - 1;
+        let lane = (dst >> at) & ((1 << bits) - 1);
         let v = if mask >> (at + bits - 1) & 1 != 0 {
             let raw = idx >> (8 * isize * (k + byte(24) as u32));
             let i = if isize == 4 {

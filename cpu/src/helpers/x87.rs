@@ -597,11 +597,10 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
         // A remainder that is a NaN has no quotient: C0 and C3 stay.
         0xf5 | 0xf8 if r >> 64 & 0x7fff == 0x7fff || !write => {}
         0xf5 | 0xf8 => s.fsw = s.fsw & !CODES | sw & CODES,
-        0xf2 | 0xfb | 0xfe | 0xff => {
-            if sw & C2 != 0 && sw & IE == 0 {
-                s.fsw |= C2;
-                return;
-            }
+        // Out of range: nothing but C2.
+        0xf2 | 0xfb | 0xfe | 0xff if sw & C2 != 0 && sw & IE == 0 => {
+            s.fsw |= C2;
+            return;
         }
         _ => {}
     }

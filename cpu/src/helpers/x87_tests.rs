@@ -75,7 +75,7 @@ fn random_state(rng: &mut Rng, unmasked: bool) -> CpuState {
     s.ftw = 0;
     for p in 0..8 {
         s.fpr[p] = number(rng);
-        if rng.next() % 8 == 0 {
+        if rng.next() & 7 == 0 {
             s.ftw |= 3 << (2 * p);
         }
     }

@@ -22,6 +22,7 @@ pub const DEVICES: &[(&[u8], u64)] = &[
     (b"random", makedev(1, 8)),
     (b"urandom", makedev(1, 9)),
     (b"tty", makedev(5, 0)),
+    (b"ptmx", makedev(5, 2)),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(super) fn open(rdev: u64, world: &Arc<dyn World>, node: Arc<MemNode>, pid: i
         (1, 7) => Kind::Full,
         (1, 8 | 9) => Kind::Random,
         (5, 0) => return world.terminal(pid),
+        (5, 2) => return world.pty_master(pid),
+        (136, n) => return world.pty_slave(n as u32),
         _ => return Err(Errno::ENXIO),
     };
     Ok(Arc::new(Device { kind, node, world: world.clone(), zero: OnceLock::new() }))

@@ -144,17 +144,12 @@ impl Locks {
             self.queue.wake_all();
         }
     }
-    /// A process closed a descriptor of the file: its record locks go.
-    pub fn unlock_process(&self, key: Key, pid: i32) {
-        if !lock(&self.table).files.is_empty() {
-            self.unlock(key, Owner::Process(pid), 0, u64::MAX);
-        }
+    /// Whether there is no lock at all.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.table).files.is_empty()
     }
     /// A description is gone: its locks go.
     pub fn release(&self, key: Key, owner: Owner) {
-        if lock(&self.table).files.is_empty() {
-            return;
-        }
         self.unlock(key, owner, 0, u64::MAX);
         self.drop_flock(key, owner);
     }

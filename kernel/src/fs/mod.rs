@@ -16,8 +16,11 @@ pub mod locks;
 pub mod memfs;
 pub mod node;
 pub mod ops;
+mod procmaps;
 pub mod procfs;
 pub mod setup;
+#[cfg(test)]
+mod tests;
 pub mod walk;
 
 pub use node::{Caller, Make, SetTime, World};
@@ -26,7 +29,7 @@ pub use setup::{DirMount, Setup, Sysroot};
 pub use walk::{Entry, Mount, Namespace, Place};
 
 use crate::errno::{Errno, Result};
-use crate::file::{Description, File, Stat};
+use crate::file::{Description, File};
 use crate::kernel::Kernel;
 use crate::task::Task;
 use node::{read, write};
@@ -153,10 +156,11 @@ pub fn open_exec(task: &Task, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc
 
 /// To be called when a process closes a descriptor: its record locks on the file go, whichever descriptor took them.
 pub fn closed(task: &Task, d: &Description) {
-    if let Some(o) = Opened::of(d)
+    let locks = &task.fs().ns.locks;
+    if let Some(o) = Opened::of(d).filter(|_| !locks.is_empty())
         && let Ok(k) = o.key()
     {
-        task.fs().ns.locks.unlock_process(k, task.pid());
+        locks.unlock(k, locks::Owner::Process(task.pid()), 0, u64::MAX);
     }
 }
 
@@ -193,7 +197,7 @@ impl World for KernelWorld {
         for _ in 0..64 {
             let Some(p) = at else { break };
             for (_, e) in p.fds().list() {
-                if is_terminal(&e.desc.file) {
+                if crate::io::tty::control(&*e.desc.file).is_some() {
                     return Ok(e.desc.file.clone());
                 }
             }
@@ -201,8 +205,27 @@ impl World for KernelWorld {
         }
         Err(Errno::ENXIO)
     }
-}
-
-fn is_terminal(f: &Arc<dyn File>) -> bool {
-    Opened::of_file(&**f).is_none() && f.stat().is_ok_and(|s: Stat| node::kind_of(s.mode) == libc::S_IFCHR)
+    fn pty_master(&self, pid: i32) -> Result<Arc<dyn File>> {
+        let k = self.0.upgrade().ok_or(Errno::ENXIO)?;
+        let p = k.process(pid).ok_or(Errno::ENXIO)?;
+        let c = p.credentials();
+        let master = k.io.ptys.create(&k, (c.fsuid, c.fsgid))?;
+        let (ns, kernel) = (p.fs().ns().clone(), Caller::default());
+        let pty = master.pty();
+        let path = pty.path().into_bytes();
+        let e = ns.make(&kernel, &ns.root(), &path, Make::Device(devfs::makedev(136, u64::from(pty.index))), 0o620)?;
+        ns.chown(&kernel, &e, c.fsuid, c.fsgid)?;
+        let ns = Arc::downgrade(&ns);
+        let gone = move || {
+            if let Some(ns) = ns.upgrade() {
+                let _ = ns.remove(&kernel, &ns.root(), &path, false);
+            }
+        };
+        master.named((e.stat.dev, e.stat.ino), Box::new(gone));
+        Ok(master)
+    }
+    fn pty_slave(&self, index: u32) -> Result<Arc<dyn File>> {
+        let k = self.0.upgrade().ok_or(Errno::ENXIO)?;
+        Ok(k.io.ptys.open(index)?)
+    }
 }

@@ -196,6 +196,7 @@ pub trait Node: Send + Sync {
 }
 
 /// What file systems need from the rest of the kernel.
+#[allow(unused_variables)]
 pub trait World: Send + Sync {
     /// Take disk space; false if the limit would be exceeded.
     fn charge_disk(&self, bytes: u64) -> bool;
@@ -209,6 +210,14 @@ pub trait World: Send + Sync {
     fn random(&self, buf: &mut [u8]);
     /// The controlling terminal of a process, ENXIO if it has none.
     fn terminal(&self, pid: i32) -> Result<Arc<dyn File>>;
+    /// A new pseudo terminal, opened by a process: its master.
+    fn pty_master(&self, pid: i32) -> Result<Arc<dyn File>> {
+        Err(Errno::ENXIO)
+    }
+    /// The slave of a pseudo terminal.
+    fn pty_slave(&self, index: u32) -> Result<Arc<dyn File>> {
+        Err(Errno::ENXIO)
+    }
 }
 
 /// Free and total blocks as statfs shows them: of the job's limit, not of the host's disk.

@@ -89,11 +89,16 @@ impl File for Opened {
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         self.file.direct(write_end)
     }
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.direct_fd()
+    }
     fn set_flags(&self, flags: u32) {
         self.file.set_flags(flags);
     }
     fn release(&self) {
-        if let Ok(k) = self.key() {
+        if !self.ns.locks.is_empty()
+            && let Ok(k) = self.key()
+        {
             self.ns.locks.release(k, self.owner());
         }
         self.file.release();
@@ -226,6 +231,11 @@ impl Namespace {
         if kind == libc::S_IFDIR && (writes || has(flags, libc::O_CREAT)) {
             return Err(Errno::EISDIR);
         }
+        let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
+        if e.place.node.as_any().is::<super::procfs::AnyFile>() {
+            // A pipe or the like that the process has open already.
+            return Ok(Description::new(e.place.node.open(who, flags)?, keep, e.place.path()));
+        }
         if !created {
             if writes && matches!(kind, libc::S_IFREG | libc::S_IFDIR) {
                 self.writable(&e.place)?;
@@ -240,7 +250,6 @@ impl Namespace {
         if has(flags, libc::O_NOATIME) && !who.owns(&e.stat) {
             return Err(Errno::EPERM);
         }
-        let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
         if kind == libc::S_IFIFO {
             let node = e.place.node.clone();
             if node.as_any().downcast_ref::<super::hostfs::HostNode>().is_some_and(|n| !n.fifo_allowed()) {
@@ -297,6 +306,9 @@ impl Namespace {
     }
     /// mkdir, mknod, symlink and the name of a socket.
     pub fn make(&self, who: &Caller, at: &Place, path: &[u8], what: Make<'_>, mode: u32) -> Result<Entry> {
+        if matches!(what, Make::Symlink(b"")) {
+            return Err(Errno::ENOENT);
+        }
         let p = self.resolve_parent(who, at, path)?;
         if p.special() {
             return Err(Errno::EEXIST);
@@ -523,7 +535,8 @@ impl Namespace {
         if want & W != 0 && matches!(kind_of(e.stat.mode), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) {
             self.writable(&e.place)?;
         }
-        if want == 0 { Ok(()) } else { who.check(&e.stat, want) }
+        let open_already = e.place.node.as_any().is::<super::procfs::AnyFile>() && want & X == 0;
+        if want == 0 || open_already { Ok(()) } else { who.check(&e.stat, want) }
     }
     /// readlink(2) of what was resolved.
     pub fn readlink(&self, who: &Caller, e: &Entry) -> Result<Vec<u8>> {

@@ -105,8 +105,15 @@ fn kernel() -> Caller {
 }
 
 impl Setup {
-    /// Build the name space. `proc` is the root of /proc.
+    /// Build the name space. `proc` is the root of /proc. The host process gets as many descriptors as it may have, since
+    /// each open file of the guest is one or two of its.
     pub fn build(self, world: Arc<dyn World>, proc: Option<Arc<dyn Node>>) -> Result<Arc<Namespace>> {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let now = getrlimit(Resource::Nofile);
+        if now.current != now.maximum {
+            // No more is not an error: the guest gets EMFILE earlier.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+        }
         let key = self.inode_key;
         let host = |path: &Path, dev: u64, read_only: bool, owner: (u32, u32)| {
             HostFs::mount(path, HostOptions { dev, key, read_only, public: false, owner }, world.clone())

@@ -212,13 +212,18 @@ impl Namespace {
     pub fn root(&self) -> Place {
         Place::root_of(&self.root)
     }
-    /// Mount a file system at an existing place.
+    /// Mount a file system at an existing place other than the root. What was mounted right there is replaced.
     pub fn mount(&self, at: &Place, root: Arc<dyn Node>, read_only: bool, fstype: &'static str) -> Place {
-        let path = at.path();
+        let (on, path) = match &at.mount.parent {
+            Some((m, p)) if at.path().is_empty() => (m.clone(), p.clone()),
+            _ => (at.mount.clone(), at.path()),
+        };
         let mut all = write(&self.mounts);
-        let m = Arc::new(Mount::new(all.len() as u32 + 1, Some((at.mount.clone(), path.clone())), root, read_only, fstype));
+        let id = all.iter().map(|m| m.id).max().unwrap_or(0) + 1;
+        let m = Arc::new(Mount::new(id, Some((on.clone(), path.clone())), root, read_only, fstype));
+        let mut children = write(&on.children);
+        all.retain(|m| !children.iter().any(|(p, c)| *p == path && Arc::ptr_eq(c, m)));
         all.push(m.clone());
-        let mut children = write(&at.mount.children);
         children.retain(|(p, _)| *p != path);
         children.push((path, m.clone()));
         Place::root_of(&m)

@@ -7,10 +7,14 @@ pub mod epoll;
 pub mod eventfd;
 mod fdtable;
 pub mod host;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
+pub mod pty;
+pub mod signalfd;
 pub mod socket;
 pub mod stdio;
+pub mod timerfd;
 pub mod tty;
 
 pub use fdtable::{FdEntry, FdTable};
@@ -24,6 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct JobIo {
     /// Names of sockets.
     pub sockets: Arc<socket::Registry>,
+    /// Pseudo terminals.
+    pub ptys: pty::Ptys,
 }
 
 /// Lock without regard to poisoning: state stays consistent, since nothing here panics while it changes.

@@ -20,24 +20,12 @@ fn scan(set: &mut [Interest]) -> usize {
     let mut n = 0;
     for i in set {
         i.found = match &i.desc {
-            Some(d) => widen(d.file.poll()) & (i.events | Ready::ERR | Ready::HUP),
+            Some(d) => d.file.poll() & (i.events | Ready::ERR | Ready::HUP),
             None => Ready::NVAL,
         };
         n += usize::from(!i.found.is_empty());
     }
     n
-}
-
-/// Readiness with RDNORM, RDBAND, WRNORM and WRBAND beside IN, PRI and OUT.
-pub fn widen(r: Ready) -> Ready {
-    let mut v = r;
-    if r.contains(Ready::IN) {
-        v |= Ready::from_bits_retain(0x40);
-    }
-    if r.contains(Ready::OUT) {
-        v |= Ready::from_bits_retain(0x100);
-    }
-    v
 }
 
 /// Wait until something of `set` is ready; gives how many are. 0 at the deadline; EINTR. `Some(past)` only looks.
@@ -102,8 +90,8 @@ pub(crate) mod tests {
     #[test]
     fn several() {
         let me = Me::default();
-        let (r, w) = pipe(0);
-        let (r2, w2) = pipe(0);
+        let (r, w) = pipe(0, (0, 0));
+        let (r2, w2) = pipe(0, (0, 0));
         let mut set = [
             Interest {
                 desc: Some(r),

@@ -116,7 +116,7 @@ impl Watched {
             tv_nsec: 0,
         };
         match rustix::event::poll(&mut fds, Some(&zero)) {
-            Ok(_) => Ready::from_bits_truncate(u32::from(fds[0].revents().bits())),
+            Ok(_) => Ready::from_bits_truncate(u32::from(fds[0].revents().bits())).with_norm(),
             Err(_) => Ready::empty(),
         }
     }
@@ -414,17 +414,18 @@ impl File for HostStream {
         let mut s = anon_stat(st.st_mode, self.ino);
         match self.kind {
             Kind::Regular => {
+                s.mode = libc::S_IFREG | 0o666;
                 s.size = st.st_size as u64;
                 s.blocks = st.st_blocks as u64;
                 s.mtime = (st.st_mtime, st.st_mtime_nsec as u32);
                 (s.atime, s.ctime) = (s.mtime, s.mtime);
             }
             Kind::Tty => {
-                s.mode = libc::S_IFCHR | 0o620;
+                s.mode = libc::S_IFCHR | 0o666;
                 s.rdev = libc::makedev(136, 0);
             }
             Kind::Device => s.rdev = st.st_rdev,
-            Kind::Pipe => s.mode = libc::S_IFIFO | 0o600,
+            Kind::Pipe => s.mode = libc::S_IFIFO | 0o666,
             Kind::Socket => s.mode = libc::S_IFSOCK | 0o777,
         }
         Ok(s)
@@ -444,7 +445,7 @@ impl File for HostStream {
     }
     fn poll(&self) -> Ready {
         if matches!(self.kind, Kind::Regular | Kind::Device) {
-            return Ready::IN | Ready::OUT;
+            return (Ready::IN | Ready::OUT).with_norm();
         }
         let r = self.watched.poll();
         let mut missing = PollFlags::empty();
@@ -541,7 +542,7 @@ impl File for Input {
         Ok(n)
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(anon_stat(libc::S_IFIFO | 0o600, self.ino))
+        Ok(anon_stat(libc::S_IFIFO | 0o666, self.ino))
     }
     fn poll(&self) -> Ready {
         if *lock(&self.at) < self.bytes.len() {
@@ -600,10 +601,10 @@ impl File for Capture {
         Ok(buf.len())
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(anon_stat(libc::S_IFIFO | 0o600, self.ino))
+        Ok(anon_stat(libc::S_IFIFO | 0o666, self.ino))
     }
     fn poll(&self) -> Ready {
-        Ready::OUT
+        Ready::OUT.with_norm()
     }
     fn queue(&self) -> Option<&WaitQueue> {
         static NEVER: std::sync::OnceLock<WaitQueue> = std::sync::OnceLock::new();

@@ -1,6 +1,8 @@
 //! What every terminal has in common: the session it controls and the foreground process group. Both are those of the
 //! job; the host's are never touched.
 
+use super::pty::Slave;
+use super::stdio::HostStream;
 use crate::errno::{Errno, Result};
 use crate::file::File;
 use crate::kernel::Kernel;
@@ -115,7 +117,12 @@ impl Control {
 
 /// The terminal that a file is, if it is one.
 pub fn control(file: &dyn File) -> Option<&Arc<Control>> {
-    file.as_any()
-        .downcast_ref::<super::stdio::HostStream>()
-        .and_then(|h| h.control())
+    let f = file.as_any();
+    if let Some(h) = f.downcast_ref::<HostStream>() {
+        return h.control();
+    }
+    if let Some(s) = f.downcast_ref::<Slave>() {
+        return Some(s.pty().control());
+    }
+    None
 }

@@ -25,7 +25,7 @@ pub(super) fn extend(fd: &OwnedFd, len: u64) -> Result<()> {
 
 /// Resident bytes of ranges of an arena.
 pub(super) fn resident(arena: &Arena, ranges: &[(u64, u64)]) -> u64 {
-    let Ok(map) = std::fs::File::open("/proc/self/pagemap") else { return 0 };
+    let Ok(map) = evm_memory::pagemap() else { return 0 };
     let mut buf = vec![0u8; 8 * 8192];
     let mut n = 0;
     for (start, end) in ranges {

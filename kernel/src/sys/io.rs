@@ -4,10 +4,13 @@ mod control;
 mod locks;
 mod message;
 mod names;
+mod notify;
 mod readwrite;
 mod socket;
 mod sockopt;
 mod splice;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use super::Syscall;
@@ -49,8 +52,6 @@ pub static TABLE: &[Syscall] = table! {
     293 pipe2 "px" control::pipe2;
     284 eventfd "u" control::eventfd;
     290 eventfd2 "ux" control::eventfd2;
-    310 process_vm_readv "dplplx" control::not_permitted;
-    311 process_vm_writev "dplplx" control::not_permitted;
     7 poll "pud" waiting::poll;
     271 ppoll "puppl" waiting::ppoll;
     23 select "dpppp" waiting::select;
@@ -78,6 +79,14 @@ pub static TABLE: &[Syscall] = table! {
     47 recvmsg "fpx" message::recvmsg;
     307 sendmmsg "fpux" message::sendmmsg;
     299 recvmmsg "fpuxp" message::recvmmsg;
+    283 timerfd_create "dx" notify::timerfd_create;
+    286 timerfd_settime "fxpp" notify::timerfd_settime;
+    287 timerfd_gettime "fp" notify::timerfd_gettime;
+    282 signalfd "fpl" notify::signalfd;
+    289 signalfd4 "fplx" notify::signalfd4;
+    434 pidfd_open "dx" notify::pidfd_open;
+    424 pidfd_send_signal "fdpx" notify::pidfd_send_signal;
+    438 pidfd_getfd "ffx" notify::pidfd_getfd;
     441 epoll_pwait2 "fpdppl" waiting::epoll_pwait2;
 };
 

@@ -98,6 +98,12 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             }
         }
         M::Leave => {
+            let size: u32 = match i.code() {
+                iced_x86::Code::Leavew => 2,
+                iced_x86::Code::Leaved => 4,
+                _ => 8,
+            };
+            let ty = Type::int(size);
             let rbp = cx.get(slot::RBP);
             let base = if cx.bits == 32 {
                 let v = cx.trunc(Type::I32, rbp);

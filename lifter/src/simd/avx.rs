@@ -251,7 +251,8 @@ fn fma_form(m: M) -> Option<(u32, u64)> {
     })
 }
 
-/// 132: `0 * 2 + 1`; 213: `1 * 0 + 2`; 231: `1 * 2 + 0` of the operands.
+/// 132: `0 * 2 + 1`; 213: `1 * 0 + 2`; 231: `1 * 2 + 0` of the operands. The helper runs the 213 form, whose first
+/// factor (for the choice among NaNs) is `y`.
 fn fma(v: &mut Vector, order: u32, form: u64) {
     let f = v.iconst(form);
     let scalar = form & 16 != 0;
@@ -266,9 +267,9 @@ fn fma(v: &mut Vector, order: u32, form: u64) {
                 v.src(2, half)
             };
             let (x, y, z) = match order {
-                132 => (a, c, b),
-                213 => (b, a, c),
-                _ => (b, c, a),
+                132 => (c, a, b),
+                213 => (a, b, c),
+                _ => (c, b, a),
             };
             let r = v.cx.call(h::FMA, &[f, x, y, z]);
             if scalar {

@@ -63,16 +63,16 @@ fn conversions(op: Op) -> Vec<(Type, Type)> {
     }
 }
 
-struct Rng(u64);
+pub struct Rng(pub u64);
 impl Rng {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
     /// A word that is interesting as integer, double, or pair of floats.
-    fn word(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         const W: [u64; 24] = [
             0,
             1,
@@ -106,7 +106,7 @@ impl Rng {
         }
     }
     /// The 128 bits of two words, sometimes with equal halves.
-    fn wide(&mut self) -> u128 {
+    pub fn wide(&mut self) -> u128 {
         let lo = self.word();
         let hi = if self.next().is_multiple_of(4) {
             lo

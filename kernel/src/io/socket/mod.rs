@@ -281,7 +281,7 @@ impl Socket {
     /// Bytes that can be read (FIONREAD): of a datagram socket the first message.
     pub fn readable_bytes(&self) -> usize {
         let s = lock(&self.state);
-        if self.kind == Kind::Stream {
+        if self.kind != Kind::Datagram {
             s.bytes
         } else {
             s.inbox.front().map_or(0, |m| m.data.len())
@@ -561,7 +561,14 @@ impl Socket {
         } else {
             Errno::EPIPE
         };
+        let peer = peer.filter(|p| self.kind != Kind::Datagram || !lock(&p.state).closed);
         let Some(peer) = peer else {
+            if self.kind == Kind::Datagram && self.family == libc::AF_UNIX {
+                // Its peer is gone: it is told once and has none from now on.
+                let mut s = lock(&self.state);
+                s.connected = false;
+                s.peer = Weak::new();
+            }
             return match (self.kind, self.family) {
                 // Nobody is told about lost packets.
                 (Kind::Datagram, f) if f != libc::AF_UNIX => Ok(m.data.len()),
@@ -872,7 +879,11 @@ impl Socket {
             _ => true,
         };
         r.set(Ready::OUT, room && !listening);
-        r
+        r.set(
+            Ready::WRBAND,
+            room && !listening && self.family == libc::AF_UNIX,
+        );
+        r.with_norm()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::file::{Description, File};
 use crate::fs::Opened;
 use crate::io::eventfd::EventFd;
 use crate::io::pipe::{self, PipeEnd};
+use crate::io::pty::Master;
 use crate::io::{lock, tty};
 use crate::task::Task;
 use linux_raw_sys::ioctl as c;
@@ -40,7 +41,7 @@ pub(super) fn close_range(task: &mut Task, [first, last, flags, ..]: [u64; 6]) -
         return Err(Errno::EINVAL);
     }
     if flags & UNSHARE != 0 && Arc::strong_count(&task.fds) > 1 {
-        task.fds = Arc::new(task.fds.fork());
+        task.set_fds(Arc::new(task.fds.fork()));
     }
     if flags & CLOEXEC != 0 {
         task.fds().cloexec_range(first, last);
@@ -81,7 +82,8 @@ pub(super) fn pipe2(task: &mut Task, [out, flags, ..]: [u64; 6]) -> Result<u64> 
     if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (r, w) = pipe::pipe(flags as u32);
+    let c = task.process.credentials();
+    let (r, w) = pipe::pipe(flags as u32, (c.fsuid, c.fsgid));
     insert_pair(task, out, r, w, flags)
 }
 
@@ -129,11 +131,6 @@ pub(super) fn eventfd2(task: &mut Task, [count, flags, ..]: [u64; 6]) -> Result<
     insert_anon(task, Arc::new(e), flags, "anon_inode:[eventfd]")
 }
 
-/// Access to another process's memory: no guest process may.
-pub(super) fn not_permitted(_task: &mut Task, _: [u64; 6]) -> Result<u64> {
-    Err(Errno::EPERM)
-}
-
 const F_GETOWN_EX: i32 = 16;
 const F_SETOWN_EX: i32 = 15;
 const F_GETSIG: i32 = 11;
@@ -170,7 +167,7 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         | libc::F_SETLKW
         | libc::F_OFD_GETLK
         | libc::F_OFD_SETLK
-        | libc::F_OFD_SETLKW => Err(Errno::ENOLCK),
+        | libc::F_OFD_SETLKW => locks::fcntl(task, &d, cmd, arg),
         // No SIGIO is ever sent: nobody owns a descriptor.
         libc::F_GETOWN | F_GETSIG => Ok(0),
         F_GETOWN_EX => task.mem().write(arg, 0u64).map(|()| 0).map_err(Errno::from),
@@ -230,6 +227,18 @@ pub(super) fn ioctl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         }
         c::FIOASYNC => return task.mem().read::<u32>(arg).map(|_| 0).map_err(Errno::from),
         _ => {}
+    }
+    if cmd == c::TIOCGPTPEER {
+        let m = d
+            .file
+            .as_any()
+            .downcast_ref::<Master>()
+            .ok_or(Errno::ENOTTY)?;
+        let peer = Description::new(m.peer()?, arg as u32 & !PASSING, m.pty().path());
+        return task
+            .fds()
+            .insert(peer, arg & O_CLOEXEC != 0)
+            .map(|n| n as u64);
     }
     if let Some(t) = tty::control(&*d.file)
         && let Some(r) = t.ioctl(task, cmd, arg)

@@ -139,6 +139,8 @@ fn send(
         return Err(Errno::EOPNOTSUPP);
     }
     let to = match to {
+        // A connection of packets ignores the address.
+        Some(_) if s.kind == Kind::SeqPacket => None,
         Some(_) if s.kind != Kind::Datagram => {
             return Err(if s.remote().is_ok() || s.family != libc::AF_UNIX {
                 Errno::EISCONN

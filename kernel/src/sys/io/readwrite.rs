@@ -93,7 +93,7 @@ fn read_part(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Resul
     let mem = task.mem();
     let direct = d
         .file
-        .host_fd()
+        .direct_fd()
         .filter(|_| !d.file.as_any().is::<HostStream>());
     let mut done = 0;
     while done < len {
@@ -491,7 +491,9 @@ pub(super) fn pwritev2(task: &mut Task, [fd, iov, n, pos, _, flags]: [u64; 6]) -
 pub(super) fn lseek(task: &mut Task, [fd, off, whence, ..]: [u64; 6]) -> Result<u64> {
     let d = task.fds().get_io(fd as i32)?;
     if !d.file.seekable() {
-        return Err(Errno::ESPIPE);
+        // Files without a type (eventfd and the like) stay at 0.
+        let typeless = d.file.stat()?.mode & libc::S_IFMT == 0;
+        return if typeless { Ok(0) } else { Err(Errno::ESPIPE) };
     }
     let mut pos = lock(&d.pos);
     let off = off as i64;
@@ -522,7 +524,7 @@ fn data_or_hole(d: &Description, off: i64, whence: i32) -> Result<i64> {
     let data = whence == libc::SEEK_DATA;
     match d
         .file
-        .host_fd()
+        .direct_fd()
         .filter(|_| !d.file.as_any().is::<HostStream>())
     {
         Some(fd) => {
