@@ -30,8 +30,8 @@ pub struct Abi {
     pub helpers: u32,
     /// u64: not zero: a helper has raised.
     pub pending: u32,
-    /// u64: guest address of an access that failed the limit check, valid at a trap with
-    /// [`TRAP_LIMIT`] (elsewhere the host's fault address tells).
+    /// u64: guest address of an access that failed the limit check, written before a trap with [`TRAP_LIMIT`] in precise
+    /// code; other code may leave it as it was (elsewhere the host's fault address tells).
     pub fault_addr: u32,
     /// u64: the guest pc; stored before a return with [`EXIT_PENDING`].
     pub rip: u32,
@@ -65,3 +65,6 @@ pub const EXIT_PENDING: u64 = u64::MAX;
 pub const TRAP_ACCESS: u8 = 1;
 /// Trap code of a guest address outside the address space (an undefined instruction on the host).
 pub const TRAP_LIMIT: u8 = 2;
+/// Bytes at either end of the guest address space that an engine never maps: an address that wraps around
+/// by no more than this faults, as it would where the check does not see it wrap.
+pub const UNMAPPED: u32 = 1 << 16;

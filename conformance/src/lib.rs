@@ -1,1 +1,37 @@
-//! Conformance.
+//! Conformance tests of the whole: the same programs run natively and under `evm`, on each engine, and their results
+//! are compared byte by byte.
+//!
+//! * [`root`] makes the guest root: Debian packages unpacked below `target/`, without touching the host.
+//! * [`exec`] runs a command line natively in that root, or under `evm` with it as `--sysroot`.
+//! * [`case`](mod@case) reads the table of cases (`apps/*.toml`), [`inputs`] makes their input files from a seed.
+//! * [`apps`] runs a case and compares; [`report`] writes the table for the book.
+//! * [`insn`] writes programs that execute each instruction with random operands and print what they did.
+//! * [`harness`] shows cases to `cargo test` and `cargo nextest` as single tests.
+//!
+//! What is known to fail stands in `known-failures.txt` with a reason; an unexpected pass fails, too.
+#![deny(unsafe_code)]
+
+pub mod apps;
+pub mod case;
+pub mod exec;
+pub mod harness;
+pub mod inputs;
+pub mod insn;
+pub mod report;
+pub mod root;
+
+use std::path::{Path, PathBuf};
+
+/// The workspace's folder.
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Cargo's target folder.
+pub fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(t) => workspace().join(t),
+        None => workspace().join("target"),
+    }
+}

@@ -76,9 +76,10 @@ impl Engine {
     /// Engine-wide index of a guest pc as an entry point.
     pub(crate) fn entry_index(&self, pc: u64) -> u32 {
         let mut m = lock(&self.inner.index);
-        let n = m.len() as u32;
-        // The last index is shared by all that come too late: it never has code.
-        *m.entry(pc).or_insert(n.min(MAX_ENTRIES as u32 - 1))
+        // Entry 0 never has code: compiled code uses it for addresses it does not find. Addresses that come when the
+        // table is full share it.
+        let n = m.len() as u32 + 1;
+        if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
     }
     pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
         thread_local! {

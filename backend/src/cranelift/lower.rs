@@ -76,6 +76,7 @@ pub(super) struct Lower<'a, 'f> {
     /// Variables of vector slots whose low lane is apart: the vector below, and the lane.
     parts: HashMap<(Slot, cl::Type), Variable>,
     facts: Vec<Facts>,
+    polls: Vec<bool>,
     here: usize,
     blocks: Vec<cl::Block>,
     pub state: V,
@@ -152,6 +153,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             written: SlotSet::default(),
             parts: HashMap::new(),
             facts: vec![],
+            polls: vec![],
             here: 0,
             blocks: vec![],
             state: dummy,
@@ -180,6 +182,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Stats), Error> {
         self.find_extended_loads();
         self.facts = flow::analyse(self.r);
+        self.polls = flow::polls(self.r);
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
@@ -314,7 +317,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             // Another thread may write between two loads: none may be merged with one of another block.
             self.b.ins().sequence_point();
         }
-        if data.loop_header && data.insn_start {
+        if self.polls[index] {
             self.poll(index);
         }
         for i in &data.insts {

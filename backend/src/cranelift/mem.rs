@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
-use crate::abi::TRAP_LIMIT;
+use crate::abi::{TRAP_LIMIT, UNMAPPED};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as cl, AtomicRmwOp, InstBuilder, TrapCode, types};
 use evm_ir::{Inst, Op, Type, Value};
@@ -82,12 +82,17 @@ impl Lower<'_, '_> {
     /// trap.
     fn check(&mut self, root: V, disp: i32) {
         self.stats.checks += 1;
+        let code = TrapCode::unwrap_user(TRAP_LIMIT);
         let limit = self.load_own(types::I64, self.abi.mem_limit);
         let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, root, limit);
+        if !self.opt.precise && disp.unsigned_abs() <= UNMAPPED {
+            // A sum that wraps would lie where nothing is mapped.
+            self.b.ins().trapnz(over, code);
+            return;
+        }
         let (cold, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(over, cold, &[], go, &[]);
         self.b.switch_to_block(cold);
-        let code = TrapCode::unwrap_user(TRAP_LIMIT);
         let ea = if disp == 0 {
             root
         } else {

@@ -394,7 +394,7 @@ mod tests {
             (EPOLLET, [1, 0, 1]),
             (EPOLLONESHOT, [1, 0, 0]),
         ] {
-            let (e, (r, w)) = (epoll(), pipe(0));
+            let (e, (r, w)) = (epoll(), pipe(0, (0, 0)));
             of(&e)
                 .ctl(&e, libc::EPOLL_CTL_ADD, 3, &r, ev(1 | mode))
                 .unwrap();
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn errors_and_nesting() {
         let me = Me::default();
-        let (a, b, (r, w)) = (epoll(), epoll(), pipe(0));
+        let (a, b, (r, w)) = (epoll(), epoll(), pipe(0, (0, 0)));
         assert_eq!(
             of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 0, &a, ev(1)),
             Err(Errno::EINVAL)

@@ -40,10 +40,12 @@ pub struct Pipe {
     /// Woken at both, for ends that are open for both.
     both: WaitQueue,
     ino: u64,
+    /// User and group that made it.
+    owner: (u32, u32),
 }
 
 impl Pipe {
-    fn new() -> Arc<Pipe> {
+    fn new(owner: (u32, u32)) -> Arc<Pipe> {
         Arc::new(Pipe {
             state: Mutex::new(State {
                 capacity: DEFAULT_CAPACITY,
@@ -53,6 +55,7 @@ impl Pipe {
             room: WaitQueue::default(),
             both: WaitQueue::default(),
             ino: new_ino(),
+            owner,
         })
     }
     fn wake_readers(&self) {
@@ -300,7 +303,14 @@ impl File for PipeEnd {
     fn stat(&self) -> Result<Stat> {
         match &self.stat {
             Some(f) => f(),
-            None => Ok(anon_stat(libc::S_IFIFO | 0o600, self.pipe.ino)),
+            None => {
+                let (uid, gid) = self.pipe.owner;
+                Ok(Stat {
+                    uid,
+                    gid,
+                    ..anon_stat(libc::S_IFIFO | 0o600, self.pipe.ino)
+                })
+            }
         }
     }
     fn poll(&self) -> Ready {
@@ -357,9 +367,9 @@ impl File for PipeEnd {
     }
 }
 
-/// A new pipe: read end and write end, with O_NONBLOCK from `flags`.
-pub fn pipe(flags: u32) -> (Arc<Description>, Arc<Description>) {
-    let p = Pipe::new();
+/// A new pipe of a user and group: read end and write end, with O_NONBLOCK from `flags`.
+pub fn pipe(flags: u32, owner: (u32, u32)) -> (Arc<Description>, Arc<Description>) {
+    let p = Pipe::new(owner);
     let name = format!("pipe:[{}]", p.ino);
     let keep = flags & libc::O_NONBLOCK as u32;
     let r = PipeEnd::new(&p, true, false, None);
@@ -382,7 +392,9 @@ pub struct Fifo {
 
 impl Default for Fifo {
     fn default() -> Fifo {
-        Fifo { pipe: Pipe::new() }
+        Fifo {
+            pipe: Pipe::new((0, 0)),
+        }
     }
 }
 
@@ -430,7 +442,7 @@ mod tests {
     #[test]
     fn rules() {
         let me = Me::default();
-        let (r, w) = pipe(0);
+        let (r, w) = pipe(0, (0, 0));
         let mut b = [0u8; 8192];
         assert_eq!(r.file.read(&me, 0, &mut b, true), Err(Errno::EAGAIN));
         assert_eq!(r.file.write(&me, 0, &b, true), Err(Errno::EBADF));
@@ -452,7 +464,7 @@ mod tests {
             left -= r.file.read(&me, 0, &mut b, false).unwrap();
         }
         assert_eq!(r.file.read(&me, 0, &mut b, false), Ok(0));
-        let (r, w) = pipe(0);
+        let (r, w) = pipe(0, (0, 0));
         drop(r);
         assert_eq!(w.file.write(&me, 0, &[1], false), Err(Errno::EPIPE));
         assert_eq!(w.file.poll(), (Ready::OUT | Ready::ERR).with_norm());
@@ -460,7 +472,7 @@ mod tests {
 
     #[test]
     fn threads_pass_everything() {
-        let (r, w) = pipe(0);
+        let (r, w) = pipe(0, (0, 0));
         let t = std::thread::spawn(move || {
             let me = Me::default();
             for i in 0..2000u32 {

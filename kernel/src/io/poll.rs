@@ -90,8 +90,8 @@ pub(crate) mod tests {
     #[test]
     fn several() {
         let me = Me::default();
-        let (r, w) = pipe(0);
-        let (r2, w2) = pipe(0);
+        let (r, w) = pipe(0, (0, 0));
+        let (r2, w2) = pipe(0, (0, 0));
         let mut set = [
             Interest {
                 desc: Some(r),

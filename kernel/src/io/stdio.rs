@@ -414,17 +414,18 @@ impl File for HostStream {
         let mut s = anon_stat(st.st_mode, self.ino);
         match self.kind {
             Kind::Regular => {
+                s.mode = libc::S_IFREG | 0o666;
                 s.size = st.st_size as u64;
                 s.blocks = st.st_blocks as u64;
                 s.mtime = (st.st_mtime, st.st_mtime_nsec as u32);
                 (s.atime, s.ctime) = (s.mtime, s.mtime);
             }
             Kind::Tty => {
-                s.mode = libc::S_IFCHR | 0o620;
+                s.mode = libc::S_IFCHR | 0o666;
                 s.rdev = libc::makedev(136, 0);
             }
             Kind::Device => s.rdev = st.st_rdev,
-            Kind::Pipe => s.mode = libc::S_IFIFO | 0o600,
+            Kind::Pipe => s.mode = libc::S_IFIFO | 0o666,
             Kind::Socket => s.mode = libc::S_IFSOCK | 0o777,
         }
         Ok(s)
@@ -541,7 +542,7 @@ impl File for Input {
         Ok(n)
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(anon_stat(libc::S_IFIFO | 0o600, self.ino))
+        Ok(anon_stat(libc::S_IFIFO | 0o666, self.ino))
     }
     fn poll(&self) -> Ready {
         if *lock(&self.at) < self.bytes.len() {
@@ -600,7 +601,7 @@ impl File for Capture {
         Ok(buf.len())
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(anon_stat(libc::S_IFIFO | 0o600, self.ino))
+        Ok(anon_stat(libc::S_IFIFO | 0o666, self.ino))
     }
     fn poll(&self) -> Ready {
         Ready::OUT.with_norm()

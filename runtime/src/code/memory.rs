@@ -136,7 +136,7 @@ impl Piece {
     /// Guest pc of the instruction whose code is at a host address.
     pub(crate) fn guest_pc(&self, host: u64) -> Option<u64> {
         let off = (host - self.start) as u32;
-        let at = self.pcs.partition_point(|(o, _)| *o <= off);
-        Some(self.pcs.get(at.checked_sub(1)?)?.1)
+        let at = self.pcs.binary_search_by_key(&off, |p| p.0).ok()?;
+        Some(self.pcs[at].1)
     }
 }

@@ -261,7 +261,7 @@ impl CodeSpace {
                 page += 1;
             }
         }
-        for (pc, index) in &r.entries {
+        for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {
             self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
             self.remember(*pc, *index);
             regions.insert(*pc, r.clone());

@@ -126,8 +126,13 @@ fn hook(f: &mut HostFault<'_>) -> Action {
             (if f.write { exc::PF_WRITE } else { exc::PF }, arg)
         }
         libc::SIGFPE => (exc::XM, 0),
-        // Cranelift's trap for a failed address check.
-        libc::SIGILL => (exc::GP, 0),
+        // Compiled code's trap for a failed address check; it has stored the address.
+        libc::SIGILL => {
+            // SAFETY: as above.
+            let addr = unsafe { (*state).pending_arg };
+            let canonical = addr as i64 >> 47 == 0 || addr as i64 >> 47 == -1;
+            (if canonical { exc::PF } else { exc::GP }, addr)
+        }
         _ => return Action::Pass,
     };
     // SAFETY: as above.

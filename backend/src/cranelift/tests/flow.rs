@@ -280,6 +280,7 @@ fn memory_and_faults() {
             (1 << 60, (1 << 60) + 0x20),
         ] {
             m.s.r[0] = at;
+            m.s.fault_addr = if m.options.precise { 0 } else { fault };
             assert_eq!(m.run(&code, 0x1000), End::Fault(0x1000, fault), "{at:#x}");
         }
         m.s.r[0] = DATA;
@@ -289,6 +290,7 @@ fn memory_and_faults() {
             (1 << 50, (1 << 50) - 8),
         ] {
             m.s.r[2] = at;
+            m.s.fault_addr = if m.options.precise { 0 } else { fault };
             assert_eq!(m.run(&code, 0x1000), End::Fault(0x1004, fault), "{at:#x}");
         }
         // An address that wraps into memory: array[-n .. 0] with a large displacement.

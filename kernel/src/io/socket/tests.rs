@@ -124,7 +124,7 @@ fn rights_end_a_read() {
     let reg = Arc::default();
     let (a, b) = Socket::pair(&reg, Kind::Stream, Cred::default());
     let me = Me::default();
-    let (r, _w) = crate::io::pipe::pipe(0);
+    let (r, _w) = crate::io::pipe::pipe(0, (0, 0));
     send(&a, b"1").unwrap();
     a.send(
         &me,

@@ -82,7 +82,8 @@ pub(super) fn pipe2(task: &mut Task, [out, flags, ..]: [u64; 6]) -> Result<u64> 
     if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (r, w) = pipe::pipe(flags as u32);
+    let c = task.process.credentials();
+    let (r, w) = pipe::pipe(flags as u32, (c.fsuid, c.fsgid));
     insert_pair(task, out, r, w, flags)
 }
 

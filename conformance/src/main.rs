@@ -1,0 +1,160 @@
+//! The conformance runner; see the library's documentation.
+#![deny(unsafe_code)]
+
+use anyhow::{Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use evm_conformance::apps::{self, Place};
+use evm_conformance::{case, exec, insn, report, root};
+use std::process::ExitCode;
+
+/// Conformance tests of EVM: the same programs natively and under evm.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the guest root below target/
+    Setup,
+    /// Run application cases and show the table
+    Apps(Apps),
+    /// Run a command line natively in the guest root
+    Native {
+        /// What to run
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Show what cases do natively
+    Show {
+        /// Names of cases
+        names: Vec<String>,
+    },
+    /// Compare instructions with the CPU
+    Insn {
+        /// One engine only
+        #[arg(long)]
+        engine: Option<String>,
+        /// Groups, all if none
+        groups: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct Apps {
+    /// One engine only
+    #[arg(long)]
+    engine: Option<String>,
+    /// Write book/src/applications.md from the results
+    #[arg(long)]
+    write_book: bool,
+    /// List the cases
+    #[arg(long)]
+    list: bool,
+    /// Stop a case after this many seconds instead of its own limit
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Names of cases, or parts of them; all if none
+    names: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match go() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("evm-conformance: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn engines(one: Option<&str>) -> Vec<&str> {
+    one.map_or_else(|| exec::ENGINES.to_vec(), |e| vec![e])
+}
+
+fn go() -> Result<bool> {
+    match Cli::parse().command {
+        Command::Setup => {
+            let g = root::setup()?;
+            println!("{}", g.root.display());
+            Ok(true)
+        }
+        Command::Native { command } => {
+            let guest = root::setup()?;
+            let here = std::env::current_dir()?;
+            let out = exec::Native { work: Some(&here), ..exec::Native::new(&guest) }
+                .command(&command)
+                .run(std::time::Duration::from_secs(3600))?;
+            println!("{}", out.describe());
+            Ok(out.status == 0)
+        }
+        Command::Show { names } => {
+            let guest = root::setup()?;
+            for c in case::all()?.iter().filter(|c| names.contains(&c.name)) {
+                let e = apps::native_in(&guest, c)?;
+                println!("{}: {}", c.name, e.show());
+            }
+            Ok(true)
+        }
+        Command::Apps(o) => run_apps(&o),
+        Command::Insn { engine, groups } => {
+            let place = Place::ready()?;
+            let mut good = true;
+            for engine in engines(engine.as_deref()) {
+                for g in insn::groups().iter().filter(|g| groups.is_empty() || groups.iter().any(|n| n == g.name)) {
+                    let wrong = insn::compare(&place, g, engine)?;
+                    println!("{:6} {:12} {}", engine, g.name, if wrong.is_empty() { "equal" } else { "DIFFERS" });
+                    for w in &wrong {
+                        println!("    {w}");
+                    }
+                    good &= wrong.is_empty();
+                }
+            }
+            Ok(good)
+        }
+    }
+}
+
+fn run_apps(o: &Apps) -> Result<bool> {
+    let mut cases = case::all()?;
+    cases.retain(|c| o.names.is_empty() || o.names.iter().any(|n| c.name == *n || c.group == *n));
+    ensure!(!cases.is_empty(), "no case of that name; --list shows them");
+    if o.list {
+        for c in &cases {
+            println!("{:24} {:16} {}", c.name, c.group, c.line().lines().next().unwrap_or_default());
+        }
+        return Ok(true);
+    }
+    let place = Place::ready()?;
+    let mut good = true;
+    let mut passed = 0;
+    let mut total = 0;
+    for c in &mut cases {
+        if let Some(t) = o.timeout {
+            c.timeout = t;
+        }
+        let want = apps::native(&place, c)?;
+        for engine in engines(o.engine.as_deref()) {
+            let v = apps::on_engine(&place, c, engine, &want)?;
+            println!("{:24} {engine:6} {:8.2} s native {:8.2} s  {}", v.case, v.seconds, v.native_seconds, v.word());
+            if !v.pass {
+                for l in v.why.lines() {
+                    println!("    {l}");
+                }
+            }
+            total += 1;
+            passed += usize::from(v.pass);
+            good &= v.is_expected();
+            report::keep(&v)?;
+        }
+    }
+    println!("{passed} of {total} equal to native");
+    if o.write_book {
+        let file = evm_conformance::workspace().join("book/src/applications.md");
+        std::fs::write(&file, report::markdown(&report::kept()?))?;
+        println!("wrote {}", file.display());
+    }
+    Ok(good)
+}
