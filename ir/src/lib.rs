@@ -17,13 +17,17 @@
 
 mod helper;
 mod op;
+mod parse;
 pub mod passes;
+mod print;
+pub mod random;
 mod region;
 mod types;
 mod validate;
 
 pub use helper::HelperFn;
 pub use op::{Cond, FCond, Op, Sig, flags};
+pub use parse::{ParseError, parse};
 pub use region::{BlockData, Builder, Effects, HelperCall, HelperSig, Inst, Region, Term};
-pub use validate::{Invalid, shapes, validate};
 pub use types::{Block, Layout, Slot, SlotInfo, SlotSet, Type, Value};
+pub use validate::{Invalid, shapes, validate};

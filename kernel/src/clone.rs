@@ -306,9 +306,7 @@ impl Task {
                 fds: fds.clone(),
             },
         ));
-        for (to, from) in [(&process.nice, &p.nice)] {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+        process.nice.store(p.nice(), Ordering::Relaxed);
         process.no_new_privs.store(p.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         process.dumpable.store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -59,7 +59,7 @@ fn bucket(k: &Key) -> usize {
 
 /// The word must be aligned and in the address space.
 fn key(t: &Task, addr: u64, private: bool) -> Result<Key> {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     if addr >= t.mm().size() {

@@ -7,7 +7,7 @@
 #[path = "vectors/native.rs"]
 mod native;
 
-use native::{Guest, MEM, Machine, Piece, native as run_native};
+use native::{ENGINES, Guest, MEM, Machine, Piece, native as run_native};
 
 struct Rng(u64);
 impl Rng {
@@ -89,8 +89,8 @@ impl Rng {
     }
 }
 
-/// What differs, if anything does. `loose`: bits of EFLAGS and MXCSR that are compared.
-fn difference(want: &Machine, have: &Machine, flags: u64) -> Option<String> {
+/// What differs, if anything does; of MXCSR only the bits of `csr`.
+fn difference(want: &Machine, have: &Machine, csr: u32) -> Option<String> {
     let (a, b) = (&want.s, &have.s);
     for i in (0..16).filter(|i| *i != 4 && *i != 15) {
         if a.gpr[i] != b.gpr[i] {
@@ -111,15 +111,10 @@ fn difference(want: &Machine, have: &Machine, flags: u64) -> Option<String> {
             a.fsw, a.fcw, a.ftw, a.fpr, b.fsw, b.fcw, b.ftw, b.fpr
         ));
     }
-    if (a.rflags() ^ b.rflags()) & flags != 0 {
+    if (a.rflags() ^ b.rflags()) & 0x8d5 != 0 {
         return Some(format!("flags {:x} {:x}", a.rflags(), b.rflags()));
     }
-    let sticky = if std::env::var_os("STICKY").is_some() {
-        0x3f
-    } else {
-        0
-    };
-    if (a.mxcsr ^ b.mxcsr) & (!0x3f | sticky) != 0 {
+    if (a.mxcsr ^ b.mxcsr) & csr != 0 {
         return Some(format!("mxcsr {:x} {:x}", a.mxcsr, b.mxcsr));
     }
     if want.mem != have.mem {
@@ -143,16 +138,29 @@ fn check(kind: u64, mmx: bool, list: &[Piece]) {
     let mut rng = Rng(0x9e37_79b9_7f4a_7c15 ^ kind);
     let mut bad = vec![];
     for p in list {
-        for _ in 0..24 {
-            let m = rng.machine(kind, mmx);
-            let want = run_native(p, &m);
-            let d = match guest.lifted(p, &m) {
-                Ok(have) => difference(&want, &have, 0x8d5),
-                Err(e) => Some(e),
-            };
-            if let Some(d) = d {
-                bad.push(format!("{}: {d}", p.0));
-                break;
+        // Comparisons are done where their result is used, and not as the instruction that was written, so the
+        // exception flags they raise may differ; and truncation is compared with its limits first.
+        let inexact = ["com", "cmp", "cvtt"].iter().any(|s| p.0.contains(s));
+        let csr = if inexact { !0x3f } else { !0 };
+        let lifted = match guest.lift(p) {
+            Ok(l) => l,
+            Err(e) => {
+                bad.push(format!("{}: {e}", p.0));
+                continue;
+            }
+        };
+        for (engine, name) in ENGINES.iter().enumerate() {
+            for _ in 0..24 {
+                let m = rng.machine(kind, mmx);
+                let want = run_native(p, &m);
+                let d = match guest.run(&lifted, engine, &m) {
+                    Ok(have) => difference(&want, &have, csr),
+                    Err(e) => Some(e),
+                };
+                if let Some(d) = d {
+                    bad.push(format!("{}, {name}: {d}", p.0));
+                    break;
+                }
             }
         }
     }
@@ -636,5 +644,33 @@ fn avx() {
                 "vcvtsi2sd xmm1, xmm2, rax"
             ],
         );
+    }
+}
+
+#[test]
+fn misaligned_operands_fault() {
+    let mut guest = Guest::new();
+    let m = Rng(5).machine(0, false);
+    for p in pieces![
+        "paddb xmm1, [rdi + 1]",
+        "movaps xmm1, [rdi + 8]",
+        "movdqa [rdi + 4], xmm1",
+        "movntps [rdi + 8], xmm1",
+        "addps xmm1, [rdi + 4]",
+        "pshufd xmm1, [rdi + 2], 0"
+    ] {
+        let l = guest.lift(&p).expect(p.0);
+        let e = guest.run(&l, 0, &m).err().unwrap_or_default();
+        assert!(e.contains("Raise { code: 13"), "{}: {e}", p.0);
+    }
+    for p in pieces![
+        "movups xmm1, [rdi + 1]",
+        "lddqu xmm1, [rdi + 1]",
+        "pcmpistri xmm1, [rdi + 1], 0",
+        "vpaddb xmm1, xmm2, [rdi + 1]",
+        "addss xmm1, [rdi + 1]"
+    ] {
+        let l = guest.lift(&p).expect(p.0);
+        assert_eq!(guest.run(&l, 0, &m).err(), None, "{}", p.0);
     }
 }

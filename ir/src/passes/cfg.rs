@@ -78,7 +78,14 @@ impl Region {
     /// The slots that may be kept in variables.
     pub(crate) fn promotable(&self) -> SlotSet {
         let mut s = SlotSet::default();
-        for (n, _) in self.layout.slots.iter().enumerate().filter(|(_, i)| i.promote).take(128) {
+        for (n, _) in self
+            .layout
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, i)| i.promote)
+            .take(128)
+        {
             s.insert(crate::Slot(n as u16));
         }
         s
@@ -128,8 +135,11 @@ impl Cfg {
     /// Of a region (targets outside it are ignored).
     pub fn new(r: &Region) -> Cfg {
         let n = r.blocks.len();
-        let mut c =
-            Cfg { rpo: Vec::with_capacity(n), fresh: vec![false; n], inner: vec![false; n] };
+        let mut c = Cfg {
+            rpo: Vec::with_capacity(n),
+            fresh: vec![false; n],
+            inner: vec![false; n],
+        };
         let mut succ: Vec<Vec<u32>> = vec![vec![]; n];
         for (b, data) in r.blocks.iter().enumerate() {
             data.term.for_each_target(|t| {

@@ -55,8 +55,11 @@ pub(crate) fn comm_of(path: &[u8]) -> Vec<u8> {
     name[..name.len().min(15)].to_vec()
 }
 
+/// Interpreter and argument of a script.
+type Shebang = (Vec<u8>, Option<Vec<u8>>);
+
 /// The interpreter and argument of a `#!` line.
-fn parse_shebang(line: &[u8]) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+fn parse_shebang(line: &[u8]) -> Result<Option<Shebang>> {
     let Some(rest) = line.strip_prefix(b"#!") else { return Ok(None) };
     let blank = |b: &u8| *b == b' ' || *b == b'\t';
     let (text, whole) = match rest.iter().position(|b| *b == b'\n' || *b == 0) {

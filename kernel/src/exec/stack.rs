@@ -34,7 +34,7 @@ pub(crate) fn check_size(argv: &[Vec<u8>], envp: &[Vec<u8>], stack: u64) -> Resu
         }
         total += s.len() as u64 + 9;
     }
-    if total > (stack / 4).min(6 << 20).max(128 << 10) { Err(Errno::E2BIG) } else { Ok(()) }
+    if total > (stack / 4).clamp(128 << 10, 6 << 20) { Err(Errno::E2BIG) } else { Ok(()) }
 }
 
 /// Write it below `top`.

@@ -227,8 +227,16 @@ impl MemNode {
         Found { stat: self.stat_now(), node: self }
     }
     fn stat_now(&self) -> Stat {
+        let mut blocks = None;
         let size = match &self.body {
-            Body::File(f) => read(&f.data).len(),
+            Body::File(f) => {
+                let data = read(&f.data);
+                if let (Data::Fd(_), Some(fd)) = (&*data, f.fd.get()) {
+                    // Holes take no blocks.
+                    blocks = hfs::fstat(fd).ok().map(|s| s.st_blocks as u64);
+                }
+                data.len()
+            }
             Body::Symlink(t) => t.len() as u64,
             Body::Dir(d) => 20 * (2 + lock(d).names.len() as u64),
             _ => 0,
@@ -244,7 +252,7 @@ impl MemNode {
             rdev: if let Body::Device(d) = self.body { d } else { 0 },
             size,
             blksize: 4096,
-            blocks: if self.kind == libc::S_IFREG { size.div_ceil(4096) * 8 } else { 0 },
+            blocks: blocks.unwrap_or(if self.kind == libc::S_IFREG { size.div_ceil(4096) * 8 } else { 0 }),
             atime: m.atime,
             mtime: m.mtime,
             ctime: m.ctime,

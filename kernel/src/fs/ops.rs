@@ -231,6 +231,11 @@ impl Namespace {
         if kind == libc::S_IFDIR && (writes || has(flags, libc::O_CREAT)) {
             return Err(Errno::EISDIR);
         }
+        let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
+        if e.place.node.as_any().is::<super::procfs::AnyFile>() {
+            // A pipe or the like that the process has open already.
+            return Ok(Description::new(e.place.node.open(who, flags)?, keep, e.place.path()));
+        }
         if !created {
             if writes && matches!(kind, libc::S_IFREG | libc::S_IFDIR) {
                 self.writable(&e.place)?;
@@ -245,7 +250,6 @@ impl Namespace {
         if has(flags, libc::O_NOATIME) && !who.owns(&e.stat) {
             return Err(Errno::EPERM);
         }
-        let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
         if kind == libc::S_IFIFO {
             let node = e.place.node.clone();
             if node.as_any().downcast_ref::<super::hostfs::HostNode>().is_some_and(|n| !n.fifo_allowed()) {
@@ -531,7 +535,8 @@ impl Namespace {
         if want & W != 0 && matches!(kind_of(e.stat.mode), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) {
             self.writable(&e.place)?;
         }
-        if want == 0 { Ok(()) } else { who.check(&e.stat, want) }
+        let open_already = e.place.node.as_any().is::<super::procfs::AnyFile>() && want & X == 0;
+        if want == 0 || open_already { Ok(()) } else { who.check(&e.stat, want) }
     }
     /// readlink(2) of what was resolved.
     pub fn readlink(&self, who: &Caller, e: &Entry) -> Result<Vec<u8>> {

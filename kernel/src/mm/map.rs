@@ -59,7 +59,7 @@ impl Mm {
         };
         let mut s = lock(&self.space);
         let addr = if fixed {
-            if r.addr % PAGE != 0 {
+            if !r.addr.is_multiple_of(PAGE) {
                 return Err(Errno::EINVAL);
             }
             let end = r.addr.checked_add(len).ok_or(Errno::ENOMEM)?;
@@ -225,7 +225,7 @@ impl Mm {
 
     /// End of a page-aligned range within the address space; EINVAL if it is none.
     pub(super) fn range(&self, addr: u64, len: u64) -> Result<u64> {
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         let len = page_up(len).ok_or(Errno::EINVAL)?;
@@ -234,7 +234,7 @@ impl Mm {
 
     /// mprotect(2).
     pub fn protect(&self, addr: u64, len: u64, prot: u8) -> Result<()> {
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         let end = page_up(len).and_then(|l| addr.checked_add(l)).ok_or(Errno::ENOMEM)?;
@@ -371,7 +371,7 @@ fn check_file(d: &Arc<Description>, off: u64, len: u64, prot: u8, shared: bool) 
     if d.flags() & libc::O_PATH as u32 != 0 {
         return Err(Errno::EBADF);
     }
-    if off % PAGE != 0 {
+    if !off.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     if off.checked_add(len).is_none_or(|e| e > i64::MAX as u64) {

@@ -25,6 +25,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use map::MapRequest;
+pub use remap::RemapRequest;
 
 /// PROT_READ.
 pub const R: u8 = 1;

@@ -1,6 +1,6 @@
 //! mremap, madvise, msync and the queries about ranges.
 
-use super::{Backing, MIN_ADDR, Mm, R, Vma, W, X, page_up};
+use super::{Backing, MIN_ADDR, Mm, R, W, X, page_up};
 use crate::errno::{Errno, Result};
 use crate::process::lock;
 use crate::wait::Blocking;
@@ -10,10 +10,29 @@ const MAYMOVE: u32 = 1;
 const FIXED: u32 = 2;
 const DONTUNMAP: u32 = 4;
 
+/// Arguments of mremap(2).
+pub struct RemapRequest<'a> {
+    /// Address and length of the old range.
+    pub old: u64,
+    #[allow(missing_docs)]
+    pub old_len: u64,
+    /// New length.
+    pub new_len: u64,
+    /// MREMAP_*.
+    pub flags: u32,
+    /// New address, with MREMAP_FIXED.
+    pub to: u64,
+    /// RLIMIT_AS.
+    pub limit: u64,
+    /// The thread, for reads of files that have to be copied.
+    pub who: &'a dyn Blocking,
+}
+
 impl Mm {
-    /// mremap(2); gives the new address. `limit` is RLIMIT_AS.
-    pub fn remap(&self, old: u64, old_len: u64, new_len: u64, flags: u32, to: u64, limit: u64, who: &dyn Blocking) -> Result<u64> {
-        if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0 || old % PAGE != 0 {
+    /// mremap(2); gives the new address.
+    pub fn remap(&self, r: RemapRequest<'_>) -> Result<u64> {
+        let RemapRequest { old, old_len, new_len, flags, to, limit, who } = r;
+        if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0 || !old.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if flags & (FIXED | DONTUNMAP) != 0 && flags & MAYMOVE == 0 {
@@ -27,7 +46,7 @@ impl Mm {
         let old_end = old.checked_add(old_len).filter(|e| *e <= self.size()).ok_or(Errno::EFAULT)?;
         if flags & FIXED != 0 {
             let end = to.checked_add(new_len).filter(|e| *e <= self.size()).ok_or(Errno::EINVAL)?;
-            if to % PAGE != 0 || (to < old_end && old < end) {
+            if !to.is_multiple_of(PAGE) || (to < old_end && old < end) {
                 return Err(Errno::EINVAL);
             }
             if to < MIN_ADDR {
@@ -35,7 +54,7 @@ impl Mm {
             }
         }
         // A moved mapping must be one mapping.
-        let v = {
+        {
             let s = lock(&self.space);
             let (_, v) = s.at(old).ok_or(Errno::EFAULT)?;
             if old_end > v.end {
@@ -44,8 +63,7 @@ impl Mm {
             if old_len == 0 && !v.shared {
                 return Err(Errno::EINVAL);
             }
-            v.clone()
-        };
+        }
         if flags & FIXED != 0 {
             self.unmap(to, new_len)?;
         }
@@ -63,7 +81,7 @@ impl Mm {
         if flags & MAYMOVE == 0 {
             return Err(Errno::ENOMEM);
         }
-        self.move_to(old, old_len, new_len, flags, to, v, limit, who)
+        self.move_to(&RemapRequest { old_len, new_len, ..r })
     }
 
     /// Extend the mapping that ends at `end` by `more` bytes in place, if there is room.
@@ -102,8 +120,8 @@ impl Mm {
         Ok(true)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn move_to(&self, old: u64, old_len: u64, new_len: u64, flags: u32, to: u64, _seen: Vma, limit: u64, who: &dyn Blocking) -> Result<u64> {
+    fn move_to(&self, r: &RemapRequest<'_>) -> Result<u64> {
+        let RemapRequest { old, old_len, new_len, flags, to, limit, who } = *r;
         let mut s = lock(&self.space);
         let (start, v) = s.at(old).ok_or(Errno::EFAULT)?;
         if old + old_len > v.end {
@@ -269,7 +287,7 @@ impl Mm {
         {
             return Err(Errno::EINVAL);
         }
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         let end = self.range(addr, len).map_err(|_| Errno::ENOMEM)?;

@@ -11,6 +11,9 @@ const FIXED: u32 = libc::MAP_FIXED as u32;
 fn map(t: &Task, addr: u64, len: u64, prot: u8, flags: u32) -> Result<u64> {
     t.mm().map(MapRequest { addr, len, prot, flags, file: None, limit: u64::MAX, who: t })
 }
+fn remap_call(t: &Task, old: u64, old_len: u64, new_len: u64, flags: u32, to: u64) -> Result<u64> {
+    t.mm().remap(RemapRequest { old, old_len, new_len, flags, to, limit: u64::MAX, who: t })
+}
 fn count(t: &Task) -> usize {
     t.mm().maps().len()
 }
@@ -66,7 +69,7 @@ fn errors() {
     assert_eq!(mm.unmap(0, 0), Err(Errno::EINVAL));
     assert_eq!(mm.unmap(0, u64::MAX), Err(Errno::EINVAL));
     assert_eq!(mm.protect(0, u64::MAX, R), Err(Errno::ENOMEM));
-    assert_eq!(mm.remap(0x1000, 0x1000, 0x2000, 0, 0, u64::MAX, &t), Err(Errno::EFAULT));
+    assert_eq!(remap_call(&t, 0x1000, 0x1000, 0x2000, 0, 0), Err(Errno::EFAULT));
     assert_eq!(mm.advise(0x1000, 0x1000, 4, &t), Err(Errno::ENOMEM));
     assert_eq!(mm.advise(0, 0, 99, &t), Err(Errno::EINVAL));
 }
@@ -79,18 +82,18 @@ fn remap() {
     for flags in [PRIV, SHARED] {
         let a = map(&t, 0x1000_0000, 0x2000, R | W, flags | FIXED).unwrap();
         mm.mem().write(a + 8, 99u64).unwrap();
-        assert_eq!(mm.remap(a, 0x2000, 0x4000, 0, 0, u64::MAX, &t), Ok(a), "grows in place");
+        assert_eq!(remap_call(&t, a, 0x2000, 0x4000, 0, 0), Ok(a), "grows in place");
         mm.mem().write(a + 0x3008, 98u64).unwrap();
         map(&t, a + 0x4000, 0x1000, R, PRIV | FIXED).unwrap();
-        assert_eq!(mm.remap(a, 0x4000, 0x8000, 0, 0, u64::MAX, &t), Err(Errno::ENOMEM));
-        let b = mm.remap(a, 0x4000, 0x8000, 1, 0, u64::MAX, &t).unwrap();
+        assert_eq!(remap_call(&t, a, 0x4000, 0x8000, 0, 0), Err(Errno::ENOMEM));
+        let b = remap_call(&t, a, 0x4000, 0x8000, 1, 0).unwrap();
         assert_ne!(a, b);
         assert_eq!(mm.mem().read::<u64>(b + 8), Ok(99));
         assert_eq!(mm.mem().read::<u64>(b + 0x3008), Ok(98));
         assert_eq!(mm.mem().read::<u64>(b + 0x7ff8), Ok(0));
         assert_eq!(mm.fault_kind(a, Access::Read), FaultKind::Unmapped);
-        assert_eq!(mm.remap(b, 0x8000, 0x1000, 0, 0, u64::MAX, &t), Ok(b), "shrinks");
-        assert_eq!(mm.remap(b, 0x1000, 0x1000, 3, 0x3000_0000, u64::MAX, &t), Ok(0x3000_0000));
+        assert_eq!(remap_call(&t, b, 0x8000, 0x1000, 0, 0), Ok(b), "shrinks");
+        assert_eq!(remap_call(&t, b, 0x1000, 0x1000, 3, 0x3000_0000), Ok(0x3000_0000));
         assert_eq!(mm.mem().read::<u64>(0x3000_0008), Ok(99));
         mm.unmap(0x3000_0000, 0x1000).unwrap();
         mm.unmap(a + 0x4000, 0x1000).unwrap();

@@ -2,7 +2,7 @@
 
 use super::Syscall;
 use crate::errno::{Errno, Result};
-use crate::mm::{MapRequest, page_up};
+use crate::mm::{MapRequest, RemapRequest, page_up};
 use crate::task::Task;
 
 /// The system calls of this module.
@@ -35,7 +35,7 @@ pub static TABLE: &[Syscall] = &[
 
 fn mmap(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let [addr, len, prot, flags, fd, off] = a;
-    if off % 4096 != 0 {
+    if !off.is_multiple_of(4096) {
         return Err(Errno::EINVAL);
     }
     let flags = flags as u32;
@@ -61,7 +61,8 @@ fn brk(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn mremap(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let limit = t.process.rlimit(libc::RLIMIT_AS as usize).cur;
-    t.mm().remap(a[0], a[1], a[2], a[3] as u32, a[4], limit, t)
+    let [old, old_len, new_len, flags, to, _] = a;
+    t.mm().remap(RemapRequest { old, old_len, new_len, flags: flags as u32, to, limit, who: t })
 }
 
 fn mincore(t: &mut Task, a: [u64; 6]) -> Result<u64> {

@@ -412,7 +412,7 @@ fn sched_setaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 fn sched_getaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     find_thread(t, a[0] as i32)?;
     let cpus = u64::from(t.kernel().config.cpus.max(1));
-    if a[1] * 8 < cpus || a[1] % 8 != 0 {
+    if a[1] * 8 < cpus || !a[1].is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     // As much as the kernel's own mask: at least one word.

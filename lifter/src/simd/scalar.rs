@@ -1,4 +1,7 @@
 //! Scalar floating point: lane 0 is computed, the other lanes are those of the first source.
+//!
+//! Quirk: COMISx, UCOMISx and CMPSx give exact results, but the exception flags of MXCSR are those of the
+//! comparison that the consumer of the result needs (none if nobody does), not of the instruction.
 
 use super::{Done, Vector, moves, packed};
 use evm_cpu::{cc, helper as h};
@@ -24,11 +27,11 @@ pub(super) fn lift(v: &mut Vector) -> Done {
         Sqrtss | Vsqrtss => (Op::FSqrt, F32),
         Sqrtsd | Vsqrtsd => (Op::FSqrt, F64),
         Ucomiss | Comiss | Vucomiss | Vcomiss => {
-            comis(v, F32, I32);
+            comis(v, I32);
             return Ok(true);
         }
         Ucomisd | Comisd | Vucomisd | Vcomisd => {
-            comis(v, F64, I64);
+            comis(v, I64);
             return Ok(true);
         }
         Cmpss | Vcmpss => {
@@ -92,7 +95,7 @@ pub(super) fn lane(v: &mut Vector, op: u32, ty: Type) -> Value {
 }
 
 /// UCOMISx and COMISx: flags from the bits of both (see `cc::FCMP`).
-fn comis(v: &mut Vector, _float: Type, bits: Type) {
+fn comis(v: &mut Vector, bits: Type) {
     let (a, b) = (lane(v, 0, bits), lane(v, 1, bits));
     v.cx.set_cc(cc::FCMP, bits, a, b, Value::NONE);
 }

@@ -71,8 +71,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         Fldlg2 => call1(cx, h::X87_FLDC, 4),
         Fldln2 => call1(cx, h::X87_FLDC, 5),
         Fldz => call1(cx, h::X87_FLDC, 6),
-        Fst | Fstp if !is_mem(i) => {
-            let (d, pop) = (konst(cx, st(i, 0)), konst(cx, i64::from(m == Fstp)));
+        Fst | Fstp | Fstpnce if !is_mem(i) => {
+            let (d, pop) = (konst(cx, st(i, 0)), konst(cx, i64::from(m != Fst)));
             cx.call(h::X87_FST_ST, &[d, pop]);
         }
         Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
@@ -148,6 +148,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         Fincstp => call1(cx, h::X87_TOP, 1),
         Fdecstp => call1(cx, h::X87_TOP, 7),
         Fnop | Wait => call1(cx, h::X87_TOP, 0),
+        // What the 8087 and 80287 needed; nothing since.
+        Fndisi | Fneni | Fnsetpm => {}
         Fninit => {
             cx.call(h::X87_INIT, &[]);
         }

@@ -1,13 +1,15 @@
-//! Runs a piece of code natively, and lifted by the interpreter, from the same state.
+//! Runs a piece of code natively, and lifted: interpreted, and compiled for two levels of host, from the same state.
 //!
 //! # Safety
 //! Pieces are position independent, keep RSP, R15 and what is below the stack pointer, and touch only
 //! the buffer around RDI. [`enter`] saves what the ABI asks it to save.
 #![allow(unsafe_code)]
 
-use evm_backend::abi::Abi;
-use evm_backend::interp::{Exit, Frame, prepare, run};
+use evm_backend::abi::{Abi, FIRST_HELPER};
+use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings, HostFeatures};
+use evm_backend::interp::{self, Exit, Frame, prepare};
 use evm_cpu::{CpuState, helpers, xsave};
+use evm_ir::passes::{OptLevel, optimize};
 use evm_lifter::{Mode, Options, lift};
 use evm_memory::{Arena, Prot};
 use std::arch::{asm, naked_asm};
@@ -86,6 +88,12 @@ const STACK: u64 = 0x3_0000;
 pub struct Guest {
     arena: Arena,
     frame: Frame,
+    helpers: Vec<u64>,
+    entries: Vec<u64>,
+    ibtc: Vec<u64>,
+    compilers: Vec<Compiler>,
+    /// Memory that code may run in; the next free byte.
+    code: (u64, usize),
 }
 
 /// A state and memory.
@@ -97,6 +105,42 @@ pub struct Machine {
     pub mem: [u8; MEM],
 }
 
+/// A lifted piece.
+pub struct Lifted {
+    interp: interp::Code,
+    /// Entry points of compiled forms.
+    compiled: Vec<u64>,
+    pc: u64,
+}
+
+/// Ways to run a lifted piece: 0 interpreted, others compiled.
+pub const ENGINES: [&str; 3] = ["interpreted", "compiled for v2", "compiled for this host"];
+const CODE_SIZE: usize = 32 << 20;
+
+/// Enter compiled code: `(state, pc, base)`; gives the next pc.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn enter_compiled(
+    code: u64,
+    state: *mut CpuState,
+    pc: u64,
+    base: u64,
+) -> u64 {
+    naked_asm!(
+        "push rbp",
+        "push r15",
+        "push rbx",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "mov rsi, rdx",
+        "mov r15, rcx",
+        "call rax",
+        "pop rbx",
+        "pop r15",
+        "pop rbp",
+        "ret",
+    )
+}
+
 impl Guest {
     /// An address space with a buffer and a stack.
     pub fn new() -> Guest {
@@ -104,13 +148,42 @@ impl Guest {
         evm_memory::fault::thread_init();
         let arena = Arena::reserve(1 << 20).expect("reserve");
         arena.map_anon(BUF, 0x2_0000, Prot::RW).expect("map");
+        let mut helpers = vec![0; FIRST_HELPER as usize];
+        helpers.extend(helpers::FNS.iter().map(|f| f.addr()));
+        let compilers = [HostFeatures::V2, HostFeatures::Native]
+            .map(|features| {
+                let settings = CompilerSettings {
+                    features,
+                    verify: true,
+                    ..Default::default()
+                };
+                Compiler::new(ABI, settings).expect("compiler")
+            })
+            .into();
+        // SAFETY: a fresh mapping.
+        let code = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                CODE_SIZE,
+                libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(code, libc::MAP_FAILED);
         Guest {
             arena,
             frame: Frame::default(),
+            helpers,
+            entries: vec![0; 64],
+            ibtc: vec![0; 1 << 16],
+            compilers,
+            code: (code as u64, 0),
         }
     }
-    /// Run lifted; `Err` says what went wrong.
-    pub fn lifted(&mut self, piece: &Piece, m: &Machine) -> Result<Machine, String> {
+    /// Lift and compile.
+    pub fn lift(&mut self, piece: &Piece) -> Result<Lifted, String> {
         let base = piece.1 as usize as u64;
         let mut fetch = |pc: u64, buf: &mut [u8]| {
             // SAFETY: code of this test binary, which goes on for more than an instruction after the piece.
@@ -125,12 +198,39 @@ impl Guest {
         if !l.notes.is_empty() {
             return Err(format!("not lifted: {}", l.notes[0].what));
         }
-        let code = prepare(&l.region, &ABI);
+        evm_ir::validate(&l.region).map_err(|e| format!("{e:?}"))?;
+        let mut full = l.region.clone();
+        optimize(&mut full, OptLevel::Full);
+        let mut compiled = vec![];
+        for c in &mut self.compilers {
+            let code = c
+                .compile(&full, CompileOptions::default(), &mut |_| 0)
+                .map_err(|e| e.to_string())?
+                .code;
+            let at = self.code.1.next_multiple_of(64);
+            assert!(at + code.len() <= CODE_SIZE);
+            self.code.1 = at + code.len();
+            let at = self.code.0 + at as u64;
+            // SAFETY: inside the mapping.
+            unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
+            compiled.push(at);
+        }
+        Ok(Lifted {
+            interp: prepare(&l.region, &ABI),
+            compiled,
+            pc: base,
+        })
+    }
+    /// Run by one of [`ENGINES`]; `Err` says what went wrong.
+    pub fn run(&mut self, l: &Lifted, engine: usize, m: &Machine) -> Result<Machine, String> {
         let mem = self.arena.mem();
         let mut out = m.clone();
         let s = &mut out.s;
         s.mem_base = self.arena.base();
         s.mem_limit = self.arena.size();
+        s.entries = self.entries.as_ptr() as u64;
+        s.ibtc = self.ibtc.as_ptr() as u64;
+        s.helpers = self.helpers.as_ptr() as u64;
         s.gpr[7] = BUF + 128;
         s.gpr[4] = STACK;
         mem.copy_in(BUF, &m.mem).map_err(|e| e.to_string())?;
@@ -139,14 +239,19 @@ impl Guest {
         // SAFETY: the state and helpers are those the region was lifted for; MXCSR is put back.
         let exit = unsafe {
             asm!("ldmxcsr [{}]", in(reg) &csr);
-            let exit = run(
-                &code,
-                0,
-                (&raw mut *s).cast(),
-                mem,
-                &helpers::FNS,
-                &mut self.frame,
-            );
+            let exit = if engine == 0 {
+                interp::run(
+                    &l.interp,
+                    0,
+                    (&raw mut *s).cast(),
+                    mem,
+                    &helpers::FNS,
+                    &mut self.frame,
+                )
+            } else {
+                let pc = enter_compiled(l.compiled[engine - 1], s, l.pc, s.mem_base);
+                Exit::Return { pc }
+            };
             asm!("stmxcsr [{}]", in(reg) &mut csr);
             asm!("ldmxcsr [{}]", in(reg) &0x1f80u32);
             exit

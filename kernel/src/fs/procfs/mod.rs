@@ -316,7 +316,7 @@ impl ProcNode {
 }
 
 /// A pipe, socket or terminal seen through /proc/pid/fd.
-struct AnyFile(Arc<Description>);
+pub(super) struct AnyFile(Arc<Description>);
 
 impl Node for AnyFile {
     fn stat(&self) -> Result<Stat> {
