@@ -15,8 +15,14 @@ pub struct Trial {
 
 impl Trial {
     /// A named test.
-    pub fn new(name: impl Into<String>, test: impl Fn() -> Result<()> + Send + Sync + 'static) -> Trial {
-        Trial { name: name.into(), test: Box::new(test) }
+    pub fn new(
+        name: impl Into<String>,
+        test: impl Fn() -> Result<()> + Send + Sync + 'static,
+    ) -> Trial {
+        Trial {
+            name: name.into(),
+            test: Box::new(test),
+        }
     }
 }
 
@@ -40,7 +46,13 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
         }
     }
     let exact = has("--exact");
-    let matches = |n: &str, f: &String| if exact { n == f } else { n.contains(f.as_str()) };
+    let matches = |n: &str, f: &String| {
+        if exact {
+            n == f
+        } else {
+            n.contains(f.as_str())
+        }
+    };
     // None is marked to be ignored.
     let chosen: Vec<&Trial> = if has("--ignored") {
         Vec::new()
@@ -78,6 +90,14 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
         }
     });
     let failed = failures.into_inner().unwrap_or_default();
-    println!("\ntest result: {} passed; {} failed", chosen.len() - failed.len(), failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+    println!(
+        "\ntest result: {} passed; {} failed",
+        chosen.len() - failed.len(),
+        failed.len()
+    );
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(101)
+    }
 }

@@ -15,6 +15,8 @@ pub mod apps;
 pub mod case;
 pub mod exec;
 pub mod harness;
+pub mod host;
+pub mod hostile;
 pub mod inputs;
 pub mod insn;
 pub mod report;

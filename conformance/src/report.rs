@@ -52,7 +52,9 @@ pub fn markdown(verdicts: &[Verdict]) -> String {
     }
     let mut group = "";
     for case in cases {
-        let Some(any) = ENGINES.iter().find_map(|e| by.get(&(case, *e))) else { continue };
+        let Some(any) = ENGINES.iter().find_map(|e| by.get(&(case, *e))) else {
+            continue;
+        };
         if any.group != group {
             group = &any.group;
             let _ = write!(s, "\n## {group}\n\n| case | native |");
@@ -76,7 +78,13 @@ pub fn markdown(verdicts: &[Verdict]) -> String {
     if !known.is_empty() {
         s.push_str("\n## Known failures\n\n");
         for v in known {
-            let _ = writeln!(s, "* {} on {}: {}", v.case, v.engine, v.known.as_deref().unwrap_or_default());
+            let _ = writeln!(
+                s,
+                "* {} on {}: {}",
+                v.case,
+                v.engine,
+                v.known.as_deref().unwrap_or_default()
+            );
         }
     }
     s

@@ -40,6 +40,7 @@ asm(".intel_syntax noprefix\n.text\n.globl enter\nenter:\n"
     "2: fldcw [r15+96]\n"
     "movdqu xmm0, [r15+240]\nmovdqu xmm1, [r15+256]\nmovdqu xmm2, [r15+272]\nmovdqu xmm3, [r15+288]\n"
     "movdqu xmm4, [r15+304]\nmovdqu xmm5, [r15+320]\nmovdqu xmm6, [r15+336]\nmovdqu xmm7, [r15+352]\n"
+    "pxor xmm8, xmm8\npxor xmm9, xmm9\npxor xmm10, xmm10\npxor xmm11, xmm11\npxor xmm12, xmm12\npxor xmm13, xmm13\npxor xmm14, xmm14\npxor xmm15, xmm15\n"
     "ldmxcsr [r15+88]\n"
     "push qword ptr [r15+80]\npopfq\n"
     "mov rax, [r15]\nmov rbx, [r15+8]\nmov rcx, [r15+16]\nmov rdx, [r15+24]\nmov rsi, [r15+32]\nmov rdi, [r15+40]\n"
@@ -200,7 +201,11 @@ pub fn source(tests: &[Test]) -> String {
     let mut s = String::from(FRAME);
     s.push_str("asm(\".intel_syntax noprefix\\n.text\\n\"\n");
     for (i, t) in tests.iter().enumerate() {
-        let _ = writeln!(s, "    \".globl t{i}\\nt{i}:\\n{}\\nret\\n\"", t.code.join("\\n"));
+        let _ = writeln!(
+            s,
+            "    \".globl t{i}\\nt{i}:\\n{}\\nret\\n\"",
+            t.code.join("\\n")
+        );
     }
     s.push_str("    \".att_syntax\\n\");\n");
     for i in 0..tests.len() {

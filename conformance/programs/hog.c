@@ -1,0 +1,37 @@
+// cc: -O1 -D_GNU_SOURCE -pthread
+// Programs without measure: each way of using up the machine. What ends them is a limit.
+#include "common.h"
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+static void *forever(void *a) { for (;;) pause(); return a; }
+static void *spin(void *a) { for (volatile long i = 0;; i++) {} return a; }
+static void block_all(void) { sigset_t s; sigfillset(&s); sigprocmask(SIG_BLOCK, &s, NULL); for (int i = 1; i < 32; i++) signal(i, SIG_IGN); }
+int main(int argc, char **argv) {
+    const char *mode = argc > 1 ? argv[1] : ""; long n = 0; static char block[1 << 20];
+    setvbuf(stdout, NULL, _IONBF, 0);
+    if (!strcmp(mode, "fork")) { block_all(); for (;;) fork(); }
+    if (!strcmp(mode, "fork-once")) { for (;;) { pid_t p = fork(); if (!p) { pause(); _exit(0); } if (p < 0) break; n++; } printf("%ld processes, then %s\n", n, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "threads")) { pthread_t t; int e; pthread_attr_t at; pthread_attr_init(&at); pthread_attr_setstacksize(&at, 65536); while (!(e = pthread_create(&t, &at, forever, NULL))) n++; printf("%ld threads, then %s\n", n, strerrorname_np(e)); return 9; }
+    if (!strcmp(mode, "spin-threads")) { pthread_t t; block_all(); while (!pthread_create(&t, NULL, spin, NULL)) n++; spin(NULL); }
+    if (!strcmp(mode, "memory")) { char *p; while ((p = malloc(1 << 20))) { memset(p, 1, 1 << 20); n++; } printf("%ld MiB, then %s\n", n, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "noreserve")) { char *p = mmap(NULL, 32l << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); if (p == MAP_FAILED) { printf("refused: %s\n", strerrorname_np(errno)); return 9; } for (long i = 0; i < 32l << 30; i += 4096) p[i] = 1; puts("32 GiB written"); return 0; }
+    if (!strcmp(mode, "shared")) { for (;;) { char *p = mmap(NULL, 1 << 24, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0); if (p == MAP_FAILED) break; memset(p, 1, 1 << 24); n += 16; } printf("%ld MiB, then %s\n", n, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "memfd")) { int f = memfd_create("x", 0); while (write(f, block, sizeof block) > 0) n++; printf("%ld MiB, then %s\n", n, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "pipes")) { int p[2]; while (!pipe2(p, O_NONBLOCK)) { fcntl(p[1], F_SETPIPE_SZ, 1 << 20); while (write(p[1], block, sizeof block) > 0) {} n++; } printf("%ld pipes, then %s\n", n, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "disk") || !strcmp(mode, "tmp")) { int f = open(argv[2], O_CREAT | O_WRONLY, 0600); ssize_t w; while ((w = write(f, block, sizeof block)) > 0) n += w; printf("%ld KiB, then %s\n", n >> 10, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "truncate")) { int f = open(argv[2], O_CREAT | O_RDWR, 0600); if (ftruncate(f, 1l << 40)) { printf("refused: %s\n", strerrorname_np(errno)); return 9; } puts("1 TiB, sparse"); return 9; }
+    if (!strcmp(mode, "folders")) { char p[64]; for (; n < 10000000; n++) { snprintf(p, 64, "/tmp/%ld", n); if (mkdir(p, 0700)) break; } printf("%ld folders, then %s\n", n, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "files")) { while (open("/dev/null", O_RDONLY) >= 0) n++; printf("%ld files, then %s\n", n + 3, strerrorname_np(errno)); return 9; }
+    if (!strcmp(mode, "output")) { memset(block, 'y', sizeof block); for (;;) write(argc > 2 ? 2 : 1, block, sizeof block); }
+    if (!strcmp(mode, "spin")) { block_all(); for (;;) asm volatile(""); }
+    if (!strcmp(mode, "spin-children")) { block_all(); for (int i = 0; i < 4; i++) if (!fork()) for (;;) asm volatile(""); for (;;) pause(); }
+    if (!strcmp(mode, "sleep")) { block_all(); for (;;) sleep(1000); }
+    if (!strcmp(mode, "stop")) { raise(SIGSTOP); for (;;) pause(); }
+    if (!strcmp(mode, "read")) { char c; block_all(); int p[2]; pipe(p); read(p[0], &c, 1); }
+    if (!strcmp(mode, "syscalls")) { block_all(); for (;;) getppid(); }
+    if (!strcmp(mode, "rep")) { block_all(); char *p = mmap(NULL, 1 << 28, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); for (;;) memset(p, (int)n++, 1 << 28); }
+    if (!strcmp(mode, "exec")) execv("/proc/self/exe", argv);
+    if (!strcmp(mode, "recurse")) { volatile char frame[4096]; frame[0] = (char)n; char *a[] = {"x", "recurse", NULL}; (void)frame; return main(2, a) + (int)frame[0]; }
+    puts("no such mode"); return 1;
+}
