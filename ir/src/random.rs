@@ -409,7 +409,7 @@ impl Gen<'_> {
                 let f = self.push(Op::Sub, Type::I64, [f, one, none], 0);
                 self.b.put(self.s.fuel, f);
                 let zero = self.konst(Type::I64, 0);
-                let c = self.b.icmp(Cond::Ne, Type::I64, f, zero);
+                let c = self.b.icmp(Cond::Sgt, Type::I64, f, zero);
                 return Term::Br(c, Block(to), self.forward(k, n));
             }
             6 => {

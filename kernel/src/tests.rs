@@ -41,7 +41,11 @@ fn fork_exit_wait() {
     assert_eq!(word(&t, ADDR + 8), SIGSEGV | 0x80);
     // Stopped and continued.
     h.bodies_clear();
-    h.next(|c| while call(c, SYS_pause, &[]) == err(Errno::EINTR) {});
+    h.next(|c| {
+        while !c.gone {
+            call(c, SYS_pause, &[]);
+        }
+    });
     let pid = call(&mut t, SYS_fork, &[]);
     call(&mut t, SYS_kill, &[pid as u64, SIGSTOP as u64]);
     assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, ADDR, WUNTRACED as u64, 0]), pid);

@@ -231,7 +231,12 @@ impl World {
         let Some(p) = lock(&self.program).take() else {
             return Err(evm_kernel::errno::Errno::EBUSY);
         };
-        kernel.start(p)
+        let task = kernel.start(p)?;
+        // The first process leads the session that the terminal belongs to.
+        if let Some(t) = &self.terminal {
+            t.control().attach(task.pid(), task.pid());
+        }
+        Ok(task)
     }
     /// The job's terminal.
     pub(crate) fn terminal(&self) -> Option<&Arc<Terminal>> {

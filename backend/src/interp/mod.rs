@@ -11,6 +11,8 @@
 
 mod exec;
 mod lower;
+#[cfg(test)]
+mod reference;
 mod scalar;
 #[cfg(test)]
 mod tests;

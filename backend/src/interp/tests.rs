@@ -246,3 +246,216 @@ fn float_and_vector() {
     assert_eq!(vector::mask(Type::I32X4)(1 << 127 | 1 << 31, 0), 9);
     assert_eq!(vector::shuffle(0x0706_0504_0302_0100, 0x55, 0x1003), 0x5503);
 }
+
+// ---- random regions
+
+const fn fixed(name: &'static str, offset: u32, ty: Type) -> SlotInfo {
+    SlotInfo {
+        name,
+        offset,
+        ty,
+        promote: false,
+    }
+}
+static RANDOM_LAYOUT: Layout = Layout {
+    slots: &[
+        slot("r0", 0, Type::I64),
+        slot("r1", 8, Type::I64),
+        slot("r2", 16, Type::I64),
+        slot("fuel", 24, Type::I64),
+        slot("x0", 32, Type::V128),
+        slot("x1", 48, Type::V128),
+        fixed("p0", 64, Type::I64),
+        fixed("w0", 88, Type::I16),
+    ],
+};
+type V = std::arch::x86_64::__m128i;
+unsafe extern "sysv64" fn pure(_: *mut u8, a: u64, b: u64) -> u64 {
+    a.rotate_left(7) ^ b
+}
+unsafe extern "sysv64" fn mix(_: *mut u8, a: u64, v: V) -> V {
+    // SAFETY: plain bits.
+    unsafe {
+        std::mem::transmute(std::mem::transmute::<V, [u64; 2]>(v).map(|x| x.wrapping_mul(a | 1)))
+    }
+}
+unsafe extern "sysv64" fn private(st: *mut u8, a: u64) {
+    // SAFETY: the state of these tests is an array of 16 words.
+    let s = unsafe { &mut *st.cast::<[u64; 16]>() };
+    s[8] = s[8].wrapping_add(a);
+    s[10] = u64::from(a & 7 == 3);
+}
+unsafe extern "sysv64" fn all(st: *mut u8, v: V) -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        let s = &mut *st.cast::<[u64; 16]>();
+        let [x, y] = std::mem::transmute::<V, [u64; 2]>(v);
+        s[0] ^= x;
+        s[6] = s[1].wrapping_sub(y);
+        s[10] = u64::from(s[2] & 15 == 1);
+        s[4] | s[8]
+    }
+}
+const fn sig(
+    name: &'static str,
+    ints: u8,
+    vecs: u8,
+    ret: Option<Type>,
+    effects: Effects,
+    raises: bool,
+) -> HelperSig {
+    HelperSig {
+        name,
+        ints,
+        vecs,
+        ret,
+        effects,
+        raises,
+    }
+}
+static RANDOM_HELPERS: &[HelperSig] = &[
+    sig("pure", 2, 0, Some(Type::I64), Effects::Pure, false),
+    sig("mix", 1, 1, Some(Type::V128), Effects::Pure, false),
+    sig("private", 1, 0, None, Effects::Private, true),
+    sig("all", 0, 1, Some(Type::I64), Effects::All, true),
+];
+static RANDOM_FNS: &[HelperFn] = &[
+    HelperFn::I2_R(pure),
+    HelperFn::I1V1_V(mix),
+    HelperFn::I1(private),
+    HelperFn::I0V1_R(all),
+];
+const SHAPE: random::Shape = random::Shape {
+    layout: &RANDOM_LAYOUT,
+    helpers: RANDOM_HELPERS,
+    fuel: Slot(3),
+    base: 0x1000,
+    mask: 0xff8,
+    blocks: 8,
+    faults: true,
+    floats: true,
+};
+
+/// Everything a run can be told apart by.
+#[derive(PartialEq, Debug)]
+struct Outcome {
+    exit: Exit,
+    state: [u64; 16],
+    memory: Vec<u8>,
+}
+
+fn observe(seed: u64, mem: Mem, f: impl FnOnce(&mut State) -> Exit) -> Outcome {
+    let mut rng = random::Rng::new(seed ^ 0xabcdef);
+    let mut st = State([0; 16]);
+    for w in &mut st.0[..9] {
+        *w = rng.bits();
+    }
+    st.0[3] = 1 + rng.below(6);
+    let mut memory: Vec<u8> = (0..0x2000).map(|_| rng.bits() as u8).collect();
+    mem.copy_in(0x1000, &memory).unwrap();
+    let exit = f(&mut st);
+    mem.copy_out(0x1000, &mut memory).unwrap();
+    Outcome {
+        exit,
+        state: st.0,
+        memory,
+    }
+}
+
+/// Prepared code does what the definition says, before and after the passes; promoted regions do so with variables.
+#[test]
+fn random_regions() {
+    use evm_ir::passes::{OptLevel, optimize};
+    let arena = Arena::reserve(1 << 20).unwrap();
+    arena.map_anon(0x1000, 0x2000, Prot::RW).unwrap();
+    let mem = arena.mem();
+    let first = std::env::var("EVM_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let count = std::env::var("EVM_COUNT")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1500);
+    let mut kinds = std::collections::BTreeMap::new();
+    for seed in first..first + count {
+        let r = random::region(&SHAPE, seed);
+        validate(&r).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{r}"));
+        for entry in 0..r.entries.len() {
+            let reference = |r: &Region| {
+                observe(seed, mem, |st| {
+                    // SAFETY: words as bytes.
+                    let state =
+                        unsafe { std::slice::from_raw_parts_mut(st.0.as_mut_ptr().cast(), 128) };
+                    let mut w = reference::World {
+                        state,
+                        mem,
+                        helpers: RANDOM_FNS,
+                        pending: 80,
+                    };
+                    reference::eval(r, entry, &mut w)
+                })
+            };
+            let want = reference(&r);
+            *kinds
+                .entry(
+                    format!("{:?}", want.exit)
+                        .split(' ')
+                        .next()
+                        .unwrap()
+                        .to_string(),
+                )
+                .or_insert(0) += 1;
+            let check = |what: &str, r: &Region, got: Outcome, exact: bool| {
+                let lost = !exact && matches!(want.exit, Exit::Fault { .. });
+                let same = if lost {
+                    (got.exit, &got.memory) == (want.exit, &want.memory)
+                } else {
+                    got == want
+                };
+                assert!(
+                    same,
+                    "seed {seed} entry {entry} {what}: {:x?}\n{:x?}\n{:x?}\n{:x?}\n{r}",
+                    got.exit, want.exit, got.state, want.state
+                );
+            };
+            let prepared = |r: &Region| {
+                let code = prepare(r, &ABI);
+                observe(seed, mem, |st| {
+                    let mut frame = Frame::default();
+                    // SAFETY: the state is that of the layout.
+                    unsafe {
+                        run(
+                            &code,
+                            entry,
+                            st.0.as_mut_ptr().cast(),
+                            mem,
+                            RANDOM_FNS,
+                            &mut frame,
+                        )
+                    }
+                })
+            };
+            check("raw", &r, prepared(&r), true);
+            for (level, exact) in [
+                (OptLevel::Interp, true),
+                (OptLevel::Precise, true),
+                (OptLevel::Full, false),
+            ] {
+                let mut x = r.clone();
+                optimize(&mut x, level);
+                check(
+                    &format!("{level:?} by definition"),
+                    &x,
+                    reference(&x),
+                    exact,
+                );
+                if level == OptLevel::Interp {
+                    check("prepared", &x, prepared(&x), exact);
+                }
+            }
+        }
+    }
+    // The generator reaches every kind of exit.
+    assert!(kinds.len() >= 7, "{kinds:?}");
+}
