@@ -96,12 +96,7 @@ pub struct Run {
     pub seed: Seed,
 
     /// The CPU that the program sees
-    #[arg(
-        long,
-        value_name = "MODEL",
-        default_value = "x86-64-v2",
-        help_heading = "Virtual machine"
-    )]
+    #[arg(long, value_name = "MODEL", default_value = "x86-64-v2", help_heading = "Virtual machine")]
     pub cpu: CpuModel,
 
     /// Number of CPUs that the program sees
@@ -122,12 +117,7 @@ pub struct Run {
     pub limits: Vec<LimitArg>,
 
     /// How guest code is run
-    #[arg(
-        long,
-        value_name = "ENGINE",
-        default_value = "auto",
-        help_heading = "Engine"
-    )]
+    #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Engine")]
     pub engine: EngineKind,
 
     /// Say at the end what the run did: on stderr, as text or JSON
@@ -187,10 +177,7 @@ mod tests {
 
     fn run(line: &str) -> Result<Run, String> {
         let words = std::iter::once("evm").chain(line.split_whitespace());
-        match Cli::try_parse_from(words)
-            .map_err(|e| e.to_string())?
-            .command
-        {
+        match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
             Command::Run(r) => Ok(*r),
             other => Err(format!("{other:?}")),
         }

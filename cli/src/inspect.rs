@@ -81,11 +81,7 @@ pub fn inspect(o: &Inspect) -> Result<ExitCode> {
     let data = std::fs::read(&o.file).with_context(|| o.file.display().to_string())?;
     let mut r = read(&data);
     r.file = o.file.display().to_string();
-    let mut text = if o.json {
-        serde_json::to_string_pretty(&r)?
-    } else {
-        show(&r)
-    };
+    let mut text = if o.json { serde_json::to_string_pretty(&r)? } else { show(&r) };
     text.push('\n');
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -124,11 +120,7 @@ fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
     let e = file.endian();
     let header = file.elf_header();
     let machine = header.e_machine(e);
-    r.machine = if machine == elf::EM_X86_64 {
-        "x86-64".into()
-    } else {
-        format!("machine {}", machine)
-    };
+    r.machine = if machine == elf::EM_X86_64 { "x86-64".into() } else { format!("machine {}", machine) };
     r.entry = header.e_entry(e);
     let mut dynamic = false;
     let mut pie = false;
@@ -143,12 +135,7 @@ fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
     }
     let table = file.elf_dynamic_table()?;
     for d in &table {
-        let text = || {
-            table
-                .string(d)
-                .ok()
-                .map(|s| String::from_utf8_lossy(s).into_owned())
-        };
+        let text = || table.string(d).ok().map(|s| String::from_utf8_lossy(s).into_owned());
         match d.tag {
             elf::DT_NEEDED => r.needed.extend(text()),
             elf::DT_SONAME => r.soname = text(),
@@ -168,8 +155,7 @@ fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
         _ => "unknown type",
     }
     .into();
-    r.runnable =
-        machine == elf::EM_X86_64 && matches!(header.e_type(e), elf::ET_EXEC | elf::ET_DYN);
+    r.runnable = machine == elf::EM_X86_64 && matches!(header.e_type(e), elf::ET_EXEC | elf::ET_DYN);
     if machine != elf::EM_X86_64 {
         r.note = Some("not an x86 program".into());
         return Ok(());
@@ -238,11 +224,7 @@ impl Sweep {
             if set.is_empty() {
                 continue;
             }
-            let name = set
-                .iter()
-                .map(|f| format!("{f:?}"))
-                .collect::<Vec<_>>()
-                .join("+");
+            let name = set.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join("+");
             *self.features.entry(name.clone()).or_default() += n;
             if !set.iter().all(|f| OFFERED.contains(f)) {
                 *self.beyond.entry(name).or_default() += n;
@@ -266,18 +248,10 @@ fn show(r: &Report) -> String {
         }
     };
     line("file", r.file.clone());
-    let bits = if r.bits == 0 {
-        String::new()
-    } else {
-        format!(" {}-bit", r.bits)
-    };
+    let bits = if r.bits == 0 { String::new() } else { format!(" {}-bit", r.bits) };
     line(
         "format",
-        [&format!("{}{bits}", r.format), &r.machine, &r.linking]
-            .map(String::as_str)
-            .join(" ")
-            .trim()
-            .into(),
+        [&format!("{}{bits}", r.format), &r.machine, &r.linking].map(String::as_str).join(" ").trim().into(),
     );
     line("interpreter", r.interpreter.clone().unwrap_or_default());
     line("soname", r.soname.clone().unwrap_or_default());
@@ -285,42 +259,22 @@ fn show(r: &Report) -> String {
     line("run path", r.run_path.clone().unwrap_or_default());
     if r.instructions > 0 {
         line("entry", format!("{:#x}", r.entry));
-        line(
-            "code",
-            format!("{} bytes, {} instructions", r.code_bytes, r.instructions),
-        );
+        line("code", format!("{} bytes, {} instructions", r.code_bytes, r.instructions));
         let mut sets: Vec<_> = r.features.iter().collect();
         sets.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), (*name).clone()));
         for (i, (name, n)) in sets.into_iter().enumerate() {
-            let mark = if r.beyond_cpu.contains_key(name) {
-                "  not offered by x86-64-v2"
-            } else {
-                ""
-            };
-            line(
-                if i == 0 { "instructions" } else { "" },
-                format!("{n:>10} {name}{mark}"),
-            );
+            let mark = if r.beyond_cpu.contains_key(name) { "  not offered by x86-64-v2" } else { "" };
+            line(if i == 0 { "instructions" } else { "" }, format!("{n:>10} {name}{mark}"));
         }
         if r.undecoded_bytes > 0 {
-            line(
-                "not code",
-                format!("{} bytes did not decode", r.undecoded_bytes),
-            );
+            line("not code", format!("{} bytes did not decode", r.undecoded_bytes));
         }
         if r.executable_stack {
             line("stack", "executable".into());
         }
     }
     line("note", r.note.clone().unwrap_or_default());
-    line(
-        "runs",
-        if r.runnable {
-            "yes".into()
-        } else {
-            "no".into()
-        },
-    );
+    line("runs", if r.runnable { "yes".into() } else { "no".into() });
     s.truncate(s.trim_end().len());
     s
 }
@@ -333,11 +287,7 @@ mod tests {
     fn own_program() {
         let data = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let r = read(&data);
-        assert_eq!(
-            (r.bits, r.machine.as_str(), r.runnable),
-            (64, "x86-64", true),
-            "{r:?}"
-        );
+        assert_eq!((r.bits, r.machine.as_str(), r.runnable), (64, "x86-64", true), "{r:?}");
         assert!(r.needed.iter().any(|n| n == "libc.so.6"), "{r:?}");
         assert!(r.features.get("SSE2").is_some_and(|n| *n > 100), "{r:?}");
         assert!(show(&r).contains("dynamic pie"));
@@ -349,17 +299,12 @@ mod tests {
 
     #[test]
     fn not_programs() {
-        for (data, format, runs) in [
-            (&b"#!/bin/sh -e\necho"[..], "script", true),
-            (b"hello", "unknown", false),
-            (b"\x7fELF\x01", "ELF", false),
-        ] {
+        for (data, format, runs) in
+            [(&b"#!/bin/sh -e\necho"[..], "script", true), (b"hello", "unknown", false), (b"\x7fELF\x01", "ELF", false)]
+        {
             let r = read(data);
             assert_eq!((r.format.as_str(), r.runnable), (format, runs));
         }
-        assert_eq!(
-            read(b"#! /bin/sh -e\necho").interpreter.as_deref(),
-            Some("/bin/sh -e")
-        );
+        assert_eq!(read(b"#! /bin/sh -e\necho").interpreter.as_deref(), Some("/bin/sh -e"));
     }
 }

@@ -32,11 +32,7 @@ fn main() -> ExitCode {
             let failed = e.use_stderr();
             // Nothing can be said if the terminal is gone.
             let _ = e.print();
-            return if failed {
-                status::FAILED.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if failed { status::FAILED.into() } else { ExitCode::SUCCESS };
         }
     };
     let result = match cli.command {

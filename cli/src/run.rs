@@ -4,9 +4,7 @@ use crate::args::{self, Run};
 use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
 use crate::{stats, status};
 use anyhow::{Context, Result};
-use evm_runtime::{
-    ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm,
-};
+use evm_runtime::{ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
@@ -62,10 +60,7 @@ fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Fail
             return Err(Failure::NotRunnable(file.into(), "it is a folder".into()));
         }
         if meta.permissions().mode() & 0o111 == 0 {
-            return Err(Failure::NotRunnable(
-                file.into(),
-                "it is not marked executable (chmod +x)".into(),
-            ));
+            return Err(Failure::NotRunnable(file.into(), "it is not marked executable (chmod +x)".into()));
         }
         Ok(())
     };
@@ -109,27 +104,18 @@ fn environment(changes: &[EnvVar], term: Option<OsString>) -> Vec<(OsString, OsS
 /// Run the job and return what `evm` shall exit with.
 pub fn run(o: &Run) -> Result<ExitCode> {
     use std::io::IsTerminal;
-    let Some(name) = o.command.first() else {
-        anyhow::bail!("no program")
-    };
+    let Some(name) = o.command.first() else { anyhow::bail!("no program") };
     let limits = Limits::from_args(&o.limits);
-    let term = if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() {
-        std::env::var_os("TERM")
-    } else {
-        None
-    };
+    let term =
+        if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() { std::env::var_os("TERM") } else { None };
     let env = environment(&o.env, term);
     let program = match &o.sysroot {
         Sysroot::Dir(_) => PathBuf::from(name),
-        Sysroot::Host | Sysroot::None => {
-            find_host_program(name, std::env::var_os("PATH").as_deref())?
-        }
+        Sysroot::Host | Sysroot::None => find_host_program(name, std::env::var_os("PATH").as_deref())?,
     };
     let module = match &o.sysroot {
         Sysroot::Dir(_) => Module::from_guest_path(&program.to_string_lossy()),
-        Sysroot::Host | Sysroot::None => {
-            Module::from_host_file(&program.canonicalize().unwrap_or(program.clone()))
-        }
+        Sysroot::Host | Sysroot::None => Module::from_host_file(&program.canonicalize().unwrap_or(program.clone())),
     };
     let config = Config {
         engine: match o.engine {
@@ -138,14 +124,8 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             args::EngineKind::Jit => EngineKind::Jit,
         },
         args: o.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
-        env: env
-            .iter()
-            .map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat())
-            .collect(),
-        cwd: o
-            .cwd
-            .as_ref()
-            .map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
+        env: env.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect(),
+        cwd: o.cwd.as_ref().map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
         sysroot: match &o.sysroot {
             Sysroot::Host => evm_runtime::Sysroot::Host,
             Sysroot::Dir(d) => evm_runtime::Sysroot::Dir(d.clone()),
@@ -191,9 +171,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         Err(e) => {
             if let Some(errno) = e.downcast_ref::<Errno>() {
                 return Err(match *errno {
-                    Errno::ENOENT if matches!(o.sysroot, Sysroot::Dir(_)) => {
-                        Failure::NotFound(program)
-                    }
+                    Errno::ENOENT if matches!(o.sysroot, Sysroot::Dir(_)) => Failure::NotFound(program),
                     errno => Failure::NotRunnable(program, why(errno)),
                 }
                 .into());
@@ -233,10 +211,7 @@ fn trace_sink(path: &Path) -> Result<TraceSink> {
     let out: Box<dyn Write + Send> = if path == Path::new("-") {
         Box::new(std::io::stderr())
     } else {
-        Box::new(
-            std::fs::File::create(path)
-                .with_context(|| format!("the trace file {}", path.display()))?,
-        )
+        Box::new(std::fs::File::create(path).with_context(|| format!("the trace file {}", path.display()))?)
     };
     let out = Mutex::new(out);
     Ok(Box::new(move |line| {
@@ -251,31 +226,29 @@ fn trace_sink(path: &Path) -> Result<TraceSink> {
 /// and a second one within a second ends the job.
 fn end_on_signals(handle: Handle) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGTSTP, SIGCONT])?;
-    std::thread::Builder::new()
-        .name("evm-signals".into())
-        .spawn(move || {
-            let mut last: Option<Instant> = None;
-            for s in &mut signals {
-                match s {
-                    SIGINT => {
-                        let twice = last.is_some_and(|t| t.elapsed() < Duration::from_secs(1));
-                        last = Some(Instant::now());
-                        if twice || !handle.tty_signal(SIGINT) {
-                            handle.cancel();
-                        }
+    std::thread::Builder::new().name("evm-signals".into()).spawn(move || {
+        let mut last: Option<Instant> = None;
+        for s in &mut signals {
+            match s {
+                SIGINT => {
+                    let twice = last.is_some_and(|t| t.elapsed() < Duration::from_secs(1));
+                    last = Some(Instant::now());
+                    if twice || !handle.tty_signal(SIGINT) {
+                        handle.cancel();
                     }
-                    SIGWINCH => {
-                        handle.tty_signal(SIGWINCH);
-                    }
-                    SIGTSTP => {
-                        // Stop the whole host process: the guest's threads stand still with it.
-                        let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
-                    }
-                    SIGCONT => {}
-                    _ => handle.cancel(),
                 }
+                SIGWINCH => {
+                    handle.tty_signal(SIGWINCH);
+                }
+                SIGTSTP => {
+                    // Stop the whole host process: the guest's threads stand still with it.
+                    let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
+                }
+                SIGCONT => {}
+                _ => handle.cancel(),
             }
-        })?;
+        }
+    })?;
     Ok(())
 }
 
@@ -286,17 +259,8 @@ mod tests {
     #[test]
     fn programs() {
         let path = Some(OsStr::new("/nonexistent:/bin"));
-        assert_eq!(
-            find_host_program(OsStr::new("true"), path).unwrap(),
-            Path::new("/bin/true")
-        );
-        for (name, status) in [
-            ("no-such", 127),
-            ("/no/such", 127),
-            ("/etc/passwd", 126),
-            ("/etc", 126),
-            ("./", 126),
-        ] {
+        assert_eq!(find_host_program(OsStr::new("true"), path).unwrap(), Path::new("/bin/true"));
+        for (name, status) in [("no-such", 127), ("/no/such", 127), ("/etc/passwd", 126), ("/etc", 126), ("./", 126)] {
             let e = find_host_program(OsStr::new(name), path).unwrap_err();
             assert_eq!(e.status(), status, "{name}: {e}");
         }
@@ -304,15 +268,9 @@ mod tests {
 
     #[test]
     fn clean_environment() {
-        let changes = ["LANG=C", "PATH", "NO_SUCH_VARIABLE"]
-            .map(|s| crate::units::env_var(OsStr::new(s)).unwrap());
+        let changes = ["LANG=C", "PATH", "NO_SUCH_VARIABLE"].map(|s| crate::units::env_var(OsStr::new(s)).unwrap());
         let env = environment(&changes, Some("vt100".into()));
-        let get = |n: &str| {
-            env.iter()
-                .filter(|(k, _)| k == n)
-                .map(|(_, v)| v.clone())
-                .collect::<Vec<_>>()
-        };
+        let get = |n: &str| env.iter().filter(|(k, _)| k == n).map(|(_, v)| v.clone()).collect::<Vec<_>>();
         assert_eq!(get("LANG"), ["C"]);
         assert_eq!(get("TERM"), ["vt100"]);
         assert_eq!(get("PATH"), [std::env::var_os("PATH").unwrap()]);

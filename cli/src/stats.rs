@@ -6,12 +6,7 @@ use std::fmt::Write;
 
 /// One JSON object on one line.
 pub fn json(o: &Outcome) -> Value {
-    let engine: Map<String, Value> = o
-        .stats
-        .engine
-        .iter()
-        .map(|(n, _, v)| ((*n).to_string(), json!(v)))
-        .collect();
+    let engine: Map<String, Value> = o.stats.engine.iter().map(|(n, _, v)| ((*n).to_string(), json!(v))).collect();
     json!({
         "status": o.status(),
         "wall_us": o.stats.wall_us,
@@ -36,11 +31,7 @@ pub fn text(o: &Outcome) -> String {
         row(*v, what);
     }
     for (name, n) in &o.stats.syscalls {
-        let unknown = if o.stats.unknown_syscalls.contains_key(name) {
-            " (not there: ENOSYS)"
-        } else {
-            ""
-        };
+        let unknown = if o.stats.unknown_syscalls.contains_key(name) { " (not there: ENOSYS)" } else { "" };
         row(*n, &format!("{name}{unknown}"));
     }
     s

@@ -7,24 +7,18 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// A clap parser of text values.
-pub fn str<T: Clone + Send + Sync + 'static>(
-    f: fn(&str) -> Result<T, String>,
-) -> impl TypedValueParser<Value = T> {
+pub fn str<T: Clone + Send + Sync + 'static>(f: fn(&str) -> Result<T, String>) -> impl TypedValueParser<Value = T> {
     StringValueParser::new().try_map(move |s| f(&s))
 }
 
 /// A clap parser of values that need not be UTF-8.
-pub fn os<T: Clone + Send + Sync + 'static>(
-    f: fn(&OsStr) -> Result<T, String>,
-) -> impl TypedValueParser<Value = T> {
+pub fn os<T: Clone + Send + Sync + 'static>(f: fn(&OsStr) -> Result<T, String>) -> impl TypedValueParser<Value = T> {
     OsStringValueParser::new().try_map(move |s| f(&s))
 }
 
 /// A number, perhaps with a fraction, and what follows it.
 fn number(s: &str) -> Option<(f64, &str)> {
-    let end = s
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(s.len());
+    let end = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
     let (digits, unit) = s.split_at(end);
     Some((digits.parse().ok()?, unit.trim_start()))
 }
@@ -47,11 +41,7 @@ pub fn size(s: &str) -> Result<u64, String> {
     };
     // Beyond 2^62 nothing can be reserved, and below it the product is exact enough.
     let bytes = n * factor as f64;
-    if bytes < 4.6e18 {
-        Ok(bytes as u64)
-    } else {
-        Err(format!("'{s}' is too large"))
-    }
+    if bytes < 4.6e18 { Ok(bytes as u64) } else { Err(format!("'{s}' is too large")) }
 }
 
 /// `90`, `90s`, `1.5m`, `250ms`, `2h`, `7d`, `1h30m`: a time.
@@ -60,14 +50,10 @@ pub fn duration(s: &str) -> Result<Duration, String> {
     let mut rest = s;
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let n: f64 = rest[..end].parse().map_err(|_| wrong())?;
         rest = &rest[end..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         seconds += n * match &rest[..end] {
             "" | "s" => 1.0,
             "ms" => 1e-3,
@@ -116,15 +102,9 @@ impl LimitArg {
     /// Read one.
     pub fn parse(s: &str) -> Result<LimitArg, String> {
         const NAMES: &str = "memory, cpu, wall, procs, files, disk, output";
-        let (name, value) = s
-            .split_once('=')
-            .ok_or_else(|| format!("'{s}' is not NAME=VALUE; names are {NAMES}"))?;
+        let (name, value) = s.split_once('=').ok_or_else(|| format!("'{s}' is not NAME=VALUE; names are {NAMES}"))?;
         fn some<T>(value: &str, f: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
-            if value == "none" {
-                Ok(None)
-            } else {
-                f(value).map(Some)
-            }
+            if value == "none" { Ok(None) } else { f(value).map(Some) }
         }
         Ok(match name {
             "memory" => LimitArg::Memory(some(value, size)?),
@@ -207,16 +187,10 @@ impl Clock {
         if s == "host" {
             return Ok(Clock::Host);
         }
-        let wrong = || {
-            format!(
-                "'{s}' is no time; write host, seconds since 1970, or a date as 2024-01-31T12:00:00Z"
-            )
-        };
+        let wrong = || format!("'{s}' is no time; write host, seconds since 1970, or a date as 2024-01-31T12:00:00Z");
         let seconds = s.strip_prefix('@').unwrap_or(s);
         if let Ok(n) = seconds.parse::<f64>() {
-            return Duration::try_from_secs_f64(n)
-                .map(Clock::Start)
-                .map_err(|_| wrong());
+            return Duration::try_from_secs_f64(n).map(Clock::Start).map_err(|_| wrong());
         }
         let (date, time) = s.split_once(['T', ' ']).unwrap_or((s, "00:00:00"));
         let fields = |s: &str, by: char| -> Option<[u64; 3]> {
@@ -235,14 +209,10 @@ impl Clock {
         {
             return Err(wrong());
         }
-        let days = (1970..y)
-            .map(|y| if leap(y) { 366 } else { 365 })
-            .sum::<u64>()
+        let days = (1970..y).map(|y| if leap(y) { 366 } else { 365 }).sum::<u64>()
             + (1..m).map(|m| month_days(y, m)).sum::<u64>()
             + (d - 1);
-        Ok(Clock::Start(Duration::from_secs(
-            days * 86400 + hh * 3600 + mm * 60 + ss,
-        )))
+        Ok(Clock::Start(Duration::from_secs(days * 86400 + hh * 3600 + mm * 60 + ss)))
     }
 }
 
@@ -274,9 +244,7 @@ impl Seed {
         if s == "random" {
             return Ok(Seed::Random);
         }
-        s.parse()
-            .map(Seed::Fixed)
-            .map_err(|_| format!("'{s}' is neither a number nor 'random'"))
+        s.parse().map(Seed::Fixed).map_err(|_| format!("'{s}' is neither a number nor 'random'"))
     }
 }
 
@@ -332,10 +300,7 @@ pub fn env_var(s: &OsStr) -> Result<EnvVar, String> {
     if name.is_empty() {
         return Err(format!("'{}' has no name", s.to_string_lossy()));
     }
-    Ok(EnvVar {
-        name: OsString::from_vec(name.to_vec()),
-        value,
-    })
+    Ok(EnvVar { name: OsString::from_vec(name.to_vec()), value })
 }
 
 /// `--dir`: a host folder or file and where the guest sees it.
@@ -363,22 +328,17 @@ impl Mount {
             None => (b, None),
         };
         if host.is_empty() {
-            return Err(format!(
-                "'{shown}' names no folder; write HOST[::GUEST][:ro]"
-            ));
+            return Err(format!("'{shown}' names no folder; write HOST[::GUEST][:ro]"));
         }
         let host = PathBuf::from(OsStr::from_bytes(host));
         let guest = match guest {
             Some(g) if g.starts_with(b"/") => PathBuf::from(OsStr::from_bytes(g)),
             Some(_) => return Err(format!("in '{shown}' the guest's path must be absolute")),
-            None => default_guest(&host)
-                .ok_or_else(|| format!("'{shown}' leads out of the current folder; say where the guest sees it: {shown}::/GUEST"))?,
+            None => default_guest(&host).ok_or_else(|| {
+                format!("'{shown}' leads out of the current folder; say where the guest sees it: {shown}::/GUEST")
+            })?,
         };
-        Ok(Mount {
-            host,
-            guest,
-            read_only,
-        })
+        Ok(Mount { host, guest, read_only })
     }
 }
 
@@ -415,16 +375,7 @@ mod tests {
         ] {
             assert_eq!(size(s), Ok(n), "{s}");
         }
-        for s in [
-            "",
-            "GiB",
-            "-1",
-            "1x",
-            "1.2.3",
-            "1e9",
-            "99999999TiB",
-            "2Gi B",
-        ] {
+        for s in ["", "GiB", "-1", "1x", "1.2.3", "1e9", "99999999TiB", "2Gi B"] {
             assert!(size(s).is_err(), "{s}");
         }
     }
@@ -460,15 +411,7 @@ mod tests {
         ] {
             assert_eq!(Clock::parse(s), want, "{s}");
         }
-        for s in [
-            "",
-            "now",
-            "2023-02-29",
-            "2024-13-01",
-            "2024-01-01T25:00:00",
-            "-5",
-            "1969-01-01",
-        ] {
+        for s in ["", "now", "2023-02-29", "2024-13-01", "2024-01-01T25:00:00", "-5", "1969-01-01"] {
             assert!(Clock::parse(s).is_err(), "{s}");
         }
     }
@@ -485,11 +428,7 @@ mod tests {
             ("/::/host:ro", "/", "/host", true),
             ("../in::/in:rw", "../in", "/in", false),
         ] {
-            let want = Mount {
-                host: host.into(),
-                guest: guest.into(),
-                read_only: ro,
-            };
+            let want = Mount { host: host.into(), guest: guest.into(), read_only: ro };
             assert_eq!(Mount::parse(OsStr::new(s)), Ok(want), "{s}");
         }
         for s in ["", ":ro", "::/x", "x::", "x::y", "../x"] {
@@ -500,27 +439,9 @@ mod tests {
     #[test]
     fn variables() {
         let v = |s: &str| env_var(OsStr::new(s));
-        assert_eq!(
-            v("A=b=c"),
-            Ok(EnvVar {
-                name: "A".into(),
-                value: Some("b=c".into())
-            })
-        );
-        assert_eq!(
-            v("A="),
-            Ok(EnvVar {
-                name: "A".into(),
-                value: Some("".into())
-            })
-        );
-        assert_eq!(
-            v("A"),
-            Ok(EnvVar {
-                name: "A".into(),
-                value: None
-            })
-        );
+        assert_eq!(v("A=b=c"), Ok(EnvVar { name: "A".into(), value: Some("b=c".into()) }));
+        assert_eq!(v("A="), Ok(EnvVar { name: "A".into(), value: Some("".into()) }));
+        assert_eq!(v("A"), Ok(EnvVar { name: "A".into(), value: None }));
         assert!(v("=x").is_err() && v("").is_err());
     }
 }

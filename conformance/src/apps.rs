@@ -65,10 +65,7 @@ pub struct Place {
 impl Place {
     /// Make all that is needed.
     pub fn ready() -> Result<Place> {
-        Ok(Place {
-            guest: crate::root::setup()?,
-            evm: crate::exec::evm_binary()?,
-        })
+        Ok(Place { guest: crate::root::setup()?, evm: crate::exec::evm_binary()? })
     }
 }
 
@@ -98,10 +95,7 @@ fn tree(at: &Path, case: &Case) -> Result<Tree> {
         for e in fs::read_dir(at)? {
             let e = e?;
             let name = format!("{name}{}", e.file_name().to_string_lossy());
-            if case.ignore.iter().any(|i| {
-                i.strip_suffix('*')
-                    .map_or(*i == name, |p| name.starts_with(p))
-            }) {
+            if case.ignore.iter().any(|i| i.strip_suffix('*').map_or(*i == name, |p| name.starts_with(p))) {
                 continue;
             }
             let meta = fs::symlink_metadata(e.path())?;
@@ -111,13 +105,7 @@ fn tree(at: &Path, case: &Case) -> Result<Tree> {
                 walk(&e.path(), &(name + "/"), case, out)?;
             } else if meta.is_symlink() {
                 let to = fs::read_link(e.path())?;
-                out.insert(
-                    name,
-                    (
-                        "link".into(),
-                        to.to_string_lossy().into_owned().into_bytes(),
-                    ),
-                );
+                out.insert(name, ("link".into(), to.to_string_lossy().into_owned().into_bytes()));
             } else if meta.is_file() {
                 out.insert(name, (format!("file {mode:o}"), fs::read(e.path())?));
             } else {
@@ -139,10 +127,7 @@ pub struct Expected {
 }
 
 fn env_of(case: &Case) -> Vec<(String, String)> {
-    case.env
-        .iter()
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
+    case.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 impl Expected {
@@ -170,33 +155,22 @@ pub fn native(place: &Place, case: &Case) -> Result<Expected> {
 pub fn native_in(guest: &GuestRoot, case: &Case) -> Result<Expected> {
     let work = prepare(case, "native")?;
     let env = env_of(case);
-    let outcome = Native {
-        work: Some(&work.path),
-        env: &env,
-        ..Native::new(guest)
-    }
-    .command(&case.arguments())
-    .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
-    .run(Duration::from_secs(case.timeout))?;
-    Ok(Expected {
-        outcome,
-        tree: tree(&work.path, case)?,
-    })
+    let outcome = Native { work: Some(&work.path), env: &env, ..Native::new(guest) }
+        .command(&case.arguments())
+        .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
+        .run(Duration::from_secs(case.timeout))?;
+    Ok(Expected { outcome, tree: tree(&work.path, case)? })
 }
 
 /// Run it under `evm` and compare.
 pub fn on_engine(place: &Place, case: &Case, engine: &str, want: &Expected) -> Result<Verdict> {
     let work = prepare(case, engine)?;
     let env = env_of(case);
-    let got = Evm {
-        work: Some(&work.path),
-        env: &env,
-        options: &case.options,
-        ..Evm::new(&place.evm, &place.guest, engine)
-    }
-    .command(&case.arguments())
-    .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
-    .run(Duration::from_secs(case.timeout))?;
+    let got =
+        Evm { work: Some(&work.path), env: &env, options: &case.options, ..Evm::new(&place.evm, &place.guest, engine) }
+            .command(&case.arguments())
+            .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
+            .run(Duration::from_secs(case.timeout))?;
     let got_tree = tree(&work.path, case)?;
     let why = differences(case, want, &got, &got_tree);
     Ok(Verdict {
@@ -228,12 +202,7 @@ fn differences(case: &Case, want: &Expected, got: &Outcome, got_tree: &Tree) -> 
         return why;
     }
     if want.outcome.status != got.status {
-        why.push(format!(
-            "status {} instead of {}; {}",
-            got.status,
-            want.outcome.status,
-            got.describe()
-        ));
+        why.push(format!("status {} instead of {}; {}", got.status, want.outcome.status, got.describe()));
     }
     why.extend(differ("stdout", &want.outcome.stdout, &got.stdout));
     if case.stderr {
@@ -259,23 +228,11 @@ fn differ(what: &str, want: &[u8], got: &[u8]) -> Option<String> {
     if want == got {
         return None;
     }
-    let at = want
-        .iter()
-        .zip(got)
-        .position(|(a, b)| a != b)
-        .unwrap_or(want.len().min(got.len()));
+    let at = want.iter().zip(got).position(|(a, b)| a != b).unwrap_or(want.len().min(got.len()));
     let line = want[..at].iter().filter(|b| **b == b'\n').count() + 1;
     let show = |b: &[u8]| {
-        let start = b[..at]
-            .iter()
-            .rposition(|c| *c == b'\n')
-            .map_or(0, |i| i + 1)
-            .max(at.saturating_sub(200));
-        let end = b[at..]
-            .iter()
-            .position(|c| *c == b'\n')
-            .map_or(b.len(), |i| at + i)
-            .min(at + 200);
+        let start = b[..at].iter().rposition(|c| *c == b'\n').map_or(0, |i| i + 1).max(at.saturating_sub(200));
+        let end = b[at..].iter().position(|c| *c == b'\n').map_or(b.len(), |i| at + i).min(at + 200);
         String::from_utf8_lossy(&b[start..end]).into_owned()
     };
     Some(format!(
@@ -295,15 +252,8 @@ mod tests {
     fn first_difference() {
         assert_eq!(differ("x", b"a\nb", b"a\nb"), None);
         let d = differ("x", b"one\ntwo\n", b"one\ntoo\n").unwrap();
-        assert!(
-            d.contains("byte 5, line 2") && d.contains("native: two") && d.contains("evm:    too"),
-            "{d}"
-        );
-        assert!(
-            differ("x", b"abc", b"ab")
-                .unwrap()
-                .contains("lengths 3 and 2")
-        );
+        assert!(d.contains("byte 5, line 2") && d.contains("native: two") && d.contains("evm:    too"), "{d}");
+        assert!(differ("x", b"abc", b"ab").unwrap().contains("lengths 3 and 2"));
         assert!(differ("x", b"", b"ab").is_some());
     }
 }

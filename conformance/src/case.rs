@@ -83,19 +83,14 @@ impl Case {
     }
     /// For the table in the book.
     pub fn line(&self) -> String {
-        self.sh
-            .clone()
-            .or_else(|| self.bash.clone())
-            .unwrap_or_else(|| self.run.join(" "))
+        self.sh.clone().or_else(|| self.bash.clone()).unwrap_or_else(|| self.run.join(" "))
     }
 }
 
 /// All cases, in the order of files and lines.
 pub fn all() -> Result<Vec<Case>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps");
-    let mut files: Vec<_> = std::fs::read_dir(&folder)?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .collect();
+    let mut files: Vec<_> = std::fs::read_dir(&folder)?.filter_map(|e| Some(e.ok()?.path())).collect();
     files.sort();
     let mut cases = Vec::new();
     let mut names = BTreeSet::new();
@@ -104,21 +99,9 @@ pub fn all() -> Result<Vec<Case>> {
         let read: File = toml::from_str(&text).with_context(|| file.display().to_string())?;
         for mut c in read.cases {
             c.group.clone_from(&read.group);
-            let ways = usize::from(c.sh.is_some())
-                + usize::from(c.bash.is_some())
-                + usize::from(!c.run.is_empty());
-            ensure!(
-                ways == 1,
-                "{}: case {} needs one of run, sh, bash",
-                file.display(),
-                c.name
-            );
-            ensure!(
-                names.insert(c.name.clone()),
-                "{}: case {} is there twice",
-                file.display(),
-                c.name
-            );
+            let ways = usize::from(c.sh.is_some()) + usize::from(c.bash.is_some()) + usize::from(!c.run.is_empty());
+            ensure!(ways == 1, "{}: case {} needs one of run, sh, bash", file.display(), c.name);
+            ensure!(names.insert(c.name.clone()), "{}: case {} is there twice", file.display(), c.name);
             cases.push(c);
         }
     }
@@ -142,30 +125,16 @@ mod tests {
         assert!(cases.len() > 50);
         for c in &cases {
             for (name, line) in &c.make {
-                assert!(
-                    crate::inputs::generate(line).is_ok(),
-                    "{}: {name} = {line}",
-                    c.name
-                );
+                assert!(crate::inputs::generate(line).is_ok(), "{}: {name} = {line}", c.name);
             }
             if let Some(s) = &c.stdin {
-                assert!(
-                    c.make.contains_key(s) || c.text.contains_key(s),
-                    "{}: no input {s}",
-                    c.name
-                );
+                assert!(c.make.contains_key(s) || c.text.contains_key(s), "{}: no input {s}", c.name);
             }
         }
         let names: Vec<_> = cases.iter().map(|c| c.name.as_str()).collect();
-        for l in include_str!("../known-failures.txt")
-            .lines()
-            .filter(|l| !l.is_empty() && !l.starts_with('#'))
-        {
+        for l in include_str!("../known-failures.txt").lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let name = l.split_whitespace().next().unwrap();
-            assert!(
-                names.contains(&name),
-                "known-failures.txt names '{name}', which is no case"
-            );
+            assert!(names.contains(&name), "known-failures.txt names '{name}', which is no case");
         }
     }
 }

@@ -61,18 +61,11 @@ impl Outcome {
             lines[lines.len().saturating_sub(12)..].join("\n    ")
         };
         let end = if self.timed_out {
-            format!(
-                "killed at the time limit after {:.1} s",
-                self.wall.as_secs_f64()
-            )
+            format!("killed at the time limit after {:.1} s", self.wall.as_secs_f64())
         } else {
             format!("status {}", self.status)
         };
-        format!(
-            "{end}\n  stdout: {}\n  stderr: {}",
-            tail(&self.stdout),
-            tail(&self.stderr)
-        )
+        format!("{end}\n  stdout: {}\n  stderr: {}", tail(&self.stdout), tail(&self.stderr))
     }
 }
 
@@ -86,10 +79,7 @@ pub struct Run {
 impl Run {
     /// Wrap a command.
     pub fn new(command: Command) -> Run {
-        Run {
-            command,
-            stdin: None,
-        }
+        Run { command, stdin: None }
     }
     /// Standard input from a file instead of nothing.
     #[must_use]
@@ -129,10 +119,7 @@ impl Run {
             if start.elapsed() > limit && !timed_out {
                 timed_out = true;
                 // The whole process group; `unshare --kill-child` takes a native guest's processes along.
-                let _ = Command::new("kill")
-                    .args(["-KILL", "--", &format!("-{pid}")])
-                    .stderr(Stdio::null())
-                    .status();
+                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{pid}")]).stderr(Stdio::null()).status();
                 let _ = child.kill();
             }
             resident = resident.max(crate::host::resident(pid));
@@ -141,15 +128,9 @@ impl Run {
         };
         let wall = start.elapsed();
         // A process that outlives its parent may hold the pipes.
-        let patience = if timed_out {
-            Duration::from_secs(2)
-        } else {
-            Duration::from_secs(10)
-        };
+        let patience = if timed_out { Duration::from_secs(2) } else { Duration::from_secs(10) };
         Ok(Outcome {
-            status: status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            status: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             stdout: stdout.recv_timeout(patience).unwrap_or_default(),
             stderr: stderr.recv_timeout(patience).unwrap_or_default(),
             timed_out,
@@ -200,12 +181,7 @@ pub struct Native<'a> {
 impl<'a> Native<'a> {
     /// In this guest root.
     pub fn new(guest: &'a GuestRoot) -> Native<'a> {
-        Native {
-            guest,
-            work: None,
-            writable_root: false,
-            env: &[],
-        }
+        Native { guest, work: None, writable_root: false, env: &[] }
     }
 
     /// The command.
@@ -215,15 +191,7 @@ impl<'a> Native<'a> {
         if !root_user {
             c.arg("-r");
         }
-        c.args([
-            "-m",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "/bin/sh",
-            "-e",
-            "-c",
-        ]);
+        c.args(["-m", "--pid", "--fork", "--kill-child", "/bin/sh", "-e", "-c"]);
         let mut script = String::from(
             "R=$1 W=$2 P=$3; shift 3\n\
              mount --rbind /dev \"$R/dev\"\n\
@@ -248,14 +216,8 @@ impl<'a> Native<'a> {
                 format!("unshare -U --map-user={USER} --map-group={USER} --root \"$R\"")
             }
         };
-        script.push_str(&format!(
-            "exec {enter} /bin/sh -c 'cd /work; unset PWD OLDPWD; exec \"$@\"' sh \"$@\"\n"
-        ));
-        c.arg(script)
-            .arg("sh")
-            .arg(&self.guest.root)
-            .arg(self.work.unwrap_or(Path::new("")))
-            .arg(&self.guest.programs);
+        script.push_str(&format!("exec {enter} /bin/sh -c 'cd /work; unset PWD OLDPWD; exec \"$@\"' sh \"$@\"\n"));
+        c.arg(script).arg("sh").arg(&self.guest.root).arg(self.work.unwrap_or(Path::new(""))).arg(&self.guest.programs);
         for a in args {
             c.arg(a.as_ref());
         }
@@ -291,14 +253,7 @@ pub struct Evm<'a> {
 impl<'a> Evm<'a> {
     /// With this binary, root and engine.
     pub fn new(binary: &'a Path, guest: &'a GuestRoot, engine: &'a str) -> Evm<'a> {
-        Evm {
-            binary,
-            guest,
-            engine,
-            work: None,
-            env: &[],
-            options: &[],
-        }
+        Evm { binary, guest, engine, work: None, env: &[], options: &[] }
     }
 
     /// The command.
@@ -309,15 +264,8 @@ impl<'a> Evm<'a> {
             s
         };
         let mut c = Command::new(self.binary);
-        c.arg("run")
-            .arg("--engine")
-            .arg(self.engine)
-            .arg("--seed")
-            .arg("1")
-            .arg("--sysroot")
-            .arg(&self.guest.root);
-        c.arg("--dir")
-            .arg(with(&self.guest.programs, "::/programs:ro"));
+        c.arg("run").arg("--engine").arg(self.engine).arg("--seed").arg("1").arg("--sysroot").arg(&self.guest.root);
+        c.arg("--dir").arg(with(&self.guest.programs, "::/programs:ro"));
         if let Some(w) = self.work {
             c.arg("--dir").arg(with(w, "::/work"));
         }
@@ -351,8 +299,7 @@ pub fn evm_binary() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut c = Command::new(cargo);
-    c.args(["build", "-q", "-p", "evm-cli"])
-        .current_dir(crate::workspace());
+    c.args(["build", "-q", "-p", "evm-cli"]).current_dir(crate::workspace());
     if release {
         c.arg("--release");
     }
@@ -377,9 +324,7 @@ impl WorkDir {
     pub fn new(name: &str) -> Result<WorkDir> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = crate::target()
-            .join("conformance")
-            .join(format!("{name}.{}.{n}", std::process::id()));
+        let path = crate::target().join("conformance").join(format!("{name}.{}.{n}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(WorkDir { path })
     }

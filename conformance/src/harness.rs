@@ -15,14 +15,8 @@ pub struct Trial {
 
 impl Trial {
     /// A named test.
-    pub fn new(
-        name: impl Into<String>,
-        test: impl Fn() -> Result<()> + Send + Sync + 'static,
-    ) -> Trial {
-        Trial {
-            name: name.into(),
-            test: Box::new(test),
-        }
+    pub fn new(name: impl Into<String>, test: impl Fn() -> Result<()> + Send + Sync + 'static) -> Trial {
+        Trial { name: name.into(), test: Box::new(test) }
     }
 }
 
@@ -47,11 +41,7 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
     }
     let exact = has("--exact");
     let matches = |n: &str, f: &String| {
-        if exact {
-            n == f
-        } else {
-            n.contains(f.as_str())
-        }
+        if exact { n == f } else { n.contains(f.as_str()) }
     };
     // None is marked to be ignored.
     let chosen: Vec<&Trial> = if has("--ignored") {
@@ -90,14 +80,6 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
         }
     });
     let failed = failures.into_inner().unwrap_or_default();
-    println!(
-        "\ntest result: {} passed; {} failed",
-        chosen.len() - failed.len(),
-        failed.len()
-    );
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(101)
-    }
+    println!("\ntest result: {} passed; {} failed", chosen.len() - failed.len(), failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }

@@ -11,53 +11,30 @@ pub fn resident(pid: u32) -> u64 {
         .and_then(|s| s.split_whitespace().nth(1)?.parse::<u64>().ok())
         .unwrap_or(0)
         * 4096;
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let children = tasks
         .filter_map(|t| fs::read_to_string(t.path().join("children")).ok())
-        .flat_map(|s| {
-            s.split_whitespace()
-                .filter_map(|p| p.parse().ok())
-                .collect::<Vec<u32>>()
-        });
+        .flat_map(|s| s.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<u32>>());
     own + children.map(resident).sum::<u64>()
 }
 
 /// Processes below this one, in their depth.
 pub fn descendants(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let children: Vec<u32> = tasks
         .filter_map(|t| fs::read_to_string(t.path().join("children")).ok())
-        .flat_map(|s| {
-            s.split_whitespace()
-                .filter_map(|p| p.parse().ok())
-                .collect::<Vec<u32>>()
-        })
+        .flat_map(|s| s.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<u32>>())
         .collect();
-    children
-        .iter()
-        .flat_map(|c| std::iter::once(*c).chain(descendants(*c)))
-        .collect()
+    children.iter().flat_map(|c| std::iter::once(*c).chain(descendants(*c))).collect()
 }
 
 /// Send a signal with kill(1).
 pub fn signal(child: &Child, name: &str) {
-    let _ = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(child.id().to_string())
-        .status();
+    let _ = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
 }
 
 /// Wait so long for the end; how long it took.
-pub fn ends_within(
-    child: &mut Child,
-    limit: Duration,
-) -> Option<(Duration, std::process::ExitStatus)> {
+pub fn ends_within(child: &mut Child, limit: Duration) -> Option<(Duration, std::process::ExitStatus)> {
     let start = Instant::now();
     while start.elapsed() < limit {
         if let Ok(Some(s)) = child.try_wait() {

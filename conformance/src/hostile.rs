@@ -26,10 +26,7 @@ fn get(bytes: &[u8], at: usize, size: usize) -> u64 {
 /// Offsets of the program headers of this type.
 fn headers(elf: &[u8], kind: u64) -> Vec<usize> {
     let (start, n) = (get(elf, 32, 8) as usize, get(elf, 56, 2) as usize);
-    (0..n)
-        .map(|i| start + i * 56)
-        .filter(|at| get(elf, *at, 4) == kind)
-        .collect()
+    (0..n).map(|i| start + i * 56).filter(|at| get(elf, *at, 4) == kind).collect()
 }
 
 const PT_LOAD: u64 = 1;
@@ -38,28 +35,15 @@ const PT_INTERP: u64 = 3;
 /// The corpus. `fixed` is a static program at a fixed address, `dynamic` one with an interpreter.
 pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
     let mut all = Vec::new();
-    let mut add = |name: &str, bytes: Vec<u8>, status: Option<i32>| {
-        all.push(Hostile {
-            name: name.into(),
-            bytes,
-            status,
-        })
-    };
+    let mut add =
+        |name: &str, bytes: Vec<u8>, status: Option<i32>| all.push(Hostile { name: name.into(), bytes, status });
     add("empty", Vec::new(), None);
     add("text", b"hello\n".to_vec(), None);
     for n in [1, 3, 4, 15, 16, 40, 63, 64, 100, 120, 300] {
-        add(
-            &format!("truncated to {n}"),
-            fixed[..n].to_vec(),
-            if n >= 4 { Some(126) } else { None },
-        );
+        add(&format!("truncated to {n}"), fixed[..n].to_vec(), if n >= 4 { Some(126) } else { None });
     }
     add("half a program", fixed[..fixed.len() / 2].to_vec(), None);
-    add(
-        "half a dynamic program",
-        dynamic[..dynamic.len() / 2].to_vec(),
-        None,
-    );
+    add("half a dynamic program", dynamic[..dynamic.len() / 2].to_vec(), None);
     let mut with = |name: &str, base: &[u8], status: Option<i32>, f: &dyn Fn(&mut Vec<u8>)| {
         let mut b = base.to_vec();
         f(&mut b);
@@ -95,25 +79,10 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
     let loads = headers(fixed, PT_LOAD);
     let (first, last) = (loads[0], loads[loads.len() - 1]);
     for (name, at, value, status) in [
-        (
-            "segment offset at the end of space",
-            first + 8,
-            u64::MAX - 0xfff,
-            Some(126),
-        ),
+        ("segment offset at the end of space", first + 8, u64::MAX - 0xfff, Some(126)),
         ("segment offset beyond the file", first + 8, 1 << 40, None),
-        (
-            "segment address not canonical",
-            first + 16,
-            1 << 63,
-            Some(126),
-        ),
-        (
-            "segment address at the end of space",
-            first + 16,
-            u64::MAX - 0xfff,
-            Some(126),
-        ),
+        ("segment address not canonical", first + 16, 1 << 63, Some(126)),
+        ("segment address at the end of space", first + 16, u64::MAX - 0xfff, Some(126)),
         ("segment address 0", first + 16, 0, None),
         ("segment file size huge", first + 32, u64::MAX, Some(126)),
         ("segment file size 1 TiB", last + 32, 1 << 40, Some(126)),
@@ -123,12 +92,7 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
         ("segment memory below file size", first + 40, 1, Some(126)),
         ("segment alignment 3", first + 48, 3, None),
         ("segment alignment huge", first + 48, 1 << 62, None),
-        (
-            "segment misaligned",
-            first + 16,
-            get(fixed, first + 16, 8) + 1,
-            Some(126),
-        ),
+        ("segment misaligned", first + 16, get(fixed, first + 16, 8) + 1, Some(126)),
     ] {
         with(name, fixed, status, &|b| put(b, at, value, 8));
     }
@@ -144,15 +108,9 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
         b[first..first + 56].copy_from_slice(&y);
         b[last..last + 56].copy_from_slice(&x);
     });
-    with("all segments writable and executable", fixed, None, &|b| {
-        loads.iter().for_each(|l| put(b, l + 4, 7, 4))
-    });
-    with("no segment executable", fixed, None, &|b| {
-        loads.iter().for_each(|l| put(b, l + 4, 4, 4))
-    });
-    with("no segment readable", fixed, None, &|b| {
-        loads.iter().for_each(|l| put(b, l + 4, 0, 4))
-    });
+    with("all segments writable and executable", fixed, None, &|b| loads.iter().for_each(|l| put(b, l + 4, 7, 4)));
+    with("no segment executable", fixed, None, &|b| loads.iter().for_each(|l| put(b, l + 4, 4, 4)));
+    with("no segment readable", fixed, None, &|b| loads.iter().for_each(|l| put(b, l + 4, 0, 4)));
     with("code is zero", fixed, None, &|b| {
         let at = b.len() / 4;
         b[at..at * 3].fill(0);
@@ -163,31 +121,15 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
         b[path_at..path_at + 28].fill(0);
         b[path_at..path_at + p.len()].copy_from_slice(p);
     };
-    with("interpreter missing", dynamic, None, &|b| {
-        path(b, b"/no/such/ld.so")
-    });
-    with("interpreter is itself", dynamic, None, &|b| {
-        path(b, b"/work/hostile")
-    });
-    with("interpreter is a folder", dynamic, None, &|b| {
-        path(b, b"/usr")
-    });
-    with("interpreter is a script", dynamic, None, &|b| {
-        path(b, b"/work/loop.sh")
-    });
-    with("interpreter is a device", dynamic, None, &|b| {
-        path(b, b"/dev/zero")
-    });
-    with("interpreter without an end", dynamic, None, &|b| {
-        b[path_at..path_at + 28].fill(b'a')
-    });
+    with("interpreter missing", dynamic, None, &|b| path(b, b"/no/such/ld.so"));
+    with("interpreter is itself", dynamic, None, &|b| path(b, b"/work/hostile"));
+    with("interpreter is a folder", dynamic, None, &|b| path(b, b"/usr"));
+    with("interpreter is a script", dynamic, None, &|b| path(b, b"/work/loop.sh"));
+    with("interpreter is a device", dynamic, None, &|b| path(b, b"/dev/zero"));
+    with("interpreter without an end", dynamic, None, &|b| b[path_at..path_at + 28].fill(b'a'));
     with("interpreter is empty", dynamic, None, &|b| path(b, b""));
-    with("interpreter's path 1 TiB long", dynamic, None, &|b| {
-        put(b, interp + 32, 1 << 40, 8)
-    });
-    with("interpreter's path of no length", dynamic, None, &|b| {
-        put(b, interp + 32, 0, 8)
-    });
+    with("interpreter's path 1 TiB long", dynamic, None, &|b| put(b, interp + 32, 1 << 40, 8));
+    with("interpreter's path of no length", dynamic, None, &|b| put(b, interp + 32, 0, 8));
     with("two interpreters", dynamic, None, &|b| {
         let l = headers(b, PT_LOAD)[0];
         let h = b[interp..interp + 56].to_vec();
@@ -195,11 +137,7 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
     });
     add("script: loop", b"#!/work/hostile\n".to_vec(), None);
     add("script: no interpreter", b"#!\n".to_vec(), None);
-    add(
-        "script: missing interpreter",
-        b"#!/no/such\n".to_vec(),
-        None,
-    );
+    add("script: missing interpreter", b"#!/no/such\n".to_vec(), None);
     let mut long = b"#!/".to_vec();
     long.extend(vec![b'x'; 100_000]);
     add("script: long line", long, None);
@@ -216,8 +154,7 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
                 0 => b[at] ^= 1 << r.below(8),
                 1 => b[at] = r.next() as u8,
                 _ => {
-                    let v =
-                        [0, u64::MAX, 1 << 31, 1 << 47, 0x7fff_ffff_ffff_ffff, 4096][r.below(6)];
+                    let v = [0, u64::MAX, 1 << 31, 1 << 47, 0x7fff_ffff_ffff_ffff, 4096][r.below(6)];
                     let at = at.min(b.len() - 8) & !7;
                     put(&mut b, at, v, 8);
                 }

@@ -42,16 +42,13 @@ impl Random {
 }
 
 const WORDS: &[&str] = &[
-    "alpha", "beta", "gamma", "delta", "water", "stone", "river", "light", "the", "a", "of", "and",
-    "cell", "protein", "membrane", "signal", "kernel", "guest", "Zürich", "naïve", "x86", "0x1f",
-    "42", "bridge", "error", "warning",
+    "alpha", "beta", "gamma", "delta", "water", "stone", "river", "light", "the", "a", "of", "and", "cell", "protein",
+    "membrane", "signal", "kernel", "guest", "Zürich", "naïve", "x86", "0x1f", "42", "bridge", "error", "warning",
 ];
 
 const AMINO: &[u8] = b"ACDEFGHIKLMNPQRSTVWY";
 /// In per mille, about as in nature; the rest goes to the last.
-const AMINO_FREQUENCY: &[usize] = &[
-    78, 19, 54, 63, 39, 74, 22, 52, 57, 90, 22, 43, 52, 43, 52, 71, 58, 64, 13,
-];
+const AMINO_FREQUENCY: &[usize] = &[78, 19, 54, 63, 39, 74, 22, 52, 57, 90, 22, 43, 52, 43, 52, 71, 58, 64, 13];
 
 fn residue(r: &mut Random) -> u8 {
     let mut x = r.below(1000);
@@ -75,16 +72,7 @@ fn ancestor() -> Vec<u8> {
 
 /// A member: substitutions, and a deletion shown as gaps.
 fn member(r: &mut Random, divergence: usize) -> Vec<u8> {
-    let mut m: Vec<u8> = ancestor()
-        .iter()
-        .map(|a| {
-            if r.below(100) < divergence {
-                residue(r)
-            } else {
-                *a
-            }
-        })
-        .collect();
+    let mut m: Vec<u8> = ancestor().iter().map(|a| if r.below(100) < divergence { residue(r) } else { *a }).collect();
     if r.below(3) == 0 {
         let at = 10 + r.below(120);
         let len = 1 + r.below(6);
@@ -111,25 +99,13 @@ fn bases(r: &mut Random, len: usize) -> Vec<u8> {
 
 fn diverged_region(r: &mut Random) -> Vec<u8> {
     let region = bases(&mut Random::new(778), 500);
-    region
-        .iter()
-        .map(|b| {
-            if r.below(100) < 6 {
-                b"ACGT"[r.below(4)]
-            } else {
-                *b
-            }
-        })
-        .collect()
+    region.iter().map(|b| if r.below(100) < 6 { b"ACGT"[r.below(4)] } else { *b }).collect()
 }
 
 /// Make what `line` says.
 pub fn generate(line: &str) -> Result<Vec<u8>> {
     let (kind, n) = line.split_once(' ').context("a generator and a number")?;
-    let n: usize = n
-        .trim()
-        .parse()
-        .with_context(|| format!("number in '{line}'"))?;
+    let n: usize = n.trim().parse().with_context(|| format!("number in '{line}'"))?;
     let mut r = Random::new(n as u64 ^ 0x5eed);
     let mut s = String::new();
     match kind {
@@ -161,11 +137,7 @@ pub fn generate(line: &str) -> Result<Vec<u8>> {
         "table" => {
             s.push_str("id,name,value,weight\n");
             for i in 0..n {
-                let (w, v, g) = (
-                    WORDS[r.below(WORDS.len())],
-                    r.below(100_000),
-                    r.below(1_000_000),
-                );
+                let (w, v, g) = (WORDS[r.below(WORDS.len())], r.below(100_000), r.below(1_000_000));
                 let _ = writeln!(s, "{i},{w},{v},{}.{:06}", g % 100, g);
             }
         }
@@ -224,11 +196,7 @@ pub fn generate(line: &str) -> Result<Vec<u8>> {
             s.push_str("# STOCKHOLM 1.0\n#=GF ID family\n\n");
             for i in 0..n {
                 let m = member(&mut r, 30);
-                let _ = writeln!(
-                    s,
-                    "member{i:03}  {}",
-                    std::str::from_utf8(&m).unwrap_or_default()
-                );
+                let _ = writeln!(s, "member{i:03}  {}", std::str::from_utf8(&m).unwrap_or_default());
             }
             s.push_str("//\n");
         }

@@ -84,12 +84,9 @@ fn go() -> Result<bool> {
         Command::Native { command } => {
             let guest = root::setup()?;
             let here = std::env::current_dir()?;
-            let out = exec::Native {
-                work: Some(&here),
-                ..exec::Native::new(&guest)
-            }
-            .command(&command)
-            .run(std::time::Duration::from_secs(3600))?;
+            let out = exec::Native { work: Some(&here), ..exec::Native::new(&guest) }
+                .command(&command)
+                .run(std::time::Duration::from_secs(3600))?;
             println!("{}", out.describe());
             Ok(out.status == 0)
         }
@@ -106,17 +103,9 @@ fn go() -> Result<bool> {
             let place = Place::ready()?;
             let mut good = true;
             for engine in engines(engine.as_deref()) {
-                for g in insn::groups()
-                    .iter()
-                    .filter(|g| groups.is_empty() || groups.iter().any(|n| n == g.name))
-                {
+                for g in insn::groups().iter().filter(|g| groups.is_empty() || groups.iter().any(|n| n == g.name)) {
                     let wrong = insn::compare(&place, g, engine)?;
-                    println!(
-                        "{:6} {:12} {}",
-                        engine,
-                        g.name,
-                        if wrong.is_empty() { "equal" } else { "DIFFERS" }
-                    );
+                    println!("{:6} {:12} {}", engine, g.name, if wrong.is_empty() { "equal" } else { "DIFFERS" });
                     for w in &wrong {
                         println!("    {w}");
                     }
@@ -134,12 +123,7 @@ fn run_apps(o: &Apps) -> Result<bool> {
     ensure!(!cases.is_empty(), "no case of that name; --list shows them");
     if o.list {
         for c in &cases {
-            println!(
-                "{:24} {:16} {}",
-                c.name,
-                c.group,
-                c.line().lines().next().unwrap_or_default()
-            );
+            println!("{:24} {:16} {}", c.name, c.group, c.line().lines().next().unwrap_or_default());
         }
         return Ok(true);
     }
@@ -154,13 +138,7 @@ fn run_apps(o: &Apps) -> Result<bool> {
         let want = apps::native(&place, c)?;
         for engine in engines(o.engine.as_deref()) {
             let v = apps::on_engine(&place, c, engine, &want)?;
-            println!(
-                "{:24} {engine:6} {:8.2} s native {:8.2} s  {}",
-                v.case,
-                v.seconds,
-                v.native_seconds,
-                v.word()
-            );
+            println!("{:24} {engine:6} {:8.2} s native {:8.2} s  {}", v.case, v.seconds, v.native_seconds, v.word());
             if !v.pass {
                 for l in v.why.lines() {
                     println!("    {l}");

@@ -78,13 +78,7 @@ pub fn markdown(verdicts: &[Verdict]) -> String {
     if !known.is_empty() {
         s.push_str("\n## Known failures\n\n");
         for v in known {
-            let _ = writeln!(
-                s,
-                "* {} on {}: {}",
-                v.case,
-                v.engine,
-                v.known.as_deref().unwrap_or_default()
-            );
+            let _ = writeln!(s, "* {} on {}: {}", v.case, v.engine, v.known.as_deref().unwrap_or_default());
         }
     }
     s

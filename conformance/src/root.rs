@@ -34,10 +34,7 @@ pub fn setup() -> Result<GuestRoot> {
     // Tests run in several processes; one makes, the others wait.
     let lock = fs::File::create(target.join("guest-root.lock"))?;
     lock.lock()?;
-    let guest = GuestRoot {
-        root: target.join("guest-root"),
-        programs: target.join("guest-programs"),
-    };
+    let guest = GuestRoot { root: target.join("guest-root"), programs: target.join("guest-programs") };
     let stamp = target.join("guest-root.stamp");
     let want = format!("{STEPS}\n{PACKAGES}");
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&want) {
@@ -50,18 +47,13 @@ pub fn setup() -> Result<GuestRoot> {
 }
 
 fn packages() -> impl Iterator<Item = &'static str> {
-    PACKAGES
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+    PACKAGES.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'))
 }
 
 fn make_root(root: &Path, apt: &Path) -> Result<()> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     ensure!(
-        release
-            .lines()
-            .any(|l| l.trim_matches('"') == "VERSION_CODENAME=bookworm"),
+        release.lines().any(|l| l.trim_matches('"') == "VERSION_CODENAME=bookworm"),
         "the guest root is unpacked from Debian 12 packages with the host's apt-get, and this is not Debian 12 (bookworm)"
     );
     if root.exists() {
@@ -69,19 +61,8 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
     }
     eprintln!("guest root: downloading packages");
     let debs = download(apt)?;
-    eprintln!(
-        "guest root: unpacking {} packages to {}",
-        debs.len(),
-        root.display()
-    );
-    for dir in [
-        "usr/bin",
-        "usr/sbin",
-        "usr/lib",
-        "usr/lib32",
-        "usr/lib64",
-        "usr/libx32",
-    ] {
+    eprintln!("guest root: unpacking {} packages to {}", debs.len(), root.display());
+    for dir in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32"] {
         fs::create_dir_all(root.join(dir))?;
         let name = dir.trim_start_matches("usr/");
         symlink(dir, root.join(name))?;
@@ -89,18 +70,7 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
     for deb in &debs {
         unpack(deb, root)?;
     }
-    for dir in [
-        "proc",
-        "dev",
-        "sys",
-        "tmp",
-        "run",
-        "work",
-        "programs",
-        "home/user",
-        "root",
-        "etc/alternatives",
-    ] {
+    for dir in ["proc", "dev", "sys", "tmp", "run", "work", "programs", "home/user", "root", "etc/alternatives"] {
         fs::create_dir_all(root.join(dir))?;
     }
     for (name, file) in [
@@ -127,45 +97,22 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
         ("group", "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost\n"),
         ("hostname", "evm\n"),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n",
-        ),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
         ("resolv.conf", ""),
     ] {
         fs::write(root.join("etc").join(name), text)?;
     }
-    let guest = GuestRoot {
-        root: root.into(),
-        programs: root.join("programs"),
-    };
+    let guest = GuestRoot { root: root.into(), programs: root.join("programs") };
     let as_root = |what: &str, args: &[&str]| -> Result<()> {
-        let out = Native {
-            writable_root: true,
-            ..Native::new(&guest)
-        }
-        .command(args)
-        .run(Duration::from_secs(300))?;
-        ensure!(
-            out.status == 0,
-            "{what} in the guest root failed: {}",
-            out.describe()
-        );
+        let out = Native { writable_root: true, ..Native::new(&guest) }.command(args).run(Duration::from_secs(300))?;
+        ensure!(out.status == 0, "{what} in the guest root failed: {}", out.describe());
         Ok(())
     };
     as_root("ldconfig", &["/sbin/ldconfig"])?;
     // Compiled Python modules, as the package's script makes them; without them each start compiles anew.
     as_root(
         "compiling Python modules",
-        &[
-            "/usr/bin/python3",
-            "-m",
-            "compileall",
-            "-q",
-            "-x",
-            "/(test|tests|lib2to3|idlelib)/",
-            "/usr/lib/python3.11",
-        ],
+        &["/usr/bin/python3", "-m", "compileall", "-q", "-x", "/(test|tests|lib2to3|idlelib)/", "/usr/lib/python3.11"],
     )?;
     Ok(())
 }
@@ -191,37 +138,20 @@ fn download(apt: &Path) -> Result<Vec<PathBuf>> {
         ] {
             c.arg("-o").arg(format!("{name}={value}"));
         }
-        let out = c
-            .args(args)
-            .env("LC_ALL", "C")
-            .output()
-            .context("apt-get (the guest root needs it)")?;
+        let out = c.args(args).env("LC_ALL", "C").output().context("apt-get (the guest root needs it)")?;
         if !out.status.success() {
-            let all = String::from_utf8_lossy(&out.stdout).into_owned()
-                + &String::from_utf8_lossy(&out.stderr);
+            let all = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
             let why: Vec<&str> = all
                 .lines()
-                .filter(|l| {
-                    ["E:", "Err", "W:"].iter().any(|p| l.starts_with(p)) || l.contains("Depends:")
-                })
+                .filter(|l| ["E:", "Err", "W:"].iter().any(|p| l.starts_with(p)) || l.contains("Depends:"))
                 .collect();
-            bail!(
-                "the guest root's packages cannot be fetched (apt-get {}):\n{}",
-                args[0],
-                why.join("\n")
-            );
+            bail!("the guest root's packages cannot be fetched (apt-get {}):\n{}", args[0], why.join("\n"));
         }
         Ok(())
     };
     apt_get(&["update", "-q"])?;
     let names: Vec<&str> = packages().collect();
-    let mut args = vec![
-        "install",
-        "-q",
-        "-y",
-        "--no-install-recommends",
-        "--download-only",
-    ];
+    let mut args = vec!["install", "-q", "-y", "--no-install-recommends", "--download-only"];
     args.extend(&names);
     // Old versions of an earlier set-up would be unpacked as well.
     let archives = apt.join("cache/archives");
@@ -244,12 +174,8 @@ fn download(apt: &Path) -> Result<Vec<PathBuf>> {
 /// The files of one package. tar keeps the usr-merge links, which dpkg-deb -x would replace.
 fn unpack(deb: &Path, root: &Path) -> Result<()> {
     use std::process::Stdio;
-    let mut from = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(deb)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("dpkg-deb")?;
+    let mut from =
+        Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped()).spawn().context("dpkg-deb")?;
     let pipe = from.stdout.take().context("dpkg-deb's output")?;
     let to = Command::new("tar")
         .args([
@@ -266,11 +192,7 @@ fn unpack(deb: &Path, root: &Path) -> Result<()> {
         .stdin(pipe)
         .status()
         .context("tar")?;
-    ensure!(
-        from.wait()?.success() && to.success(),
-        "unpacking {} failed",
-        deb.display()
-    );
+    ensure!(from.wait()?.success() && to.success(), "unpacking {} failed", deb.display());
     Ok(())
 }
 
@@ -279,26 +201,17 @@ fn compile_programs(guest: &GuestRoot) -> Result<()> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let kept = guest.programs.join("src");
     fs::create_dir_all(&kept)?;
-    let mut files: Vec<PathBuf> = fs::read_dir(&sources)?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(&sources)?.filter_map(|e| Some(e.ok()?.path())).collect();
     files.sort();
     let header = fs::read_to_string(sources.join("common.h"))?;
-    for file in files
-        .iter()
-        .filter(|f| f.extension().is_some_and(|e| e != "h"))
-    {
+    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e != "h")) {
         let text = fs::read_to_string(file)?.replace("#include \"common.h\"\n", &header);
         let name = file.file_name().unwrap_or_default();
         let copy = kept.join(name);
         if fs::read_to_string(&copy).ok().as_deref() == Some(&text) {
             continue;
         }
-        let stem = file
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         compile(guest, &stem, name.to_string_lossy().as_ref(), &text)?;
         fs::write(&copy, &text)?;
     }
@@ -311,32 +224,19 @@ pub fn compile(guest: &GuestRoot, stem: &str, name: &str, text: &str) -> Result<
     fs::write(work.path.join(name), text)?;
     work.give_to_guest()?;
     let first = text.lines().next().unwrap_or_default();
-    let options = first
-        .split_once("cc:")
-        .map_or("-O2", |(_, o)| o)
-        .trim_end_matches("*/")
-        .trim();
+    let options = first.split_once("cc:").map_or("-O2", |(_, o)| o).trim_end_matches("*/").trim();
     let compiler = match name.rsplit_once('.').map(|(_, e)| e) {
         Some("c" | "S") => format!("gcc {options} -o out.bin {name} -lm"),
         Some("cpp") => format!("g++ {options} -o out.bin {name}"),
         Some("go") => {
-            "CGO_ENABLED=0 GOCACHE=/tmp/go GOPATH=/tmp/gopath GO111MODULE=off go build -o out.bin "
-                .to_string()
-                + name
+            "CGO_ENABLED=0 GOCACHE=/tmp/go GOPATH=/tmp/gopath GO111MODULE=off go build -o out.bin ".to_string() + name
         }
         _ => bail!("programs/{name}: no compiler for it"),
     };
-    let out = Native {
-        work: Some(&work.path),
-        ..Native::new(guest)
-    }
-    .command(&["/bin/sh", "-c", &compiler])
-    .run(Duration::from_secs(600))?;
-    ensure!(
-        out.status == 0,
-        "compiling programs/{name} in the guest root failed: {}",
-        out.describe()
-    );
+    let out = Native { work: Some(&work.path), ..Native::new(guest) }
+        .command(&["/bin/sh", "-c", &compiler])
+        .run(Duration::from_secs(600))?;
+    ensure!(out.status == 0, "compiling programs/{name} in the guest root failed: {}", out.describe());
     fs::create_dir_all(&guest.programs)?;
     // By rename, as a running test may still use the old one.
     let new = guest.programs.join(format!(".{stem}.new"));

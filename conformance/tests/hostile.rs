@@ -15,11 +15,7 @@ fn check(part: usize, parts: usize) -> Result<()> {
     let fixed = fs::read(place.guest.programs.join("hello_static"))?;
     let dynamic = fs::read(place.guest.programs.join("segv"))?;
     let mut wrong = Vec::new();
-    for h in hostile::corpus(&fixed, &dynamic, 160)
-        .iter()
-        .skip(part)
-        .step_by(parts)
-    {
+    for h in hostile::corpus(&fixed, &dynamic, 160).iter().skip(part).step_by(parts) {
         let work = WorkDir::new("hostile")?;
         let file = work.path.join("hostile");
         fs::write(&file, &h.bytes)?;
@@ -27,13 +23,9 @@ fn check(part: usize, parts: usize) -> Result<()> {
         fs::write(work.path.join("loop.sh"), "#!/work/loop.sh\n")?;
         work.give_to_guest()?;
         let options = ["--limit", "wall=5s,memory=500MiB,output=1MiB"].map(String::from);
-        let out = Evm {
-            work: Some(&work.path),
-            options: &options,
-            ..Evm::new(&place.evm, &place.guest, "auto")
-        }
-        .command(&["/work/hostile"])
-        .run(Duration::from_secs(20))?;
+        let out = Evm { work: Some(&work.path), options: &options, ..Evm::new(&place.evm, &place.guest, "auto") }
+            .command(&["/work/hostile"])
+            .run(Duration::from_secs(20))?;
         let stderr = String::from_utf8_lossy(&out.stderr);
         let bad = if out.timed_out {
             Some("a hang")
@@ -52,28 +44,16 @@ fn check(part: usize, parts: usize) -> Result<()> {
         };
         if let Some(bad) = bad {
             if let Some(keep) = std::env::var_os("KEEP_HOSTILE") {
-                fs::write(
-                    std::path::Path::new(&keep).join(h.name.replace([' ', '/'], "-")),
-                    &h.bytes,
-                )?;
+                fs::write(std::path::Path::new(&keep).join(h.name.replace([' ', '/'], "-")), &h.bytes)?;
             }
             wrong.push(format!("{}: {bad}: {}", h.name, out.describe()));
         }
     }
-    ensure!(
-        wrong.is_empty(),
-        "{} files:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    ensure!(wrong.is_empty(), "{} files:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
 }
 
 fn main() -> ExitCode {
     const PARTS: usize = 4;
-    harness::main(
-        (0..PARTS)
-            .map(|p| Trial::new(format!("corpus::{p}"), move || check(p, PARTS)))
-            .collect(),
-    )
+    harness::main((0..PARTS).map(|p| Trial::new(format!("corpus::{p}"), move || check(p, PARTS))).collect())
 }

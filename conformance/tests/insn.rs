@@ -11,12 +11,7 @@ fn main() -> ExitCode {
         for g in insn::groups() {
             trials.push(Trial::new(format!("{engine}::{}", g.name), move || {
                 let wrong = insn::compare(&Place::ready()?, g, engine)?;
-                anyhow::ensure!(
-                    wrong.is_empty(),
-                    "{} instructions differ:\n{}",
-                    wrong.len(),
-                    wrong.join("\n")
-                );
+                anyhow::ensure!(wrong.is_empty(), "{} instructions differ:\n{}", wrong.len(), wrong.join("\n"));
                 Ok(())
             }));
         }

@@ -198,33 +198,9 @@ const CASES: &[Case] = &[
         within: 10,
         resident: 800,
     },
-    Case {
-        name: "sleeper",
-        args: &["sleep"],
-        limit: "wall=1s",
-        status: ENDED,
-        says: "",
-        within: 5,
-        resident: 500,
-    },
-    Case {
-        name: "stopped",
-        args: &["stop"],
-        limit: "wall=1s",
-        status: ENDED,
-        says: "",
-        within: 5,
-        resident: 500,
-    },
-    Case {
-        name: "blocked-read",
-        args: &["read"],
-        limit: "wall=1s",
-        status: ENDED,
-        says: "",
-        within: 5,
-        resident: 500,
-    },
+    Case { name: "sleeper", args: &["sleep"], limit: "wall=1s", status: ENDED, says: "", within: 5, resident: 500 },
+    Case { name: "stopped", args: &["stop"], limit: "wall=1s", status: ENDED, says: "", within: 5, resident: 500 },
+    Case { name: "blocked-read", args: &["read"], limit: "wall=1s", status: ENDED, says: "", within: 5, resident: 500 },
     Case {
         name: "system-call-loop",
         args: &["syscalls"],
@@ -243,15 +219,7 @@ const CASES: &[Case] = &[
         within: 8,
         resident: 1200,
     },
-    Case {
-        name: "exec-loop",
-        args: &["exec"],
-        limit: "wall=2s",
-        status: ENDED,
-        says: "",
-        within: 8,
-        resident: 800,
-    },
+    Case { name: "exec-loop", args: &["exec"], limit: "wall=2s", status: ENDED, says: "", within: 8, resident: 800 },
     Case {
         name: "endless-recursion",
         args: &["recurse"],
@@ -269,69 +237,34 @@ fn check(place: &Place, case: &Case, engine: &str) -> Result<()> {
     let options = ["--limit".to_string(), case.limit.to_string()];
     let mut args = vec!["/programs/hog"];
     args.extend(case.args);
-    let out = Evm {
-        work: Some(&work.path),
-        options: &options,
-        ..Evm::new(&place.evm, &place.guest, engine)
-    }
-    .command(&args)
-    .run(Duration::from_secs(case.within + 20))?;
+    let out = Evm { work: Some(&work.path), options: &options, ..Evm::new(&place.evm, &place.guest, engine) }
+        .command(&args)
+        .run(Duration::from_secs(case.within + 20))?;
     ensure!(!out.timed_out, "nothing ended it: {}", out.describe());
-    ensure!(
-        out.wall < Duration::from_secs(case.within),
-        "it took {:.1} s",
-        out.wall.as_secs_f64()
-    );
+    ensure!(out.wall < Duration::from_secs(case.within), "it took {:.1} s", out.wall.as_secs_f64());
     if case.status >= 0 {
-        ensure!(
-            out.status == case.status,
-            "status {} expected: {}",
-            case.status,
-            out.describe()
-        );
+        ensure!(out.status == case.status, "status {} expected: {}", case.status, out.describe());
     } else {
         ensure!(out.status != 0 && out.status != 125, "{}", out.describe());
     }
     let text = String::from_utf8_lossy(&out.stdout);
-    ensure!(
-        text.contains(case.says),
-        "'{}' expected: {}",
-        case.says,
-        out.describe()
-    );
+    ensure!(text.contains(case.says), "'{}' expected: {}", case.says, out.describe());
     if out.status == ENDED {
-        let name = case
-            .limit
-            .split(['=', ','])
-            .find(|w| String::from_utf8_lossy(&out.stderr).contains(w));
-        ensure!(
-            name.is_some(),
-            "the message names no limit: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        let name = case.limit.split(['=', ',']).find(|w| String::from_utf8_lossy(&out.stderr).contains(w));
+        ensure!(name.is_some(), "the message names no limit: {}", String::from_utf8_lossy(&out.stderr));
     }
     if case.name.starts_with("endless-") && case.status == ENDED {
         let n = out.stdout.len() + out.stderr.len();
         ensure!((2 << 20..4 << 20).contains(&n), "{n} bytes of output");
     }
-    ensure!(
-        out.resident < case.resident << 20,
-        "the host process had {} MiB",
-        out.resident >> 20
-    );
+    ensure!(out.resident < case.resident << 20, "the host process had {} MiB", out.resident >> 20);
     Ok(())
 }
 
 /// ^C and SIGTERM end a whole job at once, whatever it does.
 fn interrupted(place: &Place, mode: &str, signal: &str, engine: &str) -> Result<()> {
-    let mut c = Evm::new(&place.evm, &place.guest, engine)
-        .command(&["/programs/hog", mode])
-        .into_command();
-    let mut child = c
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let mut c = Evm::new(&place.evm, &place.guest, engine).command(&["/programs/hog", mode]).into_command();
+    let mut child = c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_millis(700));
     ensure!(child.try_wait()?.is_none(), "it ended by itself");
     host::signal(&child, signal);
@@ -340,11 +273,7 @@ fn interrupted(place: &Place, mode: &str, signal: &str, engine: &str) -> Result<
     let _ = child.kill();
     let _ = child.wait();
     let (time, status) = end.with_context(|| format!("SIG{signal} did not end it"))?;
-    ensure!(
-        time < Duration::from_secs(4),
-        "it took {:.1} s",
-        time.as_secs_f64()
-    );
+    ensure!(time < Duration::from_secs(4), "it took {:.1} s", time.as_secs_f64());
     ensure!(!status.success(), "status 0");
     ensure!(left.is_empty(), "processes are left: {left:?}");
     Ok(())
@@ -354,21 +283,13 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for engine in ENGINES {
         for case in CASES {
-            trials.push(Trial::new(format!("{engine}::{}", case.name), move || {
-                check(&Place::ready()?, case, engine)
-            }));
+            trials.push(Trial::new(format!("{engine}::{}", case.name), move || check(&Place::ready()?, case, engine)));
         }
-        for (mode, signal) in [
-            ("spin", "TERM"),
-            ("sleep", "INT"),
-            ("spin-children", "INT"),
-            ("fork", "TERM"),
-            ("spin-threads", "TERM"),
-        ] {
+        for (mode, signal) in
+            [("spin", "TERM"), ("sleep", "INT"), ("spin-children", "INT"), ("fork", "TERM"), ("spin-threads", "TERM")]
+        {
             let name = format!("{engine}::interrupt-{mode}-{signal}");
-            trials.push(Trial::new(name, move || {
-                interrupted(&Place::ready()?, mode, signal, engine)
-            }));
+            trials.push(Trial::new(name, move || interrupted(&Place::ready()?, mode, signal, engine)));
         }
     }
     harness::main(trials)

@@ -64,11 +64,7 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         let r = r & mask;
         (if r == 0 { ZF } else { 0 })
             | (if r & sign != 0 { SF } else { 0 })
-            | (if (r as u8).count_ones() & 1 == 0 {
-                PF
-            } else {
-                0
-            })
+            | (if (r as u8).count_ones() & 1 == 0 { PF } else { 0 })
     };
     let bit = |cond: bool, f: u64| if cond { f } else { 0 };
     match op & !3 {
@@ -77,10 +73,7 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
             let (a, b) = (a & mask, b & mask);
             let wide = u128::from(a) + u128::from(b) + u128::from(c);
             let r = wide as u64 & mask;
-            szp(r)
-                | bit(wide > u128::from(mask), CF)
-                | ((a ^ b ^ r) & AF)
-                | bit((a ^ r) & (b ^ r) & sign != 0, OF)
+            szp(r) | bit(wide > u128::from(mask), CF) | ((a ^ b ^ r) & AF) | bit((a ^ r) & (b ^ r) & sign != 0, OF)
         }
         SUB | SBB => {
             let c = if op & !3 == SBB { c & 1 } else { 0 };
@@ -127,10 +120,7 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         MUL => szp(a) | bit(c & 1 != 0, CF | OF),
         FCMP => {
             let (x, y) = if op & 3 == 2 {
-                (
-                    f64::from(f32::from_bits(a as u32)),
-                    f64::from(f32::from_bits(b as u32)),
-                )
+                (f64::from(f32::from_bits(a as u32)), f64::from(f32::from_bits(b as u32)))
             } else {
                 (f64::from_bits(a), f64::from_bits(b))
             };

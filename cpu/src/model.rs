@@ -66,20 +66,11 @@ const EXT: u32 = 0x8000_0001;
 
 /// The models; `CpuState::model` is an index into this. The first is the default.
 pub static MODELS: &[Model] = &[
-    Model {
-        name: "x86-64-v2",
-        signature: 0x0001_06a5,
-        features: &[BASE, V2],
-    },
-    Model {
-        name: "x86-64-v3",
-        signature: 0x0003_06c3,
-        features: &[BASE, V2, V3],
-    },
+    Model { name: "x86-64-v2", signature: 0x0001_06a5, features: &[BASE, V2] },
+    Model { name: "x86-64-v3", signature: 0x0003_06c3, features: &[BASE, V2, V3] },
 ];
 
-const BRAND: &[u8; 48] =
-    b"EVM virtual CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const BRAND: &[u8; 48] = b"EVM virtual CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Number of a model by name.
 pub fn by_name(name: &str) -> Option<u32> {
@@ -92,33 +83,17 @@ fn model(n: u32) -> &'static Model {
 
 /// Names of the features a model shows, as /proc/cpuinfo lists them.
 pub fn features(n: u32) -> Vec<&'static str> {
-    model(n)
-        .features
-        .iter()
-        .flat_map(|f| f.iter().map(|f| f.0))
-        .collect()
+    model(n).features.iter().flat_map(|f| f.iter().map(|f| f.0)).collect()
 }
 
 /// Extended control register 0, or 0 if the model has no XSAVE.
 pub fn xcr0(n: u32) -> u64 {
     let m = model(n);
-    if m.features
-        .iter()
-        .any(|f| f.iter().any(|f| f.0 == "osxsave"))
-    {
-        7
-    } else {
-        0
-    }
+    if m.features.iter().any(|f| f.iter().any(|f| f.0 == "osxsave")) { 7 } else { 0 }
 }
 
 /// Level 1 data, level 1 instruction, level 2, level 3: type, level, ways, sets.
-const CACHES: [(u32, u32, u32, u32); 4] = [
-    (1, 1, 8, 64),
-    (2, 1, 8, 64),
-    (3, 2, 16, 1024),
-    (3, 3, 16, 8192),
-];
+const CACHES: [(u32, u32, u32, u32); 4] = [(1, 1, 8, 64), (2, 1, 8, 64), (3, 2, 16, 1024), (3, 3, 16, 8192)];
 
 /// EAX, EBX, ECX, EDX of CPUID.
 pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
@@ -146,12 +121,7 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
             Some((kind, level, ways, sets)) => {
                 let share = if *level == 3 { (1 << shift) - 1 } else { 0 };
                 let cores = ((1u32 << shift) - 1).min(63);
-                [
-                    kind | level << 5 | 1 << 8 | share << 14 | cores << 26,
-                    (ways - 1) << 22 | 63,
-                    sets - 1,
-                    0,
-                ]
+                [kind | level << 5 | 1 << 8 | share << 14 | cores << 26, (ways - 1) << 22 | 63, sets - 1, 0]
             }
             None => [0; 4],
         },
@@ -206,28 +176,14 @@ mod tests {
         assert_eq!(cpuid(v2, 4, 1, 0)[2] & (l2 | l3), l2);
         assert_eq!(cpuid(v3, 4, 1, 0)[2] & (l2 | l3), l2 | l3);
         assert_eq!((xcr0(v2), xcr0(v3)), (0, 7));
-        let brand: Vec<u8> = (0x8000_0002..=0x8000_0004)
-            .flat_map(|l| cpuid(v2, 1, l, 0))
-            .flat_map(u32::to_le_bytes)
-            .collect();
+        let brand: Vec<u8> =
+            (0x8000_0002..=0x8000_0004).flat_map(|l| cpuid(v2, 1, l, 0)).flat_map(u32::to_le_bytes).collect();
         assert!(brand.starts_with(b"EVM virtual CPU\0"));
         // Sizes of the caches: ways * sets * 64.
         let l1 = cpuid(v2, 1, 4, 0);
         assert_eq!(((l1[1] >> 22) + 1) * (l1[2] + 1) * 64, 32 << 10);
         assert_eq!(cpuid(v2, 1, 4, 4)[0] & 31, 0);
-        for leaf in [
-            0,
-            1,
-            2,
-            4,
-            7,
-            0xb,
-            0xd,
-            0x14,
-            0x8000_0000,
-            0x8000_0008,
-            u32::MAX,
-        ] {
+        for leaf in [0, 1, 2, 4, 7, 0xb, 0xd, 0x14, 0x8000_0000, 0x8000_0008, u32::MAX] {
             for cpus in [0, 1, 3, 256, u32::MAX] {
                 cpuid(v3, cpus, leaf, 1);
             }

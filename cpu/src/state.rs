@@ -230,10 +230,7 @@ impl Default for CpuState {
 impl CpuState {
     /// RFLAGS as PUSHFQ shows it.
     pub fn rflags(&self) -> u64 {
-        crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c)
-            | self.df << 10
-            | self.rflags_sys
-            | 0x202
+        crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c) | self.df << 10 | self.rflags_sys | 0x202
     }
     /// Set RFLAGS as POPFQ does in user mode.
     pub fn set_rflags(&mut self, v: u64) {

@@ -33,9 +33,7 @@ pub mod Component {
 
 /// The little-endian quadword at `at`.
 pub fn word(image: &[u8], at: usize) -> u64 {
-    image
-        .get(at..at + 8)
-        .map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])))
+    image.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])))
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
@@ -152,11 +150,7 @@ impl CpuState {
         if image.len() < LEGACY {
             return;
         }
-        let bv = if image.len() >= AVX_OFFSET {
-            word(image, LEGACY)
-        } else {
-            Component::X87 | Component::SSE
-        };
+        let bv = if image.len() >= AVX_OFFSET { word(image, LEGACY) } else { Component::X87 | Component::SSE };
         if bv & Component::X87 != 0 {
             get_x87(self, image);
         } else {

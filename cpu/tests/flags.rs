@@ -70,13 +70,7 @@ macro_rules! widths {
                 let m = u64::MAX >> (64 - (8 << w));
                 let (x, y, z) = f(a & m, b & m, c, r & m, 8 << w);
                 let got = cc::flags($kind | w as u64, x, y, z);
-                assert_eq!(
-                    got & $mask,
-                    flags & $mask,
-                    "{} width {} {a:#x} {b:#x} {c}",
-                    $ins,
-                    8 << w
-                );
+                assert_eq!(got & $mask, flags & $mask, "{} width {} {a:#x} {b:#x} {c}", $ins, 8 << w);
             }
         }
     }};
@@ -109,13 +103,7 @@ macro_rules! unary {
                 let m = u64::MAX >> (64 - (8 << w));
                 let (x, y, z) = f(a & m, c, r & m, 8 << w);
                 let got = cc::flags($kind | w as u64, x, y, z);
-                assert_eq!(
-                    got & $mask,
-                    flags & $mask,
-                    "{} width {} {a:#x} {c}",
-                    $ins,
-                    8 << w
-                );
+                assert_eq!(got & $mask, flags & $mask, "{} width {} {a:#x} {c}", $ins, 8 << w);
             }
         }
     }};
@@ -173,34 +161,22 @@ fn shifts() {
 #[test]
 fn products() {
     for (a, b, c) in operands() {
-        for (w, (_, flags)) in [
-            real!("imul {a:x}, {b:x}", a, b, c),
-            real!("imul {a:e}, {b:e}", a, b, c),
-            real!("imul {a}, {b}", a, b, c),
-        ]
-        .into_iter()
-        .enumerate()
+        for (w, (_, flags)) in
+            [real!("imul {a:x}, {b:x}", a, b, c), real!("imul {a:e}, {b:e}", a, b, c), real!("imul {a}, {b}", a, b, c)]
+                .into_iter()
+                .enumerate()
         {
             let w = w + 1;
             let m = u64::MAX >> (64 - (8 << w));
             let got = cc::flags(cc::SMUL | w as u64, a & m, b & m, 0);
-            assert_eq!(
-                got & (CF | OF),
-                flags & (CF | OF),
-                "imul {} {a:#x} {b:#x}",
-                8 << w
-            );
+            assert_eq!(got & (CF | OF), flags & (CF | OF), "imul {} {a:#x} {b:#x}", 8 << w);
         }
         let flags: u64;
         // SAFETY: register operations only.
         unsafe {
             asm!("mul {b}", "pushfq", "pop {f}", b = in(reg) b, inout("rax") a => _, out("rdx") _, f = lateout(reg) flags);
         }
-        assert_eq!(
-            cc::flags(cc::UMUL | 3, a, b, 0) & (CF | OF),
-            flags & (CF | OF),
-            "mul {a:#x} {b:#x}"
-        );
+        assert_eq!(cc::flags(cc::UMUL | 3, a, b, 0) & (CF | OF), flags & (CF | OF), "mul {a:#x} {b:#x}");
     }
 }
 
@@ -214,28 +190,16 @@ fn floats() {
             unsafe {
                 asm!("ucomisd {a}, {b}", "pushfq", "pop {f}", a = in(xmm_reg) a, b = in(xmm_reg) b, f = out(reg) flags);
             }
-            assert_eq!(
-                cc::flags(cc::FCMP | 3, a.to_bits(), b.to_bits(), 0),
-                flags & ALL,
-                "{a} {b}"
-            );
+            assert_eq!(cc::flags(cc::FCMP | 3, a.to_bits(), b.to_bits(), 0), flags & ALL, "{a} {b}");
             let (a, b) = (a as f32, b as f32);
-            assert_eq!(
-                cc::flags(
-                    cc::FCMP | 2,
-                    u64::from(a.to_bits()),
-                    u64::from(b.to_bits()),
-                    0
-                ),
-                {
-                    let flags: u64;
-                    // SAFETY: register operations only.
-                    unsafe {
-                        asm!("ucomiss {a}, {b}", "pushfq", "pop {f}", a = in(xmm_reg) a, b = in(xmm_reg) b, f = out(reg) flags);
-                    }
-                    flags & ALL
+            assert_eq!(cc::flags(cc::FCMP | 2, u64::from(a.to_bits()), u64::from(b.to_bits()), 0), {
+                let flags: u64;
+                // SAFETY: register operations only.
+                unsafe {
+                    asm!("ucomiss {a}, {b}", "pushfq", "pop {f}", a = in(xmm_reg) a, b = in(xmm_reg) b, f = out(reg) flags);
                 }
-            );
+                flags & ALL
+            });
         }
     }
 }

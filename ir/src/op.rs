@@ -220,18 +220,8 @@ pub enum Cond {
 
 impl Cond {
     /// All, in encoding order.
-    pub const ALL: [Cond; 10] = [
-        Cond::Eq,
-        Cond::Ne,
-        Cond::Ult,
-        Cond::Ule,
-        Cond::Ugt,
-        Cond::Uge,
-        Cond::Slt,
-        Cond::Sle,
-        Cond::Sgt,
-        Cond::Sge,
-    ];
+    pub const ALL: [Cond; 10] =
+        [Cond::Eq, Cond::Ne, Cond::Ult, Cond::Ule, Cond::Ugt, Cond::Uge, Cond::Slt, Cond::Sle, Cond::Sgt, Cond::Sge];
     /// Text form.
     pub const fn name(self) -> &'static str {
         match self {
@@ -304,16 +294,8 @@ pub enum FCond {
 
 impl FCond {
     /// All, in encoding order.
-    pub const ALL: [FCond; 8] = [
-        FCond::Eq,
-        FCond::Lt,
-        FCond::Le,
-        FCond::Uno,
-        FCond::Ne,
-        FCond::Nlt,
-        FCond::Nle,
-        FCond::Ord,
-    ];
+    pub const ALL: [FCond; 8] =
+        [FCond::Eq, FCond::Lt, FCond::Le, FCond::Uno, FCond::Ne, FCond::Nlt, FCond::Nle, FCond::Ord];
     /// Text form.
     pub const fn name(self) -> &'static str {
         match self {
@@ -335,27 +317,15 @@ impl Op {
     pub const fn result(self, ty: Type) -> Option<Type> {
         let value = if ty.is_shape() { Type::V128 } else { ty };
         match self.sig() {
-            Sig::Const | Sig::Get | Sig::Load | Sig::Rmw | Sig::Cas | Sig::Conv | Sig::Select => {
-                Some(value)
-            }
+            Sig::Const | Sig::Get | Sig::Load | Sig::Rmw | Sig::Cas | Sig::Conv | Sig::Select => Some(value),
             Sig::Un | Sig::Bin => Some(value),
             Sig::Cmp | Sig::FCmp => Some(Type::I8),
             Sig::VMask => Some(Type::I32),
             Sig::Extract => Some(ty.lane()),
-            Sig::VConst
-            | Sig::Insert
-            | Sig::Splat
-            | Sig::VShift
-            | Sig::VFCmp
-            | Sig::Shuffle
-            | Sig::VSelect => Some(Type::V128),
-            Sig::Put
-            | Sig::Store
-            | Sig::Fence
-            | Sig::Call
-            | Sig::Marker
-            | Sig::Fill
-            | Sig::Spill => None,
+            Sig::VConst | Sig::Insert | Sig::Splat | Sig::VShift | Sig::VFCmp | Sig::Shuffle | Sig::VSelect => {
+                Some(Type::V128)
+            }
+            Sig::Put | Sig::Store | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill => None,
         }
     }
 }

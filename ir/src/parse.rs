@@ -3,8 +3,7 @@
 //! The result is well formed as text; whether it is a valid region is the validator's question.
 
 use crate::{
-    Block, BlockData, Cond, FCond, HelperCall, HelperSig, Inst, Layout, Op, Region, Sig, SlotSet,
-    Term, Type, Value,
+    Block, BlockData, Cond, FCond, HelperCall, HelperSig, Inst, Layout, Op, Region, Sig, SlotSet, Term, Type, Value,
 };
 use std::collections::HashMap;
 
@@ -21,11 +20,7 @@ pub struct ParseError {
 type Res<T> = Result<T, String>;
 
 /// Read a region that speaks of this state and these helpers.
-pub fn parse(
-    text: &str,
-    layout: &'static Layout,
-    helpers: &'static [HelperSig],
-) -> Result<Region, ParseError> {
+pub fn parse(text: &str, layout: &'static Layout, helpers: &'static [HelperSig]) -> Result<Region, ParseError> {
     let mut p = Parser {
         r: Region {
             blocks: vec![],
@@ -39,12 +34,7 @@ pub fn parse(
             layout,
             helpers,
         },
-        slots: layout
-            .slots
-            .iter()
-            .enumerate()
-            .map(|(n, s)| (s.name, n))
-            .collect(),
+        slots: layout.slots.iter().enumerate().map(|(n, s)| (s.name, n)).collect(),
         ops: Op::ALL.iter().map(|o| (o.name(), *o)).collect(),
         ended: true,
     };
@@ -53,15 +43,11 @@ pub fn parse(
         let line = line.split(';').next().unwrap_or("").trim();
         last = n + 1;
         if !line.is_empty() {
-            p.line(line)
-                .map_err(|what| ParseError { line: n + 1, what })?;
+            p.line(line).map_err(|what| ParseError { line: n + 1, what })?;
         }
     }
     if !p.ended {
-        return Err(ParseError {
-            line: last,
-            what: "the last block has no terminator".into(),
-        });
+        return Err(ParseError { line: last, what: "the last block has no terminator".into() });
     }
     Ok(p.r)
 }
@@ -92,26 +78,15 @@ impl<'a> Cur<'a> {
         }
     }
     fn need(&mut self, s: &str) -> Res<()> {
-        if self.eat(s) {
-            Ok(())
-        } else {
-            Err(format!("expected `{s}` before `{}`", self.0))
-        }
+        if self.eat(s) { Ok(()) } else { Err(format!("expected `{s}` before `{}`", self.0)) }
     }
     /// Letters, digits, `_` and `.`.
     fn word(&mut self) -> Res<&'a str> {
         self.skip();
-        let end = self
-            .0
-            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'))
-            .unwrap_or(self.0.len());
+        let end = self.0.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).unwrap_or(self.0.len());
         let (w, rest) = self.0.split_at(end);
         self.0 = rest;
-        if w.is_empty() {
-            Err(format!("expected a word before `{}`", self.0))
-        } else {
-            Ok(w)
-        }
+        if w.is_empty() { Err(format!("expected a word before `{}`", self.0)) } else { Ok(w) }
     }
     /// The word, if it comes next and ends there.
     fn eat_word(&mut self, w: &str) -> bool {
@@ -136,20 +111,14 @@ impl<'a> Cur<'a> {
     }
     fn block(&mut self) -> Res<Block> {
         let w = self.word()?;
-        w.strip_prefix("block")
-            .and_then(|n| n.parse().ok())
-            .map(Block)
-            .ok_or_else(|| format!("`{w}` is not a block"))
+        w.strip_prefix("block").and_then(|n| n.parse().ok()).map(Block).ok_or_else(|| format!("`{w}` is not a block"))
     }
     fn value(&mut self) -> Res<Value> {
         let w = self.word()?;
         if w == "_" {
             return Ok(Value::NONE);
         }
-        let v = w
-            .strip_prefix('v')
-            .and_then(|n| n.parse().ok())
-            .filter(|n| *n < MAX_VALUES);
+        let v = w.strip_prefix('v').and_then(|n| n.parse().ok()).filter(|n| *n < MAX_VALUES);
         v.map(Value).ok_or_else(|| format!("`{w}` is not a value"))
     }
     /// A value after a comma.
@@ -169,11 +138,7 @@ impl<'a> Cur<'a> {
     }
     fn end(&mut self) -> Res<()> {
         self.skip();
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("`{}` is too much", self.0))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(format!("`{}` is too much", self.0)) }
     }
 }
 
@@ -265,11 +230,7 @@ impl Parser {
             loop_header: c.eat_word("loop"),
             poll_spill: SlotSet::default(),
             insts: vec![],
-            term: Term::Raise {
-                code: u32::MAX,
-                arg: 0,
-                pc,
-            },
+            term: Term::Raise { code: u32::MAX, arg: 0, pc },
         };
         if c.eat_word("poll") {
             data.poll_spill = self.set(c)?;
@@ -294,10 +255,7 @@ impl Parser {
     }
     fn slot(&self, c: &mut Cur<'_>) -> Res<i64> {
         let w = c.word()?;
-        self.slots
-            .get(w)
-            .map(|n| *n as i64)
-            .ok_or_else(|| format!("`{w}` is not a slot"))
+        self.slots.get(w).map(|n| *n as i64).ok_or_else(|| format!("`{w}` is not a slot"))
     }
     fn constant(&mut self, c: &mut Cur<'_>) -> Res<i64> {
         let v = c.number()?;
@@ -312,18 +270,10 @@ impl Parser {
     fn term(&mut self, c: &mut Cur<'_>) -> Res<Option<Term>> {
         let start = c.0;
         let cont = |c: &mut Cur<'_>| {
-            if c.eat_word("cont") {
-                c.block().map(Some)
-            } else {
-                Ok(None)
-            }
+            if c.eat_word("cont") { c.block().map(Some) } else { Ok(None) }
         };
         let word = |c: &mut Cur<'_>, w: &str| {
-            if c.eat_word(w) {
-                Ok(())
-            } else {
-                Err(format!("expected `{w}` before `{}`", c.0))
-            }
+            if c.eat_word(w) { Ok(()) } else { Err(format!("expected `{w}` before `{}`", c.0)) }
         };
         Ok(Some(match c.word()? {
             "jump" => Term::Jump(c.block()?),
@@ -348,34 +298,21 @@ impl Parser {
             "enter" => {
                 let target = c.value()?;
                 word(c, "ret")?;
-                Term::Call {
-                    target,
-                    ret: c.small()?,
-                    cont: cont(c)?,
-                }
+                Term::Call { target, ret: c.small()?, cont: cont(c)? }
             }
             "service" => {
                 let code = c.small()?;
                 word(c, "pc")?;
                 let pc = c.small()?;
                 word(c, "next")?;
-                Term::Service {
-                    code,
-                    pc,
-                    next: c.small()?,
-                    cont: cont(c)?,
-                }
+                Term::Service { code, pc, next: c.small()?, cont: cont(c)? }
             }
             "raise" => {
                 let code = c.small()?;
                 word(c, "arg")?;
                 let arg = c.small()?;
                 word(c, "pc")?;
-                Term::Raise {
-                    code,
-                    arg,
-                    pc: c.small()?,
-                }
+                Term::Raise { code, arg, pc: c.small()? }
             }
             _ => {
                 c.0 = start;
@@ -387,27 +324,12 @@ impl Parser {
     fn inst(&mut self, c: &mut Cur<'_>) -> Res<Inst> {
         let w = c.word()?;
         let (name, t) = w.split_once('.').map_or((w, None), |(n, t)| (n, Some(t)));
-        let op = *self
-            .ops
-            .get(name)
-            .ok_or_else(|| format!("`{name}` is not an instruction"))?;
+        let op = *self.ops.get(name).ok_or_else(|| format!("`{name}` is not an instruction"))?;
         let none = Value::NONE;
         // Instructions without a type in the text have the one that the builder gives them.
-        let default = if op == Op::VConst {
-            Type::V128
-        } else {
-            Type::I64
-        };
+        let default = if op == Op::VConst { Type::V128 } else { Type::I64 };
         let ty_ = t.map_or(Ok(default), ty)?;
-        let mut i = Inst {
-            op,
-            ty: ty_,
-            dst: none,
-            a: none,
-            b: none,
-            c: none,
-            imm: 0,
-        };
+        let mut i = Inst { op, ty: ty_, dst: none, a: none, b: none, c: none, imm: 0 };
         match op.sig() {
             Sig::Const | Sig::Marker => i.imm = c.small::<u64>()? as i64,
             Sig::VConst => i.imm = self.constant(c)?,

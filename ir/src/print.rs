@@ -8,11 +8,7 @@ use std::fmt::{self, Display, Formatter};
 
 impl Display for Value {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.is_some() {
-            write!(f, "v{}", self.0)
-        } else {
-            write!(f, "_")
-        }
+        if self.is_some() { write!(f, "v{}", self.0) } else { write!(f, "_") }
     }
 }
 
@@ -56,14 +52,8 @@ impl Display for Disp {
 
 impl Region {
     fn set(&self, s: SlotSet) -> String {
-        let names: Vec<_> = s
-            .iter()
-            .map(|s| {
-                name(self.layout.slots, i64::from(s.0), |s: crate::SlotInfo| {
-                    s.name
-                })
-            })
-            .collect();
+        let names: Vec<_> =
+            s.iter().map(|s| name(self.layout.slots, i64::from(s.0), |s: crate::SlotInfo| s.name)).collect();
         format!("{{{}}}", names.join(" "))
     }
     fn constant(&self, n: i64) -> String {
@@ -102,10 +92,7 @@ impl Region {
             write!(f, "{}:{ty} = ", i.dst)?;
         }
         write!(f, "{}", i.op.name())?;
-        let typed = !matches!(
-            i.op.sig(),
-            Sig::VConst | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill
-        );
+        let typed = !matches!(i.op.sig(), Sig::VConst | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill);
         if typed {
             write!(f, ".{}", i.ty.name())?;
         }
@@ -133,10 +120,7 @@ impl Region {
             Sig::Insert => write!(f, " {a}, {}, {b}", i.imm),
             Sig::Shuffle => write!(f, " {a}, {b}, {}", self.constant(i.imm)),
             Sig::Marker => write!(f, " {:#x}", i.imm),
-            Sig::Fill | Sig::Spill => match usize::try_from(i.imm)
-                .ok()
-                .and_then(|n| self.slot_sets.get(n))
-            {
+            Sig::Fill | Sig::Spill => match usize::try_from(i.imm).ok().and_then(|n| self.slot_sets.get(n)) {
                 Some(s) => write!(f, " {}", self.set(*s)),
                 None => write!(f, " ?{}", i.imm),
             },
@@ -145,19 +129,14 @@ impl Region {
                     return write!(f, " ?{}", i.imm);
                 };
                 let args: Vec<_> = call.args.iter().map(Value::to_string).collect();
-                let h = name(
-                    self.helpers,
-                    i64::from(call.helper),
-                    |h: crate::HelperSig| h.name,
-                );
+                let h = name(self.helpers, i64::from(call.helper), |h: crate::HelperSig| h.name);
                 write!(f, " {h}({})", args.join(", "))
             }
         }
     }
 
     fn term(&self, t: &Term, f: &mut Formatter<'_>) -> fmt::Result {
-        let cont =
-            |c: &Option<crate::Block>| c.map_or(String::new(), |b| format!(" cont block{}", b.0));
+        let cont = |c: &Option<crate::Block>| c.map_or(String::new(), |b| format!(" cont block{}", b.0));
         match t {
             Term::Jump(b) => write!(f, "jump block{}", b.0),
             Term::Br(v, a, b) => write!(f, "br {v}, block{}, block{}", a.0, b.0),
@@ -170,19 +149,10 @@ impl Region {
             }
             Term::Exit(v) => write!(f, "exit {v}"),
             Term::Return(v) => write!(f, "return {v}"),
-            Term::Call {
-                target,
-                ret,
-                cont: c,
-            } => {
+            Term::Call { target, ret, cont: c } => {
                 write!(f, "enter {target} ret {ret:#x}{}", cont(c))
             }
-            Term::Service {
-                code,
-                pc,
-                next,
-                cont: c,
-            } => {
+            Term::Service { code, pc, next, cont: c } => {
                 write!(f, "service {code} pc {pc:#x} next {next:#x}{}", cont(c))
             }
             Term::Raise { code, arg, pc } => write!(f, "raise {code} arg {arg:#x} pc {pc:#x}"),

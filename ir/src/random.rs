@@ -3,10 +3,7 @@
 //! Every region ends: back edges are taken only while a counter in the slot [`Shape::fuel`] lasts. Accesses go
 //! mostly to a window of memory and sometimes elsewhere.
 
-use crate::{
-    Block, Builder, Cond, FCond, HelperSig, Layout, Op, Region, Sig, Slot, Term, Type, Value,
-    shapes,
-};
+use crate::{Block, Builder, Cond, FCond, HelperSig, Layout, Op, Region, Sig, Slot, Term, Type, Value, shapes};
 
 /// What the regions look like.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +70,7 @@ impl Rng {
 
 /// A random region.
 pub fn region(shape: &Shape, seed: u64) -> Region {
-    let mut g = Gen {
-        s: shape,
-        rng: Rng::new(seed),
-        b: Builder::new(shape.layout, shape.helpers),
-        values: vec![],
-    };
+    let mut g = Gen { s: shape, rng: Rng::new(seed), b: Builder::new(shape.layout, shape.helpers), values: vec![] };
     let n = 1 + g.rng.below(shape.blocks);
     for k in 0..n {
         g.b.block(0x1000 + 16 * k, true);
@@ -122,23 +114,12 @@ impl Gen<'_> {
             .map(Slot)
             .filter(|s| *s != self.s.fuel && ty.is_none_or(|t| self.s.layout.get(*s).ty == t))
             .collect();
-        if fit.is_empty() {
-            None
-        } else {
-            Some(self.rng.pick(&fit))
-        }
+        if fit.is_empty() { None } else { Some(self.rng.pick(&fit)) }
     }
     /// A value of this type, new or old.
     fn value(&mut self, ty: Type) -> Value {
         if !self.rng.chance(4) {
-            let fit: Vec<_> = self
-                .values
-                .iter()
-                .rev()
-                .copied()
-                .filter(|v| self.b.ty(*v) == ty)
-                .take(12)
-                .collect();
+            let fit: Vec<_> = self.values.iter().rev().copied().filter(|v| self.b.ty(*v) == ty).take(12).collect();
             if !fit.is_empty() {
                 return self.rng.pick(&fit);
             }
@@ -159,12 +140,7 @@ impl Gen<'_> {
             }
             Type::I8 | Type::I16 | Type::I32 if self.rng.chance(2) => {
                 let v = self.value(Type::I64);
-                self.push(
-                    Op::Trunc,
-                    ty,
-                    [v, Value::NONE, Value::NONE],
-                    Type::I64 as i64,
-                )
+                self.push(Op::Trunc, ty, [v, Value::NONE, Value::NONE], Type::I64 as i64)
             }
             _ => {
                 let c = self.rng.bits();
@@ -220,11 +196,7 @@ impl Gen<'_> {
             }
             Sig::Cmp | Sig::FCmp | Sig::VFCmp => {
                 let (a, b) = (self.value(t), self.value(t));
-                let n = if op == Op::Icmp {
-                    Cond::ALL.len()
-                } else {
-                    FCond::ALL.len()
-                };
+                let n = if op == Op::Icmp { Cond::ALL.len() } else { FCond::ALL.len() };
                 let c = self.rng.below(n as u64) as i64;
                 self.push(op, ty, [a, b, none], c);
             }
@@ -243,10 +215,7 @@ impl Gen<'_> {
                         Op::Zext | Op::Sext => f.is_int() && f.bits() < ty.bits(),
                         Op::Trunc => f.is_int() && f.bits() > ty.bits(),
                         Op::Bitcast => {
-                            !f.is_shape()
-                                && *f != Type::V128
-                                && f.bits() == ty.bits()
-                                && f.is_int() != ty.is_int()
+                            !f.is_shape() && *f != Type::V128 && f.bits() == ty.bits() && f.is_int() != ty.is_int()
                         }
                         Op::FPromote => *f == Type::F32,
                         Op::FDemote => *f == Type::F64,
@@ -315,11 +284,7 @@ impl Gen<'_> {
             disp = disp.max(0);
         }
         let b = if op == Op::Load { none } else { self.value(ty) };
-        let c = if op == Op::AtomicCas {
-            self.value(ty)
-        } else {
-            none
-        };
+        let c = if op == Op::AtomicCas { self.value(ty) } else { none };
         self.push(op, ty, [a, b, c], disp);
     }
     fn call(&mut self) {
@@ -378,26 +343,13 @@ impl Gen<'_> {
             0 => return Term::Return(self.value(Type::I64)),
             1 => {
                 let target = self.value(Type::I64);
-                return Term::Call {
-                    target,
-                    ret: pc + 15,
-                    cont,
-                };
+                return Term::Call { target, ret: pc + 15, cont };
             }
             2 => {
-                return Term::Service {
-                    code: 1,
-                    pc,
-                    next: pc + 2,
-                    cont,
-                };
+                return Term::Service { code: 1, pc, next: pc + 2, cont };
             }
             3 => {
-                return Term::Raise {
-                    code: 3,
-                    arg: self.rng.next(),
-                    pc,
-                };
+                return Term::Raise { code: 3, arg: self.rng.next(), pc };
             }
             _ if last => return Term::Exit(self.value(Type::I64)),
             4..6 => {

@@ -184,11 +184,7 @@ impl Builder {
             loop_header: false,
             poll_spill: SlotSet::default(),
             insts: vec![],
-            term: Term::Raise {
-                code: u32::MAX,
-                arg: 0,
-                pc,
-            },
+            term: Term::Raise { code: u32::MAX, arg: 0, pc },
         });
         Block(self.region.blocks.len() as u32 - 1)
     }
@@ -218,15 +214,7 @@ impl Builder {
             }
             None => Value::NONE,
         };
-        self.region.blocks[self.cur].insts.push(Inst {
-            op,
-            ty,
-            dst,
-            a,
-            b,
-            c,
-            imm,
-        });
+        self.region.blocks[self.cur].insts.push(Inst { op, ty, dst, a, b, c, imm });
         dst
     }
     /// Type of a value.
@@ -240,14 +228,7 @@ impl Builder {
     /// 128-bit constant.
     pub fn vconst(&mut self, v: u128) -> Value {
         let i = self.pool(v);
-        self.push(
-            Op::VConst,
-            Type::V128,
-            Value::NONE,
-            Value::NONE,
-            Value::NONE,
-            i,
-        )
+        self.push(Op::VConst, Type::V128, Value::NONE, Value::NONE, Value::NONE, i)
     }
     /// Index of a 128-bit constant in the pool.
     pub fn pool(&mut self, v: u128) -> i64 {
@@ -261,14 +242,7 @@ impl Builder {
     /// Read a slot.
     pub fn get(&mut self, s: Slot) -> Value {
         let ty = self.region.layout.get(s).ty;
-        self.push(
-            Op::Get,
-            ty,
-            Value::NONE,
-            Value::NONE,
-            Value::NONE,
-            i64::from(s.0),
-        )
+        self.push(Op::Get, ty, Value::NONE, Value::NONE, Value::NONE, i64::from(s.0))
     }
     /// Write a slot.
     pub fn put(&mut self, s: Slot, v: Value) {
@@ -302,14 +276,7 @@ impl Builder {
     }
     /// Guest load.
     pub fn load(&mut self, ty: Type, addr: Value, disp: i32) -> Value {
-        self.push(
-            Op::Load,
-            ty,
-            addr,
-            Value::NONE,
-            Value::NONE,
-            i64::from(disp),
-        )
+        self.push(Op::Load, ty, addr, Value::NONE, Value::NONE, i64::from(disp))
     }
     /// Guest store.
     pub fn store(&mut self, ty: Type, addr: Value, disp: i32, v: Value) {
@@ -317,14 +284,7 @@ impl Builder {
     }
     /// Extract lane.
     pub fn extract(&mut self, shape: Type, v: Value, lane: u8) -> Value {
-        self.push(
-            Op::Extract,
-            shape,
-            v,
-            Value::NONE,
-            Value::NONE,
-            i64::from(lane),
-        )
+        self.push(Op::Extract, shape, v, Value::NONE, Value::NONE, i64::from(lane))
     }
     /// Insert lane.
     pub fn insert(&mut self, shape: Type, v: Value, lane: u8, x: Value) -> Value {
@@ -337,30 +297,13 @@ impl Builder {
     }
     /// Helper call; gives its result or `Value::NONE`.
     pub fn call(&mut self, helper: u16, args: &[Value]) -> Value {
-        self.region.calls.push(HelperCall {
-            helper,
-            args: args.to_vec(),
-        });
+        self.region.calls.push(HelperCall { helper, args: args.to_vec() });
         let i = self.region.calls.len() as i64 - 1;
-        self.push(
-            Op::Call,
-            Type::I64,
-            Value::NONE,
-            Value::NONE,
-            Value::NONE,
-            i,
-        )
+        self.push(Op::Call, Type::I64, Value::NONE, Value::NONE, Value::NONE, i)
     }
     /// Start of a guest instruction.
     pub fn marker(&mut self, pc: u64) {
-        self.push(
-            Op::Marker,
-            Type::I64,
-            Value::NONE,
-            Value::NONE,
-            Value::NONE,
-            pc as i64,
-        );
+        self.push(Op::Marker, Type::I64, Value::NONE, Value::NONE, Value::NONE, pc as i64);
         self.region.insns += 1;
     }
 }

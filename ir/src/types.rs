@@ -32,13 +32,7 @@ impl Type {
             Type::I16 => 2,
             Type::I32 | Type::F32 => 4,
             Type::I64 | Type::F64 => 8,
-            Type::V128
-            | Type::I8X16
-            | Type::I16X8
-            | Type::I32X4
-            | Type::I64X2
-            | Type::F32X4
-            | Type::F64X2 => 16,
+            Type::V128 | Type::I8X16 | Type::I16X8 | Type::I32X4 | Type::I64X2 | Type::F32X4 | Type::F64X2 => 16,
         }
     }
     /// Size in bits.

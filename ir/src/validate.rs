@@ -46,8 +46,8 @@ pub fn shapes(op: Op) -> &'static [Type] {
     match op {
         Const => &[I8, I16, I32, I64, F32, F64],
         Get | Put | Select | Load | Store => &[I8, I16, I32, I64, F32, F64, V128],
-        Add | Sub | Mul | UMulHi | SMulHi | UDiv | URem | SDiv | SRem | And | Or | Xor | Shl
-        | Shr | Sar | Rotl | Rotr | Neg | Not | Clz | Ctz | Popcnt | Icmp => INTS,
+        Add | Sub | Mul | UMulHi | SMulHi | UDiv | URem | SDiv | SRem | And | Or | Xor | Shl | Shr | Sar | Rotl
+        | Rotr | Neg | Not | Clz | Ctz | Popcnt | Icmp => INTS,
         AtomicAdd | AtomicAnd | AtomicOr | AtomicXor | AtomicXchg => INTS,
         AtomicCas => &[I8, I16, I32, I64, V128],
         Bswap | Zext | Sext => &[I16, I32, I64],
@@ -75,13 +75,7 @@ pub fn shapes(op: Op) -> &'static [Type] {
 
 /// Check a region.
 pub fn validate(r: &Region) -> Result<(), Invalid> {
-    let whole = |what: String| {
-        Err(Invalid {
-            block: None,
-            inst: None,
-            what,
-        })
-    };
+    let whole = |what: String| Err(Invalid { block: None, inst: None, what });
     if r.layout.slots.len() > 128 {
         return whole(format!("{} slots", r.layout.slots.len()));
     }
@@ -93,20 +87,10 @@ pub fn validate(r: &Region) -> Result<(), Invalid> {
             return whole(format!("entry block{} does not exist", e.0));
         }
     }
-    if let Some(n) = r
-        .slot_sets
-        .iter()
-        .position(|s| s.0 & !r.promotable().0 != 0)
-    {
+    if let Some(n) = r.slot_sets.iter().position(|s| s.0 & !r.promotable().0 != 0) {
         return whole(format!("slot set {n} has slots that are not promotable"));
     }
-    let mut v = Check {
-        r,
-        defined: vec![u32::MAX; r.types.len()],
-        block: 0,
-        at: 0,
-        put: false,
-    };
+    let mut v = Check { r, defined: vec![u32::MAX; r.types.len()], block: 0, at: 0, put: false };
     for b in 0..r.blocks.len() {
         v.block = b as u32;
         v.put = false;
@@ -138,11 +122,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn bad<T>(&self, what: String) -> Result<T, Invalid> {
-        Err(Invalid {
-            block: Some(self.block),
-            inst: Some(self.at),
-            what,
-        })
+        Err(Invalid { block: Some(self.block), inst: Some(self.at), what })
     }
     fn used(&self, v: Value, ty: Type) -> Result<(), Invalid> {
         let Some(t) = self.r.types.get(v.0 as usize) else {
@@ -153,10 +133,7 @@ impl Check<'_> {
             });
         };
         if self.defined[v.0 as usize] != self.block {
-            return self.bad(format!(
-                "v{} is used but not defined before in its block",
-                v.0
-            ));
+            return self.bad(format!("v{} is used but not defined before in its block", v.0));
         }
         if *t != ty {
             return self.bad(format!("v{} is {}, not {}", v.0, t.name(), ty.name()));
@@ -185,11 +162,7 @@ impl Check<'_> {
     fn inst(&mut self, i: &Inst) -> Result<(), Invalid> {
         let allowed = shapes(i.op);
         if !allowed.is_empty() && !allowed.contains(&i.ty) {
-            return self.bad(format!(
-                "{} is not defined for {}",
-                i.op.name(),
-                i.ty.name()
-            ));
+            return self.bad(format!("{} is not defined for {}", i.op.name(), i.ty.name()));
         }
         let (t, r) = (i.ty, self.r);
         let mut result = i.op.result(t);
@@ -206,14 +179,7 @@ impl Check<'_> {
                     return self.bad(format!("slot {} is {}", info.name, info.ty.name()));
                 }
                 let put = i.op == Op::Put;
-                self.operands(
-                    i,
-                    if put {
-                        std::slice::from_ref(&i.ty)
-                    } else {
-                        &[]
-                    },
-                )?;
+                self.operands(i, if put { std::slice::from_ref(&i.ty) } else { &[] })?;
             }
             Sig::Un if t.is_shape() => self.operands(i, &[V128])?,
             Sig::Un => self.operands(i, &[t])?,
@@ -239,21 +205,14 @@ impl Check<'_> {
                 let fits = match i.op {
                     Op::Zext | Op::Sext => from.is_int() && from.bits() < t.bits(),
                     Op::Trunc => from.is_int() && from.bits() > t.bits(),
-                    Op::Bitcast => {
-                        from != t && from.bits() == t.bits() && from.is_int() != t.is_int()
-                    }
+                    Op::Bitcast => from != t && from.bits() == t.bits() && from.is_int() != t.is_int(),
                     Op::FPromote => from == F32,
                     Op::FDemote => from == F64,
                     Op::CvtIF => matches!(from, I32 | I64),
                     _ => matches!(from, F32 | F64),
                 };
                 if !fits {
-                    return self.bad(format!(
-                        "{} from {} to {}",
-                        i.op.name(),
-                        from.name(),
-                        t.name()
-                    ));
+                    return self.bad(format!("{} from {} to {}", i.op.name(), from.name(), t.name()));
                 }
             }
             Sig::Load => self.operands(i, &[I64])?,
@@ -313,20 +272,12 @@ impl Check<'_> {
 
     fn result(&mut self, i: &Inst, ty: Option<Type>) -> Result<(), Invalid> {
         let Some(ty) = ty else {
-            return if i.dst.is_some() {
-                self.bad(format!("{} has no result", i.op.name()))
-            } else {
-                Ok(())
-            };
+            return if i.dst.is_some() { self.bad(format!("{} has no result", i.op.name())) } else { Ok(()) };
         };
         let n = i.dst.0 as usize;
         match self.r.types.get(n) {
             None => self.bad(format!("result of {} is missing", i.op.name())),
-            Some(t) if *t != ty => self.bad(format!(
-                "v{n} is {}, its definition {}",
-                t.name(),
-                ty.name()
-            )),
+            Some(t) if *t != ty => self.bad(format!("v{n} is {}, its definition {}", t.name(), ty.name())),
             Some(_) if self.defined[n] != u32::MAX => self.bad(format!("v{n} is defined twice")),
             Some(_) => {
                 self.defined[n] = self.block;
@@ -386,11 +337,7 @@ fn loops(r: &Region) -> Result<(), Invalid> {
                     let t = *t as usize;
                     if state[t] == 1 {
                         let what = "a loop without a header".into();
-                        return Err(Invalid {
-                            block: Some(t as u32),
-                            inst: None,
-                            what,
-                        });
+                        return Err(Invalid { block: Some(t as u32), inst: None, what });
                     }
                     if state[t] == 0 {
                         state[t] = 1;
@@ -410,9 +357,8 @@ fn loops(r: &Region) -> Result<(), Invalid> {
 /// In a region with fills or spills, variables are stored before anything that reads all state, and read
 /// only where they have a value.
 fn promotion(r: &Region, cfg: &Cfg) -> Result<(), Invalid> {
-    let promoted = r.blocks.iter().any(|b| {
-        b.poll_spill.0 != 0 || b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill))
-    });
+    let promoted =
+        r.blocks.iter().any(|b| b.poll_spill.0 != 0 || b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)));
     if !promoted {
         return Ok(());
     }
@@ -449,16 +395,9 @@ fn promotion(r: &Region, cfg: &Cfg) -> Result<(), Invalid> {
         let data = &r.blocks[b];
         let mut s = at[b];
         let bad = |n: Option<usize>, slots: u128, what: &str| {
-            let names: Vec<_> = SlotSet(slots)
-                .iter()
-                .map(|s| r.layout.get(s).name)
-                .collect();
+            let names: Vec<_> = SlotSet(slots).iter().map(|s| r.layout.get(s).name).collect();
             let what = format!("{what}: {}", names.join(" "));
-            Err(Invalid {
-                block: Some(b as u32),
-                inst: n,
-                what,
-            })
+            Err(Invalid { block: Some(b as u32), inst: n, what })
         };
         const UNKNOWN: &str = "variables without a value are read";
         const DIRTY: &str = "variables are not spilled";
@@ -478,11 +417,7 @@ fn promotion(r: &Region, cfg: &Cfg) -> Result<(), Invalid> {
                 return bad(Some(n), read & !s.1, UNKNOWN);
             }
             if i.op == Op::Fill && r.slot_sets[i.imm as usize].0 & s.0 != 0 {
-                return bad(
-                    Some(n),
-                    r.slot_sets[i.imm as usize].0 & s.0,
-                    "written variables are filled",
-                );
+                return bad(Some(n), r.slot_sets[i.imm as usize].0 & s.0, "written variables are filled");
             }
             if matches!(look(r, i, false), Look::Read | Look::ReadWrite) && s.0 != 0 {
                 return bad(Some(n), s.0, DIRTY);
@@ -497,11 +432,7 @@ fn promotion(r: &Region, cfg: &Cfg) -> Result<(), Invalid> {
 }
 
 fn bit(i: &Inst, all: u128) -> u128 {
-    u32::try_from(i.imm)
-        .ok()
-        .and_then(|s| 1u128.checked_shl(s))
-        .unwrap_or(0)
-        & all
+    u32::try_from(i.imm).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0) & all
 }
 
 /// (dirty, has a value) after an instruction.

@@ -21,8 +21,8 @@ fn golden() {
         seen += 1;
         let text = std::fs::read_to_string(&path).expect("readable");
         let (input, want) = text.split_once(LINE).unwrap_or((&text, ""));
-        let mut r = parse(input, &common::LAYOUT, common::HELPERS)
-            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut r =
+            parse(input, &common::LAYOUT, common::HELPERS).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         validate(&r).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         for pass in input.lines().filter_map(|l| l.strip_prefix("; pass: ")) {
             match pass.trim() {

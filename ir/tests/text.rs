@@ -19,14 +19,9 @@ const SHAPE: Shape = Shape {
 
 fn round_trip(r: &Region) {
     let text = r.to_string();
-    let again =
-        parse(&text, &common::LAYOUT, common::HELPERS).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let again = parse(&text, &common::LAYOUT, common::HELPERS).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert_eq!(again.to_string(), text);
-    assert_eq!(
-        validate(&again).map_err(|e| e.to_string()),
-        Ok(()),
-        "\n{text}"
-    );
+    assert_eq!(validate(&again).map_err(|e| e.to_string()), Ok(()), "\n{text}");
 }
 
 #[test]
@@ -47,37 +42,17 @@ fn print_parse_print() {
 #[test]
 fn errors_have_a_line() {
     let cases = [
-        (
-            "region\nblock0 @0x0:\n  jump block0\nblock2 @0x0:",
-            "line 4: expected block1",
-        ),
-        (
-            "block0 @0x0:\n v0:i64 = frob.i64 v1",
-            "line 2: `frob` is not an instruction",
-        ),
-        (
-            "block0 @0x0:\n v0:i64 = get.i64 rax",
-            "line 2: `rax` is not a slot",
-        ),
-        (
-            "block0 @0x0:\n v0:i65 = get.i64 r0",
-            "line 2: `i65` is not a type",
-        ),
-        (
-            "block0 @0x0:\n jump block0 block1",
-            "line 2: `block1` is too much",
-        ),
+        ("region\nblock0 @0x0:\n  jump block0\nblock2 @0x0:", "line 4: expected block1"),
+        ("block0 @0x0:\n v0:i64 = frob.i64 v1", "line 2: `frob` is not an instruction"),
+        ("block0 @0x0:\n v0:i64 = get.i64 rax", "line 2: `rax` is not a slot"),
+        ("block0 @0x0:\n v0:i65 = get.i64 r0", "line 2: `i65` is not a type"),
+        ("block0 @0x0:\n jump block0 block1", "line 2: `block1` is too much"),
         ("jump block0", "line 1: an instruction outside a block"),
         ("block0 @0x0:", "line 1: the last block has no terminator"),
-        (
-            "block0 @0x0:\n v99999999999:i64 = fence",
-            "line 2: `v99999999999` is not a value",
-        ),
+        ("block0 @0x0:\n v99999999999:i64 = fence", "line 2: `v99999999999` is not a value"),
     ];
     for (text, want) in cases {
-        let e = parse(text, &common::LAYOUT, common::HELPERS)
-            .map(|_| ())
-            .expect_err(text);
+        let e = parse(text, &common::LAYOUT, common::HELPERS).map(|_| ()).expect_err(text);
         assert_eq!(e.to_string(), want);
     }
 }
@@ -94,11 +69,7 @@ fn mutate(r: &mut Region, rng: &mut Rng) {
             0 => Term::Jump(block),
             1 => Term::Br(v, block, Block(0)),
             2 => Term::Exit(v),
-            3 => Term::Call {
-                target: v,
-                ret: 0,
-                cont: Some(block),
-            },
+            3 => Term::Call { target: v, ret: 0, cont: Some(block) },
             4 => Term::Switch(v, vec![block; 3], Block(0)),
             _ => Term::Return(Value::NONE),
         };
@@ -113,13 +84,7 @@ fn mutate(r: &mut Region, rng: &mut Rng) {
         3 => i.b = v,
         4 => i.c = v,
         5 => i.dst = v,
-        6 => {
-            i.imm = if rng.chance(2) {
-                rng.below(20) as i64
-            } else {
-                rng.bits() as i64
-            }
-        }
+        6 => i.imm = if rng.chance(2) { rng.below(20) as i64 } else { rng.bits() as i64 },
         7 => {
             r.blocks[b].insts.swap_remove(k);
         }
@@ -142,11 +107,7 @@ fn validator_takes_anything() {
         let _ = r.to_string();
         if validate(&r).is_ok() {
             valid += 1;
-            if !r
-                .blocks
-                .iter()
-                .any(|b| b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)))
-            {
+            if !r.blocks.iter().any(|b| b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill))) {
                 optimize(&mut r, OptLevel::Full);
                 assert_eq!(validate(&r), Ok(()), "seed {seed}\n{r}");
             }

@@ -97,19 +97,11 @@ impl Task {
 /// The last thread of a process is gone.
 fn end_process(p: &Arc<Process>, status: i32) {
     let kernel = &p.kernel;
-    let old = std::mem::replace(
-        &mut *p.fds.write().unwrap_or_else(PoisonError::into_inner),
-        Arc::new(FdTable::new(0)),
-    );
+    let old = std::mem::replace(&mut *p.fds.write().unwrap_or_else(PoisonError::into_inner), Arc::new(FdTable::new(0)));
     drop(old);
     {
         let mut u = lock(&p.usage);
-        if let Some(i) = p
-            .image
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-        {
+        if let Some(i) = p.image.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             u.0.maxrss = u.0.maxrss.max(i.mm.resident() >> 12);
         }
     }
@@ -120,12 +112,7 @@ fn end_process(p: &Arc<Process>, status: i32) {
     {
         let mut table = lock(&kernel.table);
         let heir = heir(&table, p);
-        let children: Vec<Arc<Process>> = table
-            .procs
-            .values()
-            .filter(|c| c.ppid() == p.pid)
-            .cloned()
-            .collect();
+        let children: Vec<Arc<Process>> = table.procs.values().filter(|c| c.ppid() == p.pid).cloned().collect();
         for c in children {
             lock(&c.rel).ppid = heir;
             let s = c.pdeath_signal.load(Ordering::Relaxed);
@@ -152,15 +139,8 @@ fn end_process(p: &Arc<Process>, status: i32) {
     hang_up.sort_unstable();
     hang_up.dedup();
     for g in hang_up {
-        let members: Vec<_> = kernel
-            .processes()
-            .into_iter()
-            .filter(|q| q.pgid() == g)
-            .collect();
-        if members
-            .iter()
-            .any(|q| matches!(q.status().life, Life::Stopped(_)))
-        {
+        let members: Vec<_> = kernel.processes().into_iter().filter(|q| q.pgid() == g).collect();
+        if members.iter().any(|q| matches!(q.status().life, Life::Stopped(_))) {
             for q in members {
                 let _ = q.signal(SigInfo::kernel(libc::SIGHUP));
                 let _ = q.signal(SigInfo::kernel(libc::SIGCONT));
@@ -208,8 +188,8 @@ fn report_exit(p: &Arc<Process>, status: i32) {
         return;
     };
     let action = parent.action(libc::SIGCHLD);
-    let unwanted = signal == libc::SIGCHLD
-        && (action.handler == SIG_IGN || action.flags & libc::SA_NOCLDWAIT as u64 != 0);
+    let unwanted =
+        signal == libc::SIGCHLD && (action.handler == SIG_IGN || action.flags & libc::SA_NOCLDWAIT as u64 != 0);
     if unwanted {
         reap(&parent, p);
     }
@@ -340,12 +320,8 @@ fn look(p: &Process, which: Which, options: i32) -> Result<Option<Found>> {
     const WCLONE: i32 = i32::MIN; // __WCLONE
     const WALL: i32 = 0x4000_0000;
     let mut any = false;
-    let children: Vec<Arc<Process>> = lock(&p.kernel.table)
-        .procs
-        .values()
-        .filter(|c| c.ppid() == p.pid)
-        .cloned()
-        .collect();
+    let children: Vec<Arc<Process>> =
+        lock(&p.kernel.table).procs.values().filter(|c| c.ppid() == p.pid).cloned().collect();
     for c in children {
         let matches = match which {
             Which::Any => true,
@@ -389,13 +365,7 @@ fn look(p: &Process, which: Which, options: i32) -> Result<Option<Found>> {
                 }
                 reap(p, &c);
             }
-            return Ok(Some(Found {
-                pid: c.pid,
-                uid,
-                code,
-                status,
-                usage,
-            }));
+            return Ok(Some(Found { pid: c.pid, uid, code, status, usage }));
         }
     }
     if any { Ok(None) } else { Err(Errno::ECHILD) }
@@ -407,13 +377,10 @@ pub(crate) fn wait_child(t: &Task, which: Which, options: i32) -> Result<Option<
         return look(&t.process, which, options);
     }
     t.thread.asleep.store(true, Ordering::Relaxed);
-    let r = t
-        .process
-        .events
-        .wait(t, None, || match look(&t.process, which, options) {
-            Ok(None) => None,
-            other => Some(other),
-        });
+    let r = t.process.events.wait(t, None, || match look(&t.process, which, options) {
+        Ok(None) => None,
+        other => Some(other),
+    });
     t.thread.asleep.store(false, Ordering::Relaxed);
     r?
 }

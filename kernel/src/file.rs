@@ -144,12 +144,7 @@ pub struct Description {
 impl Description {
     /// A new description at position 0.
     pub fn new(file: Arc<dyn File>, flags: u32, path: impl Into<Vec<u8>>) -> Arc<Description> {
-        Arc::new(Description {
-            file,
-            pos: Mutex::new(0),
-            flags: AtomicU32::new(flags),
-            path: path.into(),
-        })
+        Arc::new(Description { file, pos: Mutex::new(0), flags: AtomicU32::new(flags), path: path.into() })
     }
     /// Status flags.
     pub fn flags(&self) -> u32 {

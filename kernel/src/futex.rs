@@ -45,9 +45,7 @@ pub(crate) struct FutexTable {
 
 impl Default for FutexTable {
     fn default() -> Self {
-        FutexTable {
-            buckets: std::array::from_fn(|_| Mutex::default()),
-        }
+        FutexTable { buckets: std::array::from_fn(|_| Mutex::default()) }
     }
 }
 
@@ -104,11 +102,7 @@ fn sleep(t: &Task, w: &Arc<Waiter>, deadline: Option<Deadline>) -> Result<u64> {
     };
     unqueue(t, w);
     // Woken at the last moment counts as woken.
-    if w.woken.load(Ordering::Acquire) {
-        Ok(0)
-    } else {
-        r
-    }
+    if w.woken.load(Ordering::Acquire) { Ok(0) } else { r }
 }
 
 /// FUTEX_WAIT, FUTEX_WAIT_BITSET.
@@ -220,15 +214,7 @@ pub(crate) fn requeue(
 }
 
 /// FUTEX_WAKE_OP.
-pub(crate) fn wake_op(
-    t: &Task,
-    addr: u64,
-    addr2: u64,
-    private: bool,
-    n1: u32,
-    n2: u32,
-    op: u32,
-) -> Result<u64> {
+pub(crate) fn wake_op(t: &Task, addr: u64, addr2: u64, private: bool, n1: u32, n2: u32, op: u32) -> Result<u64> {
     let (k1, k2) = (key(t, addr, private)?, key(t, addr2, private)?);
     let sign12 = |v: u32| ((v << 20) as i32 >> 20) as u32;
     let mut arg = sign12(op >> 12 & 0xfff);
@@ -274,13 +260,7 @@ const TID_MASK: u32 = 0x3fff_ffff;
 
 /// FUTEX_LOCK_PI, FUTEX_TRYLOCK_PI. All threads have the same priority, so the lock is handed on in the order of the
 /// waiters and there is no priority to inherit.
-pub(crate) fn lock_pi(
-    t: &Task,
-    addr: u64,
-    private: bool,
-    try_only: bool,
-    deadline: Option<Deadline>,
-) -> Result<u64> {
+pub(crate) fn lock_pi(t: &Task, addr: u64, private: bool, try_only: bool, deadline: Option<Deadline>) -> Result<u64> {
     let k = key(t, addr, private)?;
     let me = t.tid() as u32;
     let mem = t.mem();
@@ -334,11 +314,7 @@ pub(crate) fn unlock_pi(t: &Task, addr: u64, private: bool) -> Result<u64> {
 /// Give a PI lock to its first waiter, or free it.
 fn hand_on(t: &Task, k: Key, addr: u64, died: u32) -> Result<u64> {
     let mut q = lock(&t.kernel().futexes.buckets[bucket(&k)]);
-    let mut waiters = q
-        .iter()
-        .enumerate()
-        .filter(|(_, w)| *lock(&w.key) == k)
-        .map(|(i, w)| (i, w.tid));
+    let mut waiters = q.iter().enumerate().filter(|(_, w)| *lock(&w.key) == k).map(|(i, w)| (i, w.tid));
     let next = waiters.next();
     let more = waiters.next().is_some();
     let word = next.map_or(0, |(_, tid)| tid as u32) | if more { WAITERS } else { 0 } | died;
@@ -355,11 +331,9 @@ fn hand_on(t: &Task, k: Key, addr: u64, died: u32) -> Result<u64> {
 pub(crate) fn exit_robust(t: &Task) {
     let head = t.robust_list;
     let mem = t.mem();
-    let (Ok(mut entry), Ok(offset), Ok(pending)) = (
-        mem.read::<u64>(head),
-        mem.read::<u64>(head.wrapping_add(8)),
-        mem.read::<u64>(head.wrapping_add(16)),
-    ) else {
+    let (Ok(mut entry), Ok(offset), Ok(pending)) =
+        (mem.read::<u64>(head), mem.read::<u64>(head.wrapping_add(8)), mem.read::<u64>(head.wrapping_add(16)))
+    else {
         return;
     };
     let mut left = 2048; // ROBUST_LIST_LIMIT
@@ -374,12 +348,7 @@ pub(crate) fn exit_robust(t: &Task) {
         left -= 1;
     }
     if pending & !1 != 0 {
-        died(
-            t,
-            (pending & !1).wrapping_add(offset),
-            pending & 1 != 0,
-            true,
-        );
+        died(t, (pending & !1).wrapping_add(offset), pending & 1 != 0, true);
     }
 }
 

@@ -32,17 +32,7 @@ pub struct Credentials {
 impl Credentials {
     /// All ids the same.
     pub fn new(uid: u32, gid: u32) -> Credentials {
-        Credentials {
-            uid,
-            euid: uid,
-            suid: uid,
-            fsuid: uid,
-            gid,
-            egid: gid,
-            sgid: gid,
-            fsgid: gid,
-            groups: vec![gid],
-        }
+        Credentials { uid, euid: uid, suid: uid, fsuid: uid, gid, egid: gid, sgid: gid, fsgid: gid, groups: vec![gid] }
     }
 }
 
@@ -194,31 +184,18 @@ impl Process {
     }
     /// Program, address space, arguments; `None` once the process has ended.
     pub fn image(&self) -> Option<Image> {
-        self.image
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.image.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Address space.
     pub fn mm(&self) -> Option<Arc<Mm>> {
-        self.image
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|i| i.mm.clone())
+        self.image.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|i| i.mm.clone())
     }
     pub(crate) fn actions(&self) -> Arc<Mutex<[SigAction; NSIG]>> {
-        self.actions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.actions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Identity.
     pub fn credentials(&self) -> Credentials {
-        self.cred
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.cred.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Name of the main thread.
     pub fn comm(&self) -> Vec<u8> {
@@ -226,10 +203,7 @@ impl Process {
     }
     /// A resource limit (RLIMIT_*).
     pub fn rlimit(&self, which: usize) -> Rlimit {
-        lock(&self.rlimits).get(which).copied().unwrap_or(Rlimit {
-            cur: u64::MAX,
-            max: u64::MAX,
-        })
+        lock(&self.rlimits).get(which).copied().unwrap_or(Rlimit { cur: u64::MAX, max: u64::MAX })
     }
     /// State for wait(2) and /proc.
     pub fn status(&self) -> Status {
@@ -247,17 +221,11 @@ impl Process {
     }
     /// Descriptor table of the main thread (for /proc).
     pub fn fds(&self) -> Arc<crate::io::FdTable> {
-        self.fds
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.fds.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Root and working directory of the main thread (for /proc).
     pub fn fs(&self) -> Arc<crate::fs::FsContext> {
-        self.fs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.fs.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Nice value.
     pub fn nice(&self) -> i32 {
@@ -319,12 +287,7 @@ pub struct Thread {
 }
 
 impl Thread {
-    pub(crate) fn new(
-        tid: i32,
-        process: Weak<Process>,
-        mask: SigSet,
-        comm: Vec<u8>,
-    ) -> Arc<Thread> {
+    pub(crate) fn new(tid: i32, process: Weak<Process>, mask: SigSet, comm: Vec<u8>) -> Arc<Thread> {
         Arc::new(Thread {
             tid: AtomicI32::new(tid),
             process,

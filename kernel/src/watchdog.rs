@@ -24,9 +24,7 @@ impl Kernel {
             return;
         }
         let kernel = Arc::downgrade(self);
-        let started = std::thread::Builder::new()
-            .name("evm-watchdog".into())
-            .spawn(move || watch(&kernel));
+        let started = std::thread::Builder::new().name("evm-watchdog".into()).spawn(move || watch(&kernel));
         if started.is_err() {
             self.kill_job(EndReason::Cancelled); // a job without its limits must not run
         }
@@ -43,8 +41,7 @@ fn host_memory() -> u64 {
     };
     let kib = |name: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(name));
-        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
-            .unwrap_or(0)
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
     };
     (kib("RssAnon:") + kib("RssShmem:")) << 10
 }

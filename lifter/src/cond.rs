@@ -47,11 +47,7 @@ impl Lifter {
     /// integers of that width (or I64). `Value::NONE` for operands that the kind does not use.
     pub fn set_cc(&mut self, kind: u64, ty: Type, a: Value, b: Value, c: Value) {
         let some = |v: Value| v.is_some().then_some(v);
-        let w = if kind == cc::EAGER {
-            0
-        } else {
-            u64::from(ty.bytes().trailing_zeros())
-        };
+        let w = if kind == cc::EAGER { 0 } else { u64::from(ty.bytes().trailing_zeros()) };
         self.cc = Cc {
             kind: Some(kind | w),
             vals: [some(a), some(b), some(c)],
@@ -67,10 +63,7 @@ impl Lifter {
     /// If `cond` (I8) is not zero the flags become as by [`Lifter::set_cc`], else they stay.
     pub fn set_cc_if(&mut self, cond: Value, kind: u64, ty: Type, a: Value, b: Value, c: Value) {
         let old = self.words();
-        let op = self.iconst(
-            Type::I64,
-            (kind | u64::from(ty.bytes().trailing_zeros())) as i64,
-        );
+        let op = self.iconst(Type::I64, (kind | u64::from(ty.bytes().trailing_zeros())) as i64);
         let mut new = [op, Value::NONE, Value::NONE, Value::NONE];
         for (i, v) in [a, b, c].into_iter().enumerate() {
             new[i + 1] = if !v.is_some() {
@@ -117,11 +110,7 @@ impl Lifter {
         self.put(slot::CC_OP, k);
         for (i, s) in [slot::CC_A, slot::CC_B, slot::CC_C].into_iter().enumerate() {
             if let Some(v) = self.cc.vals[i] {
-                let v = if op & !3 == cc::SAR && i == 0 {
-                    self.sext(Type::I64, v)
-                } else {
-                    self.zext(Type::I64, v)
-                };
+                let v = if op & !3 == cc::SAR && i == 0 { self.sext(Type::I64, v) } else { self.zext(Type::I64, v) };
                 self.put(s, v);
             }
         }
@@ -137,11 +126,7 @@ impl Lifter {
                 v
             }
         };
-        if self.b.ty(v).bytes() < ty.bytes() {
-            self.zext(ty, v)
-        } else {
-            self.trunc(ty, v)
-        }
+        if self.b.ty(v).bytes() < ty.bytes() { self.zext(ty, v) } else { self.trunc(ty, v) }
     }
     /// The four thunk words as they would be in the slots (I64), without writing them. Words that the
     /// kind does not use are 0 or what they were.
@@ -158,11 +143,8 @@ impl Lifter {
         let mut out = [k, zero, zero, zero];
         for i in 0..3 {
             if let Some(v) = self.cc.vals[i] {
-                out[i + 1] = if op & !3 == cc::SAR && i == 0 {
-                    self.sext(Type::I64, v)
-                } else {
-                    self.zext(Type::I64, v)
-                };
+                out[i + 1] =
+                    if op & !3 == cc::SAR && i == 0 { self.sext(Type::I64, v) } else { self.zext(Type::I64, v) };
             }
         }
         out
@@ -391,11 +373,7 @@ impl Lifter {
                 C::o => {
                     let r = self.cc_arg(0, ty);
                     let min = 1i64 << (ty.bits() - 1);
-                    let at = if kind == cc::INC {
-                        min
-                    } else {
-                        min.wrapping_sub(1)
-                    };
+                    let at = if kind == cc::INC { min } else { min.wrapping_sub(1) };
                     Some(self.icmpi(Cond::Eq, r, at))
                 }
                 _ => self.cond_compound(c),
@@ -498,11 +476,7 @@ impl Lifter {
         match c {
             C::b => {
                 let a = self.cc_arg(0, ty);
-                let at = if kind == cc::SHL {
-                    u64::from(ty.bits()) - n
-                } else {
-                    n - 1
-                };
+                let at = if kind == cc::SHL { u64::from(ty.bits()) - n } else { n - 1 };
                 let v = self.bini(Op::Shr, ty, a, at as i64);
                 let v = self.trunc(Type::I8, v);
                 Some(self.bini(Op::And, Type::I8, v, 1))
@@ -514,11 +488,7 @@ impl Lifter {
     /// Conditions after UCOMISS/UCOMISD: ZF = equal or unordered, PF = unordered, CF = less or unordered.
     fn cond_fcmp(&mut self, ty: Type, c: ConditionCode) -> Value {
         use ConditionCode as C;
-        let fty = if ty == Type::I32 {
-            Type::F32
-        } else {
-            Type::F64
-        };
+        let fty = if ty == Type::I32 { Type::F32 } else { Type::F64 };
         let (a, b) = (self.cc_arg(0, ty), self.cc_arg(1, ty));
         match c {
             C::o | C::s | C::l => return self.zero(),

@@ -34,10 +34,7 @@ pub(crate) struct Addr {
 impl Addr {
     /// This many bytes further on. The displacement must have room (operand sizes do: see [`Lifter::addr`]).
     pub fn plus(self, n: i32) -> Addr {
-        Addr {
-            base: self.base,
-            disp: self.disp + n,
-        }
+        Addr { base: self.base, disp: self.disp + n }
     }
 }
 
@@ -135,22 +132,14 @@ impl Lifter {
         self.targets.get(&pc).copied()
     }
     fn wrap_pc(&self, pc: u64) -> u64 {
-        if self.bits == 32 {
-            pc & 0xffff_ffff
-        } else {
-            pc
-        }
+        if self.bits == 32 { pc & 0xffff_ffff } else { pc }
     }
     /// A block that raises an exception at this instruction.
     pub fn raise_block(&mut self, code: u32, arg: u64) -> Block {
         let here = self.b.current();
         let b = self.inner();
         self.b.switch_to(b);
-        self.b.term(Term::Raise {
-            code,
-            arg,
-            pc: self.pc,
-        });
+        self.b.term(Term::Raise { code, arg, pc: self.pc });
         self.b.switch_to(here);
         b
     }
@@ -310,26 +299,17 @@ impl Lifter {
     fn narrow_addr(&mut self, a: Addr) -> Addr {
         let v = self.flat(a);
         let v = self.trunc(Type::I32, v);
-        Addr {
-            base: self.zext(Type::I64, v),
-            disp: 0,
-        }
+        Addr { base: self.zext(Type::I64, v), disp: 0 }
     }
     fn addr_flat(&mut self, insn: &Instruction) -> Addr {
         let (base, index) = (insn.memory_base(), insn.memory_index());
         let disp = insn.memory_displacement64();
         if insn.is_ip_rel_memory_operand() {
-            return Addr {
-                base: self.iconst(Type::I64, disp as i64),
-                disp: 0,
-            };
+            return Addr { base: self.iconst(Type::I64, disp as i64), disp: 0 };
         }
         let narrow = match (base, index) {
             (Register::None, Register::None) => {
-                return Addr {
-                    base: self.iconst(Type::I64, disp as i64),
-                    disp: 0,
-                };
+                return Addr { base: self.iconst(Type::I64, disp as i64), disp: 0 };
             }
             (Register::None, r) | (r, _) => r.size() == 4,
         };
@@ -356,10 +336,7 @@ impl Lifter {
         }
         if d > i32::MAX - 4096 {
             let c = self.iconst(Type::I64, i64::from(d));
-            return Addr {
-                base: self.bin(Op::Add, Type::I64, v, c),
-                disp: 0,
-            };
+            return Addr { base: self.bin(Op::Add, Type::I64, v, c), disp: 0 };
         }
         Addr { base: v, disp: d }
     }
@@ -436,15 +413,7 @@ impl Lifter {
         if self.defs.len() <= n {
             self.defs.resize(n + 1, None);
         }
-        self.defs[n] = Some(Inst {
-            op,
-            ty,
-            dst,
-            a,
-            b,
-            c: Value::NONE,
-            imm,
-        });
+        self.defs[n] = Some(Inst { op, ty, dst, a, b, c: Value::NONE, imm });
         dst
     }
     /// Integer constant.
@@ -468,15 +437,7 @@ impl Lifter {
             }
             match (op, ca, cb) {
                 (
-                    Op::Add
-                    | Op::Sub
-                    | Op::Or
-                    | Op::Xor
-                    | Op::Shl
-                    | Op::Shr
-                    | Op::Sar
-                    | Op::Rotl
-                    | Op::Rotr,
+                    Op::Add | Op::Sub | Op::Or | Op::Xor | Op::Shl | Op::Shr | Op::Sar | Op::Rotl | Op::Rotr,
                     _,
                     Some(0),
                 )
@@ -510,15 +471,9 @@ impl Lifter {
             _ => (base, disp),
         };
         if small(disp) {
-            return Addr {
-                base,
-                disp: disp as i32,
-            };
+            return Addr { base, disp: disp as i32 };
         }
-        Addr {
-            base: self.bini(Op::Add, Type::I64, base, disp),
-            disp: 0,
-        }
+        Addr { base: self.bini(Op::Add, Type::I64, base, disp), disp: 0 }
     }
     /// Two-operand instruction with a constant.
     pub fn bini(&mut self, op: Op, ty: Type, a: Value, imm: i64) -> Value {
@@ -585,11 +540,7 @@ impl Lifter {
                 Op::Const => return self.iconst(to, i.imm),
                 Op::Zext | Op::Sext => {
                     let inner = self.b.ty(i.a);
-                    return if inner.bytes() >= to.bytes() {
-                        self.trunc(to, i.a)
-                    } else {
-                        self.extend(i.op, to, i.a)
-                    };
+                    return if inner.bytes() >= to.bytes() { self.trunc(to, i.a) } else { self.extend(i.op, to, i.a) };
                 }
                 Op::Trunc => return self.trunc(to, i.a),
                 _ => {}

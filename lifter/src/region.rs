@@ -53,12 +53,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            mode: Mode::Region,
-            max_insns: 3000,
-            max_blocks: 1000,
-            bits: 64,
-        }
+        Options { mode: Mode::Region, max_insns: 3000, max_blocks: 1000, bits: 64 }
     }
 }
 
@@ -122,13 +117,7 @@ const MAX_INSN: usize = 15;
 
 impl<'a> Reader<'a> {
     fn new(code: &'a mut dyn Code, bits: u32) -> Self {
-        Reader {
-            code,
-            bits,
-            at: 0,
-            len: 0,
-            buf: [0; WINDOW],
-        }
+        Reader { code, bits, at: 0, len: 0, buf: [0; WINDOW] }
     }
     /// The bytes at `pc`: at least 15 unless fewer can be fetched.
     fn bytes(&mut self, pc: u64) -> &[u8] {
@@ -146,10 +135,7 @@ impl<'a> Reader<'a> {
         let bytes = self.bytes(pc);
         let mut d = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE);
         let insn = d.decode();
-        if insn.is_invalid()
-            && bytes.len() < MAX_INSN
-            && d.last_error() == DecoderError::NoMoreBytes
-        {
+        if insn.is_invalid() && bytes.len() < MAX_INSN && d.last_error() == DecoderError::NoMoreBytes {
             return Fetched::Fault(pc.wrapping_add(bytes.len() as u64));
         }
         Fetched::Insn(insn)
@@ -173,9 +159,9 @@ fn flow(i: &Instruction) -> Flow {
             _ => Flow::Next,
         },
         FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend => match i.op0_kind() {
-            iced_x86::OpKind::NearBranch16
-            | iced_x86::OpKind::NearBranch32
-            | iced_x86::OpKind::NearBranch64 => Flow::End(vec![i.next_ip(), target()]),
+            iced_x86::OpKind::NearBranch16 | iced_x86::OpKind::NearBranch32 | iced_x86::OpKind::NearBranch64 => {
+                Flow::End(vec![i.next_ip(), target()])
+            }
             _ => Flow::End(vec![]),
         },
         FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => Flow::End(vec![target()]),
@@ -188,12 +174,7 @@ fn flow(i: &Instruction) -> Flow {
 
 /// Translate the code at `entry`. `extra` addresses become entries too when they turn out to be reached or can be
 /// fetched.
-pub fn lift(
-    entry: u64,
-    extra: &[u64],
-    code: &mut dyn Code,
-    opts: &Options,
-) -> Result<Lifted, LiftError> {
+pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> Result<Lifted, LiftError> {
     if opts.bits != 64 && opts.bits != 32 {
         return Err(LiftError::Bits(opts.bits));
     }
@@ -218,10 +199,7 @@ pub fn lift(
 }
 
 fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
-    let mut g = Guest {
-        insns: vec![],
-        succs: vec![],
-    };
+    let mut g = Guest { insns: vec![], succs: vec![] };
     let mut pc = entry;
     while g.insns.len() < BLOCK_INSNS {
         let Fetched::Insn(i) = code.decode(pc) else {
@@ -236,11 +214,7 @@ fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
     BTreeMap::from([(entry, g)])
 }
 
-fn discover(
-    entries: &[u64],
-    opts: &Options,
-    code: &mut Reader,
-) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
+fn discover(entries: &[u64], opts: &Options, code: &mut Reader) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
     let mut seen: Map<Instruction> = Map::default();
     let mut leaders: Set = Set::default();
     let mut work: VecDeque<u64> = VecDeque::new();
@@ -293,10 +267,7 @@ fn discover(
     }
     let mut guest = BTreeMap::new();
     for l in leaders.iter().copied().filter(|l| seen.contains_key(l)) {
-        let mut g = Guest {
-            insns: vec![],
-            succs: vec![],
-        };
+        let mut g = Guest { insns: vec![], succs: vec![] };
         let mut pc = l;
         while let Some(i) = seen.get(&pc) {
             if pc != l && leaders.contains(&pc) {
@@ -318,8 +289,7 @@ fn discover(
             }
             pc = i.next_ip();
         }
-        g.succs
-            .retain(|s| leaders.contains(s) && seen.contains_key(s));
+        g.succs.retain(|s| leaders.contains(s) && seen.contains_key(s));
         guest.insert(l, g);
     }
     (guest, tables)
@@ -374,11 +344,7 @@ fn stubs(guest: &BTreeMap<u64, Guest>, code: &mut Reader) -> Vec<Stub> {
             }
             if i.is_jmp_near_indirect() && i.is_ip_rel_memory_operand() {
                 let pointer = i.ip_rel_memory_address();
-                out.push(Stub {
-                    pc,
-                    len: (at - pc) as u32,
-                    pointer,
-                });
+                out.push(Stub { pc, len: (at - pc) as u32, pointer });
             }
             break;
         }
@@ -447,10 +413,7 @@ fn translate(
     if opts.mode == Mode::Block {
         cx.targets.clear();
     }
-    cx.b.region.entries = entries
-        .iter()
-        .map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32))
-        .collect();
+    cx.b.region.entries = entries.iter().map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32)).collect();
     let mut out_kind: Map<Option<u64>> = Map::default();
     for (n, pc) in rpo.iter().enumerate() {
         cx.cc_unknown();
@@ -470,10 +433,7 @@ fn translate(
             cx.pc = i.ip();
             cx.next = i.next_ip();
             if i.is_invalid() || one(&mut cx, i).is_err() {
-                notes.push(LiftNote {
-                    pc: i.ip(),
-                    what: describe(i),
-                });
+                notes.push(LiftNote { pc: i.ip(), what: describe(i) });
                 cx.raise(exc::UD, 0);
             }
             if cx.ended {
@@ -495,26 +455,15 @@ fn translate(
         } else {
             // A callee may leave any flags.
             let last = g.insns.last().map(|i| i.flow_control());
-            let call = matches!(
-                last,
-                Some(FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt)
-            );
+            let call = matches!(last, Some(FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt));
             out_kind.insert(*pc, if call { None } else { cx.cc.kind });
         }
     }
     let mut source: Vec<(u64, u32)> = vec![];
     let mut ranges: Vec<(u64, u64)> = guest
         .values()
-        .flat_map(|g| {
-            g.insns
-                .iter()
-                .map(|i| (i.ip(), i.ip().saturating_add(i.len().max(1) as u64)))
-        })
-        .chain(
-            stubs
-                .iter()
-                .map(|s| (s.pc, s.pc.saturating_add(u64::from(s.len)))),
-        )
+        .flat_map(|g| g.insns.iter().map(|i| (i.ip(), i.ip().saturating_add(i.len().max(1) as u64))))
+        .chain(stubs.iter().map(|s| (s.pc, s.pc.saturating_add(u64::from(s.len)))))
         .collect();
     ranges.sort_unstable();
     for (from, to) in ranges {
@@ -526,10 +475,7 @@ fn translate(
         }
     }
     cx.b.region.source = source;
-    Lifted {
-        region: cx.b.region,
-        notes,
-    }
+    Lifted { region: cx.b.region, notes }
 }
 
 /// Marker and translation of one instruction.

@@ -43,10 +43,7 @@ struct Search {
 
 impl Search {
     fn load(&mut self, i: &Instruction, size: u32) -> Option<()> {
-        if i.memory_index() == Register::None
-            || i.memory_index_scale() != size
-            || i.memory_base() == Register::RIP
-        {
+        if i.memory_index() == Register::None || i.memory_index_scale() != size || i.memory_base() == Register::RIP {
             return None;
         }
         self.loaded = true;
@@ -63,11 +60,7 @@ impl Search {
 /// The table that the indirect jump `jump` uses, from the instructions that come before it.
 pub(crate) fn find(jump: &Instruction, before: impl Iterator<Item = Instruction>) -> Option<Table> {
     let mut s = Search::default();
-    let word = if jump.code_size() == iced_x86::CodeSize::Code32 {
-        4
-    } else {
-        8
-    };
+    let word = if jump.code_size() == iced_x86::CodeSize::Code32 { 4 } else { 8 };
     match jump.op_kind(0) {
         OpKind::Register => s.target = Some(full(jump.op_register(0))),
         _ => s.load(jump, word)?,
@@ -105,13 +98,7 @@ pub(crate) fn find(jump: &Instruction, before: impl Iterator<Item = Instruction>
             }
         }
         // The other register of the addition may be the one that was loaded.
-        if s.relative
-            && !s.loaded
-            && dst.is_some()
-            && dst == s.base
-            && i.mnemonic() == M::Movsxd
-            && memory
-        {
+        if s.relative && !s.loaded && dst.is_some() && dst == s.base && i.mnemonic() == M::Movsxd && memory {
             s.base = None;
             s.load(&i, 4)?;
             continue;
@@ -122,10 +109,7 @@ pub(crate) fn find(jump: &Instruction, before: impl Iterator<Item = Instruction>
                     s.at = Some(i.ip_rel_memory_address().wrapping_add(s.disp));
                 }
                 M::Mov
-                    if matches!(
-                        i.op_kind(1),
-                        OpKind::Immediate32 | OpKind::Immediate64 | OpKind::Immediate32to64
-                    ) =>
+                    if matches!(i.op_kind(1), OpKind::Immediate32 | OpKind::Immediate64 | OpKind::Immediate32to64) =>
                 {
                     s.at = Some(i.immediate(1).wrapping_add(s.disp));
                 }
@@ -142,11 +126,7 @@ pub(crate) fn find(jump: &Instruction, before: impl Iterator<Item = Instruction>
                     let n = i.immediate(1) & 0xffff_ffff;
                     s.count = Some(n + u64::from(s.above == Some(true)));
                 }
-                M::And
-                    if s.loaded
-                        && i.op_kind(1) >= OpKind::Immediate8
-                        && i.op_kind(1) <= OpKind::Immediate32to64 =>
-                {
+                M::And if s.loaded && i.op_kind(1) >= OpKind::Immediate8 && i.op_kind(1) <= OpKind::Immediate32to64 => {
                     s.count = Some((i.immediate(1) & 0xffff_ffff) + 1);
                 }
                 _ if i.is_jcc_short_or_near() => match i.condition_code() {
@@ -161,12 +141,7 @@ pub(crate) fn find(jump: &Instruction, before: impl Iterator<Item = Instruction>
             if count == 0 || count > MAX_ENTRIES {
                 return None;
             }
-            return Some(Table {
-                at,
-                size: s.size,
-                relative: s.relative,
-                count,
-            });
+            return Some(Table { at, size: s.size, relative: s.relative, count });
         }
     }
     None
@@ -252,10 +227,7 @@ impl Lifter {
         let mut d = self.def(target)?;
         if d.op == Op::Add {
             // Table address plus offset, in either order.
-            d = [d.a, d.b]
-                .into_iter()
-                .filter_map(|v| self.def(v))
-                .find(|d| d.op == Op::Sext)?;
+            d = [d.a, d.b].into_iter().filter_map(|v| self.def(v)).find(|d| d.op == Op::Sext)?;
         }
         if matches!(d.op, Op::Sext | Op::Zext) {
             d = self.def(d.a)?;
@@ -266,10 +238,7 @@ impl Lifter {
         let size = i64::from(d.ty.bytes().trailing_zeros());
         let mut address = self.def(d.a)?;
         if address.op == Op::Add {
-            address = [address.b, address.a]
-                .into_iter()
-                .filter_map(|v| self.def(v))
-                .find(|d| d.op == Op::Shl)?;
+            address = [address.b, address.a].into_iter().filter_map(|v| self.def(v)).find(|d| d.op == Op::Shl)?;
         }
         (address.op == Op::Shl && self.const_of(address.b) == Some(size)).then_some(address.a)
     }

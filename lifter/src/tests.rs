@@ -33,11 +33,7 @@ fn check(l: &Lifted) {
                 uses = r.calls[i.imm as usize].args.clone();
             }
             for u in uses.into_iter().filter(|u| u.is_some()) {
-                assert!(
-                    seen.contains(&u),
-                    "{:#x}: {i:?} uses {u:?} of another block",
-                    b.pc
-                );
+                assert!(seen.contains(&u), "{:#x}: {i:?} uses {u:?} of another block", b.pc);
             }
             let ty = |v: evm_ir::Value| r.types[v.0 as usize];
             match i.op.sig() {
@@ -77,9 +73,7 @@ fn check(l: &Lifted) {
 #[test]
 fn loop_and_return() {
     // 1000: xor eax,eax; 1002: add rax,rdi; 1005: dec rdi; 1008: jne 1002; 100a: ret
-    let l = region(&[
-        0x31, 0xc0, 0x48, 0x01, 0xf8, 0x48, 0xff, 0xcf, 0x75, 0xf8, 0xc3,
-    ]);
+    let l = region(&[0x31, 0xc0, 0x48, 0x01, 0xf8, 0x48, 0xff, 0xcf, 0x75, 0xf8, 0xc3]);
     check(&l);
     let r = &l.region;
     assert_eq!(r.source, [(AT, 11)]);
@@ -87,21 +81,10 @@ fn loop_and_return() {
     assert_eq!(r.blocks[0].pc, AT);
     assert!(matches!(r.blocks[0].term, Term::Jump(Block(1))));
     assert!(r.blocks[1].loop_header && r.blocks[1].pc == 0x1002);
-    assert!(
-        matches!(r.blocks[1].term, Term::Br(_, Block(1), Block(2))),
-        "{:?}",
-        r.blocks[1].term
-    );
+    assert!(matches!(r.blocks[1].term, Term::Br(_, Block(1), Block(2))), "{:?}", r.blocks[1].term);
     assert!(matches!(r.blocks[2].term, Term::Return(_)));
     // The branch is a comparison, not a helper call.
-    assert!(r.calls.iter().all(|_| {
-        r.blocks[1]
-            .insts
-            .iter()
-            .filter(|i| i.op == Op::Icmp)
-            .count()
-            > 0
-    }));
+    assert!(r.calls.iter().all(|_| { r.blocks[1].insts.iter().filter(|i| i.op == Op::Icmp).count() > 0 }));
 }
 
 #[test]
@@ -117,10 +100,8 @@ fn dead_flags_are_not_written() {
     // add eax,ebx; sub ecx,edx; ret
     let l = region(&[0x01, 0xd8, 0x29, 0xd1, 0xc3]);
     check(&l);
-    let puts = l.region.blocks[0]
-        .insts
-        .iter()
-        .filter(|i| i.op == Op::Put && i.imm == i64::from(evm_cpu::slot::CC_OP.0));
+    let puts =
+        l.region.blocks[0].insts.iter().filter(|i| i.op == Op::Put && i.imm == i64::from(evm_cpu::slot::CC_OP.0));
     assert_eq!(puts.count(), 1);
 }
 
@@ -130,52 +111,18 @@ fn edges() {
     let l = region(&[0xe8, 0x00, 0x10, 0x00, 0x00, 0x74, 0x7f, 0x06, 0x90]);
     check(&l);
     let r = &l.region;
-    assert!(matches!(
-        r.blocks[0].term,
-        Term::Call {
-            ret: 0x1005,
-            cont: Some(Block(1)),
-            ..
-        }
-    ));
-    let Term::Br(_, t, f) = &r.blocks[1].term else {
-        panic!("{:?}", r.blocks[1].term)
-    };
+    assert!(matches!(r.blocks[0].term, Term::Call { ret: 0x1005, cont: Some(Block(1)), .. }));
+    let Term::Br(_, t, f) = &r.blocks[1].term else { panic!("{:?}", r.blocks[1].term) };
     assert!(matches!(r.blocks[t.0 as usize].term, Term::Exit(_)));
     let bad = &r.blocks[f.0 as usize].term;
-    assert!(
-        matches!(
-            bad,
-            Term::Raise {
-                code: evm_cpu::exc::UD,
-                pc: 0x1007,
-                ..
-            }
-        ),
-        "{bad:?}"
-    );
+    assert!(matches!(bad, Term::Raise { code: evm_cpu::exc::UD, pc: 0x1007, .. }), "{bad:?}");
     assert_eq!(l.notes.len(), 1);
-    assert_eq!(
-        code(&[], &Options::default()).unwrap_err(),
-        LiftError::Fetch { addr: AT }
-    );
-    assert_eq!(
-        code(&[0x48], &Options::default()).unwrap_err(),
-        LiftError::Fetch { addr: AT + 1 }
-    );
-    let l = code(
-        &[0x90, 0x90, 0x75, 0xfc],
-        &Options {
-            mode: Mode::Block,
-            ..Options::default()
-        },
-    )
-    .unwrap();
+    assert_eq!(code(&[], &Options::default()).unwrap_err(), LiftError::Fetch { addr: AT });
+    assert_eq!(code(&[0x48], &Options::default()).unwrap_err(), LiftError::Fetch { addr: AT + 1 });
+    let l = code(&[0x90, 0x90, 0x75, 0xfc], &Options { mode: Mode::Block, ..Options::default() }).unwrap();
     check(&l);
     assert_eq!(l.region.entries, [Block(0)]);
-    let Term::Br(_, t, _) = &l.region.blocks[0].term else {
-        panic!()
-    };
+    let Term::Br(_, t, _) = &l.region.blocks[0].term else { panic!() };
     assert!(matches!(l.region.blocks[t.0 as usize].term, Term::Exit(_)));
 }
 
@@ -189,15 +136,8 @@ fn linkage_stub() {
     check(&l);
     let r = &l.region;
     assert_eq!(r.source, [(AT, 6), (AT + 0x10, 10)]);
-    let Term::Call { target, .. } = r.blocks[0].term else {
-        panic!()
-    };
-    assert!(
-        r.blocks[0]
-            .insts
-            .iter()
-            .any(|i| i.op == Op::Load && i.dst == target)
-    );
+    let Term::Call { target, .. } = r.blocks[0].term else { panic!() };
+    assert!(r.blocks[0].insts.iter().any(|i| i.op == Op::Load && i.dst == target));
 }
 
 /// Random bytes never panic, and what comes out is well formed.
@@ -220,14 +160,7 @@ fn random_bytes() {
         }
         for bits in [64, 32] {
             for mode in [Mode::Block, Mode::Region] {
-                if let Ok(l) = code(
-                    &b,
-                    &Options {
-                        bits,
-                        mode,
-                        ..Options::default()
-                    },
-                ) {
+                if let Ok(l) = code(&b, &Options { bits, mode, ..Options::default() }) {
                     check(&l);
                 }
             }
@@ -262,8 +195,8 @@ fn jump_table() {
     // cmp edi,2; ja 101b; lea rdx,[rip+0x30] (1040); movsxd rax,[rdx+rdi*4]; add rax,rdx; notrack jmp rax;
     // 1016: inc eax; ret; 1019: nop; nop; 101b: ret
     let mut b = vec![
-        0x83, 0xff, 0x02, 0x77, 0x16, 0x48, 0x8d, 0x15, 0x34, 0, 0, 0, 0x48, 0x63, 0x04, 0xba,
-        0x48, 0x01, 0xd0, 0x3e, 0xff, 0xe0, 0xff, 0xc0, 0xc3, 0x90, 0x90, 0xc3,
+        0x83, 0xff, 0x02, 0x77, 0x16, 0x48, 0x8d, 0x15, 0x34, 0, 0, 0, 0x48, 0x63, 0x04, 0xba, 0x48, 0x01, 0xd0, 0x3e,
+        0xff, 0xe0, 0xff, 0xc0, 0xc3, 0x90, 0x90, 0xc3,
     ];
     let code = b.len();
     b.resize(0x40, 0);

@@ -120,10 +120,7 @@ fn privileged(i: &Instruction) -> bool {
 /// Every (prefixes, opcode, ModRM) of the legacy and VEX maps.
 fn encodings() -> Vec<Vec<u8>> {
     let mut out = vec![];
-    let modrms: Vec<u8> = (0..8)
-        .flat_map(|r| [0x07 | r << 3, 0xc1 | r << 3])
-        .chain(0xc0..=0xff)
-        .collect();
+    let modrms: Vec<u8> = (0..8).flat_map(|r| [0x07 | r << 3, 0xc1 | r << 3]).chain(0xc0..=0xff).collect();
     let tail = |v: &mut Vec<u8>, m: u8| v.extend([m, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
     for prefix in [&[][..], &[0x66], &[0xf3], &[0xf2]] {
         for rex in [&[][..], &[0x48]] {
@@ -142,16 +139,9 @@ fn encodings() -> Vec<Vec<u8>> {
         for pp in 0..4u8 {
             for lw in 0..4u8 {
                 for op in 0..=255u8 {
-                    for m in [
-                        0x07, 0x0f, 0x17, 0x1f, 0xc1, 0xca, 0xd1, 0xd9, 0xe1, 0xf1, 0xf9, 0x44,
-                    ] {
+                    for m in [0x07, 0x0f, 0x17, 0x1f, 0xc1, 0xca, 0xd1, 0xd9, 0xe1, 0xf1, 0xf9, 0x44] {
                         for vvvv in [0xf, 0xd] {
-                            let mut v = vec![
-                                0xc4,
-                                0xe0 | map,
-                                (lw & 2) << 6 | vvvv << 3 | (lw & 1) << 2 | pp,
-                                op,
-                            ];
+                            let mut v = vec![0xc4, 0xe0 | map, (lw & 2) << 6 | vvvv << 3 | (lw & 1) << 2 | pp, op];
                             tail(&mut v, m);
                             out.push(v);
                         }
@@ -171,13 +161,7 @@ fn every_instruction_shown_is_translated() {
 #[test]
 fn every_instruction_shown_is_translated_32() {
     // Decimal adjustments, far pointers and PUSHA/POPA are not translated.
-    walk(
-        32,
-        &[
-            "Aaa", "Aas", "Aad_", "Aam_", "Daa", "Das", "Arpl_", "Lds_", "Les_", "Pusha", "Popa",
-            "Salc",
-        ],
-    );
+    walk(32, &["Aaa", "Aas", "Aad_", "Aam_", "Daa", "Das", "Arpl_", "Lds_", "Les_", "Pusha", "Popa", "Salc"]);
 }
 
 fn walk(bits: u32, not_yet: &[&str]) {
@@ -188,9 +172,7 @@ fn walk(bits: u32, not_yet: &[&str]) {
         if i.is_invalid() || privileged(&i) || !i.cpuid_features().iter().all(|f| shown(*f)) {
             continue;
         }
-        let kinds: Vec<String> = (0..i.op_count())
-            .map(|n| format!("{:?}", i.op_kind(n)))
-            .collect();
+        let kinds: Vec<String> = (0..i.op_count()).map(|n| format!("{:?}", i.op_kind(n))).collect();
         if !seen.insert((i.code() as u32, kinds)) {
             continue;
         }
@@ -201,15 +183,7 @@ fn walk(bits: u32, not_yet: &[&str]) {
             n
         };
         let what = format!("{:?}", i.code());
-        match lift(
-            0x1000,
-            &[],
-            &mut fetch,
-            &Options {
-                bits,
-                ..Options::default()
-            },
-        ) {
+        match lift(0x1000, &[], &mut fetch, &Options { bits, ..Options::default() }) {
             Ok(l) => {
                 if !l.notes.is_empty() && !not_yet.iter().any(|n| what.starts_with(n)) {
                     missing.insert(what.clone());
@@ -224,8 +198,5 @@ fn walk(bits: u32, not_yet: &[&str]) {
         }
     }
     assert!(seen.len() > 1500, "{} encodings", seen.len());
-    assert!(
-        missing.is_empty() && invalid.is_empty(),
-        "not translated: {missing:#?}\ninvalid: {invalid:#?}"
-    );
+    assert!(missing.is_empty() && invalid.is_empty(), "not translated: {missing:#?}\ninvalid: {invalid:#?}");
 }

@@ -46,9 +46,7 @@ impl Rng {
                 _ => ((r as i64 >> 20) as f64 / 65536.0).to_bits(),
             },
             _ => match r % 4 {
-                0 => {
-                    [0, u64::MAX, 0x8000_8000_7fff_7fff, 0x8080_7f7f_00ff_0180][r as usize >> 8 & 3]
-                }
+                0 => [0, u64::MAX, 0x8000_8000_7fff_7fff, 0x8080_7f7f_00ff_0180][r as usize >> 8 & 3],
                 1 => r >> 8 & 63,
                 _ => self.next(),
             },
@@ -58,10 +56,7 @@ impl Rng {
         u128::from(self.half(kind)) << 64 | u128::from(self.half(kind))
     }
     fn machine(&mut self, kind: u64, mmx: bool) -> Machine {
-        let mut m = Machine {
-            s: Default::default(),
-            mem: [0; MEM],
-        };
+        let mut m = Machine { s: Default::default(), mem: [0; MEM] };
         let avx = std::is_x86_feature_detected!("avx");
         for i in 0..16 {
             m.s.xmm[i] = self.vec(kind);
@@ -99,10 +94,7 @@ fn difference(want: &Machine, have: &Machine, csr: u32) -> Option<String> {
     }
     for i in 0..16 {
         if a.xmm[i] != b.xmm[i] || a.ymm_hi[i] != b.ymm_hi[i] {
-            return Some(format!(
-                "ymm{i} {:x}:{:x} {:x}:{:x}",
-                a.ymm_hi[i], a.xmm[i], b.ymm_hi[i], b.xmm[i]
-            ));
+            return Some(format!("ymm{i} {:x}:{:x} {:x}:{:x}", a.ymm_hi[i], a.xmm[i], b.ymm_hi[i], b.xmm[i]));
         }
     }
     if (a.fsw, a.fcw, a.ftw) != (b.fsw, b.fcw, b.ftw) || a.fpr != b.fpr {
@@ -118,17 +110,8 @@ fn difference(want: &Machine, have: &Machine, csr: u32) -> Option<String> {
         return Some(format!("mxcsr {:x} {:x}", a.mxcsr, b.mxcsr));
     }
     if want.mem != have.mem {
-        let at = want
-            .mem
-            .iter()
-            .zip(&have.mem)
-            .position(|(x, y)| x != y)
-            .unwrap_or(0);
-        return Some(format!(
-            "memory at {at} {:x?} {:x?}",
-            &want.mem[at & !15..][..16],
-            &have.mem[at & !15..][..16]
-        ));
+        let at = want.mem.iter().zip(&have.mem).position(|(x, y)| x != y).unwrap_or(0);
+        return Some(format!("memory at {at} {:x?} {:x?}", &want.mem[at & !15..][..16], &have.mem[at & !15..][..16]));
     }
     None
 }
@@ -164,13 +147,7 @@ fn check(kind: u64, mmx: bool, list: &[Piece]) {
             }
         }
     }
-    assert!(
-        bad.is_empty(),
-        "{} of {} differ:\n{}",
-        bad.len(),
-        list.len(),
-        bad.join("\n")
-    );
+    assert!(bad.is_empty(), "{} of {} differ:\n{}", bad.len(), list.len(), bad.join("\n"));
 }
 
 /// Pieces from mnemonics and operand lists: every mnemonic with every list.
@@ -300,14 +277,8 @@ fn sse_float() {
             cross!(["xmm1, xmm2, 0", "xmm1, [rdi], 1", "xmm1, xmm2, 2", "xmm1, xmm2, 3", "xmm1, xmm2, 4", "xmm1, xmm2, 5", "xmm1, xmm2, 6", "xmm1, xmm2, 7"];
             "cmppd" "cmpsd" "roundpd" "roundsd" "dppd"),
         ),
-        (
-            1,
-            cross!(["eax, xmm2", "rcx, dword ptr [rdi + 4]"]; "cvtss2si" "cvttss2si"),
-        ),
-        (
-            2,
-            cross!(["eax, xmm2", "rcx, qword ptr [rdi + 8]"]; "cvtsd2si" "cvttsd2si"),
-        ),
+        (1, cross!(["eax, xmm2", "rcx, dword ptr [rdi + 4]"]; "cvtss2si" "cvttss2si")),
+        (2, cross!(["eax, xmm2", "rcx, qword ptr [rdi + 8]"]; "cvtsd2si" "cvttsd2si")),
         (
             0,
             cross!(["xmm1, eax", "xmm2, rcx", "xmm3, dword ptr [rdi]", "xmm4, qword ptr [rdi]"]; "cvtsi2ss" "cvtsi2sd"),

@@ -60,9 +60,7 @@ macro_rules! rmw {
         pub fn $name(&self, addr: u64, size: u64, val: u64) -> Result<u64, Fault> {
             let f: fn(u64, u64) -> u64 = $body;
             loop {
-                let old = self
-                    .load(addr, size)
-                    .map_err(|f| Fault { write: true, ..f })?;
+                let old = self.load(addr, size).map_err(|f| Fault { write: true, ..f })?;
                 if self.cas(addr, size, old, f(old, val))? == old {
                     return Ok(old);
                 }
@@ -90,11 +88,7 @@ impl Mem {
     }
     #[inline(always)]
     fn host(&self, addr: u64, len: u64, write: bool) -> Result<u64, Fault> {
-        if len <= self.limit && addr <= self.limit - len {
-            Ok(self.base + addr)
-        } else {
-            Err(Fault { addr, write })
-        }
+        if len <= self.limit && addr <= self.limit - len { Ok(self.base + addr) } else { Err(Fault { addr, write }) }
     }
     /// Read `size` (1, 2, 4, 8) bytes, zero-extended.
     #[inline(always)]
@@ -119,11 +113,7 @@ impl Mem {
                 }
             }
         }
-        if err == 0 {
-            Ok(v)
-        } else {
-            Err(Fault { addr, write: false })
-        }
+        if err == 0 { Ok(v) } else { Err(Fault { addr, write: false }) }
     }
     /// Write the low `size` (1, 2, 4, 8) bytes of `v`.
     #[inline(always)]
@@ -147,11 +137,7 @@ impl Mem {
                 }
             }
         }
-        if err == 0 {
-            Ok(())
-        } else {
-            Err(Fault { addr, write: true })
-        }
+        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
     }
     /// Read 16 bytes.
     #[inline(always)]
@@ -179,11 +165,7 @@ impl Mem {
             let x: std::arch::x86_64::__m128i = std::mem::transmute(v);
             guarded!("movdqu xmmword ptr [{p}], {x}", p = in(reg) p, x = in(xmm_reg) x, err = inout(reg) err, options(nostack, preserves_flags));
         }
-        if err == 0 {
-            Ok(())
-        } else {
-            Err(Fault { addr, write: true })
-        }
+        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
     }
     /// Compare and swap of `size` (1, 2, 4, 8) bytes; gives the old value, zero-extended.
     #[inline]
@@ -209,11 +191,7 @@ impl Mem {
             }
         }
         let mask = u64::MAX >> (64 - 8 * size);
-        if err == 0 {
-            Ok(old & mask)
-        } else {
-            Err(Fault { addr, write: true })
-        }
+        if err == 0 { Ok(old & mask) } else { Err(Fault { addr, write: true }) }
     }
     /// Compare and swap of 16 bytes at a 16-byte aligned address (an unaligned one is a fault).
     pub fn cas128(&self, addr: u64, expected: u128, new: u128) -> Result<u128, Fault> {
@@ -243,21 +221,12 @@ impl Mem {
                 inout("rax") lo, inout("rdx") hi, err = inout(reg) err, options(nostack)
             );
         }
-        if err == 0 {
-            Ok(u128::from(lo) | u128::from(hi) << 64)
-        } else {
-            Err(Fault { addr, write: true })
-        }
+        if err == 0 { Ok(u128::from(lo) | u128::from(hi) << 64) } else { Err(Fault { addr, write: true }) }
     }
-    rmw!(fetch_add, "Atomic add; gives the old value.", |a, b| a
-        .wrapping_add(b));
+    rmw!(fetch_add, "Atomic add; gives the old value.", |a, b| a.wrapping_add(b));
     rmw!(fetch_and, "Atomic and; gives the old value.", |a, b| a & b);
     rmw!(fetch_or, "Atomic or; gives the old value.", |a, b| a | b);
-    rmw!(
-        fetch_xor,
-        "Atomic exclusive or; gives the old value.",
-        |a, b| a ^ b
-    );
+    rmw!(fetch_xor, "Atomic exclusive or; gives the old value.", |a, b| a ^ b);
     rmw!(swap, "Atomic exchange; gives the old value.", |_, b| b);
 
     /// Read a scalar.
@@ -273,28 +242,14 @@ impl Mem {
         let p = self.host(addr, buf.len() as u64, false)?;
         // SAFETY: the destination is the whole of `buf`; the source is in the guest range.
         let left = unsafe { copy(buf.as_mut_ptr() as u64, p, buf.len() as u64) };
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(Fault {
-                addr: addr + buf.len() as u64 - left,
-                write: false,
-            })
-        }
+        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: false }) }
     }
     /// Copy bytes into guest memory. On a fault some bytes may have been copied.
     pub fn copy_in(&self, addr: u64, buf: &[u8]) -> Result<(), Fault> {
         let p = self.host(addr, buf.len() as u64, true)?;
         // SAFETY: the source is the whole of `buf`; the destination is in the guest range.
         let left = unsafe { copy(p, buf.as_ptr() as u64, buf.len() as u64) };
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(Fault {
-                addr: addr + buf.len() as u64 - left,
-                write: true,
-            })
-        }
+        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: true }) }
     }
     /// Fill guest memory with a byte.
     pub fn fill(&self, addr: u64, len: u64, byte: u8) -> Result<(), Fault> {
@@ -306,14 +261,7 @@ impl Mem {
             guarded!("rep stosb", inout("rdi") p => _, inout("rcx") len => left, in("al") byte,
                 err = inout(reg) err, options(nostack, preserves_flags));
         }
-        if err == 0 {
-            Ok(())
-        } else {
-            Err(Fault {
-                addr: addr + len - left,
-                write: true,
-            })
-        }
+        if err == 0 { Ok(()) } else { Err(Fault { addr: addr + len - left, write: true }) }
     }
     /// A NUL-terminated string of at most `max` bytes (without the NUL); `Ok(None)` if it is longer.
     pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Fault> {

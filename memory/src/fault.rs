@@ -51,13 +51,7 @@ pub fn set_hook(hook: Hook) {
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for sig in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGILL,
-            libc::SIGFPE,
-            libc::SIGTRAP,
-        ] {
+        for sig in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
             // SAFETY: a zeroed sigaction is valid; the handler has the SA_SIGINFO signature.
             unsafe {
                 let mut sa: libc::sigaction = std::mem::zeroed();
@@ -78,11 +72,7 @@ pub fn thread_init() {
     }
     STACK.with(|s| {
         let stack = s.get_or_init(|| vec![0u8; 64 * 1024].into_boxed_slice());
-        let ss = libc::stack_t {
-            ss_sp: stack.as_ptr() as *mut libc::c_void,
-            ss_flags: 0,
-            ss_size: stack.len(),
-        };
+        let ss = libc::stack_t { ss_sp: stack.as_ptr() as *mut libc::c_void, ss_flags: 0, ss_size: stack.len() };
         // SAFETY: the buffer lives as long as the thread; when the thread ends no handler runs any more.
         unsafe { libc::sigaltstack(&ss, std::ptr::null_mut()) };
     });
@@ -108,20 +98,10 @@ pub fn landing(rip: u64) -> Option<u64> {
 
 extern "C" fn handler(sig: libc::c_int, info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
     // SAFETY: the kernel passes valid pointers to a handler with SA_SIGINFO.
-    let (context, addr) = unsafe {
-        (
-            &mut *uc.cast::<libc::ucontext_t>(),
-            (*info).si_addr() as u64,
-        )
-    };
+    let (context, addr) = unsafe { (&mut *uc.cast::<libc::ucontext_t>(), (*info).si_addr() as u64) };
     let err = context.uc_mcontext.gregs[libc::REG_ERR as usize] as u64;
     let hook = HOOK.load(Ordering::Acquire);
-    let mut fault = HostFault {
-        signal: sig,
-        addr,
-        write: err & 2 != 0,
-        context,
-    };
+    let mut fault = HostFault { signal: sig, addr, write: err & 2 != 0, context };
     if !hook.is_null() {
         // SAFETY: only `set_hook` stores here, and it stores a `Hook`.
         let hook: Hook = unsafe { std::mem::transmute::<*mut (), Hook>(hook) };

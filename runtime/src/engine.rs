@@ -79,11 +79,7 @@ impl Engine {
         // Entry 0 never has code: compiled code uses it for addresses it does not find. Addresses that come when the
         // table is full share it.
         let n = m.len() as u32 + 1;
-        if n as usize >= MAX_ENTRIES {
-            m.get(&pc).copied().unwrap_or(0)
-        } else {
-            *m.entry(pc).or_insert(n)
-        }
+        if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
     }
     pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
         thread_local! {
@@ -92,20 +88,12 @@ impl Engine {
         COMPILER.with_borrow_mut(|c| {
             let c = match c {
                 Some(c) => c,
-                None => c.insert(
-                    Compiler::new(crate::thread::ABI, CompilerSettings::default())
-                        .map_err(|e| e.to_string())?,
-                ),
+                None => {
+                    c.insert(Compiler::new(crate::thread::ABI, CompilerSettings::default()).map_err(|e| e.to_string())?)
+                }
             };
-            c.compile(
-                region,
-                CompileOptions {
-                    precise,
-                    ..CompileOptions::default()
-                },
-                &mut |pc| self.entry_index(pc),
-            )
-            .map_err(|e| e.to_string())
+            c.compile(region, CompileOptions { precise, ..CompileOptions::default() }, &mut |pc| self.entry_index(pc))
+                .map_err(|e| e.to_string())
         })
     }
     /// Say once that a translation failed, on standard error: it is a bug of ours, and the guest goes on interpreted.
@@ -118,10 +106,7 @@ impl Engine {
     }
     /// Take a region over from another process, if one compiled the same bytes.
     pub(crate) fn adopt(&self, space: &CodeSpace, mm: &Mm, pc: u64, precise: bool) -> bool {
-        let candidates = lock(&self.inner.store)
-            .get(&pc)
-            .cloned()
-            .unwrap_or_default();
+        let candidates = lock(&self.inner.store).get(&pc).cloned().unwrap_or_default();
         for r in candidates.iter().rev() {
             if r.precise == precise && translate::adopt(space, mm, r) {
                 Counters::add(&self.inner.counters.regions_adopted, 1);
@@ -180,37 +165,34 @@ impl Engine {
         let inner = self.inner.clone();
         self.inner.worker.get_or_init(|| {
             let weak = Arc::downgrade(&inner);
-            let _ = std::thread::Builder::new()
-                .name("evm-compile".into())
-                .stack_size(16 << 20)
-                .spawn(move || {
-                    loop {
-                        let Some(inner) = weak.upgrade() else { return };
-                        let job = {
-                            let mut q = lock(&inner.queue);
-                            loop {
-                                if inner.stop.load(Ordering::Relaxed) {
-                                    return;
-                                }
-                                if let Some(j) = q.pop() {
-                                    break j;
-                                }
-                                let (g, t) = inner
-                                    .wake
-                                    .wait_timeout(q, std::time::Duration::from_millis(200))
-                                    .unwrap_or_else(PoisonError::into_inner);
-                                q = g;
-                                if t.timed_out() && Arc::strong_count(&inner) == 1 {
-                                    return;
-                                }
+            let _ = std::thread::Builder::new().name("evm-compile".into()).stack_size(16 << 20).spawn(move || {
+                loop {
+                    let Some(inner) = weak.upgrade() else { return };
+                    let job = {
+                        let mut q = lock(&inner.queue);
+                        loop {
+                            if inner.stop.load(Ordering::Relaxed) {
+                                return;
                             }
-                        };
-                        let engine = Engine { inner };
-                        if job.space.code(engine.entry_index(job.pc)) == 0 {
-                            engine.compile_now(&job);
+                            if let Some(j) = q.pop() {
+                                break j;
+                            }
+                            let (g, t) = inner
+                                .wake
+                                .wait_timeout(q, std::time::Duration::from_millis(200))
+                                .unwrap_or_else(PoisonError::into_inner);
+                            q = g;
+                            if t.timed_out() && Arc::strong_count(&inner) == 1 {
+                                return;
+                            }
                         }
+                    };
+                    let engine = Engine { inner };
+                    if job.space.code(engine.entry_index(job.pc)) == 0 {
+                        engine.compile_now(&job);
                     }
-                });
+                }
+            });
         });
         lock(&self.inner.queue).push(j);
         self.inner.wake.notify_one();

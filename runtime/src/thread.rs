@@ -220,8 +220,7 @@ impl Thread {
         // SAFETY: own state; `poll` and `stack_limit` are written by others atomically.
         unsafe {
             AtomicU64::from_ptr(&raw mut (*self.cpu).poll).store(0, Ordering::SeqCst);
-            AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit)
-                .store(self.stack_limit, Ordering::SeqCst);
+            AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit).store(self.stack_limit, Ordering::SeqCst);
         }
         let flow = self.in_kernel(Task::deliver_signals);
         self.note(flow)
@@ -242,12 +241,7 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = Arc::new(translate::block(
-                    &self.engine,
-                    &self.space,
-                    self.task.mm(),
-                    pc,
-                )?);
+                let b = Arc::new(translate::block(&self.engine, &self.space, self.task.mm(), pc)?);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());
                 b
@@ -257,12 +251,7 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job {
-            space: self.space.clone(),
-            mm: self.task.mm().clone(),
-            pc,
-            precise: handles_faults(&self.task),
-        }
+        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task) }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
@@ -277,9 +266,7 @@ impl Thread {
             EngineKind::Auto => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
-                    || (n > self.threshold
-                        && (n / self.threshold).is_power_of_two()
-                        && n % self.threshold == 0)
+                    || (n > self.threshold && (n / self.threshold).is_power_of_two() && n % self.threshold == 0)
                 {
                     self.engine.request(self.job(b.pc));
                 }
@@ -297,20 +284,12 @@ impl Thread {
             Ok(b) => b,
             Err(translate::Failure::Fetch(at)) => {
                 self.set_rip(pc);
-                return if self.raise(exc::PF_EXEC, at) {
-                    self.rip()
-                } else {
-                    LEAVE
-                };
+                return if self.raise(exc::PF_EXEC, at) { self.rip() } else { LEAVE };
             }
             Err(translate::Failure::Internal(e)) => {
                 self.engine.report(e);
                 self.set_rip(pc);
-                return if self.raise(exc::UD, pc) {
-                    self.rip()
-                } else {
-                    LEAVE
-                };
+                return if self.raise(exc::UD, pc) { self.rip() } else { LEAVE };
             }
         };
         let code = self.space.code(b.index);
@@ -325,16 +304,7 @@ impl Thread {
         self.blocks += 1;
         let mem = self.task.mem();
         // SAFETY: cpu is the state this code was prepared for (same layout), owned by this thread.
-        let exit = unsafe {
-            interp::run(
-                &b.code,
-                0,
-                self.cpu.cast(),
-                mem,
-                &helpers::FNS,
-                &mut self.frame,
-            )
-        };
+        let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
         self.exit(exit, mem)
     }
     fn exit(&mut self, exit: Exit, _mem: Mem) -> u64 {
@@ -344,22 +314,11 @@ impl Thread {
             Exit::Service { code, pc, next } => self.service(code, pc, next),
             Exit::Raise { code, arg, pc } => {
                 self.set_rip(pc);
-                if self.raise(code, arg) {
-                    self.rip()
-                } else {
-                    LEAVE
-                }
+                if self.raise(code, arg) { self.rip() } else { LEAVE }
             }
-            Exit::Fault {
-                pc,
-                fault: Fault { addr, write },
-            } => {
+            Exit::Fault { pc, fault: Fault { addr, write } } => {
                 self.set_rip(pc);
-                if self.raise(if write { exc::PF_WRITE } else { exc::PF }, addr) {
-                    self.rip()
-                } else {
-                    LEAVE
-                }
+                if self.raise(if write { exc::PF_WRITE } else { exc::PF }, addr) { self.rip() } else { LEAVE }
             }
             Exit::Pending { pc } => {
                 self.set_rip(pc);
@@ -373,20 +332,12 @@ impl Thread {
         let (code, arg) = unsafe { ((*self.cpu).pending - 1, (*self.cpu).pending_arg) };
         // SAFETY: own state.
         unsafe { (*self.cpu).pending = 0 };
-        if self.raise(code as u32, arg) {
-            self.rip()
-        } else {
-            LEAVE
-        }
+        if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
     }
     fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
         if code != evm_cpu::service::SYSCALL {
             self.set_rip(pc);
-            return if self.raise(exc::GP, 0) {
-                self.rip()
-            } else {
-                LEAVE
-            };
+            return if self.raise(exc::GP, 0) { self.rip() } else { LEAVE };
         }
         self.set_rip(next);
         // SAFETY: own state.
@@ -500,16 +451,7 @@ impl Thread {
             Ok(b) => {
                 let mem = self.task.mem();
                 // SAFETY: as in `interpret`.
-                let exit = unsafe {
-                    interp::run(
-                        &b.code,
-                        0,
-                        self.cpu.cast(),
-                        mem,
-                        &helpers::FNS,
-                        &mut self.frame,
-                    )
-                };
+                let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
                 Some(self.exit(exit, mem))
             }
             Err(_) => {
@@ -533,9 +475,7 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
 
 /// Whether the guest has a handler that wants exact registers at a memory fault.
 fn handles_faults(t: &Task) -> bool {
-    [libc::SIGSEGV, libc::SIGBUS]
-        .iter()
-        .any(|s| t.process.action(*s).handler > 1)
+    [libc::SIGSEGV, libc::SIGBUS].iter().any(|s| t.process.action(*s).handler > 1)
 }
 
 fn stack_pointer() -> u64 {
@@ -546,18 +486,14 @@ fn stack_pointer() -> u64 {
 fn mxcsr() -> u32 {
     let mut v = 0u32;
     // SAFETY: stores the register to a local.
-    unsafe {
-        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut v, options(nostack, preserves_flags))
-    };
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut v, options(nostack, preserves_flags)) };
     v
 }
 
 fn set_mxcsr(v: u32) {
     let v = v & 0xffff;
     // SAFETY: only defined bits are set, so no #GP; unmasked exceptions are served by the fault hook.
-    unsafe {
-        std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, preserves_flags))
-    };
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, preserves_flags)) };
 }
 
 /// The thread record behind a state.

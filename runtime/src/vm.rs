@@ -36,27 +36,16 @@ pub(crate) enum Source {
 impl Module {
     /// A program from memory; the guest sees it as `/work/.program/NAME`… by its name in `/usr/local/bin`.
     pub fn from_bytes(name: &str, bytes: impl Into<Arc<[u8]>>) -> Module {
-        Module {
-            name: format!("/usr/local/bin/{}", base_name(name)),
-            source: Source::Bytes(bytes.into()),
-        }
+        Module { name: format!("/usr/local/bin/{}", base_name(name)), source: Source::Bytes(bytes.into()) }
     }
     /// A host file; the guest sees this one file in `/usr/local/bin`, whatever its host path.
     pub fn from_host_file(path: &Path) -> Module {
-        let name = path
-            .file_name()
-            .map_or_else(|| "program".into(), |n| n.to_string_lossy().into_owned());
-        Module {
-            name: format!("/usr/local/bin/{name}"),
-            source: Source::Host(path.into()),
-        }
+        let name = path.file_name().map_or_else(|| "program".into(), |n| n.to_string_lossy().into_owned());
+        Module { name: format!("/usr/local/bin/{name}"), source: Source::Host(path.into()) }
     }
     /// A program of the guest's own file system.
     pub fn from_guest_path(path: &str) -> Module {
-        Module {
-            name: path.into(),
-            source: Source::Guest,
-        }
+        Module { name: path.into(), source: Source::Guest }
     }
     /// Path of the program in the guest.
     pub fn guest_path(&self) -> &str {
@@ -124,9 +113,7 @@ impl Shared {
         if let Some((_, s)) = m.get(&key) {
             return s.clone();
         }
-        let s = Arc::new(
-            CodeSpace::new(mm.arena().clone()).expect("host address space for translation tables"),
-        );
+        let s = Arc::new(CodeSpace::new(mm.arena().clone()).expect("host address space for translation tables"));
         m.insert(key, (Arc::downgrade(mm), s.clone()));
         s
     }
@@ -140,10 +127,7 @@ impl Shared {
     /// Keep the text of an instruction that raised #UD, for the report at the end.
     pub(crate) fn note_unlifted(&self, mem: Mem, pc: u64) {
         let mut bytes = [0u8; 15];
-        let n = (1..=15)
-            .rev()
-            .find(|n| mem.copy_out(pc, &mut bytes[..*n]).is_ok())
-            .unwrap_or(0);
+        let n = (1..=15).rev().find(|n| mem.copy_out(pc, &mut bytes[..*n]).is_ok()).unwrap_or(0);
         let text = evm_lifter::describe(pc, &bytes[..n]);
         let mut m = lock(&self.unlifted);
         if m.len() < 256 || m.contains_key(&text) {
@@ -191,19 +175,11 @@ impl Vm {
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
         let shared = Shared::new(engine.clone(), config.engine);
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
-        Ok(Vm {
-            kernel,
-            shared,
-            world,
-            started: Instant::now(),
-        })
+        Ok(Vm { kernel, shared, world, started: Instant::now() })
     }
     /// A handle that can end the job from another thread.
     pub fn handle(&self) -> Handle {
-        Handle {
-            kernel: self.kernel.clone(),
-            terminal: self.world.terminal().cloned(),
-        }
+        Handle { kernel: self.kernel.clone(), terminal: self.world.terminal().cloned() }
     }
     /// Run the job to its end.
     pub fn run(self) -> anyhow::Result<Outcome> {
@@ -211,9 +187,7 @@ impl Vm {
         if let Some(t) = self.world.terminal() {
             t.control().attach(started.pid(), started.pid());
         }
-        self.shared
-            .spawn(started)
-            .map_err(|e| anyhow::anyhow!("no host thread for the guest: {e}"))?;
+        self.shared.spawn(started).map_err(|e| anyhow::anyhow!("no host thread for the guest: {e}"))?;
         let reason = self.kernel.wait_end();
         self.shared.engine.clear_queue();
         let mut stats = Stats {
@@ -228,18 +202,9 @@ impl Vm {
             }
             stats.syscalls.insert(name, n);
         }
-        stats.unlifted = lock(&self.shared.unlifted)
-            .iter()
-            .map(|(t, n)| format!("{t} ({n} times)"))
-            .collect();
+        stats.unlifted = lock(&self.shared.unlifted).iter().map(|(t, n)| format!("{t} ({n} times)")).collect();
         let (stdout, stderr, files) = self.world.finish();
-        Ok(Outcome {
-            reason,
-            stdout,
-            stderr,
-            files,
-            stats,
-        })
+        Ok(Outcome { reason, stdout, stderr, files, stats })
     }
 }
 
@@ -258,16 +223,8 @@ impl Handle {
     /// Send a signal of the terminal (SIGINT, SIGWINCH …) to the guest's foreground group. False if there is no such
     /// group or, for SIGINT, if nobody in it handles the signal.
     pub fn tty_signal(&self, sig: i32) -> bool {
-        let group = self
-            .terminal
-            .as_ref()
-            .map_or(0, |t| t.control().foreground());
-        let members: Vec<_> = self
-            .kernel
-            .processes()
-            .into_iter()
-            .filter(|p| group == 0 || p.pgid() == group)
-            .collect();
+        let group = self.terminal.as_ref().map_or(0, |t| t.control().foreground());
+        let members: Vec<_> = self.kernel.processes().into_iter().filter(|p| group == 0 || p.pgid() == group).collect();
         let handled = members.iter().any(|p| p.action(sig).handler > 1);
         for p in &members {
             // A process that has ended meanwhile needs no signal.

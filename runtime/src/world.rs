@@ -28,18 +28,10 @@ pub(crate) struct World {
 }
 
 /// Build the kernel and its world; nothing runs yet.
-pub(crate) fn build(
-    config: Config,
-    module: &Module,
-    shared: Arc<Shared>,
-) -> Result<(Arc<Kernel>, World)> {
+pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Result<(Arc<Kernel>, World)> {
     let Some(cpu) = model::by_name(&config.cpu) else {
         let names: Vec<_> = model::MODELS.iter().map(|m| m.name).collect();
-        bail!(
-            "no CPU model {:?}; there are: {}",
-            config.cpu,
-            names.join(", ")
-        );
+        bail!("no CPU model {:?}; there are: {}", config.cpu, names.join(", "));
     };
     let defaults = KernelConfig::default();
     let kernel = Kernel::new(
@@ -66,17 +58,7 @@ pub(crate) fn build(
         dirs: config
             .dirs
             .into_iter()
-            .map(
-                |Dir {
-                     host,
-                     guest,
-                     read_only,
-                 }| DirMount {
-                    host,
-                    guest: guest.into_bytes(),
-                    read_only,
-                },
-            )
+            .map(|Dir { host, guest, read_only }| DirMount { host, guest: guest.into_bytes(), read_only })
             .collect(),
         program: match &module.source {
             Source::Host(p) => Some((p.clone(), module.name.clone().into_bytes())),
@@ -88,10 +70,7 @@ pub(crate) fn build(
         hostname: c.hostname.clone(),
         ..Setup::default()
     }
-    .build(
-        world,
-        Some(ProcFs::root(Arc::downgrade(&kernel), 0x16, cpu)),
-    )
+    .build(world, Some(ProcFs::root(Arc::downgrade(&kernel), 0x16, cpu)))
     .context("the guest's file systems")?;
     for (path, bytes) in &config.files {
         put(&ns, path, bytes, 0o644)?;
@@ -102,16 +81,8 @@ pub(crate) fn build(
     let fs = FsContext::new(ns.clone());
     fs.chdir(&node::Caller::default(), config.cwd.as_bytes())
         .with_context(|| format!("the guest's working directory {:?}", config.cwd))?;
-    let (stdout, stderr) = (
-        Arc::new(Mutex::new(Vec::new())),
-        Arc::new(Mutex::new(Vec::new())),
-    );
-    let (fds, terminal) = streams(
-        [config.stdin, config.stdout, config.stderr],
-        &kernel,
-        &stdout,
-        &stderr,
-    )?;
+    let (stdout, stderr) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let (fds, terminal) = streams([config.stdin, config.stdout, config.stderr], &kernel, &stdout, &stderr)?;
     let program = Program {
         bytes: None,
         path: module.name.clone().into_bytes(),
@@ -121,17 +92,7 @@ pub(crate) fn build(
         fds,
     };
     let program = Mutex::new(Some(program));
-    Ok((
-        kernel,
-        World {
-            program,
-            ns,
-            stdout,
-            stderr,
-            collect: config.collect,
-            terminal,
-        },
-    ))
+    Ok((kernel, World { program, ns, stdout, stderr, collect: config.collect, terminal }))
 }
 
 /// Write a file into the guest's file system before anything runs.
@@ -147,24 +108,11 @@ fn put(ns: &Arc<Namespace>, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
             Err(e) => return Err(e).with_context(what),
         }
     }
-    let e = ns
-        .make(&who, &root, path.as_bytes(), node::Make::File, mode)
-        .with_context(what)?;
-    let f = e
-        .place
-        .node
-        .open(&who, libc::O_WRONLY as u32)
-        .with_context(what)?;
+    let e = ns.make(&who, &root, path.as_bytes(), node::Make::File, mode).with_context(what)?;
+    let f = e.place.node.open(&who, libc::O_WRONLY as u32).with_context(what)?;
     let mut done = 0;
     while done < bytes.len() {
-        done += f
-            .write(
-                &evm_kernel::fs::memfs::Nobody::new(),
-                done as u64,
-                &bytes[done..],
-                true,
-            )
-            .with_context(what)?;
+        done += f.write(&evm_kernel::fs::memfs::Nobody::new(), done as u64, &bytes[done..], true).with_context(what)?;
     }
     Ok(())
 }
@@ -205,22 +153,13 @@ fn streams(
             Stream::Bytes(b) => Input::new(b).describe(),
             Stream::Null if i == 0 => Input::new(Vec::new()).describe(),
             Stream::Null => Capture::new(Arc::default(), charge).describe(),
-            Stream::Capture => Capture::new(
-                if i == 2 {
-                    stderr.clone()
-                } else {
-                    stdout.clone()
-                },
-                charge,
-            )
-            .describe(),
+            Stream::Capture => Capture::new(if i == 2 { stderr.clone() } else { stdout.clone() }, charge).describe(),
         })
     };
     let fds = FdTable::new(1024);
     for (i, s) in which.into_iter().enumerate() {
         let d = open(i, s).with_context(|| format!("standard stream {i}"))?;
-        fds.insert(d, false)
-            .with_context(|| format!("standard stream {i}"))?;
+        fds.insert(d, false).with_context(|| format!("standard stream {i}"))?;
     }
     Ok((Arc::new(fds), terminal))
 }
@@ -248,33 +187,17 @@ impl World {
         if let Some(t) = &self.terminal {
             t.restore();
         }
-        let files = self
-            .collect
-            .iter()
-            .filter_map(|p| Some((p.clone(), self.read(p)?)))
-            .collect();
-        (
-            std::mem::take(&mut lock(&self.stdout)),
-            std::mem::take(&mut lock(&self.stderr)),
-            files,
-        )
+        let files = self.collect.iter().filter_map(|p| Some((p.clone(), self.read(p)?))).collect();
+        (std::mem::take(&mut lock(&self.stdout)), std::mem::take(&mut lock(&self.stderr)), files)
     }
     fn read(&self, path: &str) -> Option<Vec<u8>> {
         let who = node::Caller::default();
-        let e = self
-            .ns
-            .resolve(&who, &self.ns.root(), path.as_bytes(), true)
-            .ok()?;
+        let e = self.ns.resolve(&who, &self.ns.root(), path.as_bytes(), true).ok()?;
         let f = e.place.node.open(&who, libc::O_RDONLY as u32).ok()?;
         let mut out = vec![];
         let mut buf = vec![0; 64 << 10];
         loop {
-            match f.read(
-                &evm_kernel::fs::memfs::Nobody::new(),
-                out.len() as u64,
-                &mut buf,
-                true,
-            ) {
+            match f.read(&evm_kernel::fs::memfs::Nobody::new(), out.len() as u64, &mut buf, true) {
                 Ok(0) => return Some(out),
                 Ok(n) => out.extend_from_slice(&buf[..n]),
                 Err(_) => return None,

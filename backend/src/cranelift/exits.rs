@@ -42,12 +42,7 @@ impl Lower<'_, '_> {
                 self.leave(pc);
             }
             Term::Call { target, ret, cont } => self.call(*target, *ret, *cont)?,
-            Term::Service {
-                code,
-                pc,
-                next,
-                cont,
-            } => {
+            Term::Service { code, pc, next, cont } => {
                 let [code, pc, next_v] = [u64::from(*code), *pc, *next].map(|k| self.word(k));
                 let r = self.runtime(RuntimeFn::Service, &[code, pc, next_v]);
                 self.go_on(r, *next, *cont, false)?;
@@ -67,23 +62,15 @@ impl Lower<'_, '_> {
 
     fn switch(&mut self, v: Value, table: &[Block], default: Block) -> Result<(), Error> {
         let (v, default) = (self.val(v)?, self.target(default)?);
-        let targets = table
-            .iter()
-            .map(|b| self.target(*b))
-            .collect::<Result<Vec<_>, _>>()?;
+        let targets = table.iter().map(|b| self.target(*b)).collect::<Result<Vec<_>, _>>()?;
         let n = self.word(targets.len() as u64);
         let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, v, n);
         let index = self.b.ins().select(inside, v, n);
         let index = self.b.ins().ireduce(types::I32, index);
         let pool = &mut self.b.func.dfg.value_lists;
         let default = cl::BlockCall::new(default, [], pool);
-        let targets: Vec<_> = targets
-            .into_iter()
-            .map(|t| cl::BlockCall::new(t, [], pool))
-            .collect();
-        let jt = self
-            .b
-            .create_jump_table(JumpTableData::new(default, &targets));
+        let targets: Vec<_> = targets.into_iter().map(|t| cl::BlockCall::new(t, [], pool)).collect();
+        let jt = self.b.create_jump_table(JumpTableData::new(default, &targets));
         self.b.ins().br_table(index, jt);
         Ok(())
     }
@@ -190,10 +177,7 @@ impl Lower<'_, '_> {
         let slot = self.b.ins().ishl_imm_u(slot, 3);
         let at = self.b.ins().iadd(table, slot);
         let word = self.b.ins().load(types::I64, self.tables, at, 0);
-        let (tag, want) = (
-            self.b.ins().ushr_imm_u(word, 32),
-            self.b.ins().ushr_imm_u(pc, 16),
-        );
+        let (tag, want) = (self.b.ins().ushr_imm_u(word, 32), self.b.ins().ushr_imm_u(pc, 16));
         let hit = self.b.ins().icmp(IntCC::Equal, tag, want);
         let index = self.b.ins().ireduce(types::I32, word);
         let index = self.b.ins().uextend(types::I64, index);
@@ -210,17 +194,9 @@ impl Lower<'_, '_> {
 
     /// Call an entry of the helper table.
     fn call_table(&mut self, index: u32, ints: &[V], vecs: &[V], ret: Option<Type>) -> Option<V> {
-        let sig = self.sig(
-            CallConv::SystemV,
-            ints.len() as u8 + 1,
-            vecs.len() as u8,
-            ret,
-        );
+        let sig = self.sig(CallConv::SystemV, ints.len() as u8 + 1, vecs.len() as u8, ret);
         let table = self.load_own(types::I64, self.abi.helpers);
-        let f = self
-            .b
-            .ins()
-            .load(types::I64, self.tables, table, (index * 8) as i32);
+        let f = self.b.ins().load(types::I64, self.tables, table, (index * 8) as i32);
         let mut args = vec![self.state];
         args.extend(ints);
         args.extend(vecs);
@@ -234,34 +210,17 @@ impl Lower<'_, '_> {
     }
 
     pub(super) fn helper(&mut self, i: &Inst) -> Result<(), Error> {
-        let call = self
-            .r
-            .calls
-            .get(i.imm as usize)
-            .ok_or(Error::Invalid("no such call"))?;
-        let h = self
-            .r
-            .helpers
-            .get(call.helper as usize)
-            .ok_or(Error::Invalid("no such helper"))?;
+        let call = self.r.calls.get(i.imm as usize).ok_or(Error::Invalid("no such call"))?;
+        let h = self.r.helpers.get(call.helper as usize).ok_or(Error::Invalid("no such helper"))?;
         let n = usize::from(h.ints);
         if call.args.len() != n + usize::from(h.vecs) {
             return Err(Error::Invalid("wrong number of helper arguments"));
         }
-        let ints = call.args[..n]
-            .iter()
-            .map(|v| self.val(*v))
-            .collect::<Result<Vec<_>, _>>()?;
-        let vecs = call.args[n..]
-            .iter()
-            .map(|v| self.vec(*v, Type::V128))
-            .collect::<Result<Vec<_>, _>>()?;
+        let ints = call.args[..n].iter().map(|v| self.val(*v)).collect::<Result<Vec<_>, _>>()?;
+        let vecs = call.args[n..].iter().map(|v| self.vec(*v, Type::V128)).collect::<Result<Vec<_>, _>>()?;
         let r = self.call_table(FIRST_HELPER + u32::from(call.helper), &ints, &vecs, h.ret);
         if let Some(r) = r {
-            debug_assert_eq!(
-                self.b.func.dfg.value_type(r),
-                cl_type(h.ret.unwrap_or(Type::I64))
-            );
+            debug_assert_eq!(self.b.func.dfg.value_type(r), cl_type(h.ret.unwrap_or(Type::I64)));
             self.set(i.dst, r);
         }
         if h.raises {

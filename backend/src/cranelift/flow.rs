@@ -30,10 +30,7 @@ pub(super) struct Fact {
     pub lane: Lane,
 }
 
-const ENTERED: Fact = Fact {
-    slack: None,
-    lane: Lane::Mixed,
-};
+const ENTERED: Fact = Fact { slack: None, lane: Lane::Mixed };
 
 /// Facts of all slots at a block's start; `None`: the block is not reached.
 pub(super) type Facts = Option<Vec<Fact>>;
@@ -144,10 +141,7 @@ impl Walk<'_> {
         })
     }
     fn lane(&self, s: Slot) -> Lane {
-        self.slot_lanes
-            .get(&s)
-            .copied()
-            .unwrap_or(self.start[s.0 as usize].lane)
+        self.slot_lanes.get(&s).copied().unwrap_or(self.start[s.0 as usize].lane)
     }
     fn sum(&mut self, i: &Inst) {
         let k = |v: Value| self.constants.get(&v).copied();
@@ -215,13 +209,7 @@ fn through(r: &Region, index: usize, start: &[Fact]) -> Vec<Fact> {
             }
             Op::Add | Op::Sub if i.ty == Type::I64 => w.sum(i),
             Op::Fill => {
-                for s in r
-                    .slot_sets
-                    .get(i.imm as usize)
-                    .copied()
-                    .unwrap_or_default()
-                    .iter()
-                {
+                for s in r.slot_sets.get(i.imm as usize).copied().unwrap_or_default().iter() {
                     w.now.insert(s, (Root::Filled(at, s), 0));
                     w.slot_lanes.insert(s, Lane::Whole);
                 }
@@ -234,14 +222,8 @@ fn through(r: &Region, index: usize, start: &[Fact]) -> Vec<Fact> {
         .map(|n| {
             let s = Slot(n as u16);
             let (root, k) = w.slot(s);
-            let slack = w
-                .slack_of(root)
-                .map(|x| x + k.abs())
-                .filter(|x| *x <= WINDOW);
-            Fact {
-                slack,
-                lane: w.lane(s),
-            }
+            let slack = w.slack_of(root).map(|x| x + k.abs()).filter(|x| *x <= WINDOW);
+            Fact { slack, lane: w.lane(s) }
         })
         .collect()
 }

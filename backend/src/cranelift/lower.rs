@@ -5,8 +5,8 @@ use super::{CompileOptions, CompilerSettings, Error, Stats};
 use crate::abi::{Abi, TRAP_ACCESS};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    self as cl, AbiParam, AliasRegionData, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature,
-    SourceLoc, TrapCode, types,
+    self as cl, AbiParam, AliasRegionData, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, TrapCode,
+    types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, Variable};
@@ -36,11 +36,7 @@ pub(super) fn cl_type(t: Type) -> cl::Type {
 
 /// The vector type whose lane 0 is a scalar of this type.
 fn whole(lane: Type) -> cl::Type {
-    if lane == Type::F32 {
-        types::F32X4
-    } else {
-        types::F64X2
-    }
+    if lane == Type::F32 { types::F32X4 } else { types::F64X2 }
 }
 
 /// Blocks that all exits of a function share, made when first needed.
@@ -119,24 +115,14 @@ impl<'a, 'f> Lower<'a, 'f> {
         links: &'a mut dyn FnMut(u64) -> u32,
     ) -> Self {
         let mut region = |user_id, name: &'static str| {
-            let data = AliasRegionData {
-                user_id,
-                description: name.into(),
-            };
+            let data = AliasRegionData { user_id, description: name.into() };
             Some(b.func.dfg.alias_regions.insert(data))
         };
         let little = MemFlagsData::new().with_endianness(cl::Endianness::Little);
-        let guest = little
-            .with_trap_code(Some(TrapCode::unwrap_user(TRAP_ACCESS)))
-            .with_alias_region(region(0, "guest"));
-        let own = little
-            .with_notrap()
-            .with_aligned()
-            .with_alias_region(region(1, "state"));
-        let tables = little
-            .with_notrap()
-            .with_aligned()
-            .with_alias_region(region(2, "tables"));
+        let guest =
+            little.with_trap_code(Some(TrapCode::unwrap_user(TRAP_ACCESS))).with_alias_region(region(0, "guest"));
+        let own = little.with_notrap().with_aligned().with_alias_region(region(1, "state"));
+        let tables = little.with_notrap().with_aligned().with_alias_region(region(2, "tables"));
         let dummy = V::from_u32(0);
         Lower {
             b,
@@ -188,9 +174,7 @@ impl<'a, 'f> Lower<'a, 'f> {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
             }
         }
-        self.blocks = (0..self.r.blocks.len())
-            .map(|_| self.b.create_block())
-            .collect();
+        self.blocks = (0..self.r.blocks.len()).map(|_| self.b.create_block()).collect();
         self.entry()?;
         for i in 0..self.r.blocks.len() {
             self.block(i)?;
@@ -213,16 +197,10 @@ impl<'a, 'f> Lower<'a, 'f> {
             for i in &blk.insts {
                 [i.a, i.b, i.c].into_iter().for_each(&mut count);
                 if i.op == Op::Call {
-                    self.r.calls[i.imm as usize]
-                        .args
-                        .iter()
-                        .copied()
-                        .for_each(&mut count);
+                    self.r.calls[i.imm as usize].args.iter().copied().for_each(&mut count);
                 }
             }
-            super::exits::uses(&blk.term)
-                .into_iter()
-                .for_each(&mut count);
+            super::exits::uses(&blk.term).into_iter().for_each(&mut count);
         }
         for blk in &self.r.blocks {
             let loads: HashSet<Value> = blk
@@ -232,10 +210,7 @@ impl<'a, 'f> Lower<'a, 'f> {
                 .map(|i| i.dst)
                 .collect();
             for i in &blk.insts {
-                if matches!(i.op, Op::Zext | Op::Sext)
-                    && loads.contains(&i.a)
-                    && uses[i.a.0 as usize] == 1
-                {
+                if matches!(i.op, Op::Zext | Op::Sext) && loads.contains(&i.a) && uses[i.a.0 as usize] == 1 {
                     self.extended.insert(i.a, (i.ty, i.op == Op::Sext));
                 }
             }
@@ -260,12 +235,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.go(out, go);
         let mut entries: Vec<(u64, Block)> = vec![];
         for e in &self.r.entries {
-            let at = self
-                .r
-                .blocks
-                .get(e.0 as usize)
-                .ok_or(Error::Invalid("no such entry"))?
-                .pc;
+            let at = self.r.blocks.get(e.0 as usize).ok_or(Error::Invalid("no such entry"))?.pc;
             if entries.iter().all(|x| x.0 != at) {
                 entries.push((at, *e));
             }
@@ -355,10 +325,7 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     fn poll(&mut self, index: usize) {
         let data = &self.r.blocks[index];
-        let addr = self
-            .b
-            .ins()
-            .iadd_imm_s(self.state, i64::from(self.abi.poll));
+        let addr = self.b.ins().iadd_imm_s(self.state, i64::from(self.abi.poll));
         let word = self.b.ins().atomic_load(types::I64, self.own, addr);
         let (out, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(word, out, &[], go, &[]);
@@ -377,11 +344,7 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     /// A value that is not a vector, or a vector of any shape.
     pub fn val(&self, v: Value) -> Result<V, Error> {
-        self.vals
-            .get(v.0 as usize)
-            .copied()
-            .flatten()
-            .ok_or(Error::Invalid("value used before its definition"))
+        self.vals.get(v.0 as usize).copied().flatten().ok_or(Error::Invalid("value used before its definition"))
     }
     /// A vector in the given shape.
     pub fn vec(&mut self, v: Value, shape: Type) -> Result<V, Error> {
@@ -416,11 +379,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     }
     pub fn iconst(&mut self, ty: Type, imm: i64) -> V {
         let t = cl_type(ty);
-        let imm = if t.bits() == 64 {
-            imm
-        } else {
-            imm & ((1i64 << t.bits()) - 1)
-        };
+        let imm = if t.bits() == 64 { imm } else { imm & ((1i64 << t.bits()) - 1) };
         self.b.ins().iconst(t, imm)
     }
     pub fn icmp_const(&mut self, cc: IntCC, x: V, c: i64) -> V {
@@ -431,10 +390,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     // ---- blocks and state ---------------------------------------------------------------------
 
     pub fn target(&self, b: Block) -> Result<cl::Block, Error> {
-        self.blocks
-            .get(b.0 as usize)
-            .copied()
-            .ok_or(Error::Invalid("no such block"))
+        self.blocks.get(b.0 as usize).copied().ok_or(Error::Invalid("no such block"))
     }
     /// Continue in `go`, all ways to which (one of them `cold`) exist.
     pub fn go(&mut self, cold: cl::Block, go: cl::Block) {
@@ -458,11 +414,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.b.ins().store(self.own, v, self.state, offset as i32);
     }
     fn slot(&self, s: i64) -> Result<Slot, Error> {
-        if (s as usize) < self.r.layout.slots.len() {
-            Ok(Slot(s as u16))
-        } else {
-            Err(Error::Invalid("no such slot"))
-        }
+        if (s as usize) < self.r.layout.slots.len() { Ok(Slot(s as u16)) } else { Err(Error::Invalid("no such slot")) }
     }
     /// The value of a promoted slot.
     fn read(&mut self, s: Slot) -> Option<V> {
@@ -504,12 +456,8 @@ impl<'a, 'f> Lower<'a, 'f> {
         if successors.is_empty() {
             return;
         }
-        let lane_at = |me: &Self, b: usize, s: usize| {
-            me.facts
-                .get(b)
-                .and_then(|f| f.as_ref())
-                .map_or(Lane::Whole, |f| f[s].lane)
-        };
+        let lane_at =
+            |me: &Self, b: usize, s: usize| me.facts.get(b).and_then(|f| f.as_ref()).map_or(Lane::Whole, |f| f[s].lane);
         for n in 0..self.vars.len() {
             let (s, Some(var)) = (Slot(n as u16), self.vars[n]) else {
                 continue;
@@ -587,10 +535,8 @@ impl<'a, 'f> Lower<'a, 'f> {
             return *s;
         }
         let mut s = Signature::new(cc);
-        s.params
-            .extend((0..ints).map(|_| AbiParam::new(types::I64)));
-        s.params
-            .extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
+        s.params.extend((0..ints).map(|_| AbiParam::new(types::I64)));
+        s.params.extend((0..vecs).map(|_| AbiParam::new(types::I8X16)));
         s.returns.extend(ret.map(|t| AbiParam::new(cl_type(t))));
         let r = self.b.import_signature(s);
         self.sigs.insert((cc, ints, vecs, ret), r);
@@ -610,11 +556,7 @@ impl<'a, 'f> Lower<'a, 'f> {
                 return Ok(());
             }
             Op::Fill | Op::Spill => {
-                let set = *self
-                    .r
-                    .slot_sets
-                    .get(i.imm as usize)
-                    .ok_or(Error::Invalid("no such slot set"))?;
+                let set = *self.r.slot_sets.get(i.imm as usize).ok_or(Error::Invalid("no such slot set"))?;
                 if i.op == Op::Fill {
                     self.fill(set);
                 } else {
@@ -629,14 +571,8 @@ impl<'a, 'f> Lower<'a, 'f> {
                     *k = Some(i.imm);
                 }
                 match i.ty {
-                    Type::F32 => self
-                        .b
-                        .ins()
-                        .f32const(cl::immediates::Ieee32::with_bits(i.imm as u32)),
-                    Type::F64 => self
-                        .b
-                        .ins()
-                        .f64const(cl::immediates::Ieee64::with_bits(i.imm as u64)),
+                    Type::F32 => self.b.ins().f32const(cl::immediates::Ieee32::with_bits(i.imm as u32)),
+                    Type::F64 => self.b.ins().f64const(cl::immediates::Ieee64::with_bits(i.imm as u64)),
                     _ => self.iconst(i.ty, i.imm),
                 }
             }

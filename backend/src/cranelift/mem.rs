@@ -41,10 +41,7 @@ impl Lower<'_, '_> {
         if far <= WINDOW && far < slack {
             self.slack.insert(root, far);
         }
-        Ok(Place {
-            addr: self.b.ins().iadd(self.base, root),
-            disp,
-        })
+        Ok(Place { addr: self.b.ins().iadd(self.base, root), disp })
     }
 
     /// The address is known: below 2 GiB it is inside the guard at worst, and below the smallest
@@ -53,10 +50,7 @@ impl Lower<'_, '_> {
         if let Ok(disp) = i32::try_from(at)
             && disp >= 0
         {
-            return Place {
-                addr: self.base,
-                disp,
-            };
+            return Place { addr: self.base, disp };
         }
         // One value for all addresses of a neighbourhood.
         let chunk = at & !(WINDOW / 2 - 1);
@@ -72,10 +66,7 @@ impl Lower<'_, '_> {
         if at as u64 >= self.settings.min_limit && self.slack.insert(root, disp.into()).is_none() {
             self.check(root, disp);
         }
-        Place {
-            addr: self.b.ins().iadd(self.base, root),
-            disp,
-        }
+        Place { addr: self.b.ins().iadd(self.base, root), disp }
     }
 
     /// `root <= limit`, or else `root + disp <= limit` (the sum may wrap, as it does on the CPU), or else
@@ -93,11 +84,7 @@ impl Lower<'_, '_> {
         let (cold, go) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(over, cold, &[], go, &[]);
         self.b.switch_to_block(cold);
-        let ea = if disp == 0 {
-            root
-        } else {
-            self.b.ins().iadd_imm_s(root, i64::from(disp))
-        };
+        let ea = if disp == 0 { root } else { self.b.ins().iadd_imm_s(root, i64::from(disp)) };
         self.store_own(self.abi.fault_addr, ea);
         if disp == 0 {
             self.b.ins().trap(code);

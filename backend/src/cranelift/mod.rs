@@ -82,10 +82,7 @@ pub struct Compiled {
 impl Compiled {
     /// Guest pc of the trap at a code offset.
     pub fn pc_at(&self, offset: u32) -> Option<u64> {
-        self.pcs
-            .binary_search_by_key(&offset, |p| p.0)
-            .ok()
-            .map(|i| self.pcs[i].1)
+        self.pcs.binary_search_by_key(&offset, |p| p.0).ok().map(|i| self.pcs[i].1)
     }
 }
 
@@ -151,22 +148,8 @@ fn make_isa(s: &CompilerSettings, optimize: bool) -> Result<OwnedTargetIsa, Erro
 
 /// Cranelift's names of the features to use.
 fn features(f: HostFeatures) -> Vec<&'static str> {
-    const V2: [&str; 6] = [
-        "has_sse3",
-        "has_ssse3",
-        "has_cmpxchg16b",
-        "has_sse41",
-        "has_sse42",
-        "has_popcnt",
-    ];
-    const V3: [&str; 6] = [
-        "has_avx",
-        "has_avx2",
-        "has_bmi1",
-        "has_bmi2",
-        "has_lzcnt",
-        "has_fma",
-    ];
+    const V2: [&str; 6] = ["has_sse3", "has_ssse3", "has_cmpxchg16b", "has_sse41", "has_sse42", "has_popcnt"];
+    const V3: [&str; 6] = ["has_avx", "has_avx2", "has_bmi1", "has_bmi2", "has_lzcnt", "has_fma"];
     let mut names = vec![];
     match f {
         HostFeatures::V2 => names.extend(V2),
@@ -230,15 +213,10 @@ impl Compiler {
         options: CompileOptions,
         links: &mut dyn FnMut(u64) -> u32,
     ) -> Result<Compiled, Error> {
-        let isa = if options.optimize {
-            &self.optimizing
-        } else {
-            &self.plain
-        };
+        let isa = if options.optimize { &self.optimizing } else { &self.plain };
         self.context.clear();
         let mut sig = Signature::new(CallConv::Tail);
-        sig.params
-            .extend([AbiParam::new(types::I64), AbiParam::new(types::I64)]);
+        sig.params.extend([AbiParam::new(types::I64), AbiParam::new(types::I64)]);
         sig.returns.push(AbiParam::new(types::I64));
         self.context.func = Function::with_name_signature(UserFuncName::user(0, 0), sig);
         self.context.set_disasm(options.disassemble);
@@ -283,10 +261,7 @@ impl Compiler {
                 .filter(|l| l.start <= t.offset && !l.loc.is_default())
                 .and_then(|l| pcs.get(l.loc.bits() as usize));
             let Some(pc) = pc else {
-                return Err(Error::Cranelift(format!(
-                    "trap at {:#x} without a location",
-                    t.offset
-                )));
+                return Err(Error::Cranelift(format!("trap at {:#x} without a location", t.offset)));
             };
             out.pcs.push((t.offset, *pc));
         }

@@ -7,9 +7,7 @@ use cranelift_codegen::ir::{self as cl, InstBuilder, MemFlagsData, types};
 use evm_ir::{Cond, FCond, Inst, Op, Type};
 
 pub(super) fn int_cc(imm: i64) -> Result<IntCC, Error> {
-    let c = Cond::ALL
-        .get(imm as usize)
-        .ok_or(Error::Invalid("no such condition"))?;
+    let c = Cond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))?;
     Ok(match c {
         Cond::Eq => IntCC::Equal,
         Cond::Ne => IntCC::NotEqual,
@@ -25,9 +23,7 @@ pub(super) fn int_cc(imm: i64) -> Result<IntCC, Error> {
 }
 
 pub(super) fn float_cc(imm: i64) -> Result<FloatCC, Error> {
-    let c = FCond::ALL
-        .get(imm as usize)
-        .ok_or(Error::Invalid("no such condition"))?;
+    let c = FCond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))?;
     Ok(match c {
         FCond::Eq => FloatCC::Equal,
         FCond::Lt => FloatCC::LessThan,
@@ -50,21 +46,14 @@ impl Lower<'_, '_> {
             Op::Add | Op::Sub => return Ok(self.sum(i, a, b)),
             Op::Select => {
                 let c = self.val(i.c)?;
-                let (x, y) = if i.ty == Type::V128 {
-                    (self.cast(b, types::I8X16), self.cast(c, types::I8X16))
-                } else {
-                    (b, c)
-                };
+                let (x, y) =
+                    if i.ty == Type::V128 { (self.cast(b, types::I8X16), self.cast(c, types::I8X16)) } else { (b, c) };
                 return Ok(self.b.ins().select(a, x, y));
             }
             Op::Zext | Op::Sext if self.extended.contains_key(&i.a) => return Ok(a),
             Op::FAdd | Op::FMul => {
                 let a = self.keep_order(a, ty);
-                return Ok(if i.op == Op::FAdd {
-                    self.b.ins().fadd(a, b)
-                } else {
-                    self.b.ins().fmul(a, b)
-                });
+                return Ok(if i.op == Op::FAdd { self.b.ins().fadd(a, b) } else { self.b.ins().fmul(a, b) });
             }
             Op::CvtFI => return self.float_to_int(i, a),
             Op::Mul | Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => {
@@ -131,11 +120,7 @@ impl Lower<'_, '_> {
     /// them are checked once and computed by the addressing mode.
     fn sum(&mut self, i: &Inst, a: V, b: V) -> V {
         let sub = i.op == Op::Sub;
-        let v = if sub {
-            self.b.ins().isub(a, b)
-        } else {
-            self.b.ins().iadd(a, b)
-        };
+        let v = if sub { self.b.ins().isub(a, b) } else { self.b.ins().iadd(a, b) };
         if i.ty != Type::I64 {
             return v;
         }
@@ -164,11 +149,7 @@ impl Lower<'_, '_> {
             None => {
                 let [x, y] = [a, b].map(|v| {
                     let n = self.b.ins();
-                    if signed {
-                        n.sextend(types::I128, v)
-                    } else {
-                        n.uextend(types::I128, v)
-                    }
+                    if signed { n.sextend(types::I128, v) } else { n.uextend(types::I128, v) }
                 });
                 let p = self.b.ins().imul(x, y);
                 let p = self.b.ins().isplit(p);
@@ -189,11 +170,7 @@ impl Lower<'_, '_> {
         let (q, r) = match self.pairs.get(&(rem, a, b)) {
             Some(p) => *p,
             None => {
-                let q = if signed {
-                    self.b.ins().sdiv(a, b)
-                } else {
-                    self.b.ins().udiv(a, b)
-                };
+                let q = if signed { self.b.ins().sdiv(a, b) } else { self.b.ins().udiv(a, b) };
                 let p = self.b.ins().imul(q, b);
                 let r = self.b.ins().isub(a, p);
                 self.pairs.insert((rem, a, b), (q, r));
@@ -212,11 +189,7 @@ impl Lower<'_, '_> {
         if self.b.func.dfg.insts[d].opcode() != cl::Opcode::Load {
             return a;
         }
-        let shape = if ty == types::F32 {
-            types::F32X4
-        } else {
-            types::F64X2
-        };
+        let shape = if ty == types::F32 { types::F32X4 } else { types::F64X2 };
         let v = self.b.ins().scalar_to_vector(shape, a);
         self.b.ins().extractlane(v, 0)
     }
@@ -237,11 +210,7 @@ impl Lower<'_, '_> {
             };
             return Ok(self.b.ins().extractlane(v, 0));
         }
-        let a = if from == types::F32 {
-            self.b.ins().fpromote(types::F64, a)
-        } else {
-            a
-        };
+        let a = if from == types::F32 { self.b.ins().fpromote(types::F64, a) } else { a };
         let sat = self.b.ins().fcvt_to_sint_sat(types::I64, a);
         let size = self.b.ins().fabs(a);
         let bound = self.b.ins().f64const(9_223_372_036_854_775_808.0);

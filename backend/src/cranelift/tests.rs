@@ -36,12 +36,7 @@ pub struct State {
 }
 
 const fn info(name: &'static str, offset: usize, ty: Type, promote: bool) -> SlotInfo {
-    SlotInfo {
-        name,
-        offset: offset as u32,
-        ty,
-        promote,
-    }
+    SlotInfo { name, offset: offset as u32, ty, promote }
 }
 const R: usize = offset_of!(State, r);
 const X: usize = offset_of!(State, v);
@@ -75,22 +70,8 @@ pub fn v(n: u16) -> Slot {
 }
 
 static HELPERS: [HelperSig; 2] = [
-    HelperSig {
-        name: "mix",
-        ints: 2,
-        vecs: 2,
-        ret: Some(Type::V128),
-        effects: Effects::Pure,
-        raises: false,
-    },
-    HelperSig {
-        name: "raise_if",
-        ints: 1,
-        vecs: 0,
-        ret: Some(Type::I64),
-        effects: Effects::Private,
-        raises: true,
-    },
+    HelperSig { name: "mix", ints: 2, vecs: 2, ret: Some(Type::V128), effects: Effects::Pure, raises: false },
+    HelperSig { name: "raise_if", ints: 1, vecs: 0, ret: Some(Type::I64), effects: Effects::Private, raises: true },
 ];
 
 use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_set_epi64x};
@@ -193,17 +174,10 @@ impl Code {
             );
             assert_ne!(p, libc::MAP_FAILED);
             std::ptr::copy_nonoverlapping(c.code.as_ptr(), p.cast(), c.code.len());
-            assert_eq!(
-                libc::mprotect(p, c.code.len(), libc::PROT_READ | libc::PROT_EXEC),
-                0
-            );
+            assert_eq!(libc::mprotect(p, c.code.len(), libc::PROT_READ | libc::PROT_EXEC), 0);
             p as u64
         };
-        Code {
-            at,
-            len: c.code.len(),
-            compiled: c,
-        }
+        Code { at, len: c.code.len(), compiled: c }
     }
 }
 impl Drop for Code {
@@ -249,11 +223,7 @@ impl Machine {
             fault_addr: offset_of!(State, fault_addr) as u32,
             rip: offset_of!(State, rip) as u32,
         };
-        let settings = CompilerSettings {
-            features,
-            verify: true,
-            ..Default::default()
-        };
+        let settings = CompilerSettings { features, verify: true, ..Default::default() };
         let mut helpers = vec![0; FIRST_HELPER as usize];
         helpers[RuntimeFn::Call as usize] = on_call as *const () as u64;
         helpers[RuntimeFn::Resume as usize] = on_resume as *const () as u64;
@@ -278,16 +248,7 @@ impl Machine {
             fault_addr: 0,
         });
         let compiler = Compiler::new(abi, settings).unwrap();
-        Machine {
-            arena,
-            s,
-            entries,
-            ibtc,
-            _helpers: helpers,
-            abi,
-            compiler,
-            options: CompileOptions::default(),
-        }
+        Machine { arena, s, entries, ibtc, _helpers: helpers, abi, compiler, options: CompileOptions::default() }
     }
 
     /// Entry index of a guest pc: its own rule of this machine.
@@ -296,9 +257,7 @@ impl Machine {
     }
 
     pub fn compile(&mut self, region: &Region) -> Code {
-        let c = self
-            .compiler
-            .compile(region, self.options, &mut |pc| Self::index(pc));
+        let c = self.compiler.compile(region, self.options, &mut |pc| Self::index(pc));
         Code::map(c.unwrap_or_else(|e| panic!("{e}")))
     }
 
@@ -321,11 +280,7 @@ impl Machine {
             Some((off, host)) => {
                 let pc = code.compiled.pc_at(off).expect("trap without a guest pc");
                 let ud2 = code.compiled.code[off as usize..].starts_with(&[0x0f, 0x0b]);
-                let addr = if ud2 {
-                    self.s.fault_addr
-                } else {
-                    host.wrapping_sub(base)
-                };
+                let addr = if ud2 { self.s.fault_addr } else { host.wrapping_sub(base) };
                 End::Fault(pc, addr)
             }
         }

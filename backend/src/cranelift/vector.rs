@@ -10,41 +10,23 @@ use evm_ir::{Inst, Op, Sig, Type};
 impl Lower<'_, '_> {
     /// A vector of zeros.
     pub(super) fn zero(&mut self, ty: cl::Type) -> V {
-        let c = self
-            .b
-            .func
-            .dfg
-            .constants
-            .insert(ConstantData::from(&[0u8; 16][..]));
+        let c = self.b.func.dfg.constants.insert(ConstantData::from(&[0u8; 16][..]));
         self.b.ins().vconst(ty, c)
     }
 
     fn pool(&self, imm: i64) -> Result<[u8; 16], Error> {
-        let v = self
-            .r
-            .pool
-            .get(imm as usize)
-            .ok_or(Error::Invalid("no such vector constant"))?;
+        let v = self.r.pool.get(imm as usize).ok_or(Error::Invalid("no such vector constant"))?;
         Ok(v.to_le_bytes())
     }
 
     pub(super) fn vector(&mut self, i: &Inst) -> Result<V, Error> {
-        let shape = if i.ty == Type::V128 {
-            Type::I8X16
-        } else {
-            i.ty
-        };
+        let shape = if i.ty == Type::V128 { Type::I8X16 } else { i.ty };
         let ty = cl_type(shape);
         let float = matches!(i.ty, Type::F32X4 | Type::F64X2);
         match i.op.sig() {
             Sig::VConst => {
                 let bytes = self.pool(i.imm)?;
-                let c = self
-                    .b
-                    .func
-                    .dfg
-                    .constants
-                    .insert(ConstantData::from(&bytes[..]));
+                let c = self.b.func.dfg.constants.insert(ConstantData::from(&bytes[..]));
                 return Ok(self.b.ins().vconst(types::I8X16, c));
             }
             Sig::Splat => {
@@ -57,12 +39,7 @@ impl Lower<'_, '_> {
                 let (a, b) = (self.vec(i.a, Type::I8X16)?, self.vec(i.b, Type::I8X16)?);
                 let mut sel = self.pool(i.imm)?;
                 sel.iter_mut().for_each(|s| *s &= 31);
-                let imm = self
-                    .b
-                    .func
-                    .dfg
-                    .immediates
-                    .push(ConstantData::from(&sel[..]));
+                let imm = self.b.func.dfg.immediates.push(ConstantData::from(&sel[..]));
                 return Ok(self.b.ins().shuffle(a, b, imm));
             }
             Sig::VShift => {
@@ -81,11 +58,7 @@ impl Lower<'_, '_> {
             _ => {}
         }
         let a = self.vec(i.a, shape)?;
-        let b = if i.b.is_some() {
-            self.vec(i.b, shape)?
-        } else {
-            a
-        };
+        let b = if i.b.is_some() { self.vec(i.b, shape)? } else { a };
         let n = self.b.ins();
         Ok(match i.op {
             Op::VAdd if float => n.fadd(a, b),

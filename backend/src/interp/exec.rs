@@ -75,32 +75,17 @@ pub(super) trait Place: Rd {
     #[inline(always)]
     unsafe fn rdv(off: u32, state: *mut u8, frame: *mut u8) -> u128 {
         // SAFETY: see the module's paragraph.
-        unsafe {
-            Self::base(state, frame)
-                .add(off as usize)
-                .cast::<u128>()
-                .read_unaligned()
-        }
+        unsafe { Self::base(state, frame).add(off as usize).cast::<u128>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn wr(off: u32, v: u64, state: *mut u8, frame: *mut u8) {
         // SAFETY: see the module's paragraph.
-        unsafe {
-            Self::base(state, frame)
-                .add(off as usize)
-                .cast::<u64>()
-                .write_unaligned(v)
-        }
+        unsafe { Self::base(state, frame).add(off as usize).cast::<u64>().write_unaligned(v) }
     }
     #[inline(always)]
     unsafe fn wrv(off: u32, v: u128, state: *mut u8, frame: *mut u8) {
         // SAFETY: see the module's paragraph.
-        unsafe {
-            Self::base(state, frame)
-                .add(off as usize)
-                .cast::<u128>()
-                .write_unaligned(v)
-        }
+        unsafe { Self::base(state, frame).add(off as usize).cast::<u128>().write_unaligned(v) }
     }
 }
 impl Rd for I {
@@ -280,12 +265,7 @@ handler!(h_bin [O: Bin, A: Rd, B: Rd, D: Place], |i, st, fr, cx| {
     D::wr(i.d, O::f(A::rd(i.a, 0, st, fr), B::rd(i.b, i.imm, st, fr)), st, fr);
 });
 /// Compare and branch: `c` and `d` are the targets, relative to this instruction.
-unsafe fn h_brc<O: Bin, A: Rd, B: Rd>(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    _: &mut Ctx<'_>,
-) -> *const Insn {
+unsafe fn h_brc<O: Bin, A: Rd, B: Rd>(p: *const Insn, st: *mut u8, fr: *mut u8, _: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph.
     unsafe {
         let i = &*p;
@@ -445,48 +425,23 @@ macro_rules! apply {
         });
     };
 }
-apply!(h_f1, scalar::Fn1, [A, D], |i, st, fr, f| D::wr(
-    i.d,
-    f(A::rd(i.a, 0, st, fr)),
-    st,
-    fr
-));
+apply!(h_f1, scalar::Fn1, [A, D], |i, st, fr, f| D::wr(i.d, f(A::rd(i.a, 0, st, fr)), st, fr));
 apply!(h_f2, scalar::Fn2, [A, B, D], |i, st, fr, f| D::wr(
     i.d,
     f(A::rd(i.a, 0, st, fr), B::rd(i.b, 0, st, fr)),
     st,
     fr
 ));
-apply!(h_v1, vector::Fn1, [A, D], |i, st, fr, f| D::wrv(
-    i.d,
-    f(A::rdv(i.a, st, fr)),
-    st,
-    fr
-));
-apply!(h_v2, vector::Fn2, [A, B, D], |i, st, fr, f| D::wrv(
-    i.d,
-    f(A::rdv(i.a, st, fr), B::rdv(i.b, st, fr)),
-    st,
-    fr
-));
-apply!(h_ext, vector::FnExt, [A, D], |i, st, fr, f| D::wr(
-    i.d,
-    f(A::rdv(i.a, st, fr), i.c),
-    st,
-    fr
-));
+apply!(h_v1, vector::Fn1, [A, D], |i, st, fr, f| D::wrv(i.d, f(A::rdv(i.a, st, fr)), st, fr));
+apply!(h_v2, vector::Fn2, [A, B, D], |i, st, fr, f| D::wrv(i.d, f(A::rdv(i.a, st, fr), B::rdv(i.b, st, fr)), st, fr));
+apply!(h_ext, vector::FnExt, [A, D], |i, st, fr, f| D::wr(i.d, f(A::rdv(i.a, st, fr), i.c), st, fr));
 apply!(h_ins, vector::FnIns, [A, B, D], |i, st, fr, f| D::wrv(
     i.d,
     f(A::rdv(i.a, st, fr), B::rd(i.b, 0, st, fr), i.c),
     st,
     fr
 ));
-apply!(h_splat, vector::FnSplat, [A, D], |i, st, fr, f| D::wrv(
-    i.d,
-    f(A::rd(i.a, 0, st, fr)),
-    st,
-    fr
-));
+apply!(h_splat, vector::FnSplat, [A, D], |i, st, fr, f| D::wrv(i.d, f(A::rd(i.a, 0, st, fr)), st, fr));
 handler!(
     /// Shuffle by the selectors at `c` of the pool.
     h_shuffle [A: Place, B: Place, D: Place], |i, st, fr, cx| {
@@ -554,11 +509,7 @@ pub(super) fn vselect(a: At, b: At, d: At) -> Handler {
 }
 /// Select.
 pub(super) fn select(wide: bool, a: At, b: At, d: At) -> Handler {
-    if wide {
-        pick_a_b_d!(a, b, d; h_select_v)
-    } else {
-        pick_a_b_d!(a, b, d; h_select)
-    }
+    if wide { pick_a_b_d!(a, b, d; h_select_v) } else { pick_a_b_d!(a, b, d; h_select) }
 }
 
 // ---- memory
@@ -567,10 +518,7 @@ pub(super) fn select(wide: bool, a: At, b: At, d: At) -> Handler {
 #[cold]
 #[inline(never)]
 fn fault(p: *const Insn, cx: &mut Ctx<'_>, fault: Fault) -> *const Insn {
-    cx.exit = Exit::Fault {
-        pc: cx.code.pc_of(p),
-        fault,
-    };
+    cx.exit = Exit::Fault { pc: cx.code.pc_of(p), fault };
     std::ptr::null()
 }
 /// Address operand plus displacement `c`.
@@ -653,12 +601,7 @@ pub(super) fn storev(a: AtI, b: At) -> Handler {
 }
 
 /// Read, modify, write: `a` address, `b` operand, `d` result, all in the frame; `imm` = opcode | type << 8.
-pub(super) unsafe fn h_rmw(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    cx: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_rmw(p: *const Insn, st: *mut u8, fr: *mut u8, cx: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph.
     unsafe {
         let i = &*p;
@@ -685,12 +628,7 @@ pub(super) unsafe fn h_rmw(
 }
 /// Compare and swap: `a` address, `b` expected, low half of `imm` new, `d` result, all in the frame; high half of
 /// `imm` is the size.
-pub(super) unsafe fn h_cas(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    cx: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_cas(p: *const Insn, st: *mut u8, fr: *mut u8, cx: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph.
     unsafe {
         let i = &*p;
@@ -701,10 +639,7 @@ pub(super) unsafe fn h_cas(
                 Err(e) => return fault(p, cx, e),
             }
         } else {
-            match cx
-                .mem
-                .cas(at, n, F::rd(i.b, 0, st, fr), F::rd(new, 0, st, fr))
-            {
+            match cx.mem.cas(at, n, F::rd(i.b, 0, st, fr), F::rd(new, 0, st, fr)) {
                 Ok(old) => F::wr(i.d, old, st, fr),
                 Err(e) => return fault(p, cx, e),
             }
@@ -723,22 +658,12 @@ pub(super) fn fence() -> Handler {
 // ---- control
 
 /// Jump by `c` instructions.
-pub(super) unsafe fn h_jump(
-    p: *const Insn,
-    _: *mut u8,
-    _: *mut u8,
-    _: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_jump(p: *const Insn, _: *mut u8, _: *mut u8, _: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph.
     unsafe { p.offset((*p).c as i32 as isize) }
 }
 /// Branch on the frame's cell `a`.
-pub(super) unsafe fn h_br(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    _: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_br(p: *const Insn, st: *mut u8, fr: *mut u8, _: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph.
     unsafe {
         let i = &*p;
@@ -746,50 +671,29 @@ pub(super) unsafe fn h_br(
     }
 }
 /// Jump through entries `c..c + b` of the code's tables, by the frame's cell `a`; entry `c + b` is the default.
-pub(super) unsafe fn h_switch(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    cx: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_switch(p: *const Insn, st: *mut u8, fr: *mut u8, cx: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph; the table has b + 1 entries.
     unsafe {
         let i = &*p;
         let n = F::rd(i.a, 0, st, fr).min(u64::from(i.b)) as usize;
-        cx.code
-            .insns
-            .as_ptr()
-            .add(*cx.code.tables.get_unchecked(i.c as usize + n) as usize)
+        cx.code.insns.as_ptr().add(*cx.code.tables.get_unchecked(i.c as usize + n) as usize)
     }
 }
 /// Leave with `Code::exits[c]`; its pc, if variable, is the frame's cell `a`.
-pub(super) unsafe fn h_exit(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    cx: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_exit(p: *const Insn, st: *mut u8, fr: *mut u8, cx: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph.
     let (i, at) = unsafe { (&*p, F::rd((*p).a, 0, st, fr)) };
     cx.exit = match cx.code.exits.get(i.c as usize) {
         Some(Exit::Jump { .. }) => Exit::Jump { pc: at },
         Some(Exit::Return { .. }) => Exit::Return { pc: at },
-        Some(Exit::Call { ret, .. }) => Exit::Call {
-            target: at,
-            ret: *ret,
-        },
+        Some(Exit::Call { ret, .. }) => Exit::Call { target: at, ret: *ret },
         Some(e) => *e,
         None => Exit::Poll { pc: 0 },
     };
     std::ptr::null()
 }
 /// Leave for `imm` if the word at state offset `c` is not zero.
-pub(super) unsafe fn h_poll(
-    p: *const Insn,
-    st: *mut u8,
-    _: *mut u8,
-    cx: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_poll(p: *const Insn, st: *mut u8, _: *mut u8, cx: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: the engine's words are in the state (contract of `run`), aligned, and other threads access this
     // one atomically.
     unsafe {
@@ -821,12 +725,7 @@ pub(super) struct CallRec {
     pub pending: Option<u32>,
 }
 /// Call `Code::calls[c]`; the result goes to the frame at `d` unless that is `u32::MAX`.
-pub(super) unsafe fn h_call(
-    p: *const Insn,
-    st: *mut u8,
-    fr: *mut u8,
-    cx: &mut Ctx<'_>,
-) -> *const Insn {
+pub(super) unsafe fn h_call(p: *const Insn, st: *mut u8, fr: *mut u8, cx: &mut Ctx<'_>) -> *const Insn {
     // SAFETY: see the module's paragraph; the table of helpers is the one of the region's signatures, and
     // nothing borrows the state (contract of `run`).
     unsafe {
@@ -848,11 +747,7 @@ pub(super) unsafe fn h_call(
             None => 0,
         };
         if i.d != u32::MAX {
-            if rec.wide {
-                F::wrv(i.d, r, st, fr)
-            } else {
-                F::wr(i.d, r as u64, st, fr)
-            }
+            if rec.wide { F::wrv(i.d, r, st, fr) } else { F::wr(i.d, r as u64, st, fr) }
         }
         if let Some(o) = rec.pending
             && S::rd(o, 0, st, fr) != 0

@@ -95,11 +95,7 @@ impl Lower<'_> {
     fn finish(mut self) -> Code {
         // Where jumps to blocks that do not exist go; also what follows the last instruction.
         let lost = self.code.insns.len() as u32;
-        self.code.exits.push(Exit::Raise {
-            code: u32::MAX,
-            arg: 0,
-            pc: 0,
-        });
+        self.code.exits.push(Exit::Raise { code: u32::MAX, arg: 0, pc: 0 });
         let c = self.code.exits.len() as u32 - 1;
         self.emit(exec::h_exit, 0, 0, c, 0, 0);
         let start = |b: &Block| self.starts.get(b.0 as usize).copied().unwrap_or(lost);
@@ -153,10 +149,7 @@ impl Lower<'_> {
         self.r.types.get(v.0 as usize) == Some(&Type::V128)
     }
     fn loc(&self, v: Value) -> Loc {
-        self.loc
-            .get(v.0 as usize)
-            .copied()
-            .unwrap_or(Loc::Undefined)
+        self.loc.get(v.0 as usize).copied().unwrap_or(Loc::Undefined)
     }
     fn last(&self, v: Value) -> u32 {
         self.last.get(v.0 as usize).copied().unwrap_or(0)
@@ -175,11 +168,7 @@ impl Lower<'_> {
             let n = o as usize / 8;
             self.refs[n] -= 1;
             if self.refs[n] == 0 {
-                if self.wide(v) {
-                    self.free_wide.push(o)
-                } else {
-                    self.free.push(o)
-                }
+                if self.wide(v) { self.free_wide.push(o) } else { self.free.push(o) }
             }
         }
     }
@@ -212,11 +201,7 @@ impl Lower<'_> {
     }
     /// Cell operand in frame or state.
     fn cell(&mut self, v: Value) -> (At, u32) {
-        if let Loc::State(o, _) = self.loc(v) {
-            (At::State, o)
-        } else {
-            (At::Frame, self.to_frame(v))
-        }
+        if let Loc::State(o, _) = self.loc(v) { (At::State, o) } else { (At::Frame, self.to_frame(v)) }
     }
     /// Cell operand anywhere.
     fn cell_imm(&mut self, v: Value) -> (AtI, u32, u64) {
@@ -287,13 +272,8 @@ impl Lower<'_> {
                     if info.ty != i.ty || self.r.types.get(v.0 as usize) != Some(&info.ty) {
                         return None;
                     }
-                    let seen = rest[..n]
-                        .iter()
-                        .any(|j| matches!(j.op, Op::Get | Op::Put) && j.imm == i.imm);
-                    let needed = self
-                        .in_state
-                        .iter()
-                        .any(|(x, s)| *s == slot && self.last(*x) > self.at);
+                    let seen = rest[..n].iter().any(|j| matches!(j.op, Op::Get | Op::Put) && j.imm == i.imm);
+                    let needed = self.in_state.iter().any(|(x, s)| *s == slot && self.last(*x) > self.at);
                     return (!seen && !needed).then_some(((from + n) as u32, slot));
                 }
                 Op::Put => {}
@@ -336,20 +316,14 @@ impl Lower<'_> {
         }
         for (n, i) in data.insts.iter().enumerate() {
             self.r.for_each_operand(i, |v| {
-                if let (Some(l), Some(u)) = (
-                    self.last.get_mut(v.0 as usize),
-                    self.uses.get_mut(v.0 as usize),
-                ) {
+                if let (Some(l), Some(u)) = (self.last.get_mut(v.0 as usize), self.uses.get_mut(v.0 as usize)) {
                     *l = n as u32;
                     *u += 1;
                 }
             });
         }
         let compared = data.term.operand().and_then(|v| {
-            let (l, u) = (
-                self.last.get_mut(v.0 as usize)?,
-                self.uses.get_mut(v.0 as usize)?,
-            );
+            let (l, u) = (self.last.get_mut(v.0 as usize)?, self.uses.get_mut(v.0 as usize)?);
             *l = END;
             *u += 1;
             (*u == 1 && matches!(data.term, Term::Br(..))).then_some(v)
@@ -410,8 +384,7 @@ impl Lower<'_> {
                         let i = insts[n as usize];
                         let Some(mut c) = cond(&i) else { return };
                         let (mut x, mut y) = (i.a, i.b);
-                        if matches!(self.loc(x), Loc::Imm(_)) && !matches!(self.loc(y), Loc::Imm(_))
-                        {
+                        if matches!(self.loc(x), Loc::Imm(_)) && !matches!(self.loc(y), Loc::Imm(_)) {
                             (x, y, c) = (y, x, c.swap());
                         }
                         let (a, ao) = self.cell(x);
@@ -443,33 +416,13 @@ impl Lower<'_> {
             Term::Exit(v) => self.exit(Some(*v), Exit::Jump { pc: 0 }),
             Term::Return(v) => self.exit(Some(*v), Exit::Return { pc: 0 }),
             Term::Call { target, ret, .. } => {
-                self.exit(
-                    Some(*target),
-                    Exit::Call {
-                        target: 0,
-                        ret: *ret,
-                    },
-                );
+                self.exit(Some(*target), Exit::Call { target: 0, ret: *ret });
             }
             Term::Service { code, pc, next, .. } => {
-                self.exit(
-                    None,
-                    Exit::Service {
-                        code: *code,
-                        pc: *pc,
-                        next: *next,
-                    },
-                );
+                self.exit(None, Exit::Service { code: *code, pc: *pc, next: *next });
             }
             Term::Raise { code, arg, pc } => {
-                self.exit(
-                    None,
-                    Exit::Raise {
-                        code: *code,
-                        arg: *arg,
-                        pc: *pc,
-                    },
-                );
+                self.exit(None, Exit::Raise { code: *code, arg: *arg, pc: *pc });
             }
         }
     }
@@ -553,11 +506,7 @@ impl Lower<'_> {
                         self.set_loc(i.dst, Loc::Imm(x & scalar::mask(i.ty)));
                         return;
                     }
-                    let a = if a == AtI::State {
-                        At::State
-                    } else {
-                        At::Frame
-                    };
+                    let a = if a == AtI::State { At::State } else { At::Frame };
                     self.end_uses(i);
                     let (d, doff) = self.dst(i.dst, insts);
                     if let Some(h) = exec::bin(Op::And, i.ty, a, AtI::Imm, d) {
@@ -578,11 +527,8 @@ impl Lower<'_> {
                 }
                 let wide = i.ty == Type::V128;
                 let c = self.to_frame(i.a);
-                let ((x, xo), (y, yo)) = if wide {
-                    (self.vec(i.b), self.vec(i.c))
-                } else {
-                    (self.cell(i.b), self.cell(i.c))
-                };
+                let ((x, xo), (y, yo)) =
+                    if wide { (self.vec(i.b), self.vec(i.c)) } else { (self.cell(i.b), self.cell(i.c)) };
                 self.end_uses(i);
                 let (d, doff) = self.dst(i.dst, insts);
                 self.emit(exec::select(wide, x, y, d), xo, yo, c, doff, 0);
@@ -591,11 +537,7 @@ impl Lower<'_> {
                 let (a, ao, imm) = self.cell_imm(i.a);
                 self.end_uses(i);
                 let (d, doff) = self.dst(i.dst, insts);
-                let h = if i.ty == Type::V128 {
-                    exec::loadv(a, d)
-                } else {
-                    exec::load(i.ty.bytes(), a, d)
-                };
+                let h = if i.ty == Type::V128 { exec::loadv(a, d) } else { exec::load(i.ty.bytes(), a, d) };
                 self.emit(h, ao, 0, disp, doff, imm);
             }
             Sig::Store => self.store(i, disp),
@@ -616,33 +558,16 @@ impl Lower<'_> {
                 };
                 self.end_uses(i);
                 let d = self.frame_dst(i.dst);
-                self.emit(
-                    exec::h_cas,
-                    a,
-                    b,
-                    disp,
-                    d,
-                    u64::from(c) | u64::from(i.ty.bytes()) << 32,
-                );
+                self.emit(exec::h_cas, a, b, disp, d, u64::from(c) | u64::from(i.ty.bytes()) << 32);
             }
             Sig::Fence => self.emit(exec::fence(), 0, 0, 0, 0, 0),
             Sig::Extract => {
-                self.apply1(
-                    Some(Apply1::Ext(vector::extract(i.ty))),
-                    i,
-                    insts,
-                    i.imm as u32,
-                );
+                self.apply1(Some(Apply1::Ext(vector::extract(i.ty))), i, insts, i.imm as u32);
             }
             Sig::VMask => self.apply1(Some(Apply1::Ext(vector::mask(i.ty))), i, insts, 0),
             Sig::Splat => self.apply1(Some(Apply1::Splat(vector::splat(i.ty))), i, insts, 0),
             Sig::Insert => {
-                self.apply2(
-                    Some(Apply2::Ins(vector::insert(i.ty))),
-                    i,
-                    insts,
-                    i.imm as u32,
-                );
+                self.apply2(Some(Apply2::Ins(vector::insert(i.ty))), i, insts, i.imm as u32);
             }
             Sig::VShift => self.apply2(vector::shift(i.op, i.ty).map(Apply2::Ins), i, insts, 0),
             Sig::Shuffle => {
@@ -666,22 +591,14 @@ impl Lower<'_> {
 
     /// Vector operand that has to be in the frame.
     fn vec_in_frame(&mut self, v: Value) -> u32 {
-        if self.wide(v) {
-            self.to_frame(v)
-        } else {
-            self.vec(v).1
-        }
+        if self.wide(v) { self.to_frame(v) } else { self.vec(v).1 }
     }
     /// Place for a result that has to be in the frame.
     fn frame_dst(&mut self, v: Value) -> u32 {
         let wide = self.wide(v);
         let o = self.alloc(wide);
         if self.uses.get(v.0 as usize).is_none_or(|n| *n == 0) {
-            if wide {
-                self.free_wide.push(o)
-            } else {
-                self.free.push(o)
-            }
+            if wide { self.free_wide.push(o) } else { self.free.push(o) }
         } else {
             self.set_loc(v, Loc::Frame(o));
         }
@@ -758,9 +675,7 @@ impl Lower<'_> {
             return;
         }
         let (mut x, mut y) = (i.a, i.b);
-        if matches!(i.op, Op::Add | Op::And | Op::Or | Op::Xor | Op::Mul)
-            && matches!(self.loc(x), Loc::Imm(_))
-        {
+        if matches!(i.op, Op::Add | Op::And | Op::Or | Op::Xor | Op::Mul) && matches!(self.loc(x), Loc::Imm(_)) {
             (x, y) = (y, x);
         }
         let (a, ao) = self.cell(x);
@@ -809,11 +724,7 @@ impl Lower<'_> {
                 };
             } else if n >= ni && n - ni < nv.min(3) {
                 let (k, o) = self.vec(*v);
-                vecs[n - ni] = if k == At::State {
-                    Arg::State(o)
-                } else {
-                    Arg::Frame(o)
-                };
+                vecs[n - ni] = if k == At::State { Arg::State(o) } else { Arg::Frame(o) };
             }
         }
         match sig.effects {
@@ -824,11 +735,7 @@ impl Lower<'_> {
         for v in &c.args {
             self.end_use(*v);
         }
-        let d = if i.dst.is_some() && sig.ret.is_some() {
-            self.frame_dst(i.dst)
-        } else {
-            u32::MAX
-        };
+        let d = if i.dst.is_some() && sig.ret.is_some() { self.frame_dst(i.dst) } else { u32::MAX };
         self.code.calls.push(CallRec {
             helper: c.helper,
             ints,

@@ -142,23 +142,14 @@ pub unsafe fn run(
     frame: &mut Frame,
 ) -> Exit {
     let Some(&start) = code.entries.get(entry) else {
-        return Exit::Raise {
-            code: u32::MAX,
-            arg: entry as u64,
-            pc: 0,
-        };
+        return Exit::Raise { code: u32::MAX, arg: entry as u64, pc: 0 };
     };
     let words = code.frame.div_ceil(16);
     if frame.0.len() < words {
         frame.0.resize(words, 0);
     }
     let fr = frame.0.as_mut_ptr().cast::<u8>();
-    let mut cx = Ctx {
-        mem,
-        code,
-        helpers,
-        exit: Exit::Poll { pc: 0 },
-    };
+    let mut cx = Ctx { mem, code, helpers, exit: Exit::Poll { pc: 0 } };
     // SAFETY: `lower` makes code that obeys the rules of `exec`: entries are inside it, the frame is as large as it
     // asks; the state is as the caller promised.
     unsafe {

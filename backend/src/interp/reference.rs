@@ -26,10 +26,7 @@ fn write(state: &mut [u8], info: &SlotInfo, v: u128) {
 
 /// Run from an entry. In a promoted region promotable slots are variables that begin as garbage.
 pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
-    let promoted = r
-        .blocks
-        .iter()
-        .any(|b| b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)));
+    let promoted = r.blocks.iter().any(|b| b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)));
     let mut vars = vec![0x5555_5555_5555_5555_5555_5555_5555_5555u128; r.layout.slots.len()];
     let mut values = vec![0u128; r.types.len()];
     let mut at = r.entries[entry];
@@ -66,11 +63,7 @@ pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
                         }
                         continue;
                     }
-                    Ok(Some(if var {
-                        vars[i.imm as usize]
-                    } else {
-                        read(w.state, info)
-                    }))
+                    Ok(Some(if var { vars[i.imm as usize] } else { read(w.state, info) }))
                 }
                 Op::Call => {
                     let c = &r.calls[i.imm as usize];
@@ -84,9 +77,7 @@ pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
                         }
                     }
                     // SAFETY: the helpers of the tests take this state.
-                    let v = unsafe {
-                        w.helpers[usize::from(c.helper)].call(w.state.as_mut_ptr(), &ints, &vecs)
-                    };
+                    let v = unsafe { w.helpers[usize::from(c.helper)].call(w.state.as_mut_ptr(), &ints, &vecs) };
                     if sig.raises && w.state[w.pending..][..8] != [0; 8] {
                         return Exit::Pending { pc };
                     }
@@ -110,31 +101,19 @@ pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
                     *y
                 }
             }
-            Term::Switch(n, table, default) => *usize::try_from(v(n))
-                .ok()
-                .and_then(|n| table.get(n))
-                .unwrap_or(default),
+            Term::Switch(n, table, default) => {
+                *usize::try_from(v(n)).ok().and_then(|n| table.get(n)).unwrap_or(default)
+            }
             Term::Exit(x) => return Exit::Jump { pc: v(x) },
             Term::Return(x) => return Exit::Return { pc: v(x) },
             Term::Call { target, ret, .. } => {
-                return Exit::Call {
-                    target: v(target),
-                    ret: *ret,
-                };
+                return Exit::Call { target: v(target), ret: *ret };
             }
             Term::Service { code, pc, next, .. } => {
-                return Exit::Service {
-                    code: *code,
-                    pc: *pc,
-                    next: *next,
-                };
+                return Exit::Service { code: *code, pc: *pc, next: *next };
             }
             Term::Raise { code, arg, pc } => {
-                return Exit::Raise {
-                    code: *code,
-                    arg: *arg,
-                    pc: *pc,
-                };
+                return Exit::Raise { code: *code, arg: *arg, pc: *pc };
             }
         };
     }
@@ -179,9 +158,7 @@ fn operation(r: &Region, i: &Inst, values: &[u128], m: Mem) -> Result<Option<u12
         Sig::Conv => match i.op {
             Op::Zext | Op::Bitcast => cell(a),
             Op::Trunc => cell(a & scalar::mask(ty)),
-            _ => cell(scalar::conv(i.op, Type::ALL[i.imm as usize], ty).unwrap()(
-                a,
-            )),
+            _ => cell(scalar::conv(i.op, Type::ALL[i.imm as usize], ty).unwrap()(a)),
         },
         Sig::Load if n == 16 => m.load128(at).map(Some),
         Sig::Load => m.load(at, n).map(|x| Some(u128::from(x))),

@@ -216,23 +216,15 @@ pub fn conv(op: Op, from: Type, to: Type) -> Option<Fn1> {
         (Op::Sext, Type::I16, Type::I32) => |a| a as i16 as u32 as u64,
         (Op::Sext, Type::I16, Type::I64) => |a| a as i16 as u64,
         (Op::Sext, Type::I32, Type::I64) => |a| a as i32 as u64,
-        (Op::FPromote, Type::F32, Type::F64) => {
-            |a| cvt!("cvtss2sd", f32::from_bits(a as u32) => xmm_reg, 0f64)
-        }
-        (Op::FDemote, Type::F64, Type::F32) => {
-            |a| cvt!("cvtsd2ss", f64::from_bits(a) => xmm_reg, 0f32)
-        }
+        (Op::FPromote, Type::F32, Type::F64) => |a| cvt!("cvtss2sd", f32::from_bits(a as u32) => xmm_reg, 0f64),
+        (Op::FDemote, Type::F64, Type::F32) => |a| cvt!("cvtsd2ss", f64::from_bits(a) => xmm_reg, 0f32),
         (Op::CvtIF, Type::I32, Type::F32) => |a| cvt!("cvtsi2ss", i64::from(a as i32) => reg, 0f32),
         (Op::CvtIF, Type::I32, Type::F64) => |a| cvt!("cvtsi2sd", i64::from(a as i32) => reg, 0f64),
         (Op::CvtIF, Type::I64, Type::F32) => |a| cvt!("cvtsi2ss", a => reg, 0f32),
         (Op::CvtIF, Type::I64, Type::F64) => |a| cvt!("cvtsi2sd", a => reg, 0f64),
-        (Op::CvtFI, Type::F32, Type::I32) => {
-            |a| cvt!("cvttss2si", f32::from_bits(a as u32), ":e", u32)
-        }
+        (Op::CvtFI, Type::F32, Type::I32) => |a| cvt!("cvttss2si", f32::from_bits(a as u32), ":e", u32),
         (Op::CvtFI, Type::F64, Type::I32) => |a| cvt!("cvttsd2si", f64::from_bits(a), ":e", u32),
-        (Op::CvtFI, Type::F32, Type::I64) => {
-            |a| cvt!("cvttss2si", f32::from_bits(a as u32), ":r", u64)
-        }
+        (Op::CvtFI, Type::F32, Type::I64) => |a| cvt!("cvttss2si", f32::from_bits(a as u32), ":r", u64),
         (Op::CvtFI, Type::F64, Type::I64) => |a| cvt!("cvttsd2si", f64::from_bits(a), ":r", u64),
         _ => return None,
     })
@@ -261,14 +253,10 @@ fn cmp64<const P: u8>(a: u64, b: u64) -> u64 {
 
 /// Floating comparison, 0 or 1.
 pub fn fcmp(cond: FCond, ty: Type) -> Option<Fn2> {
-    const S: [Fn2; 8] = [
-        cmp32::<0>, cmp32::<1>, cmp32::<2>, cmp32::<3>, cmp32::<4>, cmp32::<5>, cmp32::<6>,
-        cmp32::<7>,
-    ];
-    const D: [Fn2; 8] = [
-        cmp64::<0>, cmp64::<1>, cmp64::<2>, cmp64::<3>, cmp64::<4>, cmp64::<5>, cmp64::<6>,
-        cmp64::<7>,
-    ];
+    const S: [Fn2; 8] =
+        [cmp32::<0>, cmp32::<1>, cmp32::<2>, cmp32::<3>, cmp32::<4>, cmp32::<5>, cmp32::<6>, cmp32::<7>];
+    const D: [Fn2; 8] =
+        [cmp64::<0>, cmp64::<1>, cmp64::<2>, cmp64::<3>, cmp64::<4>, cmp64::<5>, cmp64::<6>, cmp64::<7>];
     match ty {
         Type::F32 => Some(S[cond as usize]),
         Type::F64 => Some(D[cond as usize]),

@@ -6,12 +6,7 @@ use evm_ir::*;
 use evm_memory::{Arena, Prot};
 
 const fn slot(name: &'static str, offset: u32, ty: Type) -> SlotInfo {
-    SlotInfo {
-        name,
-        offset,
-        ty,
-        promote: true,
-    }
+    SlotInfo { name, offset, ty, promote: true }
 }
 static LAYOUT: Layout = Layout {
     slots: &[
@@ -27,21 +22,10 @@ const R1: Slot = Slot(1);
 const R2: Slot = Slot(2);
 const X0: Slot = Slot(3);
 const W: Slot = Slot(4);
-static HELPERS: &[HelperSig] = &[HelperSig {
-    name: "swap",
-    ints: 2,
-    vecs: 1,
-    ret: Some(Type::I64),
-    effects: Effects::All,
-    raises: true,
-}];
+static HELPERS: &[HelperSig] =
+    &[HelperSig { name: "swap", ints: 2, vecs: 1, ret: Some(Type::I64), effects: Effects::All, raises: true }];
 /// Exchanges r0 and r1, asks for an exception if the second argument says so; gives the first plus the vector.
-unsafe extern "sysv64" fn helper(
-    st: *mut u8,
-    a: u64,
-    b: u64,
-    v: std::arch::x86_64::__m128i,
-) -> u64 {
+unsafe extern "sysv64" fn helper(st: *mut u8, a: u64, b: u64, v: std::arch::x86_64::__m128i) -> u64 {
     // SAFETY: the state of these tests is an array of 16 words; vectors are plain bits.
     unsafe {
         let s = &mut *st.cast::<[u64; 16]>();
@@ -69,16 +53,7 @@ struct State([u64; 16]);
 fn go(r: &Region, st: &mut State, mem: Mem) -> Exit {
     let code = prepare(r, &ABI);
     // SAFETY: the state is large enough for layout and words.
-    unsafe {
-        run(
-            &code,
-            0,
-            st.0.as_mut_ptr().cast(),
-            mem,
-            &[HelperFn::I2V1_R(helper)],
-            &mut Frame::default(),
-        )
-    }
+    unsafe { run(&code, 0, st.0.as_mut_ptr().cast(), mem, &[HelperFn::I2V1_R(helper)], &mut Frame::default()) }
 }
 fn region(f: impl FnOnce(&mut Builder)) -> Region {
     let mut b = Builder::new(&LAYOUT, HELPERS);
@@ -108,12 +83,7 @@ fn values_survive_writes_of_their_slots() {
     let a = Arena::reserve(1 << 20).unwrap();
     let mut st = State([0; 16]);
     (st.0[0], st.0[1]) = (5, 7);
-    assert_eq!(
-        go(&r, &mut st, a.mem()),
-        Exit::Jump {
-            pc: (-13i64) as u64
-        }
-    );
+    assert_eq!(go(&r, &mut st, a.mem()), Exit::Jump { pc: (-13i64) as u64 });
     assert_eq!(st.0[..3], [7, 5, 12]);
     assert_eq!(st.0[6], 0xffff);
 }
@@ -159,10 +129,7 @@ fn loop_memory_fault_poll() {
     assert_eq!(go(&r, &mut st, m), Exit::Return { pc: 0xffff_fff3 });
     assert_eq!(st.0[..3], [0, 0xffff_fff3, 0x4000]);
     (st.0[0], st.0[1], st.0[2]) = (10, 0, 0x2000);
-    let fault = Fault {
-        addr: 0x3ffc,
-        write: false,
-    };
+    let fault = Fault { addr: 0x3ffc, write: false };
     assert_eq!(go(&r, &mut st, m), Exit::Fault { pc: 0x1004, fault });
     assert_eq!(st.0[..3], [8, 0xffff_fff3, 0x4000]);
     st.0[9] = 1;
@@ -182,22 +149,12 @@ fn helper_sees_and_changes_state() {
         let n = b.get(R0);
         let d = b.bin(Op::Sub, Type::I64, x, n);
         let s = b.bin(Op::Add, Type::I64, s, d);
-        b.term(Term::Call {
-            target: s,
-            ret: 0x1008,
-            cont: None,
-        });
+        b.term(Term::Call { target: s, ret: 0x1008, cont: None });
     });
     let a = Arena::reserve(1 << 20).unwrap();
     let mut st = State([0; 16]);
     (st.0[0], st.0[1]) = (50, 0);
-    assert_eq!(
-        go(&r, &mut st, a.mem()),
-        Exit::Call {
-            target: 200,
-            ret: 0x1008
-        }
-    );
+    assert_eq!(go(&r, &mut st, a.mem()), Exit::Call { target: 200, ret: 0x1008 });
     assert_eq!(st.0[..2], [0, 50]);
     assert_eq!(go(&r, &mut st, a.mem()), Exit::Pending { pc: 0x1000 });
 }
@@ -210,39 +167,21 @@ fn float_and_vector() {
         (Op::FAdd, nan(2), nan(1), nan(2 | 1 << 51)),
         (Op::FMinX, nan(1), 1.0f64.to_bits(), 1.0f64.to_bits()),
         (Op::FMaxX, 0, (-0.0f64).to_bits(), (-0.0f64).to_bits()),
-        (
-            Op::FDiv,
-            1.0f64.to_bits(),
-            3.0f64.to_bits(),
-            (1.0f64 / 3.0).to_bits(),
-        ),
+        (Op::FDiv, 1.0f64.to_bits(), 3.0f64.to_bits(), (1.0f64 / 3.0).to_bits()),
     ];
     for (op, x, y, want) in cases {
-        assert_eq!(
-            scalar::bin(*op, Type::F64).unwrap()(*x, *y),
-            *want,
-            "{op:?}"
-        );
+        assert_eq!(scalar::bin(*op, Type::F64).unwrap()(*x, *y), *want, "{op:?}");
     }
     let f = scalar::conv(Op::CvtFI, Type::F64, Type::I32).unwrap();
     assert_eq!(f(1e10f64.to_bits()), 0x8000_0000);
     assert_eq!(f((-1.9f64).to_bits()), u64::from(-1i32 as u32));
     let f = scalar::conv(Op::CvtIF, Type::I32, Type::F64).unwrap();
     assert_eq!(f(0xffff_fffe), (-2.0f64).to_bits());
-    assert_eq!(
-        scalar::un(Op::FSqrt, Type::F32).unwrap()(u64::from(9.0f32.to_bits())),
-        u64::from(3.0f32.to_bits())
-    );
+    assert_eq!(scalar::un(Op::FSqrt, Type::F32).unwrap()(u64::from(9.0f32.to_bits())), u64::from(3.0f32.to_bits()));
     let v = |op, t, x, y| vector::bin(op, t).unwrap()(x, y);
-    assert_eq!(
-        v(Op::VPackS, Type::I16X8, 0x7fff_8000_0001, 0x0080),
-        0x7f << 64 | 0x7f_8001
-    );
+    assert_eq!(v(Op::VPackS, Type::I16X8, 0x7fff_8000_0001, 0x0080), 0x7f << 64 | 0x7f_8001);
     assert_eq!(v(Op::VCmpGtS, Type::I8X16, 0x01ff, 0), 0xff00);
-    assert_eq!(
-        vector::un(Op::VWidenLowS, Type::I8X16).unwrap()(0x80),
-        0xff80
-    );
+    assert_eq!(vector::un(Op::VWidenLowS, Type::I8X16).unwrap()(0x80), 0xff80);
     assert_eq!(vector::mask(Type::I32X4)(1 << 127 | 1 << 31, 0), 9);
     assert_eq!(vector::shuffle(0x0706_0504_0302_0100, 0x55, 0x1003), 0x5503);
 }
@@ -250,12 +189,7 @@ fn float_and_vector() {
 // ---- random regions
 
 const fn fixed(name: &'static str, offset: u32, ty: Type) -> SlotInfo {
-    SlotInfo {
-        name,
-        offset,
-        ty,
-        promote: false,
-    }
+    SlotInfo { name, offset, ty, promote: false }
 }
 static RANDOM_LAYOUT: Layout = Layout {
     slots: &[
@@ -275,9 +209,7 @@ unsafe extern "sysv64" fn pure(_: *mut u8, a: u64, b: u64) -> u64 {
 }
 unsafe extern "sysv64" fn mix(_: *mut u8, a: u64, v: V) -> V {
     // SAFETY: plain bits.
-    unsafe {
-        std::mem::transmute(std::mem::transmute::<V, [u64; 2]>(v).map(|x| x.wrapping_mul(a | 1)))
-    }
+    unsafe { std::mem::transmute(std::mem::transmute::<V, [u64; 2]>(v).map(|x| x.wrapping_mul(a | 1))) }
 }
 unsafe extern "sysv64" fn private(st: *mut u8, a: u64) {
     // SAFETY: the state of these tests is an array of 16 words.
@@ -296,22 +228,8 @@ unsafe extern "sysv64" fn all(st: *mut u8, v: V) -> u64 {
         s[4] | s[8]
     }
 }
-const fn sig(
-    name: &'static str,
-    ints: u8,
-    vecs: u8,
-    ret: Option<Type>,
-    effects: Effects,
-    raises: bool,
-) -> HelperSig {
-    HelperSig {
-        name,
-        ints,
-        vecs,
-        ret,
-        effects,
-        raises,
-    }
+const fn sig(name: &'static str, ints: u8, vecs: u8, ret: Option<Type>, effects: Effects, raises: bool) -> HelperSig {
+    HelperSig { name, ints, vecs, ret, effects, raises }
 }
 static RANDOM_HELPERS: &[HelperSig] = &[
     sig("pure", 2, 0, Some(Type::I64), Effects::Pure, false),
@@ -319,12 +237,8 @@ static RANDOM_HELPERS: &[HelperSig] = &[
     sig("private", 1, 0, None, Effects::Private, true),
     sig("all", 0, 1, Some(Type::I64), Effects::All, true),
 ];
-static RANDOM_FNS: &[HelperFn] = &[
-    HelperFn::I2_R(pure),
-    HelperFn::I1V1_V(mix),
-    HelperFn::I1(private),
-    HelperFn::I0V1_R(all),
-];
+static RANDOM_FNS: &[HelperFn] =
+    &[HelperFn::I2_R(pure), HelperFn::I1V1_V(mix), HelperFn::I1(private), HelperFn::I0V1_R(all)];
 const SHAPE: random::Shape = random::Shape {
     layout: &RANDOM_LAYOUT,
     helpers: RANDOM_HELPERS,
@@ -355,11 +269,7 @@ fn observe(seed: u64, mem: Mem, f: impl FnOnce(&mut State) -> Exit) -> Outcome {
     mem.copy_in(0x1000, &memory).unwrap();
     let exit = f(&mut st);
     mem.copy_out(0x1000, &mut memory).unwrap();
-    Outcome {
-        exit,
-        state: st.0,
-        memory,
-    }
+    Outcome { exit, state: st.0, memory }
 }
 
 /// Prepared code does what the definition says, before and after the passes; promoted regions do so with variables.
@@ -369,14 +279,8 @@ fn random_regions() {
     let arena = Arena::reserve(1 << 20).unwrap();
     arena.map_anon(0x1000, 0x2000, Prot::RW).unwrap();
     let mem = arena.mem();
-    let first = std::env::var("EVM_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0);
-    let count = std::env::var("EVM_COUNT")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(1500);
+    let first = std::env::var("EVM_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    let count = std::env::var("EVM_COUNT").ok().and_then(|s| s.parse().ok()).unwrap_or(1500);
     let mut kinds = std::collections::BTreeMap::new();
     for seed in first..first + count {
         let r = random::region(&SHAPE, seed);
@@ -385,34 +289,16 @@ fn random_regions() {
             let reference = |r: &Region| {
                 observe(seed, mem, |st| {
                     // SAFETY: words as bytes.
-                    let state =
-                        unsafe { std::slice::from_raw_parts_mut(st.0.as_mut_ptr().cast(), 128) };
-                    let mut w = reference::World {
-                        state,
-                        mem,
-                        helpers: RANDOM_FNS,
-                        pending: 80,
-                    };
+                    let state = unsafe { std::slice::from_raw_parts_mut(st.0.as_mut_ptr().cast(), 128) };
+                    let mut w = reference::World { state, mem, helpers: RANDOM_FNS, pending: 80 };
                     reference::eval(r, entry, &mut w)
                 })
             };
             let want = reference(&r);
-            *kinds
-                .entry(
-                    format!("{:?}", want.exit)
-                        .split(' ')
-                        .next()
-                        .unwrap()
-                        .to_string(),
-                )
-                .or_insert(0) += 1;
+            *kinds.entry(format!("{:?}", want.exit).split(' ').next().unwrap().to_string()).or_insert(0) += 1;
             let check = |what: &str, r: &Region, got: Outcome, exact: bool| {
                 let lost = !exact && matches!(want.exit, Exit::Fault { .. });
-                let same = if lost {
-                    (got.exit, &got.memory) == (want.exit, &want.memory)
-                } else {
-                    got == want
-                };
+                let same = if lost { (got.exit, &got.memory) == (want.exit, &want.memory) } else { got == want };
                 assert!(
                     same,
                     "seed {seed} entry {entry} {what}: {:x?}\n{:x?}\n{:x?}\n{:x?}\n{r}",
@@ -424,32 +310,14 @@ fn random_regions() {
                 observe(seed, mem, |st| {
                     let mut frame = Frame::default();
                     // SAFETY: the state is that of the layout.
-                    unsafe {
-                        run(
-                            &code,
-                            entry,
-                            st.0.as_mut_ptr().cast(),
-                            mem,
-                            RANDOM_FNS,
-                            &mut frame,
-                        )
-                    }
+                    unsafe { run(&code, entry, st.0.as_mut_ptr().cast(), mem, RANDOM_FNS, &mut frame) }
                 })
             };
             check("raw", &r, prepared(&r), true);
-            for (level, exact) in [
-                (OptLevel::Interp, true),
-                (OptLevel::Precise, true),
-                (OptLevel::Full, false),
-            ] {
+            for (level, exact) in [(OptLevel::Interp, true), (OptLevel::Precise, true), (OptLevel::Full, false)] {
                 let mut x = r.clone();
                 optimize(&mut x, level);
-                check(
-                    &format!("{level:?} by definition"),
-                    &x,
-                    reference(&x),
-                    exact,
-                );
+                check(&format!("{level:?} by definition"), &x, reference(&x), exact);
                 if level == OptLevel::Interp {
                     check("prepared", &x, prepared(&x), exact);
                 }

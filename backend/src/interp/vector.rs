@@ -136,13 +136,7 @@ pub fn bin(op: Op, shape: Type) -> Option<Fn2> {
         Op::VCmpGtS => signed!(shape, |x, y| if x > y { -1 } else { 0 }),
         Op::VPshufb => |a, b| {
             let (a, b): ([u8; 16], [u8; 16]) = (cast(a), cast(b));
-            cast(from_fn::<u8, 16, _>(|i| {
-                if b[i] & 0x80 != 0 {
-                    0
-                } else {
-                    a[usize::from(b[i] & 15)]
-                }
-            }))
+            cast(from_fn::<u8, 16, _>(|i| if b[i] & 0x80 != 0 { 0 } else { a[usize::from(b[i] & 15)] }))
         },
         Op::VPackS => match shape {
             Type::I16X8 => |a, b| {
@@ -189,9 +183,7 @@ pub fn un(op: Op, shape: Type) -> Option<Fn1> {
         ($s:ty, $d:ty) => {
             |a| {
                 let a: [$s; 16 / size_of::<$s>()] = cast(a);
-                cast(from_fn::<$d, { 16 / size_of::<$d>() }, _>(|i| {
-                    <$d>::from(a[i])
-                }))
+                cast(from_fn::<$d, { 16 / size_of::<$d>() }, _>(|i| <$d>::from(a[i])))
             }
         };
     }
@@ -271,12 +263,8 @@ fn cmpd<const P: u8>(a: u128, b: u128) -> u128 {
 
 /// Floating comparison, a mask per lane.
 pub fn fcmp(cond: FCond, shape: Type) -> Option<Fn2> {
-    const S: [Fn2; 8] = [
-        cmps::<0>, cmps::<1>, cmps::<2>, cmps::<3>, cmps::<4>, cmps::<5>, cmps::<6>, cmps::<7>,
-    ];
-    const D: [Fn2; 8] = [
-        cmpd::<0>, cmpd::<1>, cmpd::<2>, cmpd::<3>, cmpd::<4>, cmpd::<5>, cmpd::<6>, cmpd::<7>,
-    ];
+    const S: [Fn2; 8] = [cmps::<0>, cmps::<1>, cmps::<2>, cmps::<3>, cmps::<4>, cmps::<5>, cmps::<6>, cmps::<7>];
+    const D: [Fn2; 8] = [cmpd::<0>, cmpd::<1>, cmpd::<2>, cmpd::<3>, cmpd::<4>, cmpd::<5>, cmpd::<6>, cmpd::<7>];
     match shape {
         Type::F32X4 => Some(S[cond as usize]),
         Type::F64X2 => Some(D[cond as usize]),
@@ -329,9 +317,7 @@ pub fn mask(shape: Type) -> FnExt {
         ($t:ty) => {
             |a, _| {
                 let a: [$t; 16 / size_of::<$t>()] = cast(a);
-                a.iter().enumerate().fold(0, |m, (i, x)| {
-                    m | u64::from(*x >> (<$t>::BITS - 1) != 0) << i
-                })
+                a.iter().enumerate().fold(0, |m, (i, x)| m | u64::from(*x >> (<$t>::BITS - 1) != 0) << i)
             }
         };
     }

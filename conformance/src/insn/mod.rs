@@ -28,30 +28,12 @@ pub struct Group {
 /// All tables.
 pub fn groups() -> &'static [Group] {
     &[
-        Group {
-            name: "int",
-            text: include_str!("../../insn/int.txt"),
-        },
-        Group {
-            name: "string",
-            text: include_str!("../../insn/string.txt"),
-        },
-        Group {
-            name: "sseint",
-            text: include_str!("../../insn/sseint.txt"),
-        },
-        Group {
-            name: "ssefp",
-            text: include_str!("../../insn/ssefp.txt"),
-        },
-        Group {
-            name: "mmx",
-            text: include_str!("../../insn/mmx.txt"),
-        },
-        Group {
-            name: "x87",
-            text: include_str!("../../insn/x87.txt"),
-        },
+        Group { name: "int", text: include_str!("../../insn/int.txt") },
+        Group { name: "string", text: include_str!("../../insn/string.txt") },
+        Group { name: "sseint", text: include_str!("../../insn/sseint.txt") },
+        Group { name: "ssefp", text: include_str!("../../insn/ssefp.txt") },
+        Group { name: "mmx", text: include_str!("../../insn/mmx.txt") },
+        Group { name: "x87", text: include_str!("../../insn/x87.txt") },
     ]
 }
 
@@ -79,19 +61,12 @@ pub fn compare(place: &Place, group: &Group, engine: &str) -> Result<Vec<String>
     let program = ready(place, group, &tests)?;
     let limit = Duration::from_secs(300);
     let native = |args: &[&str]| Native::new(&place.guest).command(args).run(limit);
-    let evm = |args: &[&str]| {
-        Evm::new(&place.evm, &place.guest, engine)
-            .command(args)
-            .run(limit)
-    };
+    let evm = |args: &[&str]| Evm::new(&place.evm, &place.guest, engine).command(args).run(limit);
     let all = [program.as_str(), "all", ROUNDS];
     let (want, got) = (native(&all)?, evm(&all)?);
     ensure!(want.status == 0, "{program} natively: {}", want.describe());
     let mut wrong = Vec::new();
-    let (w, g) = (
-        String::from_utf8_lossy(&want.stdout),
-        String::from_utf8_lossy(&got.stdout),
-    );
+    let (w, g) = (String::from_utf8_lossy(&want.stdout), String::from_utf8_lossy(&got.stdout));
     let mut lines = g.lines();
     for (i, (line, test)) in w.lines().zip(&tests).enumerate() {
         match lines.next() {
@@ -100,18 +75,10 @@ pub fn compare(place: &Place, group: &Group, engine: &str) -> Result<Vec<String>
                 let index = i.to_string();
                 let one = [program.as_str(), index.as_str(), ROUNDS];
                 let (want, got) = (native(&one)?, evm(&one)?);
-                wrong.push(format!(
-                    "{}: {}",
-                    test.name,
-                    first_round(&want.stdout, &got.stdout)
-                ));
+                wrong.push(format!("{}: {}", test.name, first_round(&want.stdout, &got.stdout)));
             }
             None => {
-                wrong.push(format!(
-                    "{}: the run ended here: {}",
-                    test.name,
-                    got.describe()
-                ));
+                wrong.push(format!("{}: the run ended here: {}", test.name, got.describe()));
                 // Each of the others by itself, to say all that is wrong.
                 let mut failed = 0;
                 for (i, test) in tests.iter().enumerate().skip(i + 1) {
@@ -126,11 +93,7 @@ pub fn compare(place: &Place, group: &Group, engine: &str) -> Result<Vec<String>
                         wrong.push(format!("{}: {}", test.name, got.describe()));
                         failed += 1;
                     } else if want.stdout != got.stdout {
-                        wrong.push(format!(
-                            "{}: {}",
-                            test.name,
-                            first_round(&want.stdout, &got.stdout)
-                        ));
+                        wrong.push(format!("{}: {}", test.name, first_round(&want.stdout, &got.stdout)));
                     }
                 }
                 return Ok(wrong);
@@ -177,13 +140,7 @@ mod tests {
 
     #[test]
     fn difference_is_shown() {
-        let s = first_round(
-            b"in rax=1 rbx=2\nout rax=3 fl=4\n",
-            b"in rax=1 rbx=2\nout rax=5 fl=4\n",
-        );
-        assert!(
-            s.starts_with("rax=3 natively, 5 under evm") && s.ends_with("in rax=1 rbx=2"),
-            "{s}"
-        );
+        let s = first_round(b"in rax=1 rbx=2\nout rax=3 fl=4\n", b"in rax=1 rbx=2\nout rax=5 fl=4\n");
+        assert!(s.starts_with("rax=3 natively, 5 under evm") && s.ends_with("in rax=1 rbx=2"), "{s}");
     }
 }

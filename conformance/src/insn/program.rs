@@ -201,11 +201,7 @@ pub fn source(tests: &[Test]) -> String {
     let mut s = String::from(FRAME);
     s.push_str("asm(\".intel_syntax noprefix\\n.text\\n\"\n");
     for (i, t) in tests.iter().enumerate() {
-        let _ = writeln!(
-            s,
-            "    \".globl t{i}\\nt{i}:\\n{}\\nret\\n\"",
-            t.code.join("\\n")
-        );
+        let _ = writeln!(s, "    \".globl t{i}\\nt{i}:\\n{}\\nret\\n\"", t.code.join("\\n"));
     }
     s.push_str("    \".att_syntax\\n\");\n");
     for i in 0..tests.len() {

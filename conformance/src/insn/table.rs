@@ -98,10 +98,7 @@ fn expand(s: &str) -> Vec<String> {
         return vec![s.into()];
     };
     let after = expand(after);
-    choices
-        .split(',')
-        .flat_map(|c| after.iter().map(move |a| format!("{before}{c}{a}")))
-        .collect()
+    choices.split(',').flat_map(|c| after.iter().map(move |a| format!("{before}{c}{a}"))).collect()
 }
 
 /// Replace words by what they stand for.
@@ -152,11 +149,7 @@ fn vectors(s: &str) -> Vec<String> {
                 "XM2" => ("word", 2),
                 _ => return None,
             };
-            Some(if memory {
-                format!("{size} ptr [rdi]")
-            } else {
-                "xmm2".into()
-            })
+            Some(if memory { format!("{size} ptr [rdi]") } else { "xmm2".into() })
         })
     };
     let (r, m) = (with(false), with(true));
@@ -167,20 +160,14 @@ fn vectors(s: &str) -> Vec<String> {
 pub fn read(group: &str, text: &str) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     let mut seen = BTreeSet::new();
-    for line in text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
-    {
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let (pattern, options) = line.split_once(" ; ").unwrap_or((line, ""));
         let mut widths = vec![""];
         let (mut fl, mut cc) = ("oszapc", "");
         let (mut regs, mut mem) = (Kind::Int, None);
         let mut depth = if matches!(group, "x87" | "mmx") { 8 } else { 0 };
         for o in options.split_whitespace() {
-            let (name, value) = o
-                .split_once('=')
-                .with_context(|| format!("{o} in: {line}"))?;
+            let (name, value) = o.split_once('=').with_context(|| format!("{o} in: {line}"))?;
             match name {
                 "w" => widths = value.split(',').collect(),
                 "fl" => fl = value,
@@ -196,43 +183,23 @@ pub fn read(group: &str, text: &str) -> Result<Vec<Test>> {
             other => other,
         });
         // C0, C1, C2, C3 are bits 8, 9, 10 and 14.
-        let status = cc.chars().fold(0xb8ff, |m, c| {
-            m | [0x100, 0x200, 0x400, 0x4000][c as usize - '0' as usize]
-        });
+        let status = cc.chars().fold(0xb8ff, |m, c| m | [0x100, 0x200, 0x400, 0x4000][c as usize - '0' as usize]);
         for e in expand(pattern) {
             for w in &widths {
-                let e = if w.is_empty() {
-                    e.clone()
-                } else {
-                    sized(&e, w)?
-                };
+                let e = if w.is_empty() { e.clone() } else { sized(&e, w)? };
                 for name in vectors(&e) {
                     if !seen.insert(name.clone()) {
                         continue;
                     }
                     let number = tests.len();
                     let code = name.split(" / ").map(|i| labels(i, number)).collect();
-                    let first = name
-                        .trim_start_matches("lock ")
-                        .split_whitespace()
-                        .next()
-                        .unwrap_or_default();
+                    let first = name.trim_start_matches("lock ").split_whitespace().next().unwrap_or_default();
                     let flags = match fl {
-                        "logic" if matches!(first, "and" | "or" | "xor" | "test") => {
-                            flags("oszpc")?
-                        }
+                        "logic" if matches!(first, "and" | "or" | "xor" | "test") => flags("oszpc")?,
                         "logic" => ALL_FLAGS,
                         f => flags(f)?,
                     };
-                    tests.push(Test {
-                        name,
-                        code,
-                        flags,
-                        status,
-                        regs,
-                        mem,
-                        depth,
-                    });
+                    tests.push(Test { name, code, flags, status, regs, mem, depth });
                 }
             }
         }
@@ -245,8 +212,7 @@ pub fn read(group: &str, text: &str) -> Result<Vec<Test>> {
 fn labels(code: &str, test: usize) -> String {
     replace(code, &|w| {
         let digit = w.strip_suffix(['f', 'b']).unwrap_or(w);
-        let is_label = ["1", "2", "3", "4"].contains(&digit)
-            && (digit != w || code.starts_with(&format!("{w}:")));
+        let is_label = ["1", "2", "3", "4"].contains(&digit) && (digit != w || code.starts_with(&format!("{w}:")));
         // `1` as an operand stays; `1:` stands at the start only.
         is_label.then(|| format!(".Lt{test}_{digit}"))
     })
@@ -258,21 +224,9 @@ mod tests {
 
     #[test]
     fn patterns() {
-        let t = read(
-            "int",
-            "{add,and} A, {1,M} ; w=8,64 fl=logic\n# no\nmov ecx, 1 / 1: loop 1b ; fl=-",
-        )
-        .unwrap();
+        let t = read("int", "{add,and} A, {1,M} ; w=8,64 fl=logic\n# no\nmov ecx, 1 / 1: loop 1b ; fl=-").unwrap();
         let names: Vec<_> = t.iter().map(|t| t.name.as_str()).collect();
-        assert_eq!(
-            names[..4],
-            [
-                "add al, 1",
-                "add rax, 1",
-                "add al, byte ptr [rdi]",
-                "add rax, qword ptr [rdi]"
-            ]
-        );
+        assert_eq!(names[..4], ["add al, 1", "add rax, 1", "add al, byte ptr [rdi]", "add rax, qword ptr [rdi]"]);
         assert_eq!(t[0].flags, ALL_FLAGS);
         assert_eq!(t[4].flags, ALL_FLAGS & !0x10);
         assert_eq!(t[8].code, ["mov ecx, 1", ".Lt8_1: loop .Lt8_1"]);

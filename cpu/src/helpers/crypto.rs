@@ -52,12 +52,7 @@ const fn sbox() -> [u8; 256] {
         if i == 0 {
             inv = 0;
         }
-        t[i] = inv
-            ^ inv.rotate_left(1)
-            ^ inv.rotate_left(2)
-            ^ inv.rotate_left(3)
-            ^ inv.rotate_left(4)
-            ^ 0x63;
+        t[i] = inv ^ inv.rotate_left(1) ^ inv.rotate_left(2) ^ inv.rotate_left(3) ^ inv.rotate_left(4) ^ 0x63;
         i += 1;
     }
     t
@@ -117,9 +112,7 @@ mod soft {
         mix(Lanes::of(a), INV_MIX).reg()
     }
     pub fn pclmul(a: u64, b: u64) -> u128 {
-        (0..64)
-            .filter(|i| b >> i & 1 != 0)
-            .fold(0, |r, i| r ^ u128::from(a) << i)
+        (0..64).filter(|i| b >> i & 1 != 0).fold(0, |r, i| r ^ u128::from(a) << i)
     }
     pub fn sha1rnds4(imm: u64, a: __m128i, b: __m128i) -> __m128i {
         let ([mut d, mut c, mut bb, mut aa], w) = (<[u32; 4]>::of(a), <[u32; 4]>::of(b));
@@ -131,11 +124,7 @@ mod soft {
                 2 => (bb & c) ^ (bb & d) ^ (c & d),
                 _ => bb ^ c ^ d,
             };
-            let t = f
-                .wrapping_add(aa.rotate_left(5))
-                .wrapping_add(w[3 - i])
-                .wrapping_add(e)
-                .wrapping_add(k);
+            let t = f.wrapping_add(aa.rotate_left(5)).wrapping_add(w[3 - i]).wrapping_add(e).wrapping_add(k);
             (e, d, c, bb, aa) = (d, c, bb.rotate_left(30), aa, t);
         }
         [d, c, bb, aa].reg()
@@ -159,8 +148,7 @@ mod soft {
     }
     pub fn sha256rnds2(a: __m128i, b: __m128i, wk: __m128i) -> __m128i {
         // a = C D G H, b = A B E F (high to low).
-        let ([mut h, mut g, mut d, mut c], [mut f, mut e, mut bb, mut aa]) =
-            (<[u32; 4]>::of(a), <[u32; 4]>::of(b));
+        let ([mut h, mut g, mut d, mut c], [mut f, mut e, mut bb, mut aa]) = (<[u32; 4]>::of(a), <[u32; 4]>::of(b));
         let wk = <[u32; 4]>::of(wk);
         for w in &wk[..2] {
             let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);

@@ -133,11 +133,7 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
         write(s, addr + 160, &image[160..416]);
     }
     if ok && asked & Component::AVX != 0 {
-        write(
-            s,
-            addr + xsave::AVX_OFFSET as u64,
-            &image[xsave::AVX_OFFSET..],
-        );
+        write(s, addr + xsave::AVX_OFFSET as u64, &image[xsave::AVX_OFFSET..]);
     }
 }
 
@@ -154,11 +150,7 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
     image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());
     let comp = asked | 1 << 63;
     image[xsave::LEGACY + 8..][..8].copy_from_slice(&comp.to_le_bytes());
-    if !write(
-        s,
-        addr + xsave::LEGACY as u64,
-        &image[xsave::LEGACY..][..64],
-    ) {
+    if !write(s, addr + xsave::LEGACY as u64, &image[xsave::LEGACY..][..64]) {
         return;
     }
     xsave::put_x87(s, &mut image);
@@ -191,16 +183,10 @@ extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
     let (bv, comp) = (xsave::word(&head, 512), xsave::word(&head, 520));
     let compact = comp >> 63 != 0;
     let form = comp & !(1 << 63);
-    let bad = if compact {
-        form & !xsave::XCR0 != 0 || bv & !form != 0
-    } else {
-        comp != 0 || bv & !xsave::XCR0 != 0
-    } || (0..6).any(|k| xsave::word(&head, 528 + 8 * k) != 0);
-    let loads_mxcsr = if compact {
-        bv & asked & Component::SSE != 0
-    } else {
-        asked & (Component::SSE | Component::AVX) != 0
-    };
+    let bad = if compact { form & !xsave::XCR0 != 0 || bv & !form != 0 } else { comp != 0 || bv & !xsave::XCR0 != 0 }
+        || (0..6).any(|k| xsave::word(&head, 528 + 8 * k) != 0);
+    let loads_mxcsr =
+        if compact { bv & asked & Component::SSE != 0 } else { asked & (Component::SSE | Component::AVX) != 0 };
     if bad || (loads_mxcsr && !xsave::mxcsr_ok(&head)) {
         return s.raise(exc::GP, 0);
     }
@@ -305,11 +291,7 @@ extern "sysv64" fn fldenv(st: S, addr: u64, short: u64) {
     if s.fsw & 0x80 != 0 {
         return s.raise(exc::MF, 0);
     }
-    let e = if short != 0 {
-        read::<14>(s, addr).map(|e| e.to_vec())
-    } else {
-        read::<28>(s, addr).map(|e| e.to_vec())
-    };
+    let e = if short != 0 { read::<14>(s, addr).map(|e| e.to_vec()) } else { read::<28>(s, addr).map(|e| e.to_vec()) };
     if let Some(e) = e {
         set_environment(s, &e, short != 0);
     }
@@ -385,9 +367,7 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
     for k in 0..16 / size {
         let at = bits * k as u32;
         if mask >> (at + bits - 1) & 1 != 0
-            && let Err(f) = s
-                .mem()
-                .store(addr.wrapping_add(k * size), size, (x >> at) as u64)
+            && let Err(f) = s.mem().store(addr.wrapping_add(k * size), size, (x >> at) as u64)
         {
             return s.raise_fault(f);
         }
@@ -397,14 +377,7 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
 /// VGATHER*: `form` is scale | index bytes << 8 | element bytes << 16 | first index lane << 24 |
 /// lanes << 32 | 32-bit addresses << 40. Elements not under the mask are those of `dst`; lanes past the
 /// last are zero.
-extern "sysv64" fn gather(
-    st: S,
-    base: u64,
-    form: u64,
-    dst: __m128i,
-    idx: __m128i,
-    mask: __m128i,
-) -> __m128i {
+extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128i, mask: __m128i) -> __m128i {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let byte = |n: u32| form >> n & 255;
@@ -417,11 +390,7 @@ extern "sysv64" fn gather(
         let lane = (dst >> at) & ((1 << bits) - 1);
         let v = if mask >> (at + bits - 1) & 1 != 0 {
             let raw = idx >> (8 * isize * (k + byte(24) as u32));
-            let i = if isize == 4 {
-                raw as i32 as i64
-            } else {
-                raw as i64
-            };
+            let i = if isize == 4 { raw as i32 as i64 } else { raw as i64 };
             let mut addr = base.wrapping_add((i as u64).wrapping_mul(scale));
             if byte(40) != 0 {
                 addr &= 0xffff_ffff;

@@ -95,11 +95,7 @@ fn rotate_carry(a: u64, c: u64, n: u64, how: u64) -> (u64, u64) {
     let n = n as u32 % span;
     let mask = (1u128 << span) - 1;
     let v = (u128::from(c & 1) << bits | u128::from(a)) & mask;
-    let n = if how & 0x100 != 0 {
-        n
-    } else {
-        (span - n) % span
-    };
+    let n = if how & 0x100 != 0 { n } else { (span - n) % span };
     let r = (v << n | v >> (span - n)) & mask;
     ((r & (mask >> 1)) as u64, (r >> bits) as u64)
 }
@@ -218,11 +214,7 @@ struct Rep {
 impl Rep {
     /// `how` = size | 32-bit addresses << 8.
     fn new(st: &CpuState, how: u64) -> Rep {
-        let mask = if how & 0x100 != 0 {
-            0xffff_ffff
-        } else {
-            u64::MAX
-        };
+        let mask = if how & 0x100 != 0 { 0xffff_ffff } else { u64::MAX };
         let size = how & 15;
         Rep {
             mem: st.mem(),
@@ -231,11 +223,7 @@ impl Rep {
             count: st.gpr[RCX] & mask,
             si: st.gpr[RSI] & mask,
             di: st.gpr[RDI] & mask,
-            step: if st.df & 1 != 0 {
-                size.wrapping_neg()
-            } else {
-                size
-            },
+            step: if st.df & 1 != 0 { size.wrapping_neg() } else { size },
         }
     }
     fn forward(&self) -> bool {

@@ -108,13 +108,6 @@ impl CpuState {
     }
     /// Ask the engine to raise a memory fault.
     pub fn raise_fault(&mut self, f: Fault) {
-        self.raise(
-            if f.write {
-                crate::exc::PF_WRITE
-            } else {
-                crate::exc::PF
-            },
-            f.addr,
-        );
+        self.raise(if f.write { crate::exc::PF_WRITE } else { crate::exc::PF }, f.addr);
     }
 }

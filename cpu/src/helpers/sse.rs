@@ -231,11 +231,7 @@ pub(crate) extern "sysv64" fn phminposuw(_: S, a: __m128i) -> __m128i {
 pub(crate) extern "sysv64" fn mpsadbw(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
     let (a, b) = (<[u8; 16]>::of(a), <[u8; 16]>::of(b));
     let (ao, bo) = ((imm >> 2 & 1) as usize * 4, (imm & 3) as usize * 4);
-    let r: [u16; 8] = each(|i| {
-        (0..4)
-            .map(|k| u16::from(a[ao + i + k].abs_diff(b[bo + k])))
-            .sum()
-    });
+    let r: [u16; 8] = each(|i| (0..4).map(|k| u16::from(a[ao + i + k].abs_diff(b[bo + k]))).sum());
     r.reg()
 }
 
@@ -383,16 +379,8 @@ fn rcp(x: u32) -> u32 {
         _ => {
             let q = (1u64 << 47) / u64::from(frac | 0x80_0000);
             // q is in (2^23, 2^24]; 2^24 only for a power of two.
-            let (e, f) = if q == 1 << 24 {
-                (254 - exp, 0)
-            } else {
-                (253 - exp, q as u32 & 0x7f_f800)
-            };
-            if e <= 0 {
-                sign
-            } else {
-                sign | (e as u32) << 23 | f
-            }
+            let (e, f) = if q == 1 << 24 { (254 - exp, 0) } else { (253 - exp, q as u32 & 0x7f_f800) };
+            if e <= 0 { sign } else { sign | (e as u32) << 23 | f }
         }
     }
 }
@@ -414,11 +402,7 @@ fn rsqrt(x: u32) -> u32 {
             let e = e - (e & 1);
             // q = floor(2^16 * sqrt(2^23 / m)), in (2^15, 2^16].
             let q = ((1u64 << 55) / m).isqrt();
-            let (e, f) = if q == 1 << 16 {
-                (127 - e / 2, 0)
-            } else {
-                (126 - e / 2, (q as u32) << 8 & 0x7f_f800)
-            };
+            let (e, f) = if q == 1 << 16 { (127 - e / 2, 0) } else { (126 - e / 2, (q as u32) << 8 & 0x7f_f800) };
             (e as u32) << 23 | f
         }
     }
@@ -461,12 +445,7 @@ fn pcmpstr(imm: u64, a: __m128i, b: __m128i, la: usize, lb: usize) -> u64 {
     for j in 0..n {
         let hit = match imm >> 2 & 3 {
             0 => j < lb && a[..la].contains(&b[j]),
-            1 => {
-                j < lb
-                    && a[..la]
-                        .chunks_exact(2)
-                        .any(|r| r[0] <= b[j] && b[j] <= r[1])
-            }
+            1 => j < lb && a[..la].chunks_exact(2).any(|r| r[0] <= b[j] && b[j] <= r[1]),
             2 => (j < la && j < lb && a[j] == b[j]) || (j >= la && j >= lb),
             _ => (0..la.min(n - j)).all(|i| i + j < lb && a[i] == b[i + j]),
         };
@@ -486,8 +465,7 @@ fn pcmpstr(imm: u64, a: __m128i, b: __m128i, la: usize, lb: usize) -> u64 {
         u64::from(r2.trailing_zeros())
     };
     let bit = |c: bool, f: u64| if c { f } else { 0 };
-    let flags =
-        bit(r2 != 0, STR_CF) | bit(lb < n, STR_ZF) | bit(la < n, STR_SF) | bit(r2 & 1 != 0, STR_OF);
+    let flags = bit(r2 != 0, STR_CF) | bit(lb < n, STR_ZF) | bit(la < n, STR_SF) | bit(r2 & 1 != 0, STR_OF);
     r2 | index << 16 | flags << 32
 }
 
@@ -504,14 +482,7 @@ pub(crate) extern "sysv64" fn pcmpistr(_: S, imm: u64, a: __m128i, b: __m128i) -
 }
 
 /// PCMPESTRI / PCMPESTRM: lengths (sign-extended) are given; their absolute values saturate.
-pub(crate) extern "sysv64" fn pcmpestr(
-    _: S,
-    imm: u64,
-    la: u64,
-    lb: u64,
-    a: __m128i,
-    b: __m128i,
-) -> u64 {
+pub(crate) extern "sysv64" fn pcmpestr(_: S, imm: u64, la: u64, lb: u64, a: __m128i, b: __m128i) -> u64 {
     let n = if imm & 1 != 0 { 8 } else { 16 };
     let len = |l: u64| (l as i64).unsigned_abs().min(n) as usize;
     pcmpstr(imm, a, b, len(la), len(lb))
@@ -567,13 +538,7 @@ fn float_to_half(f: u32, rc: u32) -> u16 {
     let sign = (f >> 16 & 0x8000) as u16;
     let (exp, frac) = ((f >> 23 & 255) as i32, f & 0x7f_ffff);
     if exp == 255 {
-        return sign
-            | 0x7c00
-            | if frac != 0 {
-                0x200 | (frac >> 13) as u16
-            } else {
-                0
-            };
+        return sign | 0x7c00 | if frac != 0 { 0x200 | (frac >> 13) as u16 } else { 0 };
     }
     let away = |down: bool| if sign != 0 { down } else { !down };
     // m * 2^(e - 24): drop bits so that the unit is that of the half.
@@ -634,11 +599,7 @@ pub(crate) extern "sysv64" fn cvtps2ph(_: S, imm: u64, a: __m128i) -> __m128i {
     r
 }
 fn cvtps2ph_soft(imm: u64, a: __m128i) -> __m128i {
-    let rc = if imm & 4 != 0 {
-        host_mxcsr() >> 13 & 3
-    } else {
-        imm as u32 & 3
-    };
+    let rc = if imm & 4 != 0 { host_mxcsr() >> 13 & 3 } else { imm as u32 & 3 };
     let a = <[u32; 4]>::of(a);
     each::<u16, 8>(|i| if i < 4 { float_to_half(a[i], rc) } else { 0 }).reg()
 }
@@ -685,8 +646,7 @@ fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
             }
             let ((np, nz), f) = (signs(i), f64::from_bits);
             let p = if np { -f(x[i]) } else { f(x[i]) };
-            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) })
-                .to_bits()
+            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
         });
         r.reg()
     } else {
@@ -697,8 +657,7 @@ fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
             }
             let ((np, nz), f) = (signs(i), f32::from_bits);
             let p = if np { -f(x[i]) } else { f(x[i]) };
-            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) })
-                .to_bits()
+            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
         });
         r.reg()
     }

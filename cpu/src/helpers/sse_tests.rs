@@ -5,9 +5,7 @@ use crate::helpers::testing::Rng;
 
 fn inputs() -> Vec<(__m128i, __m128i)> {
     let mut rng = Rng(3);
-    (0..400)
-        .map(|_| (rng.vec().reg(), rng.vec().reg()))
-        .collect()
+    (0..400).map(|_| (rng.vec().reg(), rng.vec().reg())).collect()
 }
 
 #[test]
@@ -66,9 +64,7 @@ fn avx_helpers_match_the_hardware() {
         // SAFETY: one register-only instruction that the host has.
         unsafe { asm!("vcvtph2ps {r}, {a}", r = out(xmm_reg) want, a = in(xmm_reg) a) };
         assert_eq!(u128::of(cvtph2ps_soft(a)), u128::of(want));
-        let near: [u32; 4] = each(|i| {
-            half_to_float(<[u16; 8]>::of(a)[i]).wrapping_add(<[u32; 4]>::of(b)[i] & 0x3fff)
-        });
+        let near: [u32; 4] = each(|i| half_to_float(<[u16; 8]>::of(a)[i]).wrapping_add(<[u32; 4]>::of(b)[i] & 0x3fff));
         for a in [a, near.reg()] {
             macro_rules! half { ($($n:literal)*) => { $( {
                 let want: __m128i;
@@ -79,10 +75,7 @@ fn avx_helpers_match_the_hardware() {
             half!(0 1 2 3 4);
         }
         for form in [0, 1, 2, 3, 4, 6, 8, 9, 10, 11, 16, 17, 20, 23] {
-            let (x, y) = (
-                <[u32; 4]>::of(fma(s, form, a, b, c)),
-                <[u32; 4]>::of(fma_soft(form, a, b, c)),
-            );
+            let (x, y) = (<[u32; 4]>::of(fma(s, form, a, b, c)), <[u32; 4]>::of(fma_soft(form, a, b, c)));
             let nan = |v: [u32; 4]| v.iter().any(|x| x >> 23 & 255 == 255);
             assert!(x == y || nan(x), "form {form}: {x:x?} {y:x?}");
         }
@@ -121,14 +114,9 @@ fn string_compares_match_the_hardware() {
 #[test]
 fn conversions_and_rounding() {
     let s = std::ptr::null_mut();
-    for (v, rc, want) in [
-        (2.5f64, 0, 2i64),
-        (2.5, 1, 2),
-        (2.5, 2, 3),
-        (-2.5, 1, -3),
-        (-2.5, 3, -2),
-        (1e30, 0, i64::MIN),
-    ] {
+    for (v, rc, want) in
+        [(2.5f64, 0, 2i64), (2.5, 1, 2), (2.5, 2, 3), (-2.5, 1, -3), (-2.5, 3, -2), (1e30, 0, i64::MIN)]
+    {
         let old = host_mxcsr();
         set_host_mxcsr(old & !0x6000 | rc << 13);
         let r = cvt_float_int(s, 3, v.to_bits());
@@ -154,15 +142,9 @@ fn approximations_are_close() {
             continue;
         }
         let r = f32::from_bits(rcp(bits & 0x7fff_ffff));
-        assert!(
-            (f64::from(r) * f64::from(x) - 1.0).abs() < 1.0 / 2730.0,
-            "{x:e} {r:e}"
-        );
+        assert!((f64::from(r) * f64::from(x) - 1.0).abs() < 1.0 / 2730.0, "{x:e} {r:e}");
         let r = f64::from(f32::from_bits(rsqrt(bits & 0x7fff_ffff)));
-        assert!(
-            (r * r * f64::from(x) - 1.0).abs() < 1.0 / 1365.0,
-            "{x:e} {r:e}"
-        );
+        assert!((r * r * f64::from(x) - 1.0).abs() < 1.0 / 1365.0, "{x:e} {r:e}");
     }
     for (x, want) in [
         (1.0f32, 1.0f32),
@@ -174,13 +156,7 @@ fn approximations_are_close() {
     ] {
         assert_eq!(rcp(x.to_bits()), want.to_bits());
     }
-    for (x, want) in [
-        (1.0f32, 1.0f32),
-        (4.0, 0.5),
-        (0.25, 2.0),
-        (0.0, f32::INFINITY),
-        (f32::INFINITY, 0.0),
-    ] {
+    for (x, want) in [(1.0f32, 1.0f32), (4.0, 0.5), (0.25, 2.0), (0.0, f32::INFINITY), (f32::INFINITY, 0.0)] {
         assert_eq!(rsqrt(x.to_bits()), want.to_bits());
     }
 }

@@ -442,11 +442,7 @@ fn compare(cw: u16, unordered: bool, a: &u128, b: &u128) -> u16 {
                 a = in(reg) a, b = in(reg) b,)
         };
     }
-    if unordered {
-        run!("fucom st(1)")
-    } else {
-        run!("fcom st(1)")
-    }
+    if unordered { run!("fucom st(1)") } else { run!("fcom st(1)") }
 }
 
 /// The codes of a comparison of ST(0) with ST(i), and whether the stack is to be popped: an unmasked

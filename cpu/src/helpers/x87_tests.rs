@@ -60,11 +60,7 @@ fn number(rng: &mut Rng) -> u128 {
 fn random_state(rng: &mut Rng, unmasked: bool) -> CpuState {
     let mut s = CpuState::default();
     let r = rng.next();
-    s.fcw = if r & 3 == 0 {
-        0x37f
-    } else {
-        0x7f | (r >> 8 & 0xf00) as u16
-    };
+    s.fcw = if r & 3 == 0 { 0x37f } else { 0x7f | (r >> 8 & 0xf00) as u16 };
     if s.fcw & 0x300 == 0x100 {
         s.fcw |= 0x300;
     }
@@ -203,11 +199,7 @@ fn operations_match_the_hardware() {
     for (ins, (n, first)) in &bad {
         println!("{ins}: {n} differ\n {first}");
     }
-    assert!(
-        bad.is_empty(),
-        "{:?}",
-        bad.iter().map(|(k, v)| (*k, v.0)).collect::<Vec<_>>()
-    );
+    assert!(bad.is_empty(), "{:?}", bad.iter().map(|(k, v)| (*k, v.0)).collect::<Vec<_>>());
 }
 
 /// Results of helpers as 64 bits.

@@ -16,11 +16,7 @@ impl Term {
                 table.iter().copied().for_each(&mut f);
                 f(*default);
             }
-            Term::Exit(_)
-            | Term::Return(_)
-            | Term::Call { .. }
-            | Term::Service { .. }
-            | Term::Raise { .. } => {}
+            Term::Exit(_) | Term::Return(_) | Term::Call { .. } | Term::Service { .. } | Term::Raise { .. } => {}
         }
     }
     /// Where a call or service goes on.
@@ -78,14 +74,7 @@ impl Region {
     /// The slots that may be kept in variables.
     pub(crate) fn promotable(&self) -> SlotSet {
         let mut s = SlotSet::default();
-        for (n, _) in self
-            .layout
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, i)| i.promote)
-            .take(128)
-        {
+        for (n, _) in self.layout.slots.iter().enumerate().filter(|(_, i)| i.promote).take(128) {
             s.insert(crate::Slot(n as u16));
         }
         s
@@ -135,11 +124,7 @@ impl Cfg {
     /// Of a region (targets outside it are ignored).
     pub fn new(r: &Region) -> Cfg {
         let n = r.blocks.len();
-        let mut c = Cfg {
-            rpo: Vec::with_capacity(n),
-            fresh: vec![false; n],
-            inner: vec![false; n],
-        };
+        let mut c = Cfg { rpo: Vec::with_capacity(n), fresh: vec![false; n], inner: vec![false; n] };
         let mut succ: Vec<Vec<u32>> = vec![vec![]; n];
         for (b, data) in r.blocks.iter().enumerate() {
             data.term.for_each_target(|t| {

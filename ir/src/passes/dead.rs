@@ -94,13 +94,7 @@ pub fn dead_puts(r: &mut Region, precise: bool) {
 }
 
 fn bit(slot: i64) -> u128 {
-    SlotSet(
-        u32::try_from(slot)
-            .ok()
-            .and_then(|s| 1u128.checked_shl(s))
-            .unwrap_or(0),
-    )
-    .0
+    SlotSet(u32::try_from(slot).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0)).0
 }
 
 /// Remove instructions without effect whose result nobody uses. Loads stay: they may fault.

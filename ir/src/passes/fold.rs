@@ -47,11 +47,7 @@ pub(super) fn bin(op: Op, ty: Type, a: u64, b: u64) -> Option<u64> {
 
 fn overflows(ty: Type, a: i64, b: i64) -> Option<(i64, i64)> {
     let min = signed(ty, 1 << (ty.bits() - 1));
-    if b == 0 || (b == -1 && a == min) {
-        None
-    } else {
-        Some((a / b, a % b))
-    }
+    if b == 0 || (b == -1 && a == min) { None } else { Some((a / b, a % b)) }
 }
 
 fn rotl(a: u64, n: u32, bits: u32) -> u64 {

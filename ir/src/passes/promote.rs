@@ -19,10 +19,7 @@ pub fn promote(r: &mut Region, precise: bool) {
     let all = r.promotable().0;
     let cfg = entry_blocks(r);
     let dirty = dirty_in(r, &cfg, all, precise);
-    let mut sets = Sets {
-        index: HashMap::new(),
-        sets: std::mem::take(&mut r.slot_sets),
-    };
+    let mut sets = Sets { index: HashMap::new(), sets: std::mem::take(&mut r.slot_sets) };
     spills(r, &cfg, &dirty, all, precise, &mut sets);
     fills(r, &cfg, all, &mut sets);
     r.slot_sets = sets.sets;
@@ -43,23 +40,11 @@ impl Sets {
 }
 fn inst(op: Op, imm: i64) -> Inst {
     let none = Value::NONE;
-    Inst {
-        op,
-        ty: Type::I64,
-        dst: none,
-        a: none,
-        b: none,
-        c: none,
-        imm,
-    }
+    Inst { op, ty: Type::I64, dst: none, a: none, b: none, c: none, imm }
 }
 
 fn bit(i: &Inst, all: u128) -> u128 {
-    u32::try_from(i.imm)
-        .ok()
-        .and_then(|s| 1u128.checked_shl(s))
-        .unwrap_or(0)
-        & all
+    u32::try_from(i.imm).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0) & all
 }
 
 /// Give every block that is entered with fresh state, and jumped to as well, a block in front of it.
@@ -90,9 +75,7 @@ fn entry_blocks(r: &mut Region) -> Cfg {
         *e = moved(*e);
     }
     for data in &mut r.blocks {
-        if let Term::Call { cont: Some(c), .. } | Term::Service { cont: Some(c), .. } =
-            &mut data.term
-        {
+        if let Term::Call { cont: Some(c), .. } | Term::Service { cont: Some(c), .. } = &mut data.term {
             *c = moved(*c);
         }
     }
@@ -194,9 +177,7 @@ fn fills(r: &mut Region, cfg: &Cfg, all: u128, sets: &mut Sets) {
         for b in cfg.rpo.iter().rev() {
             let b = *b as usize;
             let mut out = 0;
-            r.blocks[b]
-                .term
-                .for_each_target(|t| out |= live_in.get(t.0 as usize).unwrap_or(&0));
+            r.blocks[b].term.for_each_target(|t| out |= live_in.get(t.0 as usize).unwrap_or(&0));
             let new = gen_[b] | (out & !kill[b]);
             changed |= new != live_in[b];
             live_in[b] = new;
@@ -207,9 +188,7 @@ fn fills(r: &mut Region, cfg: &Cfg, all: u128, sets: &mut Sets) {
     }
     for b in 0..n {
         let mut live = 0;
-        r.blocks[b]
-            .term
-            .for_each_target(|t| live |= live_in.get(t.0 as usize).unwrap_or(&0));
+        r.blocks[b].term.for_each_target(|t| live |= live_in.get(t.0 as usize).unwrap_or(&0));
         let mut empty = false;
         for i in r.blocks[b].insts.iter_mut().rev() {
             if i.op == Op::Fill {
@@ -222,9 +201,7 @@ fn fills(r: &mut Region, cfg: &Cfg, all: u128, sets: &mut Sets) {
             step(i, all, &sets.sets, &mut live, &mut 0);
         }
         if empty {
-            r.blocks[b]
-                .insts
-                .retain(|i| i.op != Op::Fill || i.imm != LATER);
+            r.blocks[b].insts.retain(|i| i.op != Op::Fill || i.imm != LATER);
         }
     }
 }
@@ -239,10 +216,7 @@ fn step(i: &Inst, all: u128, sets: &[SlotSet], live: &mut u128, killed: &mut u12
         Op::Get => *live |= bit(i, all),
         Op::Fill => (*live, *killed) = (0, ALL),
         Op::Spill => {
-            *live |= usize::try_from(i.imm)
-                .ok()
-                .and_then(|n| sets.get(n))
-                .map_or(0, |s| s.0);
+            *live |= usize::try_from(i.imm).ok().and_then(|n| sets.get(n)).map_or(0, |s| s.0);
         }
         _ => {}
     }

@@ -77,23 +77,13 @@ fn key(i: &Inst) -> Key {
 }
 fn commutes(op: Op) -> bool {
     use Op::*;
-    matches!(
-        op,
-        Add | Mul | UMulHi | SMulHi | And | Or | Xor | VAnd | VOr | VXor | VCmpEq
-    )
+    matches!(op, Add | Mul | UMulHi | SMulHi | And | Or | Xor | VAnd | VOr | VXor | VCmpEq)
 }
 fn cond(i: &Inst) -> Option<Cond> {
-    usize::try_from(i.imm)
-        .ok()
-        .and_then(|n| Cond::ALL.get(n))
-        .copied()
+    usize::try_from(i.imm).ok().and_then(|n| Cond::ALL.get(n)).copied()
 }
 fn from_type(i: &Inst) -> Type {
-    usize::try_from(i.imm)
-        .ok()
-        .and_then(|n| Type::ALL.get(n))
-        .copied()
-        .unwrap_or(Type::I8)
+    usize::try_from(i.imm).ok().and_then(|n| Type::ALL.get(n)).copied().unwrap_or(Type::I8)
 }
 
 impl Simplify<'_> {
@@ -127,17 +117,14 @@ impl Simplify<'_> {
         });
     }
     fn def(&self, v: Value) -> Option<&Inst> {
-        self.out
-            .get(*self.def.get(v.0 as usize)? as usize)
-            .filter(|i| i.dst == v)
+        self.out.get(*self.def.get(v.0 as usize)? as usize).filter(|i| i.dst == v)
     }
     /// The definition of a value if it is by this opcode.
     fn def_op(&self, v: Value, op: Op) -> Option<&Inst> {
         self.def(v).filter(|i| i.op == op)
     }
     fn konst(&self, v: Value) -> Option<u64> {
-        self.def_op(v, Op::Const)
-            .map(|i| i.imm as u64 & fold::mask(i.ty))
+        self.def_op(v, Op::Const).map(|i| i.imm as u64 & fold::mask(i.ty))
     }
     fn push(&mut self, i: Inst) {
         if let Some(d) = self.def.get_mut(i.dst.0 as usize) {
@@ -148,15 +135,7 @@ impl Simplify<'_> {
     /// A constant as an instruction before the one at hand.
     fn iconst(&mut self, ty: Type, v: u64) -> Value {
         let none = Value::NONE;
-        let mut i = Inst {
-            op: Op::Const,
-            ty,
-            dst: none,
-            a: none,
-            b: none,
-            c: none,
-            imm: (v & fold::mask(ty)) as i64,
-        };
+        let mut i = Inst { op: Op::Const, ty, dst: none, a: none, b: none, c: none, imm: (v & fold::mask(ty)) as i64 };
         if let Some(v) = self.seen.get(&key(&i)) {
             return *v;
         }
@@ -191,8 +170,7 @@ impl Simplify<'_> {
             }
             Sig::Call => {
                 let n = usize::try_from(i.imm).unwrap_or(usize::MAX);
-                if let Some(mut args) = self.r.calls.get_mut(n).map(|c| std::mem::take(&mut c.args))
-                {
+                if let Some(mut args) = self.r.calls.get_mut(n).map(|c| std::mem::take(&mut c.args)) {
                     for v in &mut args {
                         *v = self.resolve(*v);
                     }
@@ -249,9 +227,7 @@ impl Simplify<'_> {
     fn pure(&mut self, mut i: Inst) {
         // Each step makes the instruction simpler; the bound is for safety only.
         for _ in 0..8 {
-            if (commutes(i.op) && self.after(i.a, i.b))
-                || (i.op == Op::Icmp && self.after(i.a, i.b))
-            {
+            if (commutes(i.op) && self.after(i.a, i.b)) || (i.op == Op::Icmp && self.after(i.a, i.b)) {
                 (i.a, i.b) = (i.b, i.a);
                 if i.op == Op::Icmp {
                     i.imm = cond(&i).map_or(i.imm, |c| c.swap() as i64);
@@ -267,15 +243,7 @@ impl Simplify<'_> {
                     let ty = i.op.result(i.ty).unwrap_or(i.ty);
                     let none = Value::NONE;
                     let imm = (c & fold::mask(ty)) as i64;
-                    i = Inst {
-                        op: Op::Const,
-                        ty,
-                        dst: i.dst,
-                        a: none,
-                        b: none,
-                        c: none,
-                        imm,
-                    };
+                    i = Inst { op: Op::Const, ty, dst: i.dst, a: none, b: none, c: none, imm };
                 }
                 Some(To::Inst(j)) => i = Inst { dst: i.dst, ..j },
             }
@@ -315,10 +283,9 @@ impl Simplify<'_> {
                     return fold::un(i.op, i.ty, a).map(To::Const);
                 }
                 match i.op {
-                    Op::Neg | Op::Not | Op::Bswap => self
-                        .def_op(i.a, i.op)
-                        .filter(|d| d.ty == i.ty)
-                        .map(|d| To::Value(d.a)),
+                    Op::Neg | Op::Not | Op::Bswap => {
+                        self.def_op(i.a, i.op).filter(|d| d.ty == i.ty).map(|d| To::Value(d.a))
+                    }
                     _ => None,
                 }
             }
@@ -331,12 +298,8 @@ impl Simplify<'_> {
             }
             Sig::Conv => self.conv(i),
             Sig::Extract => match self.def(i.a) {
-                Some(d) if d.op == Op::Insert && d.ty == i.ty && d.imm == i.imm => {
-                    Some(To::Value(d.b))
-                }
-                Some(d) if d.op == Op::Insert && d.ty == i.ty => {
-                    Some(To::Inst(Inst { a: d.a, ..*i }))
-                }
+                Some(d) if d.op == Op::Insert && d.ty == i.ty && d.imm == i.imm => Some(To::Value(d.b)),
+                Some(d) if d.op == Op::Insert && d.ty == i.ty => Some(To::Inst(Inst { a: d.a, ..*i })),
                 Some(d) if d.op == Op::Splat && d.ty == i.ty => Some(To::Value(d.a)),
                 _ => None,
             },
@@ -376,10 +339,7 @@ impl Simplify<'_> {
         }
         let b = cb?;
         // An operation of the same kind with a constant, below this one.
-        let below = self
-            .def_op(i.a, i.op)
-            .filter(|d| d.ty == i.ty)
-            .and_then(|d| Some((d.a, self.konst(d.b)?)));
+        let below = self.def_op(i.a, i.op).filter(|d| d.ty == i.ty).and_then(|d| Some((d.a, self.konst(d.b)?)));
         match (i.op, b) {
             (Op::Add | Op::Or | Op::Xor | Op::Sub, 0) => return Some(To::Value(i.a)),
             (Op::And | Op::Mul, 0) => return Some(To::Const(0)),
@@ -392,11 +352,7 @@ impl Simplify<'_> {
         match i.op {
             Op::Sub => {
                 let b = self.iconst(i.ty, b.wrapping_neg());
-                Some(To::Inst(Inst {
-                    op: Op::Add,
-                    b,
-                    ..*i
-                }))
+                Some(To::Inst(Inst { op: Op::Add, b, ..*i }))
             }
             Op::Add | Op::And | Op::Or | Op::Xor if below.is_some() => {
                 let (x, c) = below?;
@@ -420,11 +376,7 @@ impl Simplify<'_> {
             }
             Op::URem if b.is_power_of_two() => {
                 let n = self.iconst(i.ty, b - 1);
-                Some(To::Inst(Inst {
-                    op: Op::And,
-                    b: n,
-                    ..*i
-                }))
+                Some(To::Inst(Inst { op: Op::And, b: n, ..*i }))
             }
             _ if shift && b >= bits => Some(self.with_const(i, i.a, b % bits)),
             _ => None,
@@ -438,33 +390,18 @@ impl Simplify<'_> {
         }
         let d = *self.def(i.a)?;
         let inner = from_type(&d);
-        let conv = |op, a, from: Type| {
-            Some(To::Inst(Inst {
-                op,
-                a,
-                imm: from as i64,
-                ..*i
-            }))
-        };
+        let conv = |op, a, from: Type| Some(To::Inst(Inst { op, a, imm: from as i64, ..*i }));
         match (i.op, d.op) {
             (Op::Zext, Op::Zext) => conv(Op::Zext, d.a, inner),
             (Op::Sext, Op::Sext) => conv(Op::Sext, d.a, inner),
             (Op::Sext, Op::Zext) => conv(Op::Zext, d.a, inner),
             (Op::Zext, Op::Trunc) if inner == i.ty => {
                 let b = self.iconst(i.ty, fold::mask(from));
-                Some(To::Inst(Inst {
-                    op: Op::And,
-                    a: d.a,
-                    b,
-                    imm: 0,
-                    ..*i
-                }))
+                Some(To::Inst(Inst { op: Op::And, a: d.a, b, imm: 0, ..*i }))
             }
             (Op::Trunc, Op::Trunc) => conv(Op::Trunc, d.a, inner),
             (Op::Trunc, Op::Zext | Op::Sext) if inner == i.ty => Some(To::Value(d.a)),
-            (Op::Trunc, Op::Zext | Op::Sext) if inner.bits() > i.ty.bits() => {
-                conv(Op::Trunc, d.a, inner)
-            }
+            (Op::Trunc, Op::Zext | Op::Sext) if inner.bits() > i.ty.bits() => conv(Op::Trunc, d.a, inner),
             (Op::Trunc, Op::Zext | Op::Sext) => conv(d.op, d.a, inner),
             (Op::Trunc, Op::And) => {
                 let m = fold::mask(i.ty);
@@ -492,9 +429,7 @@ impl Simplify<'_> {
         match d.op {
             Op::Const => d.imm as u64 & bits == 0,
             Op::And => self.konst(d.b).is_some_and(|c| c & bits == 0),
-            Op::Shl => self
-                .konst(d.b)
-                .is_some_and(|c| c < u64::from(d.ty.bits()) && (u64::MAX << c) & bits == 0),
+            Op::Shl => self.konst(d.b).is_some_and(|c| c < u64::from(d.ty.bits()) && (u64::MAX << c) & bits == 0),
             Op::Zext => fold::mask(from_type(d)) & bits == 0,
             _ => false,
         }
@@ -506,9 +441,7 @@ impl Simplify<'_> {
                 Op::Icmp | Op::FCmp => true,
                 Op::And | Op::Or | Op::Xor => [d.a, d.b].iter().all(|v| {
                     self.konst(*v).is_some_and(|c| c <= 1)
-                        || self
-                            .def(*v)
-                            .is_some_and(|d| matches!(d.op, Op::Icmp | Op::FCmp))
+                        || self.def(*v).is_some_and(|d| matches!(d.op, Op::Icmp | Op::FCmp))
                 }),
                 _ => false,
             },
@@ -530,19 +463,11 @@ impl Simplify<'_> {
             (Cond::Uge, 0) => return Some(To::Const(1)),
             (Cond::Ult, 1) | (Cond::Ule, 0) => {
                 let b = self.iconst(i.ty, 0);
-                return Some(To::Inst(Inst {
-                    b,
-                    imm: Cond::Eq as i64,
-                    ..*i
-                }));
+                return Some(To::Inst(Inst { b, imm: Cond::Eq as i64, ..*i }));
             }
             (Cond::Uge, 1) | (Cond::Ugt, 0) => {
                 let b = self.iconst(i.ty, 0);
-                return Some(To::Inst(Inst {
-                    b,
-                    imm: Cond::Ne as i64,
-                    ..*i
-                }));
+                return Some(To::Inst(Inst { b, imm: Cond::Ne as i64, ..*i }));
             }
             _ => {}
         }
@@ -556,20 +481,13 @@ impl Simplify<'_> {
                     Some(To::Value(i.a))
                 } else {
                     let inner = cond(&d)?;
-                    Some(To::Inst(Inst {
-                        imm: inner.not() as i64,
-                        ..d
-                    }))
+                    Some(To::Inst(Inst { imm: inner.not() as i64, ..d }))
                 }
             }
             _ if equality && b <= 1 && i.ty == Type::I8 && (c == Cond::Ne) == (b == 0) => {
                 self.is_bool(i.a).then_some(To::Value(i.a))
             }
-            Op::Sub | Op::Xor if equality && b == 0 && d.ty == i.ty => Some(To::Inst(Inst {
-                a: d.a,
-                b: d.b,
-                ..*i
-            })),
+            Op::Sub | Op::Xor if equality && b == 0 && d.ty == i.ty => Some(To::Inst(Inst { a: d.a, b: d.b, ..*i })),
             Op::Add | Op::Xor if equality && d.ty == i.ty => {
                 let k = self.konst(d.b)?;
                 let op = if d.op == Op::Add { Op::Sub } else { Op::Xor };
@@ -590,13 +508,7 @@ impl Simplify<'_> {
                 };
                 // As signed values of the wide type both are not negative.
                 let k = self.iconst(from, b);
-                Some(To::Inst(Inst {
-                    ty: from,
-                    a: d.a,
-                    b: k,
-                    imm: c as i64,
-                    ..*i
-                }))
+                Some(To::Inst(Inst { ty: from, a: d.a, b: k, imm: c as i64, ..*i }))
             }
             _ => None,
         }
@@ -624,13 +536,7 @@ impl Simplify<'_> {
                 Term::Br(v, a, b)
             }
             Term::Switch(v, table, default) => match self.konst(v) {
-                Some(c) => Term::Jump(
-                    usize::try_from(c)
-                        .ok()
-                        .and_then(|c| table.get(c))
-                        .copied()
-                        .unwrap_or(default),
-                ),
+                Some(c) => Term::Jump(usize::try_from(c).ok().and_then(|c| table.get(c)).copied().unwrap_or(default)),
                 None => Term::Switch(v, table, default),
             },
             t => t,

@@ -3,12 +3,7 @@
 use evm_ir::{Effects, HelperSig, Layout, SlotInfo, Type};
 
 const fn slot(name: &'static str, offset: u32, ty: Type, promote: bool) -> SlotInfo {
-    SlotInfo {
-        name,
-        offset,
-        ty,
-        promote,
-    }
+    SlotInfo { name, offset, ty, promote }
 }
 
 /// Two promotable slots of each kind, and one of each that is not.
@@ -32,14 +27,7 @@ const fn helper(
     effects: Effects,
     raises: bool,
 ) -> HelperSig {
-    HelperSig {
-        name,
-        ints,
-        vecs,
-        ret,
-        effects,
-        raises,
-    }
+    HelperSig { name, ints, vecs, ret, effects, raises }
 }
 /// One helper of each kind.
 pub static HELPERS: &[HelperSig] = &[

@@ -126,17 +126,14 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         None => None,
         Some(path) => {
             let file = (r.open)(path)?;
-            let i = Elf::parse(&file, r.who)
-                .map_err(|e| if e == Errno::ENOEXEC { libbad() } else { e })?;
+            let i = Elf::parse(&file, r.who).map_err(|e| if e == Errno::ENOEXEC { libbad() } else { e })?;
             Some((i, file))
         }
     };
     let mm = Mm::new(kernel)?;
     let size = mm.size();
     let top = size - PAGE;
-    let stack_len = page_up(r.stack_limit)
-        .unwrap_or(u64::MAX)
-        .clamp(128 << 10, (size / 8).min(1 << 30));
+    let stack_len = page_up(r.stack_limit).unwrap_or(u64::MAX).clamp(128 << 10, (size / 8).min(1 << 30));
     mm.set_mmap_top(top - stack_len - STACK_GAP);
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
@@ -154,10 +151,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     let c = r.cred;
     let (hwcap, hwcap2) = kernel.config.hwcap;
     let auxv = vec![
-        (
-            libc::AT_MINSIGSTKSZ,
-            crate::signal::frame::min_stack(kernel) as u64,
-        ),
+        (libc::AT_MINSIGSTKSZ, crate::signal::frame::min_stack(kernel) as u64),
         (libc::AT_HWCAP, hwcap),
         (libc::AT_PAGESZ, PAGE),
         (libc::AT_CLKTCK, 100),
@@ -174,13 +168,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         (libc::AT_SECURE, 0),
         (libc::AT_HWCAP2, hwcap2),
     ];
-    let contents = stack::Contents {
-        argv: &r.argv,
-        envp: &r.envp,
-        execfn: &execfn,
-        random,
-        auxv,
-    };
+    let contents = stack::Contents { argv: &r.argv, envp: &r.envp, execfn: &execfn, random, auxv };
     let placed = stack::build(mm.mem(), top, &contents)?;
     let image = Image {
         mm,
@@ -190,11 +178,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         auxv: placed.auxv.into(),
         stack: placed.sp,
     };
-    Ok(Prepared {
-        image,
-        entry,
-        comm: name,
-    })
+    Ok(Prepared { image, entry, comm: name })
 }
 
 /// What execve gives for an interpreter that is no ELF file.

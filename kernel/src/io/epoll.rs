@@ -113,11 +113,7 @@ pub struct Epoll {
 
 impl Default for Epoll {
     fn default() -> Epoll {
-        Epoll {
-            shared: Arc::default(),
-            ctl: Mutex::default(),
-            ino: new_ino(),
-        }
+        Epoll { shared: Arc::default(), ctl: Mutex::default(), ino: new_ino() }
     }
 }
 
@@ -144,16 +140,12 @@ impl Epoll {
         let _all = (nested.is_some() && op == libc::EPOLL_CTL_ADD).then(|| lock(&NESTING));
         let _ctl = lock(&self.ctl);
         let key = (fd, Arc::as_ptr(desc) as usize);
-        let found = lock(&self.shared.state)
-            .items
-            .get(&key)
-            .map(|e| e.item.clone());
+        let found = lock(&self.shared.state).items.get(&key).map(|e| e.item.clone());
         match op {
             libc::EPOLL_CTL_ADD => {
                 let event = event.ok_or(Errno::EFAULT)?;
                 if event.events & EPOLLEXCLUSIVE != 0
-                    && (nested.is_some()
-                        || event.events & !(MODES | ALWAYS | 0x5 | 0x40 | 0x100) != 0)
+                    && (nested.is_some() || event.events & !(MODES | ALWAYS | 0x5 | 0x40 | 0x100) != 0)
                 {
                     return Err(Errno::EINVAL);
                 }
@@ -169,10 +161,7 @@ impl Epoll {
                     key,
                     desc: Arc::downgrade(desc),
                     epoll: Arc::downgrade(&self.shared),
-                    state: Mutex::new(ItemState {
-                        event: armed(event),
-                        listed: false,
-                    }),
+                    state: Mutex::new(ItemState { event: armed(event), listed: false }),
                 });
                 let handle: Arc<dyn Listener> = Arc::new(Handle(Arc::downgrade(&item)));
                 queue.listen(Arc::downgrade(&handle));
@@ -182,13 +171,7 @@ impl Epoll {
                         st.items.retain(|_, e| e.item.desc.strong_count() > 0);
                         st.prune_at = st.items.len() * 2;
                     }
-                    st.items.insert(
-                        key,
-                        Entry {
-                            item: item.clone(),
-                            handle,
-                        },
-                    );
+                    st.items.insert(key, Entry { item: item.clone(), handle });
                 }
                 self.look(&item, desc);
             }
@@ -225,14 +208,8 @@ impl Epoll {
     }
     fn nested(&self) -> Vec<Arc<Description>> {
         // Dropping a description may need the lock: look at them outside of it.
-        let all: Vec<_> = lock(&self.shared.state)
-            .items
-            .values()
-            .filter_map(|e| e.item.desc.upgrade())
-            .collect();
-        all.into_iter()
-            .filter(|d| d.file.as_any().is::<Epoll>())
-            .collect()
+        let all: Vec<_> = lock(&self.shared.state).items.values().filter_map(|e| e.item.desc.upgrade()).collect();
+        all.into_iter().filter(|d| d.file.as_any().is::<Epoll>()).collect()
     }
     fn reaches(&self, other: &Epoll, depth: usize) -> bool {
         let hit = |d: &Arc<Description>| {
@@ -247,12 +224,7 @@ impl Epoll {
         if at >= MAX_NESTS {
             return at;
         }
-        let below = |d: &Arc<Description>| {
-            d.file
-                .as_any()
-                .downcast_ref::<Epoll>()
-                .map(|e| e.depth(at + 1))
-        };
+        let below = |d: &Arc<Description>| d.file.as_any().downcast_ref::<Epoll>().map(|e| e.depth(at + 1));
         self.nested().iter().filter_map(below).max().unwrap_or(at)
     }
     /// Take up to `max` ready events.
@@ -275,10 +247,7 @@ impl Epoll {
             if got == 0 {
                 continue;
             }
-            out.push(Event {
-                events: got,
-                data: wanted.data,
-            });
+            out.push(Event { events: got, data: wanted.data });
             if wanted.events & EPOLLONESHOT != 0 {
                 lock(&item.state).event.events &= MODES;
             } else if wanted.events & EPOLLET == 0 {
@@ -300,11 +269,7 @@ impl Epoll {
             }
             for i in again {
                 // Unless it was removed meanwhile.
-                if lock(&self.shared.state)
-                    .items
-                    .get(&i.key)
-                    .is_some_and(|e| Arc::ptr_eq(&e.item, &i))
-                {
+                if lock(&self.shared.state).items.get(&i.key).is_some_and(|e| Arc::ptr_eq(&e.item, &i)) {
                     i.list(&self.shared);
                 }
             }
@@ -314,12 +279,7 @@ impl Epoll {
         out
     }
     /// epoll_wait(2): 0 events at the deadline, EINTR.
-    pub fn wait(
-        &self,
-        who: &dyn Blocking,
-        max: usize,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Event>> {
+    pub fn wait(&self, who: &dyn Blocking, max: usize, deadline: Option<Instant>) -> Result<Vec<Event>> {
         let look = || Some(self.collect(max)).filter(|v| !v.is_empty());
         if let Some(v) = look() {
             return Ok(v);
@@ -336,10 +296,7 @@ impl Epoll {
 
 /// ERR and HUP are always watched; this also tells an armed item from one that EPOLLONESHOT disarmed.
 fn armed(e: Event) -> Event {
-    Event {
-        events: e.events | ALWAYS,
-        ..e
-    }
+    Event { events: e.events | ALWAYS, ..e }
 }
 
 impl File for Epoll {
@@ -348,10 +305,7 @@ impl File for Epoll {
     }
     fn poll(&self) -> Ready {
         let listed: Vec<Arc<Item>> = lock(&self.shared.state).ready.iter().cloned().collect();
-        if listed
-            .iter()
-            .any(|i| i.desc.upgrade().is_some_and(|d| i.ready(&d) != 0))
-        {
+        if listed.iter().any(|i| i.desc.upgrade().is_some_and(|d| i.ready(&d) != 0)) {
             Ready::IN.with_norm()
         } else {
             Ready::empty()
@@ -389,38 +343,20 @@ mod tests {
     #[test]
     fn triggers() {
         let me = Me::default();
-        for (mode, seen) in [
-            (0, [1, 1, 1]),
-            (EPOLLET, [1, 0, 1]),
-            (EPOLLONESHOT, [1, 0, 0]),
-        ] {
+        for (mode, seen) in [(0, [1, 1, 1]), (EPOLLET, [1, 0, 1]), (EPOLLONESHOT, [1, 0, 0])] {
             let (e, (r, w)) = (epoll(), pipe(0, (0, 0)));
-            of(&e)
-                .ctl(&e, libc::EPOLL_CTL_ADD, 3, &r, ev(1 | mode))
-                .unwrap();
+            of(&e).ctl(&e, libc::EPOLL_CTL_ADD, 3, &r, ev(1 | mode)).unwrap();
             assert_eq!(of(&e).wait(&me, 8, now()), Ok(vec![]));
             w.file.write(&me, 0, b"x", false).unwrap();
             assert!(e.file.poll().contains(Ready::IN));
-            let mut got = vec![
-                of(&e).wait(&me, 8, now()).unwrap().len(),
-                of(&e).wait(&me, 8, now()).unwrap().len(),
-            ];
+            let mut got = vec![of(&e).wait(&me, 8, now()).unwrap().len(), of(&e).wait(&me, 8, now()).unwrap().len()];
             w.file.write(&me, 0, b"x", false).unwrap();
             got.push(of(&e).wait(&me, 8, now()).unwrap().len());
             assert_eq!(got, seen);
             of(&e).ctl(&e, libc::EPOLL_CTL_MOD, 3, &r, ev(1)).unwrap();
-            assert_eq!(
-                of(&e).wait(&me, 8, now()),
-                Ok(vec![Event { events: 1, data: 7 }])
-            );
+            assert_eq!(of(&e).wait(&me, 8, now()), Ok(vec![Event { events: 1, data: 7 }]));
             drop(w);
-            assert_eq!(
-                of(&e).wait(&me, 8, now()),
-                Ok(vec![Event {
-                    events: 17,
-                    data: 7
-                }])
-            );
+            assert_eq!(of(&e).wait(&me, 8, now()), Ok(vec![Event { events: 17, data: 7 }]));
             drop(r);
             assert_eq!(of(&e).wait(&me, 8, now()), Ok(vec![]));
         }
@@ -430,24 +366,12 @@ mod tests {
     fn errors_and_nesting() {
         let me = Me::default();
         let (a, b, (r, w)) = (epoll(), epoll(), pipe(0, (0, 0)));
-        assert_eq!(
-            of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 0, &a, ev(1)),
-            Err(Errno::EINVAL)
-        );
-        assert_eq!(
-            of(&a).ctl(&a, libc::EPOLL_CTL_MOD, 1, &r, ev(1)),
-            Err(Errno::ENOENT)
-        );
+        assert_eq!(of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 0, &a, ev(1)), Err(Errno::EINVAL));
+        assert_eq!(of(&a).ctl(&a, libc::EPOLL_CTL_MOD, 1, &r, ev(1)), Err(Errno::ENOENT));
         assert_eq!(of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 1, &r, ev(1)), Ok(()));
-        assert_eq!(
-            of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 1, &r, ev(1)),
-            Err(Errno::EEXIST)
-        );
+        assert_eq!(of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 1, &r, ev(1)), Err(Errno::EEXIST));
         assert_eq!(of(&b).ctl(&b, libc::EPOLL_CTL_ADD, 2, &a, ev(1)), Ok(()));
-        assert_eq!(
-            of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 3, &b, ev(1)),
-            Err(Errno::ELOOP)
-        );
+        assert_eq!(of(&a).ctl(&a, libc::EPOLL_CTL_ADD, 3, &b, ev(1)), Err(Errno::ELOOP));
         let t = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(5));
             w.file.write(&Me::default(), 0, b"x", false).unwrap();
@@ -464,17 +388,13 @@ mod tests {
     fn edge_loses_nothing() {
         let e = epoll();
         let x = Description::new(Arc::new(EventFd::new(0, false)), 0, "");
-        of(&e)
-            .ctl(&e, libc::EPOLL_CTL_ADD, 3, &x, ev(1 | EPOLLET))
-            .unwrap();
+        of(&e).ctl(&e, libc::EPOLL_CTL_ADD, 3, &x, ev(1 | EPOLLET)).unwrap();
         let writers: Vec<_> = (0..2)
             .map(|_| {
                 let x = x.clone();
                 std::thread::spawn(move || {
                     for _ in 0..5000 {
-                        x.file
-                            .write(&Me::default(), 0, &1u64.to_le_bytes(), false)
-                            .unwrap();
+                        x.file.write(&Me::default(), 0, &1u64.to_le_bytes(), false).unwrap();
                     }
                 })
             })

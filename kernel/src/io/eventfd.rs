@@ -18,12 +18,7 @@ pub struct EventFd {
 impl EventFd {
     /// A counter with a first value; `semaphore`: each read takes one.
     pub fn new(first: u64, semaphore: bool) -> EventFd {
-        EventFd {
-            count: Mutex::new(first),
-            semaphore,
-            queue: WaitQueue::default(),
-            ino: new_ino(),
-        }
+        EventFd { count: Mutex::new(first), semaphore, queue: WaitQueue::default(), ino: new_ino() }
     }
     fn take(&self) -> Option<u64> {
         let mut c = lock(&self.count);
@@ -41,21 +36,14 @@ impl EventFd {
 impl File for EventFd {
     fn read(&self, who: &dyn Blocking, _pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
         let out = buf.get_mut(..8).ok_or(Errno::EINVAL)?;
-        let v = if nonblock {
-            self.take().ok_or(Errno::EAGAIN)?
-        } else {
-            self.queue.wait(who, None, || self.take())?
-        };
+        let v =
+            if nonblock { self.take().ok_or(Errno::EAGAIN)? } else { self.queue.wait(who, None, || self.take())? };
         self.queue.wake_all();
         out.copy_from_slice(&v.to_le_bytes());
         Ok(8)
     }
     fn write(&self, who: &dyn Blocking, _pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
-        let v = buf
-            .first_chunk()
-            .map(|b| u64::from_le_bytes(*b))
-            .filter(|v| *v != u64::MAX)
-            .ok_or(Errno::EINVAL)?;
+        let v = buf.first_chunk().map(|b| u64::from_le_bytes(*b)).filter(|v| *v != u64::MAX).ok_or(Errno::EINVAL)?;
         if nonblock {
             self.add(v).ok_or(Errno::EAGAIN)?;
         } else {
@@ -103,10 +91,7 @@ mod tests {
         assert_eq!(e.write(&me, 0, &[0xff; 8], true), Err(Errno::EINVAL));
         assert_eq!(e.write(&me, 0, &(u64::MAX - 1).to_le_bytes(), true), Ok(8));
         assert_eq!(e.poll(), Ready::IN);
-        assert_eq!(
-            e.write(&me, 0, &1u64.to_le_bytes(), true),
-            Err(Errno::EAGAIN)
-        );
+        assert_eq!(e.write(&me, 0, &1u64.to_le_bytes(), true), Err(Errno::EAGAIN));
         assert_eq!(e.read(&me, 0, &mut b[..4], true), Err(Errno::EINVAL));
     }
 }

@@ -66,10 +66,7 @@ impl FdTable {
 
     /// An empty table for numbers below `limit` (RLIMIT_NOFILE).
     pub fn new(limit: u32) -> FdTable {
-        FdTable {
-            slots: RwLock::default(),
-            limit: AtomicU32::new(limit.min(Self::MAX)),
-        }
+        FdTable { slots: RwLock::default(), limit: AtomicU32::new(limit.min(Self::MAX)) }
     }
     /// Change the limit (setrlimit).
     pub fn set_limit(&self, limit: u32) {
@@ -91,13 +88,7 @@ impl FdTable {
 
     /// The description of a descriptor, or EBADF.
     pub fn get(&self, fd: i32) -> Result<Arc<Description>> {
-        match usize::try_from(fd).ok().and_then(|n| {
-            self.lock_read()
-                .slots
-                .get(n)?
-                .as_ref()
-                .map(|e| e.desc.clone())
-        }) {
+        match usize::try_from(fd).ok().and_then(|n| self.lock_read().slots.get(n)?.as_ref().map(|e| e.desc.clone())) {
             Some(d) => Ok(d),
             None => Err(Errno::EBADF),
         }
@@ -105,31 +96,18 @@ impl FdTable {
     /// As [`get`](Self::get), but EBADF for a descriptor opened with O_PATH, as most system calls want it.
     pub fn get_io(&self, fd: i32) -> Result<Arc<Description>> {
         let d = self.get(fd)?;
-        if d.flags() & libc::O_PATH as u32 != 0 {
-            Err(Errno::EBADF)
-        } else {
-            Ok(d)
-        }
+        if d.flags() & libc::O_PATH as u32 != 0 { Err(Errno::EBADF) } else { Ok(d) }
     }
     /// Description and flag of a descriptor.
     pub fn entry(&self, fd: i32) -> Result<FdEntry> {
         let n = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.lock_read()
-            .slots
-            .get(n)
-            .cloned()
-            .flatten()
-            .ok_or(Errno::EBADF)
+        self.lock_read().slots.get(n).cloned().flatten().ok_or(Errno::EBADF)
     }
     /// Set or clear FD_CLOEXEC.
     pub fn set_cloexec(&self, fd: i32, on: bool) -> Result<()> {
         let n = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let mut t = self.lock_write();
-        t.slots
-            .get_mut(n)
-            .and_then(Option::as_mut)
-            .ok_or(Errno::EBADF)?
-            .cloexec = on;
+        t.slots.get_mut(n).and_then(Option::as_mut).ok_or(Errno::EBADF)?.cloexec = on;
         Ok(())
     }
     /// Give the description the lowest free number; EMFILE at the limit.
@@ -146,12 +124,7 @@ impl FdTable {
         self.lock_write().alloc(min, max, FdEntry { desc, cloexec })
     }
     /// Two numbers or none (pipe, socketpair).
-    pub fn insert_pair(
-        &self,
-        a: Arc<Description>,
-        b: Arc<Description>,
-        cloexec: bool,
-    ) -> Result<(i32, i32)> {
+    pub fn insert_pair(&self, a: Arc<Description>, b: Arc<Description>, cloexec: bool) -> Result<(i32, i32)> {
         let max = self.max();
         let mut t = self.lock_write();
         let x = t.alloc(0, max, FdEntry { desc: a, cloexec })?;
@@ -166,24 +139,14 @@ impl FdTable {
         }
     }
     /// Put a description at a number; gives what was there (dup2, host set-up). EBADF beyond the limit.
-    pub fn replace(
-        &self,
-        fd: i32,
-        desc: Arc<Description>,
-        cloexec: bool,
-    ) -> Result<Option<Arc<Description>>> {
+    pub fn replace(&self, fd: i32, desc: Arc<Description>, cloexec: bool) -> Result<Option<Arc<Description>>> {
         let max = self.max();
-        let n = usize::try_from(fd)
-            .ok()
-            .filter(|n| *n < max)
-            .ok_or(Errno::EBADF)?;
+        let n = usize::try_from(fd).ok().filter(|n| *n < max).ok_or(Errno::EBADF)?;
         let mut t = self.lock_write();
         if n >= t.slots.len() {
             t.slots.resize(n + 1, None);
         }
-        Ok(t.slots[n]
-            .replace(FdEntry { desc, cloexec })
-            .map(|e| e.desc))
+        Ok(t.slots[n].replace(FdEntry { desc, cloexec }).map(|e| e.desc))
     }
     /// dup(2).
     pub fn dup(&self, fd: i32) -> Result<i32> {
@@ -209,17 +172,9 @@ impl FdTable {
     /// Take a descriptor out.
     pub fn close(&self, fd: i32) -> Result<Arc<Description>> {
         let n = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.lock_write()
-            .take(n)
-            .map(|e| e.desc)
-            .ok_or(Errno::EBADF)
+        self.lock_write().take(n).map(|e| e.desc).ok_or(Errno::EBADF)
     }
-    fn take_if(
-        &self,
-        first: u32,
-        last: u32,
-        cond: impl Fn(&FdEntry) -> bool,
-    ) -> Vec<Arc<Description>> {
+    fn take_if(&self, first: u32, last: u32, cond: impl Fn(&FdEntry) -> bool) -> Vec<Arc<Description>> {
         let mut t = self.lock_write();
         let end = t.slots.len().min((last as usize).saturating_add(1));
         let mut gone = Vec::new();
@@ -240,13 +195,7 @@ impl FdTable {
     pub fn cloexec_range(&self, first: u32, last: u32) {
         let mut t = self.lock_write();
         let end = t.slots.len().min((last as usize).saturating_add(1));
-        for e in t
-            .slots
-            .get_mut(first as usize..end)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for e in t.slots.get_mut(first as usize..end).into_iter().flatten().flatten() {
             e.cloexec = true;
         }
     }
@@ -260,19 +209,12 @@ impl FdTable {
     }
     /// A copy that shares the descriptions (fork, unshare).
     pub fn fork(&self) -> FdTable {
-        FdTable {
-            slots: RwLock::new(self.lock_read().clone()),
-            limit: AtomicU32::new(self.limit()),
-        }
+        FdTable { slots: RwLock::new(self.lock_read().clone()), limit: AtomicU32::new(self.limit()) }
     }
     /// What is open, in order (/proc/self/fd).
     pub fn list(&self) -> Vec<(i32, FdEntry)> {
         let t = self.lock_read();
-        t.slots
-            .iter()
-            .enumerate()
-            .filter_map(|(n, e)| Some((n as i32, e.clone()?)))
-            .collect()
+        t.slots.iter().enumerate().filter_map(|(n, e)| Some((n as i32, e.clone()?))).collect()
     }
 }
 

@@ -16,11 +16,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub const MAX_RW: u64 = 0x7fff_f000;
 
 fn result(r: isize) -> Result<usize> {
-    if r < 0 {
-        Err(std::io::Error::last_os_error().into())
-    } else {
-        Ok(r as usize)
-    }
+    if r < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(r as usize) }
 }
 
 fn range(mem: &Mem, addr: u64, len: u64) -> Result<*mut libc::c_void> {
@@ -48,14 +44,7 @@ pub fn pwrite_guest(fd: BorrowedFd<'_>, mem: &Mem, addr: u64, len: u64, pos: u64
 /// Receive from a host socket without waiting.
 pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: the whole of `buf`.
-    result(unsafe {
-        libc::recv(
-            fd.as_raw_fd(),
-            buf.as_mut_ptr().cast(),
-            buf.len(),
-            libc::MSG_DONTWAIT,
-        )
-    })
+    result(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
 }
 
 /// Send to a host socket without waiting and without SIGPIPE.
@@ -88,10 +77,7 @@ pub fn tty_ioctl(fd: BorrowedFd<'_>, cmd: u32, arg: &mut [u8]) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     // SAFETY: these commands read or write at most the checked size at the pointer.
-    result(
-        unsafe { libc::ioctl(fd.as_raw_fd(), libc::c_ulong::from(cmd), arg.as_mut_ptr()) } as isize,
-    )
-    .map(drop)
+    result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::c_ulong::from(cmd), arg.as_mut_ptr()) } as isize).map(drop)
 }
 
 /// A terminal ioctl whose argument is a number: TCSBRK, TCSBRKP, TCXONC, TCFLSH.

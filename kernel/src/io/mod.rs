@@ -45,12 +45,5 @@ pub(crate) fn new_ino() -> u64 {
 
 /// stat(2) of a file without a file system (pipes, sockets, anonymous inodes).
 pub(crate) fn anon_stat(mode: u32, ino: u64) -> Stat {
-    Stat {
-        dev: 14,
-        ino,
-        mode,
-        nlink: 1,
-        blksize: 4096,
-        ..Stat::default()
-    }
+    Stat { dev: 14, ino, mode, nlink: 1, blksize: 4096, ..Stat::default() }
 }

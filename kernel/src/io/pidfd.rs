@@ -17,20 +17,13 @@ pub struct PidFd {
 impl PidFd {
     /// As an open file description; `flags`: O_NONBLOCK (for waitid).
     pub fn describe(process: &Arc<Process>, flags: u32) -> Arc<Description> {
-        let f = PidFd {
-            process: process.clone(),
-            ino: new_ino(),
-        };
+        let f = PidFd { process: process.clone(), ino: new_ino() };
         let keep = libc::O_RDWR as u32 | flags & libc::O_NONBLOCK as u32;
         Description::new(Arc::new(f), keep, "anon_inode:[pidfd]")
     }
     /// The process of a description; EBADF if it is no pidfd.
     pub fn of(d: &Description) -> Result<&Arc<Process>> {
-        d.file
-            .as_any()
-            .downcast_ref::<PidFd>()
-            .map(|p| &p.process)
-            .ok_or(Errno::EBADF)
+        d.file.as_any().downcast_ref::<PidFd>().map(|p| &p.process).ok_or(Errno::EBADF)
     }
 }
 
@@ -39,11 +32,7 @@ impl File for PidFd {
         Ok(anon_stat(0o600, self.ino))
     }
     fn poll(&self) -> Ready {
-        if matches!(self.process.status().life, Life::Zombie(_)) {
-            Ready::IN.with_norm()
-        } else {
-            Ready::empty()
-        }
+        if matches!(self.process.status().life, Life::Zombie(_)) { Ready::IN.with_norm() } else { Ready::empty() }
     }
     fn queue(&self) -> Option<&WaitQueue> {
         Some(&self.process.events)

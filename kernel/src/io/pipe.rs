@@ -47,10 +47,7 @@ pub struct Pipe {
 impl Pipe {
     fn new(owner: (u32, u32)) -> Arc<Pipe> {
         Arc::new(Pipe {
-            state: Mutex::new(State {
-                capacity: DEFAULT_CAPACITY,
-                ..State::default()
-            }),
+            state: Mutex::new(State { capacity: DEFAULT_CAPACITY, ..State::default() }),
             data: WaitQueue::default(),
             room: WaitQueue::default(),
             both: WaitQueue::default(),
@@ -148,10 +145,7 @@ impl Pipe {
             let r = match self.try_write(left) {
                 Some(r) => r,
                 None if nonblock => Err(Errno::EAGAIN),
-                None => self
-                    .room
-                    .wait(who, None, || self.try_write(left))
-                    .and_then(|r| r),
+                None => self.room.wait(who, None, || self.try_write(left)).and_then(|r| r),
             };
             match r {
                 Ok(n) => done += n,
@@ -172,11 +166,7 @@ impl Pipe {
             copy_front(&s.buf, &mut v);
             Some(v)
         };
-        if nonblock {
-            look().ok_or(Errno::EAGAIN)
-        } else {
-            self.data.wait(who, None, look)
-        }
+        if nonblock { look().ok_or(Errno::EAGAIN) } else { self.data.wait(who, None, look) }
     }
     /// Put bytes back at the front that were read but could not be passed on (splice).
     pub fn unread(&self, bytes: &[u8]) {
@@ -198,11 +188,7 @@ impl Pipe {
             let room = s.capacity.saturating_sub(s.buf.len());
             (room > 0).then_some(Ok(room))
         };
-        if nonblock {
-            look().unwrap_or(Err(Errno::EAGAIN))
-        } else {
-            self.room.wait(who, None, look)?
-        }
+        if nonblock { look().unwrap_or(Err(Errno::EAGAIN)) } else { self.room.wait(who, None, look)? }
     }
 }
 
@@ -240,19 +226,9 @@ impl PipeEnd {
                 s.writers += 1;
                 s.writer_opens += 1;
             }
-            if s.writers == 0 {
-                s.writer_opens
-            } else {
-                u64::MAX
-            }
+            if s.writers == 0 { s.writer_opens } else { u64::MAX }
         };
-        PipeEnd {
-            pipe: pipe.clone(),
-            read,
-            write,
-            opened_at,
-            stat,
-        }
+        PipeEnd { pipe: pipe.clone(), read, write, opened_at, stat }
     }
     /// The buffer.
     pub fn pipe(&self) -> &Arc<Pipe> {
@@ -269,12 +245,7 @@ impl PipeEnd {
     /// Another open of the same pipe (through /proc/self/fd).
     pub fn reopen(&self, flags: u32) -> Result<Arc<dyn File>> {
         let (read, write) = access(flags)?;
-        Ok(Arc::new(PipeEnd::new(
-            &self.pipe,
-            read,
-            write,
-            self.stat.clone(),
-        )))
+        Ok(Arc::new(PipeEnd::new(&self.pipe, read, write, self.stat.clone())))
     }
 }
 
@@ -305,11 +276,7 @@ impl File for PipeEnd {
             Some(f) => f(),
             None => {
                 let (uid, gid) = self.pipe.owner;
-                Ok(Stat {
-                    uid,
-                    gid,
-                    ..anon_stat(libc::S_IFIFO | 0o600, self.pipe.ino)
-                })
+                Ok(Stat { uid, gid, ..anon_stat(libc::S_IFIFO | 0o600, self.pipe.ino) })
             }
         }
     }
@@ -375,10 +342,7 @@ pub fn pipe(flags: u32, owner: (u32, u32)) -> (Arc<Description>, Arc<Description
     let r = PipeEnd::new(&p, true, false, None);
     let w = PipeEnd::new(&p, false, true, None);
     // The reader was there first, but is no late-comer to a FIFO.
-    let r = PipeEnd {
-        opened_at: u64::MAX,
-        ..r
-    };
+    let r = PipeEnd { opened_at: u64::MAX, ..r };
     (
         Description::new(Arc::new(r), libc::O_RDONLY as u32 | keep, name.as_bytes()),
         Description::new(Arc::new(w), libc::O_WRONLY as u32 | keep, name.as_bytes()),
@@ -392,9 +356,7 @@ pub struct Fifo {
 
 impl Default for Fifo {
     fn default() -> Fifo {
-        Fifo {
-            pipe: Pipe::new((0, 0)),
-        }
+        Fifo { pipe: Pipe::new((0, 0)) }
     }
 }
 
@@ -447,10 +409,7 @@ mod tests {
         assert_eq!(r.file.read(&me, 0, &mut b, true), Err(Errno::EAGAIN));
         assert_eq!(r.file.write(&me, 0, &b, true), Err(Errno::EBADF));
         assert_eq!(w.file.poll(), (Ready::OUT).with_norm());
-        assert_eq!(
-            w.file.write(&me, 0, &vec![1; 65536 - 4095], true),
-            Ok(65536 - 4095)
-        );
+        assert_eq!(w.file.write(&me, 0, &vec![1; 65536 - 4095], true), Ok(65536 - 4095));
         assert_eq!(w.file.poll(), Ready::empty());
         assert_eq!(w.file.write(&me, 0, &[2; 4096], true), Err(Errno::EAGAIN));
         assert_eq!(w.file.write(&me, 0, &[2; 4097], true), Ok(4095));

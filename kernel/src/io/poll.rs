@@ -35,11 +35,8 @@ pub fn wait(who: &dyn Blocking, set: &mut [Interest], deadline: Option<Instant>)
         return Ok(n);
     }
     let w = who.waker();
-    let queues: Vec<Arc<Description>> = set
-        .iter()
-        .filter_map(|i| i.desc.clone())
-        .filter(|d| d.file.queue().is_some())
-        .collect();
+    let queues: Vec<Arc<Description>> =
+        set.iter().filter_map(|i| i.desc.clone()).filter(|d| d.file.queue().is_some()).collect();
     for d in &queues {
         if let Some(q) = d.file.queue() {
             q.register(w);
@@ -93,16 +90,8 @@ pub(crate) mod tests {
         let (r, w) = pipe(0, (0, 0));
         let (r2, w2) = pipe(0, (0, 0));
         let mut set = [
-            Interest {
-                desc: Some(r),
-                events: Ready::IN,
-                found: Ready::empty(),
-            },
-            Interest {
-                desc: Some(r2.clone()),
-                events: Ready::IN,
-                found: Ready::empty(),
-            },
+            Interest { desc: Some(r), events: Ready::IN, found: Ready::empty() },
+            Interest { desc: Some(r2.clone()), events: Ready::IN, found: Ready::empty() },
         ];
         let soon = || Some(Instant::now() + Duration::from_millis(20));
         assert_eq!(wait(&me, &mut set, soon()), Ok(0));
@@ -115,11 +104,7 @@ pub(crate) mod tests {
         t.join().unwrap();
         r2.file.read(&me, 0, &mut [0], false).unwrap();
         let (stop, waker) = (me.stop.clone(), me.waker.clone());
-        let mut set = [Interest {
-            desc: Some(w),
-            events: Ready::IN,
-            found: Ready::empty(),
-        }];
+        let mut set = [Interest { desc: Some(w), events: Ready::IN, found: Ready::empty() }];
         let t = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(10));
             stop.store(true, std::sync::atomic::Ordering::Relaxed);

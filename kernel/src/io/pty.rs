@@ -38,27 +38,15 @@ struct Termios {
 
 impl Default for Termios {
     fn default() -> Termios {
-        let cc = [
-            3, 0x1c, 0x7f, 0x15, 4, 0, 1, 0, 0x11, 0x13, 0x1a, 0, 0x12, 0x0f, 0x17, 0x16, 0, 0, 0,
-        ];
-        Termios {
-            iflag: 0x500,
-            oflag: 5,
-            cflag: 0xbf,
-            lflag: 0x8a3b,
-            line: 0,
-            cc,
-        }
+        let cc = [3, 0x1c, 0x7f, 0x15, 4, 0, 1, 0, 0x11, 0x13, 0x1a, 0, 0x12, 0x0f, 0x17, 0x16, 0, 0, 0];
+        Termios { iflag: 0x500, oflag: 5, cflag: 0xbf, lflag: 0x8a3b, line: 0, cc }
     }
 }
 
 impl Termios {
     fn bytes(&self) -> [u8; 36] {
         let mut b = [0; 36];
-        for (i, w) in [self.iflag, self.oflag, self.cflag, self.lflag]
-            .into_iter()
-            .enumerate()
-        {
+        for (i, w) in [self.iflag, self.oflag, self.cflag, self.lflag].into_iter().enumerate() {
             b[i * 4..i * 4 + 4].copy_from_slice(&w.to_le_bytes());
         }
         b[16] = self.line;
@@ -69,14 +57,7 @@ impl Termios {
         let word = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
         let mut cc = [0; 19];
         cc.copy_from_slice(&b[17..36]);
-        Termios {
-            iflag: word(0),
-            oflag: word(4),
-            cflag: word(8),
-            lflag: word(12),
-            line: b[16],
-            cc,
-        }
+        Termios { iflag: word(0), oflag: word(4), cflag: word(8), lflag: word(12), line: b[16], cc }
     }
     fn local(&self, flag: u32) -> bool {
         self.lflag & flag != 0
@@ -130,44 +111,29 @@ impl Ptys {
     pub fn create(&self, kernel: &Arc<Kernel>, owner: (u32, u32)) -> Result<Arc<Master>> {
         let mut pairs = lock(&self.pairs);
         pairs.retain(|_, p| p.strong_count() > 0);
-        let index = (0..MAX)
-            .find(|n| !pairs.contains_key(n))
-            .ok_or(Errno::ENOSPC)?;
+        let index = (0..MAX).find(|n| !pairs.contains_key(n)).ok_or(Errno::ENOSPC)?;
         let pty = Arc::new(Pty {
             index,
             control: Arc::default(),
             kernel: Arc::downgrade(kernel),
             owner,
             node: Mutex::default(),
-            state: Mutex::new(State {
-                locked: true,
-                ..State::default()
-            }),
+            state: Mutex::new(State { locked: true, ..State::default() }),
             master_queue: WaitQueue::default(),
             slave_queue: WaitQueue::default(),
         });
         pairs.insert(index, Arc::downgrade(&pty));
-        Ok(Arc::new(Master {
-            pty,
-            gone: Mutex::default(),
-        }))
+        Ok(Arc::new(Master { pty, gone: Mutex::default() }))
     }
     /// Open /dev/pts/N: EIO while it is locked, ENXIO if there is none.
     pub fn open(&self, index: u32) -> Result<Arc<Slave>> {
-        let pty = lock(&self.pairs)
-            .get(&index)
-            .and_then(Weak::upgrade)
-            .ok_or(Errno::ENXIO)?;
+        let pty = lock(&self.pairs).get(&index).and_then(Weak::upgrade).ok_or(Errno::ENXIO)?;
         pty.open_slave(true)
     }
     /// Numbers in use.
     pub fn list(&self) -> Vec<u32> {
         let pairs = lock(&self.pairs);
-        pairs
-            .iter()
-            .filter(|(_, p)| p.strong_count() > 0)
-            .map(|(n, _)| *n)
-            .collect()
+        pairs.iter().filter(|(_, p)| p.strong_count() > 0).map(|(n, _)| *n).collect()
     }
 }
 
@@ -210,11 +176,7 @@ impl Pty {
                 b &= 0x7f;
             }
             if t.local(t::ISIG) {
-                let sig = [
-                    (libc::VINTR, libc::SIGINT),
-                    (libc::VQUIT, libc::SIGQUIT),
-                    (libc::VSUSP, libc::SIGTSTP),
-                ];
+                let sig = [(libc::VINTR, libc::SIGINT), (libc::VQUIT, libc::SIGQUIT), (libc::VSUSP, libc::SIGTSTP)];
                 if let Some((_, sig)) = sig.into_iter().find(|(k, _)| t.is(*k, b)) {
                     if !t.local(t::NOFLSH) {
                         s.input.clear();
@@ -250,8 +212,7 @@ impl Pty {
                     end_line(s);
                     return None;
                 }
-                let end =
-                    b == b'\n' || t.is(libc::VEOL, b) || t.local(t::IEXTEN) && t.is(libc::VEOL2, b);
+                let end = b == b'\n' || t.is(libc::VEOL, b) || t.local(t::IEXTEN) && t.is(libc::VEOL2, b);
                 if !end && s.edit.len() >= INPUT - 1 {
                     return None; // a line takes no more
                 }
@@ -273,11 +234,7 @@ impl Pty {
     }
     /// Bytes that the slave may read now.
     fn available(s: &State) -> usize {
-        if s.termios.local(t::ICANON) {
-            s.lines.front().map_or(0, |n| *n)
-        } else {
-            s.input.len()
-        }
+        if s.termios.local(t::ICANON) { s.lines.front().map_or(0, |n| *n) } else { s.input.len() }
     }
     fn slave_read(&self, buf: &mut [u8], started: Instant) -> Option<Result<usize>> {
         let mut s = lock(&self.state);
@@ -295,10 +252,7 @@ impl Pty {
             }
             return Some(Ok(n));
         }
-        let (min, time) = (
-            usize::from(s.termios.cc[libc::VMIN]),
-            s.termios.cc[libc::VTIME],
-        );
+        let (min, time) = (usize::from(s.termios.cc[libc::VMIN]), s.termios.cc[libc::VTIME]);
         let limit = Duration::from_millis(100 * u64::from(time));
         let late = (min == 0 || time > 0 && !s.input.is_empty()) && started.elapsed() >= limit;
         if s.input.len() < min.min(buf.len()).max(1) && !late {
@@ -317,25 +271,17 @@ impl Pty {
                 b[..36].copy_from_slice(&lock(&self.state).termios.bytes());
                 b[36..40].copy_from_slice(&38400u32.to_le_bytes());
                 b[40..44].copy_from_slice(&38400u32.to_le_bytes());
-                mem.copy_in(arg, if cmd == c::TCGETS { &b[..36] } else { &b })
-                    .map(|()| 0)
-                    .map_err(Errno::from)
+                mem.copy_in(arg, if cmd == c::TCGETS { &b[..36] } else { &b }).map(|()| 0).map_err(Errno::from)
             }
             c::TCSETS | c::TCSETSW | c::TCSETSF | c::TCSETS2 | c::TCSETSW2 | c::TCSETSF2 => {
                 let mut b = [0u8; 36];
                 if let Err(e) = mem.copy_out(arg, &mut b) {
                     return Some(Err(e.into()));
                 }
-                self.set_termios(
-                    Termios::from_bytes(&b),
-                    matches!(cmd, c::TCSETSF | c::TCSETSF2),
-                );
+                self.set_termios(Termios::from_bytes(&b), matches!(cmd, c::TCSETSF | c::TCSETSF2));
                 Ok(0)
             }
-            c::TIOCGWINSZ => mem
-                .copy_in(arg, &lock(&self.state).window)
-                .map(|()| 0)
-                .map_err(Errno::from),
+            c::TIOCGWINSZ => mem.copy_in(arg, &lock(&self.state).window).map(|()| 0).map_err(Errno::from),
             c::TIOCSWINSZ => {
                 let mut b = [0; 8];
                 if let Err(e) = mem.copy_out(arg, &mut b) {
@@ -423,11 +369,7 @@ fn erase(s: &mut State, n: usize) {
             whole = p;
         }
         if s.termios.local(t::ECHO) && s.termios.local(t::ECHOE) {
-            let columns = if b < 0x20 && b != b'\t' && s.termios.local(t::ECHOCTL) {
-                2
-            } else {
-                1
-            };
+            let columns = if b < 0x20 && b != b'\t' && s.termios.local(t::ECHOCTL) { 2 } else { 1 };
             for _ in 0..columns {
                 s.output.extend(*b"\x08 \x08");
             }
@@ -510,8 +452,7 @@ impl File for Master {
         while done < buf.len() {
             let room = || {
                 let s = lock(&self.pty.state);
-                (s.input.len() < INPUT || s.termios.local(t::ICANON) && s.lines.is_empty())
-                    .then_some(())
+                (s.input.len() < INPUT || s.termios.local(t::ICANON) && s.lines.is_empty()).then_some(())
             };
             match room() {
                 Some(()) => {}
@@ -570,10 +511,7 @@ impl File for Master {
                 self.pty.signal(arg as i32);
             }
             _ => {
-                return self
-                    .pty
-                    .termios_ioctl(mem, cmd, arg)
-                    .unwrap_or(Err(Errno::ENOTTY));
+                return self.pty.termios_ioctl(mem, cmd, arg).unwrap_or(Err(Errno::ENOTTY));
             }
         }
         Ok(0)
@@ -608,15 +546,10 @@ impl File for Slave {
             None => {
                 let time = {
                     let t = lock(&self.0.state).termios;
-                    if t.local(t::ICANON) {
-                        0
-                    } else {
-                        t.cc[libc::VTIME]
-                    }
+                    if t.local(t::ICANON) { 0 } else { t.cc[libc::VTIME] }
                 };
                 // VTIME: what is there when the time is over.
-                let deadline =
-                    (time > 0).then(|| started + Duration::from_millis(100 * u64::from(time)));
+                let deadline = (time > 0).then(|| started + Duration::from_millis(100 * u64::from(time)));
                 match self.0.slave_queue.wait(who, deadline, &mut attempt) {
                     Ok(r) => r,
                     Err(Errno::ETIMEDOUT) => self.0.slave_queue.wait(who, None, attempt)?,
@@ -668,10 +601,7 @@ impl File for Slave {
     fn poll(&self) -> Ready {
         let s = lock(&self.0.state);
         let mut r = Ready::empty();
-        r.set(
-            Ready::IN,
-            Pty::available(&s) > 0 || !s.lines.is_empty() || s.master_gone,
-        );
+        r.set(Ready::IN, Pty::available(&s) > 0 || !s.lines.is_empty() || s.master_gone);
         r.set(Ready::OUT, s.output.len() < OUTPUT || s.master_gone);
         r.set(Ready::HUP | Ready::ERR, s.master_gone);
         r.with_norm()
@@ -684,10 +614,7 @@ impl File for Slave {
             c::FIONREAD => mem.write(arg, Pty::available(&lock(&self.0.state)) as u32)?,
             c::TIOCOUTQ => mem.write(arg, lock(&self.0.state).output.len() as u32)?,
             _ => {
-                return self
-                    .0
-                    .termios_ioctl(mem, cmd, arg)
-                    .unwrap_or(Err(Errno::ENOTTY));
+                return self.0.termios_ioctl(mem, cmd, arg).unwrap_or(Err(Errno::ENOTTY));
             }
         }
         Ok(0)
@@ -721,18 +648,11 @@ mod tests {
             slave_queue: WaitQueue::default(),
         });
         let s = pty.open_slave(true).unwrap();
-        (
-            Arc::new(Master {
-                pty,
-                gone: Mutex::default(),
-            }),
-            s,
-        )
+        (Arc::new(Master { pty, gone: Mutex::default() }), s)
     }
     fn read(f: &dyn File) -> Result<Vec<u8>> {
         let mut b = [0; 99];
-        f.read(&Me::default(), 0, &mut b, true)
-            .map(|n| b[..n].to_vec())
+        f.read(&Me::default(), 0, &mut b, true).map(|n| b[..n].to_vec())
     }
 
     #[test]
@@ -741,16 +661,8 @@ mod tests {
         // Typed, read at the slave, seen at the master.
         let table: [(&[u8], Result<&[u8]>, &[u8]); 6] = [
             (b"ab\x7fc\r", Ok(b"ac\n"), b"ab\x08 \x08c\r\n"),
-            (
-                b"one two\x17x\n",
-                Ok(b"one x\n"),
-                b"one two\x08 \x08\x08 \x08\x08 \x08x\r\n",
-            ),
-            (
-                b"abc\x15\n",
-                Ok(b"\n"),
-                b"abc\x08 \x08\x08 \x08\x08 \x08\r\n",
-            ),
+            (b"one two\x17x\n", Ok(b"one x\n"), b"one two\x08 \x08\x08 \x08\x08 \x08x\r\n"),
+            (b"abc\x15\n", Ok(b"\n"), b"abc\x08 \x08\x08 \x08\x08 \x08\r\n"),
             (b"\x04", Ok(b""), b""),
             (b"part\x04", Ok(b"part"), b"part"),
             (b"no end", Err(Errno::EAGAIN), b"no end"),

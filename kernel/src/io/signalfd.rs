@@ -25,11 +25,7 @@ pub struct SignalFd {
 impl SignalFd {
     /// Signals of `process` in `mask`.
     pub fn new(process: &Arc<Process>, mask: SigSet) -> SignalFd {
-        SignalFd {
-            process: process.clone(),
-            mask: AtomicU64::new(mask),
-            ino: new_ino(),
-        }
+        SignalFd { process: process.clone(), mask: AtomicU64::new(mask), ino: new_ino() }
     }
     /// Change the set.
     pub fn set_mask(&self, mask: SigSet) {
@@ -38,11 +34,7 @@ impl SignalFd {
     }
     fn take(&self) -> Option<SigInfo> {
         let mask = self.mask.load(Ordering::Relaxed);
-        let own = self
-            .process
-            .threads()
-            .iter()
-            .find_map(|t| lock(&t.pending).take(mask));
+        let own = self.process.threads().iter().find_map(|t| lock(&t.pending).take(mask));
         own.or_else(|| lock(&self.process.pending).take(mask))
     }
 }
@@ -65,13 +57,7 @@ fn image(s: &SigInfo) -> [u8; SIZE] {
             put(44, &(value as u32).to_le_bytes());
             put(48, &value.to_le_bytes());
         }
-        SigFields::Child {
-            pid,
-            uid,
-            status,
-            utime,
-            stime,
-        } => {
+        SigFields::Child { pid, uid, status, utime, stime } => {
             from(pid, uid);
             put(40, &status.to_le_bytes());
             put(56, &utime.to_le_bytes());
@@ -114,18 +100,8 @@ impl File for SignalFd {
         Ok(anon_stat(0o600, self.ino))
     }
     fn poll(&self) -> Ready {
-        let all = self
-            .process
-            .threads()
-            .iter()
-            .fold(lock(&self.process.pending).set, |s, t| {
-                s | lock(&t.pending).set
-            });
-        if all & self.mask.load(Ordering::Relaxed) != 0 {
-            Ready::IN
-        } else {
-            Ready::empty()
-        }
+        let all = self.process.threads().iter().fold(lock(&self.process.pending).set, |s, t| s | lock(&t.pending).set);
+        if all & self.mask.load(Ordering::Relaxed) != 0 { Ready::IN } else { Ready::empty() }
     }
     fn queue(&self) -> Option<&WaitQueue> {
         Some(&self.process.signal_queue)

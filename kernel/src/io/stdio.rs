@@ -68,10 +68,7 @@ impl Watched {
                 }
                 w.wanted.0
             };
-            let mut fds = [
-                PollFd::new(&self.bell, PollFlags::IN),
-                PollFd::new(&self.fd, wanted),
-            ];
+            let mut fds = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(&self.fd, wanted)];
             let n = if wanted.is_empty() { 1 } else { 2 };
             if rustix::event::poll(&mut fds[..n], None).is_err() {
                 continue; // EINTR
@@ -97,24 +94,15 @@ impl Watched {
         w.wanted.0 |= flags;
         if !w.started {
             let me = self.clone();
-            w.started = std::thread::Builder::new()
-                .name("stdio".into())
-                .stack_size(64 * 1024)
-                .spawn(move || me.run())
-                .is_ok();
+            w.started =
+                std::thread::Builder::new().name("stdio".into()).stack_size(64 * 1024).spawn(move || me.run()).is_ok();
         }
         drop(w);
         self.ring();
     }
     fn poll(&self) -> Ready {
-        let mut fds = [PollFd::new(
-            &self.fd,
-            PollFlags::IN | PollFlags::OUT | PollFlags::PRI,
-        )];
-        let zero = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN | PollFlags::OUT | PollFlags::PRI)];
+        let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         match rustix::event::poll(&mut fds, Some(&zero)) {
             Ok(_) => Ready::from_bits_truncate(u32::from(fds[0].revents().bits())).with_norm(),
             Err(_) => Ready::empty(),
@@ -181,17 +169,10 @@ impl Terminal {
             return Ok(0);
         }
         match cmd {
-            c::TCSBRK | c::TCSBRKP | c::TCXONC | c::TCFLSH => {
-                host::tty_control(self.fd.as_fd(), cmd, arg).map(|()| 0)
-            }
+            c::TCSBRK | c::TCSBRKP | c::TCXONC | c::TCFLSH => host::tty_control(self.fd.as_fd(), cmd, arg).map(|()| 0),
             c::TIOCGETD => Ok(mem.write(arg, 0u32).map(|()| 0)?),
             // Would type into the user's shell, take the console or the terminal away from others.
-            c::TIOCSTI
-            | c::TIOCLINUX
-            | c::TIOCCONS
-            | c::TIOCEXCL
-            | c::TIOCSETD
-            | c::TIOCVHANGUP => Err(Errno::EPERM),
+            c::TIOCSTI | c::TIOCLINUX | c::TIOCCONS | c::TIOCEXCL | c::TIOCSETD | c::TIOCVHANGUP => Err(Errno::EPERM),
             _ => Err(Errno::ENOTTY),
         }
     }
@@ -250,11 +231,7 @@ impl HostStream {
             Some(fd) => fd,
             None => rustix::io::fcntl_dupfd_cloexec(fd, 3)?,
         };
-        let offset = if kind == Kind::Regular {
-            rustix::fs::tell(fd)?
-        } else {
-            0
-        };
+        let offset = if kind == Kind::Regular { rustix::fs::tell(fd)? } else { 0 };
         let terminal = match terminal {
             _ if kind != Kind::Tty => None,
             Some(t) => Some(t.clone()),
@@ -266,12 +243,7 @@ impl HostStream {
         };
         let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         Ok(HostStream {
-            watched: Arc::new(Watched {
-                fd: own,
-                queue: WaitQueue::default(),
-                watch: Mutex::default(),
-                bell,
-            }),
+            watched: Arc::new(Watched { fd: own, queue: WaitQueue::default(), watch: Mutex::default(), bell }),
             kind,
             nonblocking,
             charge,
@@ -306,11 +278,7 @@ impl HostStream {
         self.watched.fd.as_fd()
     }
     /// One transfer without waiting; `None` if nothing can be moved now (the watcher is armed then).
-    fn attempt(
-        &self,
-        flag: PollFlags,
-        op: &mut dyn FnMut() -> Result<usize>,
-    ) -> Option<Result<usize>> {
+    fn attempt(&self, flag: PollFlags, op: &mut dyn FnMut() -> Result<usize>) -> Option<Result<usize>> {
         if !self.nonblocking && self.kind != Kind::Socket && !self.ready(flag) {
             self.watched.arm(flag);
             return None;
@@ -357,11 +325,7 @@ impl File for HostStream {
             _ => rustix::io::read(self.fd(), &mut *buf).map_err(Errno::from),
         };
         let mut go = || self.attempt(PollFlags::IN, &mut op);
-        if nonblock {
-            go().unwrap_or(Err(Errno::EAGAIN))
-        } else {
-            self.watched.queue.wait(who, None, go)?
-        }
+        if nonblock { go().unwrap_or(Err(Errno::EAGAIN)) } else { self.watched.queue.wait(who, None, go)? }
     }
     fn write(&self, who: &dyn Blocking, pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
         if let Some(c) = &self.charge
@@ -383,11 +347,7 @@ impl File for HostStream {
         while done < buf.len() {
             let left = &buf[done..];
             // A host pipe that is ready has room for a page.
-            let left = if self.nonblocking {
-                left
-            } else {
-                &left[..left.len().min(4096)]
-            };
+            let left = if self.nonblocking { left } else { &left[..left.len().min(4096)] };
             let mut op = || match self.kind {
                 Kind::Socket => host::send(self.fd(), left),
                 _ => rustix::io::write(self.fd(), left).map_err(Errno::from),
@@ -449,14 +409,8 @@ impl File for HostStream {
         }
         let r = self.watched.poll();
         let mut missing = PollFlags::empty();
-        missing.set(
-            PollFlags::IN,
-            !r.intersects(Ready::IN | Ready::HUP | Ready::ERR),
-        );
-        missing.set(
-            PollFlags::OUT,
-            !r.intersects(Ready::OUT | Ready::HUP | Ready::ERR),
-        );
+        missing.set(PollFlags::IN, !r.intersects(Ready::IN | Ready::HUP | Ready::ERR));
+        missing.set(PollFlags::OUT, !r.intersects(Ready::OUT | Ready::HUP | Ready::ERR));
         if !missing.is_empty() {
             self.watched.arm(missing);
         }
@@ -484,9 +438,7 @@ impl File for HostStream {
 }
 
 /// The host's standard input, output and error; the terminal, if one of them is one. `charge` is for output.
-pub fn host_stdio(
-    charge: Option<Charge>,
-) -> Result<([Arc<Description>; 3], Option<Arc<Terminal>>)> {
+pub fn host_stdio(charge: Option<Charge>) -> Result<([Arc<Description>; 3], Option<Arc<Terminal>>)> {
     let mut terminal: Option<Arc<Terminal>> = None;
     let mut open = |fd: BorrowedFd<'_>, charge: Option<Charge>| {
         let s = HostStream::with_terminal(fd, charge, terminal.as_ref())?;
@@ -513,11 +465,7 @@ pub struct Input {
 impl Input {
     /// These bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Input {
-        Input {
-            bytes: bytes.into(),
-            at: Mutex::new(0),
-            ino: new_ino(),
-        }
+        Input { bytes: bytes.into(), at: Mutex::new(0), ino: new_ino() }
     }
     /// As an open file description for descriptor 0.
     pub fn describe(self) -> Arc<Description> {
@@ -527,13 +475,7 @@ impl Input {
 }
 
 impl File for Input {
-    fn read(
-        &self,
-        _who: &dyn Blocking,
-        _pos: u64,
-        buf: &mut [u8],
-        _nonblock: bool,
-    ) -> Result<usize> {
+    fn read(&self, _who: &dyn Blocking, _pos: u64, buf: &mut [u8], _nonblock: bool) -> Result<usize> {
         let mut at = lock(&self.at);
         let left = &self.bytes[*at..];
         let n = left.len().min(buf.len());
@@ -545,11 +487,7 @@ impl File for Input {
         Ok(anon_stat(libc::S_IFIFO | 0o666, self.ino))
     }
     fn poll(&self) -> Ready {
-        if *lock(&self.at) < self.bytes.len() {
-            Ready::IN
-        } else {
-            Ready::IN | Ready::HUP
-        }
+        if *lock(&self.at) < self.bytes.len() { Ready::IN } else { Ready::IN | Ready::HUP }
     }
     fn queue(&self) -> Option<&WaitQueue> {
         static NEVER: std::sync::OnceLock<WaitQueue> = std::sync::OnceLock::new();
@@ -577,11 +515,7 @@ pub struct Capture {
 impl Capture {
     /// Appends to `bytes`.
     pub fn new(bytes: Arc<Mutex<Vec<u8>>>, charge: Option<Charge>) -> Capture {
-        Capture {
-            bytes,
-            charge,
-            ino: new_ino(),
-        }
+        Capture { bytes, charge, ino: new_ino() }
     }
     /// As an open file description for descriptor 1 or 2.
     pub fn describe(self) -> Arc<Description> {
@@ -625,10 +559,7 @@ mod tests {
     #[test]
     fn host_pipe() {
         let (mut hr, hw) = std::io::pipe().unwrap();
-        let out = HostStream::new(hw.as_fd(), None)
-            .unwrap()
-            .describe()
-            .unwrap();
+        let out = HostStream::new(hw.as_fd(), None).unwrap().describe().unwrap();
         drop(hw);
         let t = std::thread::spawn(move || {
             let mut v = Vec::new();
@@ -642,14 +573,8 @@ mod tests {
         assert_eq!(t.join().unwrap().len(), 200_000);
 
         let (hr, mut hw) = std::io::pipe().unwrap();
-        let input = HostStream::new(hr.as_fd(), None)
-            .unwrap()
-            .describe()
-            .unwrap();
-        assert_eq!(
-            input.file.read(&me, 0, &mut [0; 8], true),
-            Err(Errno::EAGAIN)
-        );
+        let input = HostStream::new(hr.as_fd(), None).unwrap().describe().unwrap();
+        assert_eq!(input.file.read(&me, 0, &mut [0; 8], true), Err(Errno::EAGAIN));
         let t = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(5));
             hw.write_all(b"hello").unwrap();
@@ -674,10 +599,7 @@ mod tests {
     fn host_file_keeps_offset() {
         let f = rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::io::write(&f, b"abc").unwrap();
-        let d = HostStream::new(f.as_fd(), None)
-            .unwrap()
-            .describe()
-            .unwrap();
+        let d = HostStream::new(f.as_fd(), None).unwrap().describe().unwrap();
         assert_eq!(*d.pos.lock().unwrap(), 3);
         let me = Me::default();
         assert_eq!(d.file.write(&me, 3, b"def", false), Ok(3));

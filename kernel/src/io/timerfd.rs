@@ -88,23 +88,15 @@ impl TimerFd {
                     }
                 }
             };
-            s.scheduled = self
-                .kernel
-                .timers
-                .schedule(&self.kernel, next, Box::new(look));
+            s.scheduled = self.kernel.timers.schedule(&self.kernel, next, Box::new(look));
         }
         s.ticks > 0
     }
     fn left(&self, s: &State) -> Setting {
         let now = self.kernel.clock.peek();
         // Armed but due shows as the shortest time, since zero means disarmed.
-        let value = s.at.map_or(Duration::ZERO, |at| {
-            at.saturating_sub(now).max(Duration::from_nanos(1))
-        });
-        Setting {
-            value,
-            interval: s.interval,
-        }
+        let value = s.at.map_or(Duration::ZERO, |at| at.saturating_sub(now).max(Duration::from_nanos(1)));
+        Setting { value, interval: s.interval }
     }
     /// timerfd_gettime(2).
     pub fn get(&self) -> Setting {
@@ -144,11 +136,8 @@ impl TimerFd {
 impl File for TimerFd {
     fn read(&self, who: &dyn Blocking, _pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
         let out = buf.get_mut(..8).ok_or(Errno::EINVAL)?;
-        let n = if nonblock {
-            self.take().ok_or(Errno::EAGAIN)?
-        } else {
-            self.queue.wait(who, None, || self.take())?
-        };
+        let n =
+            if nonblock { self.take().ok_or(Errno::EAGAIN)? } else { self.queue.wait(who, None, || self.take())? };
         out.copy_from_slice(&n.to_le_bytes());
         Ok(8)
     }
@@ -156,11 +145,7 @@ impl File for TimerFd {
         Ok(anon_stat(0o600, self.ino))
     }
     fn poll(&self) -> Ready {
-        if self.update(&mut lock(&self.state)) {
-            Ready::IN
-        } else {
-            Ready::empty()
-        }
+        if self.update(&mut lock(&self.state)) { Ready::IN } else { Ready::empty() }
     }
     fn queue(&self) -> Option<&WaitQueue> {
         Some(&self.queue)

@@ -46,17 +46,9 @@ impl Control {
         let own = self.session() == p.sid();
         Some(match cmd {
             c::TIOCGPGRP if !own => Err(Errno::ENOTTY),
-            c::TIOCGPGRP => task
-                .mem()
-                .write(arg, self.foreground())
-                .map(|()| 0)
-                .map_err(Errno::from),
+            c::TIOCGPGRP => task.mem().write(arg, self.foreground()).map(|()| 0).map_err(Errno::from),
             c::TIOCGSID if !own => Err(Errno::ENOTTY),
-            c::TIOCGSID => task
-                .mem()
-                .write(arg, self.session())
-                .map(|()| 0)
-                .map_err(Errno::from),
+            c::TIOCGSID => task.mem().write(arg, self.session()).map(|()| 0).map_err(Errno::from),
             c::TIOCSPGRP => self.set_foreground(task, arg, own),
             c::TIOCSCTTY if own => Ok(0),
             c::TIOCSCTTY if p.sid() != p.pid || self.session() != 0 => Err(Errno::EPERM),
@@ -84,12 +76,7 @@ impl Control {
         if pgrp < 0 {
             return Err(Errno::EINVAL);
         }
-        let mut members = task
-            .kernel()
-            .processes()
-            .into_iter()
-            .filter(|p| p.pgid() == pgrp)
-            .peekable();
+        let mut members = task.kernel().processes().into_iter().filter(|p| p.pgid() == pgrp).peekable();
         if members.peek().is_none() {
             return Err(Errno::ESRCH);
         }
@@ -109,8 +96,7 @@ impl Control {
         if blocked || p.action(libc::SIGTTIN).handler == crate::signal::SIG_IGN {
             return Err(Errno::EIO);
         }
-        task.kernel()
-            .signal_group(p.pgid(), SigInfo::kernel(libc::SIGTTIN))?;
+        task.kernel().signal_group(p.pgid(), SigInfo::kernel(libc::SIGTTIN))?;
         Err(Errno::EINTR)
     }
 }

@@ -132,11 +132,7 @@ impl Vma {
         }
     }
     fn host_prot(&self) -> Prot {
-        if matches!(self.backing, Backing::Hole(_)) {
-            Prot::NONE
-        } else {
-            host_prot(self.prot)
-        }
+        if matches!(self.backing, Backing::Hole(_)) { Prot::NONE } else { host_prot(self.prot) }
     }
     /// `next` starts at our end: can the two be one?
     fn joins(&self, start: u64, next: &Vma) -> bool {
@@ -153,10 +149,7 @@ impl Vma {
 }
 
 pub(crate) fn host_prot(p: u8) -> Prot {
-    Prot {
-        read: p & (R | W | X) != 0,
-        write: p & W != 0,
-    }
+    Prot { read: p & (R | W | X) != 0, write: p & W != 0 }
 }
 
 /// Everything the lock of an address space protects.
@@ -236,13 +229,7 @@ impl Mm {
         let mm = Arc::new(Mm {
             arena,
             kernel: kernel.clone(),
-            space: Mutex::new(Space {
-                vmas: BTreeMap::new(),
-                brk_start: 0,
-                brk: 0,
-                mmap_top: size - PAGE,
-                total: 0,
-            }),
+            space: Mutex::new(Space { vmas: BTreeMap::new(), brk_start: 0, brk: 0, mmap_top: size - PAGE, total: 0 }),
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             attachment: OnceLock::new(),
         });
@@ -265,9 +252,7 @@ impl Mm {
     pub fn code_page(&self, addr: u64) -> Option<CodePage> {
         let s = lock(&self.space);
         let (_, v) = s.at(addr)?;
-        (v.prot & X != 0).then_some(CodePage {
-            writable: v.prot & W != 0,
-        })
+        (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0 })
     }
     /// The executable range around an address.
     pub fn exec_range(&self, addr: u64) -> Option<(u64, u64)> {
@@ -282,11 +267,7 @@ impl Mm {
     }
     /// All mappings in order.
     pub fn maps(&self) -> Vec<MapEntry> {
-        lock(&self.space)
-            .vmas
-            .iter()
-            .map(|(s, v)| entry(*s, v))
-            .collect()
+        lock(&self.space).vmas.iter().map(|(s, v)| entry(*s, v)).collect()
     }
     /// Bytes mapped.
     pub fn total(&self) -> u64 {
@@ -294,11 +275,7 @@ impl Mm {
     }
     /// Bytes that are resident on the host (private and shared).
     pub fn resident(&self) -> u64 {
-        let ranges: Vec<(u64, u64)> = lock(&self.space)
-            .vmas
-            .iter()
-            .map(|(s, v)| (*s, v.end))
-            .collect();
+        let ranges: Vec<(u64, u64)> = lock(&self.space).vmas.iter().map(|(s, v)| (*s, v.end)).collect();
         share::resident(&self.arena, &ranges)
     }
     /// Why an access faulted.
@@ -312,11 +289,7 @@ impl Mm {
             Access::Write => v.prot & W != 0,
             Access::Exec => v.prot & X != 0,
         };
-        if allowed {
-            FaultKind::Beyond
-        } else {
-            FaultKind::Denied
-        }
+        if allowed { FaultKind::Beyond } else { FaultKind::Denied }
     }
     pub(crate) fn code_changed(&self, addr: u64, len: u64) {
         self.kernel.host.code_changed(self, addr, len);
@@ -324,16 +297,8 @@ impl Mm {
 }
 
 fn entry(start: u64, v: &Vma) -> MapEntry {
-    let mut e = MapEntry {
-        start,
-        end: v.end,
-        prot: v.prot,
-        shared: v.shared,
-        offset: 0,
-        dev: 0,
-        ino: 0,
-        name: Vec::new(),
-    };
+    let mut e =
+        MapEntry { start, end: v.end, prot: v.prot, shared: v.shared, offset: 0, dev: 0, ino: 0, name: Vec::new() };
     match v.backing.description() {
         Some(d) => {
             e.offset = v.offset;
@@ -363,10 +328,7 @@ impl Space {
     }
     /// Whether nothing is mapped in a range.
     pub fn is_free(&self, start: u64, end: u64) -> bool {
-        self.vmas
-            .range(..end)
-            .next_back()
-            .is_none_or(|(_, v)| v.end <= start)
+        self.vmas.range(..end).next_back().is_none_or(|(_, v)| v.end <= start)
     }
     /// Highest free range of `len` bytes within `[low, high)`.
     pub fn find_free(&self, len: u64, low: u64, high: u64) -> Option<u64> {
@@ -399,11 +361,7 @@ impl Space {
     }
     /// Join neighbours that touch `[start, end]`, where they are alike.
     pub fn join(&mut self, start: u64, end: u64) {
-        let mut at = self
-            .vmas
-            .range(..start)
-            .next_back()
-            .map_or(start, |(s, _)| *s);
+        let mut at = self.vmas.range(..start).next_back().map_or(start, |(s, _)| *s);
         while at <= end {
             let Some(v) = self.vmas.get(&at) else {
                 match self.vmas.range(at..).next() {
@@ -451,16 +409,8 @@ impl Space {
 
 impl Drop for Mm {
     fn drop(&mut self) {
-        let s = self
-            .space
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let charged: u64 = s
-            .vmas
-            .iter()
-            .filter(|(_, v)| v.charged)
-            .map(|(s, v)| v.end - s)
-            .sum();
+        let s = self.space.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged).map(|(s, v)| v.end - s).sum();
         self.kernel.limits.release_memory(charged);
     }
 }

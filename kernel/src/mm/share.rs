@@ -67,12 +67,7 @@ impl Mm {
     pub fn fork(&self) -> Result<Arc<Mm>> {
         let child = Mm::new(&self.kernel)?;
         let s = lock(&self.space);
-        let charged: u64 = s
-            .vmas
-            .iter()
-            .filter(|(_, v)| v.charged && !v.dontfork)
-            .map(|(k, v)| v.end - k)
-            .sum();
+        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged && !v.dontfork).map(|(k, v)| v.end - k).sum();
         self.kernel.limits.charge_memory(charged)?;
         let mut c = lock(&child.space);
         c.brk_start = s.brk_start;

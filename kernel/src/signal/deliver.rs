@@ -153,22 +153,9 @@ impl Task {
         let x = self.kernel().config.xfeatures;
         let mem = self.mem();
         let trap = std::mem::take(&mut self.trap);
-        frame::enter(
-            &mut self.cpu,
-            mem,
-            x,
-            action,
-            info,
-            mask,
-            &mut self.alt_stack,
-            &trap,
-        )?;
+        frame::enter(&mut self.cpu, mem, x, action, info, mask, &mut self.alt_stack, &trap)?;
         self.saved_mask = None;
-        let own = if action.flags & libc::SA_NODEFER as u64 == 0 {
-            bit(info.signo)
-        } else {
-            0
-        };
+        let own = if action.flags & libc::SA_NODEFER as u64 == 0 { bit(info.signo) } else { 0 };
         self.set_mask(self.thread.mask() | action.mask | own);
         Ok(())
     }
@@ -204,10 +191,7 @@ impl Task {
         if new.size < frame::MINSIGSTKSZ {
             return Err(Errno::ENOMEM);
         }
-        self.alt_stack = frame::AltStack {
-            flags: new.flags & frame::AUTODISARM,
-            ..new
-        };
+        self.alt_stack = frame::AltStack { flags: new.flags & frame::AUTODISARM, ..new };
         Ok(())
     }
 
@@ -276,9 +260,7 @@ impl Task {
     fn wait_stopped(&self) {
         let p = &self.process;
         p.events.register(&self.thread.waker);
-        while matches!(p.status().life, Life::Stopped(_))
-            && !self.thread.killed.load(Ordering::Acquire)
-        {
+        while matches!(p.status().life, Life::Stopped(_)) && !self.thread.killed.load(Ordering::Acquire) {
             self.thread.waker.sleep(None);
         }
         p.events.unregister(&self.thread.waker);

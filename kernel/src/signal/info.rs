@@ -59,30 +59,15 @@ pub struct SigInfo {
 impl SigInfo {
     /// From the kernel itself (SI_KERNEL).
     pub fn kernel(signo: i32) -> SigInfo {
-        SigInfo {
-            signo,
-            errno: 0,
-            code: 0x80,
-            fields: SigFields::None,
-        }
+        SigInfo { signo, errno: 0, code: 0x80, fields: SigFields::None }
     }
     /// From kill(2) by a process.
     pub fn user(signo: i32, pid: i32, uid: u32) -> SigInfo {
-        SigInfo {
-            signo,
-            errno: 0,
-            code: libc::SI_USER,
-            fields: SigFields::Kill { pid, uid },
-        }
+        SigInfo { signo, errno: 0, code: libc::SI_USER, fields: SigFields::Kill { pid, uid } }
     }
     /// A fault at an address.
     pub fn fault(signo: i32, code: i32, addr: u64) -> SigInfo {
-        SigInfo {
-            signo,
-            errno: 0,
-            code,
-            fields: SigFields::Fault { addr },
-        }
+        SigInfo { signo, errno: 0, code, fields: SigFields::Fault { addr } }
     }
     /// siginfo_t as x86-64 lays it out.
     pub fn to_bytes(&self) -> [u8; 128] {
@@ -102,13 +87,7 @@ impl SigInfo {
                 put(20, &uid.to_le_bytes());
                 put(24, &value.to_le_bytes());
             }
-            SigFields::Child {
-                pid,
-                uid,
-                status,
-                utime,
-                stime,
-            } => {
+            SigFields::Child { pid, uid, status, utime, stime } => {
                 put(16, &pid.to_le_bytes());
                 put(20, &uid.to_le_bytes());
                 put(24, &status.to_le_bytes());

@@ -72,10 +72,7 @@ pub(crate) fn to_process(p: &Process, info: SigInfo) -> Result<()> {
         return Err(Errno::EAGAIN);
     }
     let free = |t: &&std::sync::Arc<Thread>| t.mask() & bit(info.signo) == 0;
-    let target = threads
-        .iter()
-        .find(|t| waits(t))
-        .or_else(|| threads.iter().find(free));
+    let target = threads.iter().find(|t| waits(t)).or_else(|| threads.iter().find(free));
     match target {
         Some(t) => attend(&*p.kernel.host, t),
         None => {

@@ -94,20 +94,12 @@ const O_ACCMODE: u32 = libc::O_ACCMODE as u32;
 
 /// Open for reading.
 fn readable(d: &Description) -> Result<()> {
-    if d.flags() & O_ACCMODE == libc::O_WRONLY as u32 {
-        Err(Errno::EBADF)
-    } else {
-        Ok(())
-    }
+    if d.flags() & O_ACCMODE == libc::O_WRONLY as u32 { Err(Errno::EBADF) } else { Ok(()) }
 }
 
 /// Open for writing.
 fn writable(d: &Description) -> Result<()> {
-    if d.flags() & O_ACCMODE == libc::O_RDONLY as u32 {
-        Err(Errno::EBADF)
-    } else {
-        Ok(())
-    }
+    if d.flags() & O_ACCMODE == libc::O_RDONLY as u32 { Err(Errno::EBADF) } else { Ok(()) }
 }
 
 /// The result of a write: EPIPE also sends SIGPIPE.

@@ -67,10 +67,9 @@ pub fn write_timeval(mem: Mem, addr: u64, d: Duration) -> Result<()> {
 pub fn clock_now(t: &Task, clock: i32) -> Result<Duration> {
     let k = t.kernel();
     match clock {
-        libc::CLOCK_REALTIME
-        | libc::CLOCK_REALTIME_COARSE
-        | libc::CLOCK_REALTIME_ALARM
-        | libc::CLOCK_TAI => Ok(k.clock.realtime()),
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_REALTIME_ALARM | libc::CLOCK_TAI => {
+            Ok(k.clock.realtime())
+        }
         libc::CLOCK_MONOTONIC
         | libc::CLOCK_MONOTONIC_RAW
         | libc::CLOCK_MONOTONIC_COARSE
@@ -85,18 +84,10 @@ pub fn clock_now(t: &Task, clock: i32) -> Result<Duration> {
                 return Err(Errno::EINVAL); // a clock of a descriptor
             }
             if thread {
-                let th = if id == 0 {
-                    t.thread.clone()
-                } else {
-                    k.thread(id).ok_or(Errno::EINVAL)?
-                };
+                let th = if id == 0 { t.thread.clone() } else { k.thread(id).ok_or(Errno::EINVAL)? };
                 Ok(cpu_or_virtual(t, th.cpu_time()))
             } else {
-                let p = if id == 0 {
-                    t.process.clone()
-                } else {
-                    k.process(id).ok_or(Errno::EINVAL)?
-                };
+                let p = if id == 0 { t.process.clone() } else { k.process(id).ok_or(Errno::EINVAL)? };
                 Ok(cpu_or_virtual(t, p.usage().0.utime))
             }
         }
@@ -107,11 +98,7 @@ pub fn clock_now(t: &Task, clock: i32) -> Result<Duration> {
 /// With a virtual clock CPU time must not come from the host either: it is the virtual time since the start.
 pub(crate) fn cpu_or_virtual(t: &Task, host: Duration) -> Duration {
     let c = &t.kernel().clock;
-    if c.is_virtual() {
-        c.since_start()
-    } else {
-        host
-    }
+    if c.is_virtual() { c.since_start() } else { host }
 }
 
 fn clock_gettime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -122,16 +109,9 @@ fn clock_gettime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn clock_getres(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     clock_now(t, a[0] as i32)?;
-    let coarse = matches!(
-        a[0] as i32,
-        libc::CLOCK_REALTIME_COARSE | libc::CLOCK_MONOTONIC_COARSE
-    );
+    let coarse = matches!(a[0] as i32, libc::CLOCK_REALTIME_COARSE | libc::CLOCK_MONOTONIC_COARSE);
     if a[1] != 0 {
-        write_timespec(
-            t.mem(),
-            a[1],
-            Duration::from_nanos(if coarse { 4_000_000 } else { 1 }),
-        )?;
+        write_timespec(t.mem(), a[1], Duration::from_nanos(if coarse { 4_000_000 } else { 1 }))?;
     }
     Ok(0)
 }
@@ -279,10 +259,7 @@ fn setitimer(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     }
     let (interval, value) = match a[1] {
         0 => (Duration::ZERO, Duration::ZERO), // as Linux (deprecated)
-        p => (
-            read_timeval(t.mem(), p)?,
-            read_timeval(t.mem(), p.wrapping_add(16))?,
-        ),
+        p => (read_timeval(t.mem(), p)?, read_timeval(t.mem(), p.wrapping_add(16))?),
     };
     let (old_interval, left) = timers::set_itimer(&t.process, a[0] as usize, value, interval);
     if a[2] != 0 {
@@ -293,15 +270,9 @@ fn setitimer(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn alarm(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let (_, left) = timers::set_itimer(
-        &t.process,
-        0,
-        Duration::from_secs(u64::from(a[0] as u32)),
-        Duration::ZERO,
-    );
+    let (_, left) = timers::set_itimer(&t.process, 0, Duration::from_secs(u64::from(a[0] as u32)), Duration::ZERO);
     // Rounded, but never to 0 while one is set.
-    let s = left.as_secs()
-        + u64::from(left.subsec_nanos() >= 500_000_000 || (left.as_secs() == 0 && !left.is_zero()));
+    let s = left.as_secs() + u64::from(left.subsec_nanos() >= 500_000_000 || (left.as_secs() == 0 && !left.is_zero()));
     Ok(s)
 }
 
@@ -348,34 +319,19 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let value = value.unwrap_or(id as u64);
     timers.insert(
         id,
-        PosixTimer {
-            source,
-            realtime,
-            notify,
-            signo,
-            value,
-            interval: Duration::ZERO,
-            at: None,
-            id: None,
-            overrun: 0,
-        },
+        PosixTimer { source, realtime, notify, signo, value, interval: Duration::ZERO, at: None, id: None, overrun: 0 },
     );
     Ok(0)
 }
 
 fn posix_timer(t: &Task, id: u64) -> Result<PosixTimer> {
-    lock(&t.process.timers)
-        .get(&(id as i32))
-        .copied()
-        .ok_or(Errno::EINVAL)
+    lock(&t.process.timers).get(&(id as i32)).copied().ok_or(Errno::EINVAL)
 }
 
 fn timer_gettime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let p = posix_timer(t, a[0])?;
-    let left = p.at.map_or(Duration::ZERO, |at| {
-        at.saturating_sub(p.source.now(&t.process))
-            .max(Duration::from_nanos(1))
-    });
+    let left =
+        p.at.map_or(Duration::ZERO, |at| at.saturating_sub(p.source.now(&t.process)).max(Duration::from_nanos(1)));
     write_timespec(t.mem(), a[1], p.interval)?;
     write_timespec(t.mem(), a[1].wrapping_add(16), left)?;
     Ok(0)
@@ -418,9 +374,7 @@ fn timer_getoverrun(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn timer_delete(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let p = lock(&t.process.timers)
-        .remove(&(a[0] as i32))
-        .ok_or(Errno::EINVAL)?;
+    let p = lock(&t.process.timers).remove(&(a[0] as i32)).ok_or(Errno::EINVAL)?;
     if let Some(id) = p.id {
         t.kernel().timers.cancel(id);
     }
@@ -435,18 +389,11 @@ fn futex_call(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let command = op as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     const LOCK_PI2: i32 = 13;
     if realtime
-        && !matches!(
-            command,
-            libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAIT_REQUEUE_PI | LOCK_PI2
-        )
+        && !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAIT_REQUEUE_PI | LOCK_PI2)
     {
         return Err(Errno::ENOSYS);
     }
-    let clock = if realtime {
-        libc::CLOCK_REALTIME
-    } else {
-        libc::CLOCK_MONOTONIC
-    };
+    let clock = if realtime { libc::CLOCK_REALTIME } else { libc::CLOCK_MONOTONIC };
     let absolute = |t: &Task, clock: i32| -> Result<Option<Deadline>> {
         if timeout == 0 {
             return Ok(None);
@@ -471,24 +418,8 @@ fn futex_call(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         libc::FUTEX_WAKE => futex::wake(t, addr, private, value, u32::MAX),
         libc::FUTEX_WAKE_BITSET => futex::wake(t, addr, private, value, value3 as u32),
         libc::FUTEX_REQUEUE => futex::requeue(t, addr, addr2, private, value, timeout as u32, None),
-        libc::FUTEX_CMP_REQUEUE => futex::requeue(
-            t,
-            addr,
-            addr2,
-            private,
-            value,
-            timeout as u32,
-            Some(value3 as u32),
-        ),
-        libc::FUTEX_WAKE_OP => futex::wake_op(
-            t,
-            addr,
-            addr2,
-            private,
-            value,
-            timeout as u32,
-            value3 as u32,
-        ),
+        libc::FUTEX_CMP_REQUEUE => futex::requeue(t, addr, addr2, private, value, timeout as u32, Some(value3 as u32)),
+        libc::FUTEX_WAKE_OP => futex::wake_op(t, addr, addr2, private, value, timeout as u32, value3 as u32),
         libc::FUTEX_LOCK_PI => {
             let d = absolute(t, libc::CLOCK_REALTIME)?;
             futex::lock_pi(t, addr, private, false, d)

@@ -55,11 +55,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Mulx => {
             let b = cx.read_op(i, 2);
             let ty = cx.b.ty(b);
-            let a = cx.gpr(if ty == Type::I64 {
-                Register::RDX
-            } else {
-                Register::EDX
-            });
+            let a = cx.gpr(if ty == Type::I64 { Register::RDX } else { Register::EDX });
             let (lo, hi) = product(cx, ty, a, b, false);
             // If both destinations are one register, it gets the high half.
             cx.set_gpr(i.op_register(1), lo);
@@ -68,11 +64,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Div => divide(cx, i, false),
         M::Idiv => divide(cx, i, true),
         M::Adcx | M::Adox => {
-            let mask = if i.mnemonic() == M::Adcx {
-                cc::CF
-            } else {
-                cc::OF
-            };
+            let mask = if i.mnemonic() == M::Adcx { cc::CF } else { cc::OF };
             let b = cx.read_op(i, 1);
             let a = cx.read_op(i, 0);
             let ty = cx.b.ty(a);
@@ -167,14 +159,7 @@ fn binary(cx: &mut Lifter, i: &Instruction) {
             _ => {
                 let c = carry.unwrap_or(b);
                 let v = cx.bin(Op::Add, ty, b, c);
-                (
-                    Op::AtomicAdd,
-                    if m == M::Sbb {
-                        cx.un(Op::Neg, ty, v)
-                    } else {
-                        v
-                    },
-                )
+                (Op::AtomicAdd, if m == M::Sbb { cx.un(Op::Neg, ty, v) } else { v })
             }
         };
         a = cx.rmw(op, ty, at, v);
@@ -318,14 +303,7 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
     let narrow = ty != Type::I8 && extended(cx, lo, hi, signed);
     if ty == Type::I64 && !narrow {
         let d = cx.read_op(i, 0);
-        cx.call(
-            if signed {
-                helper::IDIV128
-            } else {
-                helper::DIV128
-            },
-            &[d],
-        );
+        cx.call(if signed { helper::IDIV128 } else { helper::DIV128 }, &[d]);
         return;
     }
     let d = cx.read_op(i, 0);
@@ -340,11 +318,7 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
         dd = cx.select(bad, one, dd);
     }
     let wide = cx.b.ty(n);
-    let (dop, rop) = if signed {
-        (Op::SDiv, Op::SRem)
-    } else {
-        (Op::UDiv, Op::URem)
-    };
+    let (dop, rop) = if signed { (Op::SDiv, Op::SRem) } else { (Op::UDiv, Op::URem) };
     let q = cx.bin(dop, wide, n, dd);
     let r = cx.bin(rop, wide, n, dd);
     let q = cx.trunc(ty, q);
@@ -354,13 +328,7 @@ fn divide(cx: &mut Lifter, i: &Instruction, signed: bool) {
 }
 
 /// Dividend and divisor at the width to divide in, and whether the division raises #DE.
-fn div_check(
-    cx: &mut Lifter,
-    ty: Type,
-    d: Value,
-    narrow: bool,
-    signed: bool,
-) -> (Value, Value, Value) {
+fn div_check(cx: &mut Lifter, ty: Type, d: Value, narrow: bool, signed: bool) -> (Value, Value, Value) {
     let (rl, rh) = pair(ty);
     let (lo, hi) = (cx.gpr(rl), cx.gpr(rh));
     if narrow {

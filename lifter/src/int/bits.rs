@@ -39,15 +39,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Lzcnt | M::Tzcnt => {
             let v = cx.read_op(i, 1);
             let ty = cx.b.ty(v);
-            let r = cx.un(
-                if i.mnemonic() == M::Lzcnt {
-                    Op::Clz
-                } else {
-                    Op::Ctz
-                },
-                ty,
-                v,
-            );
+            let r = cx.un(if i.mnemonic() == M::Lzcnt { Op::Clz } else { Op::Ctz }, ty, v);
             cx.set_gpr(dst, r);
             let c = cx.icmpi(Cond::Eq, v, 0);
             cx.set_cc(cc::BMI, ty, r, NO, c);
@@ -125,11 +117,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let m = cx.read_op(i, 2);
             let ty = cx.b.ty(v);
             let (v, m) = (cx.zext(Type::I64, v), cx.zext(Type::I64, m));
-            let h = if i.mnemonic() == M::Pdep {
-                helper::PDEP
-            } else {
-                helper::PEXT
-            };
+            let h = if i.mnemonic() == M::Pdep { helper::PDEP } else { helper::PEXT };
             let r = cx.call(h, &[v, m]);
             let r = cx.trunc(ty, r);
             cx.set_gpr(dst, r);
@@ -142,11 +130,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let n = cx.iconst(Type::I64, i64::from(bytes));
             let r = cx.call(helper::CRC32C, &[crc, v, n]);
             let r = cx.trunc(Type::I32, r);
-            let r = if dst.size() == 8 {
-                cx.zext(Type::I64, r)
-            } else {
-                r
-            };
+            let r = if dst.size() == 8 { cx.zext(Type::I64, r) } else { r };
             cx.set_gpr(dst, r);
         }
         _ => return Ok(false),
@@ -172,18 +156,8 @@ fn bit_test(cx: &mut Lifter, i: &Instruction) {
     if let (Loc::Mem(a, _), OpKind::Register) = (d, i.op_kind(1)) {
         // The offset is a signed bit string offset: whole operands away from the address.
         let off = cx.sext(Type::I64, off);
-        let units = cx.bini(
-            Op::Sar,
-            Type::I64,
-            off,
-            i64::from(ty.bits().trailing_zeros()),
-        );
-        let bytes = cx.bini(
-            Op::Shl,
-            Type::I64,
-            units,
-            i64::from(ty.bytes().trailing_zeros()),
-        );
+        let units = cx.bini(Op::Sar, Type::I64, off, i64::from(ty.bits().trailing_zeros()));
+        let bytes = cx.bini(Op::Shl, Type::I64, units, i64::from(ty.bytes().trailing_zeros()));
         let base = cx.bin(Op::Add, Type::I64, a.base, bytes);
         d = Loc::Mem(Addr { base, disp: a.disp }, ty);
     }

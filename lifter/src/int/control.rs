@@ -50,11 +50,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let at = cx.stack(0);
             let v = cx.load(ty, at);
             let v = cx.zext(Type::I64, v);
-            let extra = if i.op_count() > 0 {
-                i.immediate(0) as i64 & 0xffff
-            } else {
-                0
-            };
+            let extra = if i.op_count() > 0 { i.immediate(0) as i64 & 0xffff } else { 0 };
             cx.move_sp(i64::from(ty.bytes()) + extra);
             cx.end(Term::Return(v));
         }
@@ -118,20 +114,17 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
 }
 
 fn near(i: &Instruction) -> bool {
-    matches!(
-        i.op0_kind(),
-        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
-    )
+    matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
 
 /// LOOP's counter goes by the address size.
 fn counter(i: &Instruction) -> Register {
     use iced_x86::Code::*;
     match i.code() {
-        Loop_rel8_64_RCX | Loope_rel8_64_RCX | Loopne_rel8_64_RCX | Loop_rel8_16_RCX
-        | Loope_rel8_16_RCX | Loopne_rel8_16_RCX => Register::RCX,
-        Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX | Loope_rel8_32_CX
-        | Loopne_rel8_16_CX | Loopne_rel8_32_CX => Register::CX,
+        Loop_rel8_64_RCX | Loope_rel8_64_RCX | Loopne_rel8_64_RCX | Loop_rel8_16_RCX | Loope_rel8_16_RCX
+        | Loopne_rel8_16_RCX => Register::RCX,
+        Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX | Loope_rel8_32_CX | Loopne_rel8_16_CX
+        | Loopne_rel8_32_CX => Register::CX,
         _ => Register::ECX,
     }
 }
@@ -163,10 +156,5 @@ fn branch(cx: &mut Lifter, c: Value, to: u64) {
 fn serve(cx: &mut Lifter, code: u32) {
     let (pc, next) = (cx.pc, cx.next);
     let cont = cx.known_block(next);
-    cx.end(Term::Service {
-        code,
-        pc,
-        next,
-        cont,
-    });
+    cx.end(Term::Service { code, pc, next, cont });
 }

@@ -64,16 +64,9 @@ fn cmov_or_set(i: &Instruction) -> bool {
 
 /// Translate one instruction.
 pub(crate) fn lift(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
-    for family in [
-        mov::lift,
-        arith::lift,
-        control::lift,
-        stack::lift,
-        shift::lift,
-        bits::lift,
-        string::lift,
-        system::lift,
-    ] {
+    for family in
+        [mov::lift, arith::lift, control::lift, stack::lift, shift::lift, bits::lift, string::lift, system::lift]
+    {
         if family(cx, i)? {
             return Ok(());
         }
@@ -130,12 +123,10 @@ impl Lifter {
     }
     /// Atomic read-modify-write; gives the old value.
     pub(crate) fn rmw(&mut self, op: Op, ty: Type, a: Addr, v: Value) -> Value {
-        self.b
-            .push(op, ty, a.base, v, Value::NONE, i64::from(a.disp))
+        self.b.push(op, ty, a.base, v, Value::NONE, i64::from(a.disp))
     }
     /// Atomic compare and swap; gives the old value.
     pub(crate) fn cas(&mut self, ty: Type, a: Addr, want: Value, new: Value) -> Value {
-        self.b
-            .push(Op::AtomicCas, ty, a.base, want, new, i64::from(a.disp))
+        self.b.push(Op::AtomicCas, ty, a.base, want, new, i64::from(a.disp))
     }
 }

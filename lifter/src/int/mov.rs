@@ -17,11 +17,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Movzx | M::Movsx | M::Movsxd => {
             let v = cx.read_op(i, 1);
             let ty = cx.op_type(i, 0);
-            let v = if i.mnemonic() == M::Movzx {
-                cx.zext(ty, v)
-            } else {
-                cx.sext(ty, v)
-            };
+            let v = if i.mnemonic() == M::Movzx { cx.zext(ty, v) } else { cx.sext(ty, v) };
             cx.write_op(i, 0, v);
         }
         M::Lea => {
@@ -41,11 +37,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.read_op(i, 0);
             let ty = cx.op_type(i, 0);
             // BSWAP r16 is undefined; the hardware gives 0.
-            let v = if ty == Type::I16 {
-                cx.iconst(ty, 0)
-            } else {
-                cx.un(Op::Bswap, ty, v)
-            };
+            let v = if ty == Type::I16 { cx.iconst(ty, 0) } else { cx.un(Op::Bswap, ty, v) };
             cx.write_op(i, 0, v);
         }
         M::Cbw => extend(cx, Register::AL, Register::AX),

@@ -129,16 +129,8 @@ fn rotate(cx: &mut Lifter, i: &Instruction) {
     cx.write_loc(d, r);
     let top = ty.bits() - 1;
     let msb = bit(cx, ty, r, top);
-    let (cf, other) = if left {
-        (bit(cx, ty, r, 0), msb)
-    } else {
-        (msb, bit(cx, ty, r, top - 1))
-    };
-    let of = if left {
-        cx.bin(Op::Xor, Type::I8, cf, other)
-    } else {
-        cx.bin(Op::Xor, Type::I8, msb, other)
-    };
+    let (cf, other) = if left { (bit(cx, ty, r, 0), msb) } else { (msb, bit(cx, ty, r, top - 1)) };
+    let of = if left { cx.bin(Op::Xor, Type::I8, cf, other) } else { cx.bin(Op::Xor, Type::I8, msb, other) };
     set_cf_of(cx, cond, cf, of);
 }
 
@@ -176,11 +168,7 @@ fn rotate_carry(cx: &mut Lifter, i: &Instruction) {
                 Count::Dynamic(v) => v,
             };
             let how = cx.iconst(Type::I64, i64::from(ty.bits()) | i64::from(left) << 8);
-            let (a64, c64, n64) = (
-                cx.zext(Type::I64, a),
-                cx.zext(Type::I64, cin),
-                cx.zext(Type::I64, n8),
-            );
+            let (a64, c64, n64) = (cx.zext(Type::I64, a), cx.zext(Type::I64, cin), cx.zext(Type::I64, n8));
             let v = cx.call(helper::RC_VALUE, &[a64, c64, n64, how]);
             r = cx.trunc(ty, v);
             let v = cx.call(helper::RC_CARRY, &[a64, c64, n64, how]);
@@ -224,11 +212,7 @@ fn double(cx: &mut Lifter, i: &Instruction) {
     if ty == Type::I64 {
         let (nw, n1w) = (cx.zext(ty, n8), cx.zext(ty, n1));
         let back = cx.un(Op::Neg, ty, nw);
-        let (main, fill) = if left {
-            (Op::Shl, Op::Shr)
-        } else {
-            (Op::Shr, Op::Shl)
-        };
+        let (main, fill) = if left { (Op::Shl, Op::Shr) } else { (Op::Shr, Op::Shl) };
         let x = cx.bin(main, ty, a, nw);
         let y = cx.bin(fill, ty, b, back);
         r = cx.bin(Op::Or, ty, x, y);

@@ -20,15 +20,9 @@ impl Lifter {
     /// Address `n` bytes above the stack pointer.
     pub(super) fn stack(&mut self, n: i32) -> Addr {
         if self.bits == 32 {
-            return Addr {
-                base: self.sp_plus(i64::from(n)),
-                disp: 0,
-            };
+            return Addr { base: self.sp_plus(i64::from(n)), disp: 0 };
         }
-        Addr {
-            base: self.get(slot::RSP),
-            disp: n,
-        }
+        Addr { base: self.get(slot::RSP), disp: n }
     }
     /// Move the stack pointer.
     pub(super) fn move_sp(&mut self, n: i64) {
@@ -114,14 +108,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.load(ty, Addr { base, disp: 0 });
             cx.put(slot::RSP, base);
             cx.move_sp(i64::from(size));
-            cx.set_gpr(
-                if size == 2 {
-                    Register::BP
-                } else {
-                    wide(cx, Register::RBP, Register::EBP)
-                },
-                v,
-            );
+            cx.set_gpr(if size == 2 { Register::BP } else { wide(cx, Register::RBP, Register::EBP) }, v);
         }
         M::Enter => enter(cx, i),
         M::Pushf | M::Pushfd | M::Pushfq => {
@@ -204,13 +191,7 @@ fn enter(cx: &mut Lifter, i: &Instruction) {
     let frame = cx.sp_plus(-i64::from(n));
     let mut below = n;
     for k in 1..level as i32 {
-        let src = cx.load(
-            ty,
-            Addr {
-                base: old,
-                disp: -n * k,
-            },
-        );
+        let src = cx.load(ty, Addr { base: old, disp: -n * k });
         below += n;
         let at = cx.stack(-below);
         cx.store(ty, at, src);
@@ -223,10 +204,6 @@ fn enter(cx: &mut Lifter, i: &Instruction) {
     }
     cx.move_sp(-i64::from(below) - i64::from(alloc));
     let f = cx.trunc(Type::int(bp.size() as u32), frame);
-    let f = if ty == Type::I16 {
-        cx.trunc(Type::I16, frame)
-    } else {
-        f
-    };
+    let f = if ty == Type::I16 { cx.trunc(Type::I16, frame) } else { f };
     cx.set_gpr(if ty == Type::I16 { Register::BP } else { bp }, f);
 }

@@ -19,10 +19,7 @@ enum Kind {
 pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
     let string = (0..i.op_count()).any(|n| {
         use OpKind::*;
-        matches!(
-            i.op_kind(n),
-            MemorySegSI | MemorySegESI | MemorySegRSI | MemoryESDI | MemoryESEDI | MemoryESRDI
-        )
+        matches!(i.op_kind(n), MemorySegSI | MemorySegESI | MemorySegRSI | MemoryESDI | MemoryESEDI | MemoryESRDI)
     });
     if !string {
         return Ok(false);
@@ -54,8 +51,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         }
         _ => return Ok(false),
     };
-    let narrow = (0..i.op_count())
-        .any(|n| matches!(i.op_kind(n), OpKind::MemorySegESI | OpKind::MemoryESEDI));
+    let narrow = (0..i.op_count()).any(|n| matches!(i.op_kind(n), OpKind::MemorySegESI | OpKind::MemoryESEDI));
     if i.has_rep_prefix() || i.has_repne_prefix() {
         repeated(cx, i, kind, size, narrow);
     } else {
@@ -102,11 +98,7 @@ fn repeated(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: boo
 
 fn single(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: bool) {
     let ty = Type::int(size);
-    let (si, di) = if narrow {
-        (Register::ESI, Register::EDI)
-    } else {
-        (Register::RSI, Register::RDI)
-    };
+    let (si, di) = if narrow { (Register::ESI, Register::EDI) } else { (Register::RSI, Register::RDI) };
     let acc = match size {
         1 => Register::AL,
         2 => Register::AX,
@@ -116,17 +108,11 @@ fn single(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: bool)
     let source = |cx: &mut Lifter| {
         let v = cx.gpr(si);
         let v = cx.zext(Type::I64, v);
-        Addr {
-            base: cx.with_segment(i, v),
-            disp: 0,
-        }
+        Addr { base: cx.with_segment(i, v), disp: 0 }
     };
     let dest = |cx: &mut Lifter| {
         let v = cx.gpr(di);
-        Addr {
-            base: cx.zext(Type::I64, v),
-            disp: 0,
-        }
+        Addr { base: cx.zext(Type::I64, v), disp: 0 }
     };
     match kind {
         Kind::Movs => {

@@ -30,14 +30,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         | M::Rdsspd
         | M::Rdsspq => {}
         M::Mfence => {
-            cx.b.push(
-                Op::Fence,
-                Type::I64,
-                Value::NONE,
-                Value::NONE,
-                Value::NONE,
-                0,
-            );
+            cx.b.push(Op::Fence, Type::I64, Value::NONE, Value::NONE, Value::NONE, 0);
         }
         M::Movnti => {
             let v = cx.read_op(i, 1);

@@ -56,10 +56,7 @@ pub(super) fn lift(v: &mut Vector) -> Done {
             let (lo, hi) = (v.src(1, 0), v.src(1, 1));
             let imm = v.imm();
             let sel = |at: u8| select::lanes(8, |k| usize::from(imm >> (at + 2 * k as u8) & 3));
-            let r = [
-                v.cx.b.shuffle(lo, hi, sel(0)),
-                v.cx.b.shuffle(lo, hi, sel(4)),
-            ];
+            let r = [v.cx.b.shuffle(lo, hi, sel(0)), v.cx.b.shuffle(lo, hi, sel(4))];
             v.set(&r);
         }
         Vpermd | Vpermps => {
@@ -132,52 +129,36 @@ fn gather(v: &mut Vector, isize: u32, esize: u32) {
     // Halves of the result; QD gathers have one, fed by both halves of the indices.
     let wide_index = index.is_ymm();
     let results = if v.i.op_register(0).is_ymm() { 2 } else { 1 };
-    let call =
-        |v: &mut Vector, half: usize, ihalf: usize, first_index: u32, lanes: u64, shift: bool| {
-            let (dst, idx) = (v.half(v.i.op_register(0), half), v.half(index, ihalf));
-            let mask = v.half(v.i.op_register(2), half);
-            let (dst, mask) = if shift {
-                let sel = select::lanes(8, |_| 1);
-                (
-                    v.cx.b.shuffle(dst, dst, sel),
-                    v.cx.b.shuffle(mask, mask, sel),
-                )
-            } else {
-                (dst, mask)
-            };
-            let form = u64::from(scale)
-                | u64::from(isize) << 8
-                | u64::from(esize) << 16
-                | u64::from(first_index) << 24
-                | lanes << 32
-                | u64::from(v.cx.bits == 32) << 40;
-            let form = v.iconst(form);
-            v.cx.call(h::GATHER, &[base, form, dst, idx, mask])
+    let call = |v: &mut Vector, half: usize, ihalf: usize, first_index: u32, lanes: u64, shift: bool| {
+        let (dst, idx) = (v.half(v.i.op_register(0), half), v.half(index, ihalf));
+        let mask = v.half(v.i.op_register(2), half);
+        let (dst, mask) = if shift {
+            let sel = select::lanes(8, |_| 1);
+            (v.cx.b.shuffle(dst, dst, sel), v.cx.b.shuffle(mask, mask, sel))
+        } else {
+            (dst, mask)
         };
+        let form = u64::from(scale)
+            | u64::from(isize) << 8
+            | u64::from(esize) << 16
+            | u64::from(first_index) << 24
+            | lanes << 32
+            | u64::from(v.cx.bits == 32) << 40;
+        let form = v.iconst(form);
+        v.cx.call(h::GATHER, &[base, form, dst, idx, mask])
+    };
     let halves: Vec<Value> = match (isize, esize) {
         (8, 4) => {
             let lo = call(v, 0, 0, 0, 2, false);
-            let hi = if wide_index {
-                call(v, 0, 1, 0, 2, true)
-            } else {
-                v.zero()
-            };
+            let hi = if wide_index { call(v, 0, 1, 0, 2, true) } else { v.zero() };
             vec![v.cx.b.shuffle(lo, hi, select::lanes(8, |k| 2 * k))]
         }
-        (4, 8) => (0..results)
-            .map(|k| call(v, k, 0, 2 * k as u32, 2, false))
-            .collect(),
-        _ => (0..results)
-            .map(|k| call(v, k, k, 0, u64::from(16 / esize), false))
-            .collect(),
+        (4, 8) => (0..results).map(|k| call(v, k, 0, 2 * k as u32, 2, false)).collect(),
+        _ => (0..results).map(|k| call(v, k, k, 0, u64::from(16 / esize), false)).collect(),
     };
     let mask = v.reg(2);
     let z = v.zero();
-    v.form = if results == 2 {
-        Form::Vex256
-    } else {
-        Form::Vex128
-    };
+    v.form = if results == 2 { Form::Vex256 } else { Form::Vex128 };
     v.set(&halves);
     v.cx.set_xmm(mask, z);
     v.cx.put(evm_cpu::ymm_hi(mask), z);
@@ -261,11 +242,7 @@ fn fma(v: &mut Vector, order: u32, form: u64) {
         .map(|half| {
             let a = v.src(0, half);
             let b = v.src(1, half);
-            let c = if scalar {
-                v.part(2, 0, bytes)
-            } else {
-                v.src(2, half)
-            };
+            let c = if scalar { v.part(2, 0, bytes) } else { v.src(2, half) };
             let (x, y, z) = match order {
                 132 => (c, a, b),
                 213 => (a, b, c),

@@ -131,11 +131,7 @@ fn widen(v: &mut Vector, from: Type, op: Op) {
 fn narrow(v: &mut Vector, helper: u16) {
     v.aligned_if_legacy();
     // The result is an XMM register, so the form follows the source.
-    let wide = if v.is_mem(1) {
-        v.i.memory_size().size() == 32
-    } else {
-        v.i.op_register(1).is_ymm()
-    };
+    let wide = if v.is_mem(1) { v.i.memory_size().size() == 32 } else { v.i.op_register(1).is_ymm() };
     let x = v.src(1, 0);
     let mut r = v.cx.call(helper, &[x]);
     if wide {

@@ -36,14 +36,7 @@ pub(crate) fn lift(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
         return Ok(());
     }
     let mut v = Vector::new(cx, i)?;
-    for family in [
-        packed::lift,
-        moves::lift,
-        scalar::lift,
-        convert::lift,
-        mmx::lift,
-        avx::lift,
-    ] {
+    for family in [packed::lift, moves::lift, scalar::lift, convert::lift, mmx::lift, avx::lift] {
         if family(&mut v)? {
             return Ok(());
         }
@@ -70,11 +63,7 @@ struct Vector<'a> {
 
 impl<'a> Vector<'a> {
     fn new(cx: &'a mut Lifter, i: &'a Instruction) -> Result<Self, Unlifted> {
-        let regs = || {
-            (0..i.op_count())
-                .filter(|n| i.op_kind(*n) == OpKind::Register)
-                .map(|n| i.op_register(n))
-        };
+        let regs = || (0..i.op_count()).filter(|n| i.op_kind(*n) == OpKind::Register).map(|n| i.op_register(n));
         let form = match i.code().encoding() {
             EncodingKind::Legacy if regs().any(Register::is_mm) => Form::Mmx,
             EncodingKind::Legacy => Form::Legacy,
@@ -82,12 +71,7 @@ impl<'a> Vector<'a> {
             EncodingKind::VEX => Form::Vex128,
             _ => return Err(Unlifted),
         };
-        Ok(Vector {
-            cx,
-            i,
-            form,
-            mem: None,
-        })
+        Ok(Vector { cx, i, form, mem: None })
     }
     fn vex(&self) -> bool {
         matches!(self.form, Form::Vex128 | Form::Vex256)
@@ -160,11 +144,7 @@ impl<'a> Vector<'a> {
             let lo = self.cx.get(evm_cpu::mm(n & 7));
             return self.low64(lo);
         }
-        if half == 0 {
-            self.cx.xmm(n)
-        } else {
-            self.cx.get(evm_cpu::ymm_hi(n))
-        }
+        if half == 0 { self.cx.xmm(n) } else { self.cx.get(evm_cpu::ymm_hi(n)) }
     }
     /// A vector with an I64 in its low half and zero above.
     fn low64(&mut self, v: Value) -> Value {

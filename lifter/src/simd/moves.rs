@@ -27,14 +27,7 @@ pub(super) fn lift(v: &mut Vector) -> Done {
             }
             whole(v);
         }
-        M::Movups
-        | M::Movupd
-        | M::Movdqu
-        | M::Lddqu
-        | M::Vmovups
-        | M::Vmovupd
-        | M::Vmovdqu
-        | M::Vlddqu => whole(v),
+        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Vmovups | M::Vmovupd | M::Vmovdqu | M::Vlddqu => whole(v),
         M::Movss | M::Vmovss => low(v, I32X4)?,
         // Movsd and Cmpsd are also string instructions; those have no vector register.
         M::Movsd | M::Vmovsd if has_xmm(v) => low(v, I64X2)?,
@@ -147,11 +140,7 @@ fn merge(v: &mut Vector, from: [usize; 2]) {
 fn movddup(v: &mut Vector) {
     let halves: Vec<Value> = (0..v.halves())
         .map(|half| {
-            let x = if v.is_mem(1) {
-                v.part(1, 16 * half as u32, 8)
-            } else {
-                v.src(1, half)
-            };
+            let x = if v.is_mem(1) { v.part(1, 16 * half as u32, 8) } else { v.src(1, half) };
             v.cx.b.shuffle(x, x, select::lanes(8, |_| 0))
         })
         .collect();
@@ -183,11 +172,7 @@ fn movd(v: &mut Vector, ty: Type) -> Result<(), crate::ctx::Unlifted> {
         v.set(&[r]);
         return Ok(());
     }
-    let x = if v.is_mem(1) {
-        v.load(ty, 0)
-    } else {
-        v.cx.gpr(v.i.op_register(1))
-    };
+    let x = if v.is_mem(1) { v.load(ty, 0) } else { v.cx.gpr(v.i.op_register(1)) };
     let z = v.zero();
     let r = v.cx.b.insert(shape, z, 0, x);
     v.set(&[r]);
@@ -229,11 +214,7 @@ fn pinsr(v: &mut Vector, shape: Type) {
         v.cx.trunc(ty, x)
     };
     let a = v.src(first, 0);
-    let lanes = if v.form == Form::Mmx {
-        4
-    } else {
-        16 / ty.bytes() as u8
-    };
+    let lanes = if v.form == Form::Mmx { 4 } else { 16 / ty.bytes() as u8 };
     let lane = v.imm() & (lanes - 1);
     let r = v.cx.b.insert(shape, a, lane, x);
     v.set(&[r]);
@@ -243,11 +224,7 @@ fn pinsr(v: &mut Vector, shape: Type) {
 fn pextr(v: &mut Vector, shape: Type) {
     let x = v.src(1, 0);
     let ty = shape.lane();
-    let lanes = if v.form == Form::Mmx {
-        4
-    } else {
-        16 / ty.bytes() as u8
-    };
+    let lanes = if v.form == Form::Mmx { 4 } else { 16 / ty.bytes() as u8 };
     let x = v.cx.b.extract(shape, x, v.imm() & (lanes - 1));
     if v.form == Form::Mmx {
         v.enter_mmx();
@@ -274,11 +251,7 @@ fn insertps(v: &mut Vector) {
     let a = v.src(first, 0);
     let r = v.cx.b.insert(I32X4, a, imm >> 4 & 3, x);
     let z = v.zero();
-    let r = if imm & 15 != 0 {
-        v.cx.b.shuffle(r, z, select::blend(4, imm & 15))
-    } else {
-        r
-    };
+    let r = if imm & 15 != 0 { v.cx.b.shuffle(r, z, select::blend(4, imm & 15)) } else { r };
     v.set(&[r]);
 }
 
@@ -306,17 +279,13 @@ fn ptest(v: &mut Vector, bits: Option<u128>) {
         let now = [all_zero(v, and, bits), all_zero(v, andn, bits)];
         both = Some(match both {
             None => now,
-            Some(old) => [
-                v.cx.bin(Op::Or, I64, old[0], now[0]),
-                v.cx.bin(Op::Or, I64, old[1], now[1]),
-            ],
+            Some(old) => [v.cx.bin(Op::Or, I64, old[0], now[0]), v.cx.bin(Op::Or, I64, old[1], now[1])],
         });
     }
     let Some([and, andn]) = both else { return };
     let zf = v.cx.icmpi(Cond::Eq, and, 0);
     let zf = v.cx.zext(I64, zf);
-    let zf =
-        v.cx.bini(Op::Shl, I64, zf, i64::from(cc::ZF.trailing_zeros()));
+    let zf = v.cx.bini(Op::Shl, I64, zf, i64::from(cc::ZF.trailing_zeros()));
     let cf = v.cx.icmpi(Cond::Eq, andn, 0);
     let cf = v.cx.zext(I64, cf);
     let f = v.cx.bin(Op::Or, I64, zf, cf);
@@ -343,34 +312,18 @@ fn pcmpstr(v: &mut Vector) {
     let b = v.src(1, 0);
     let k = v.iconst(imm);
     let packed = match name {
-        M::Pcmpistri | M::Vpcmpistri | M::Pcmpistrm | M::Vpcmpistrm => {
-            v.cx.call(h::PCMPISTR, &[k, a, b])
-        }
+        M::Pcmpistri | M::Vpcmpistri | M::Pcmpistrm | M::Vpcmpistrm => v.cx.call(h::PCMPISTR, &[k, a, b]),
         _ => {
-            let wide = matches!(
-                name,
-                M::Pcmpestri64 | M::Pcmpestrm64 | M::Vpcmpestri64 | M::Vpcmpestrm64
-            );
-            let (ra, rb) = if wide {
-                (Register::RAX, Register::RDX)
-            } else {
-                (Register::EAX, Register::EDX)
-            };
+            let wide = matches!(name, M::Pcmpestri64 | M::Pcmpestrm64 | M::Vpcmpestri64 | M::Vpcmpestrm64);
+            let (ra, rb) = if wide { (Register::RAX, Register::RDX) } else { (Register::EAX, Register::EDX) };
             let (la, lb) = (v.cx.gpr(ra), v.cx.gpr(rb));
             let (la, lb) = (v.cx.sext(I64, la), v.cx.sext(I64, lb));
             v.cx.call(h::PCMPESTR, &[k, la, lb, a, b])
         }
     };
     let flags = v.cx.bini(Op::Shr, I64, packed, 32);
-    let index = matches!(
-        name,
-        M::Pcmpistri
-            | M::Vpcmpistri
-            | M::Pcmpestri
-            | M::Vpcmpestri
-            | M::Pcmpestri64
-            | M::Vpcmpestri64
-    );
+    let index =
+        matches!(name, M::Pcmpistri | M::Vpcmpistri | M::Pcmpestri | M::Vpcmpestri | M::Pcmpestri64 | M::Vpcmpestri64);
     if index {
         let x = v.cx.bini(Op::Shr, I64, packed, 16);
         let x = v.cx.bini(Op::And, I64, x, 255);

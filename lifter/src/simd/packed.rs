@@ -294,11 +294,7 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
             let sel = if v.form == Form::Mmx {
                 // What PUNPCKH gives is the high half of the wide PUNPCKL.
                 let s = select::unpack(bytes, false);
-                if high {
-                    std::array::from_fn(|k| s[(k + 8) & 15])
-                } else {
-                    s
-                }
+                if high { std::array::from_fn(|k| s[(k + 8) & 15]) } else { s }
             } else {
                 select::unpack(bytes, high)
             };
@@ -321,11 +317,7 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
             let a = v.src(first, half);
             let z = v.zero();
             let n = v.imm().min(16);
-            if left {
-                v.cx.b.shuffle(z, a, select::align(16 - n))
-            } else {
-                v.cx.b.shuffle(a, z, select::align(n))
-            }
+            if left { v.cx.b.shuffle(z, a, select::align(16 - n)) } else { v.cx.b.shuffle(a, z, select::align(n)) }
         }
         P::Align => {
             let (a, b) = (v.src(first, half), v.src(first + 1, half));
@@ -364,11 +356,7 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
             // Sixteen bytes of result come from 16 * from / to bytes.
             let bytes = 16 * from / to;
             let mut x = v.part(1, bytes * half as u32, bytes);
-            let op = if signed {
-                Op::VWidenLowS
-            } else {
-                Op::VWidenLowU
-            };
+            let op = if signed { Op::VWidenLowS } else { Op::VWidenLowU };
             let mut n = from;
             while n < to {
                 let shape = match n {
@@ -392,11 +380,7 @@ fn eval(v: &mut Vector, p: P, half: usize) -> Value {
 impl Vector<'_> {
     fn imm_or_zero(&self) -> u8 {
         let last = self.i.op_count() - 1;
-        if self.i.op_kind(last) == iced_x86::OpKind::Immediate8 {
-            self.imm()
-        } else {
-            0
-        }
+        if self.i.op_kind(last) == iced_x86::OpKind::Immediate8 { self.imm() } else { 0 }
     }
 }
 
@@ -485,8 +469,7 @@ pub(super) fn predicate(imm: u8) -> Pred {
 
 fn compare(v: &mut Vector, ty: Type, a: Value, b: Value, imm: u8) -> Value {
     let imm = if v.vex() { imm } else { imm & 7 };
-    let one =
-        |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
+    let one = |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
     match predicate(imm) {
         Pred::Plain(c, false) => one(v, c, a, b),
         Pred::Plain(c, true) => one(v, c, b, a),

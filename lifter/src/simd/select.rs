@@ -18,29 +18,15 @@ pub(super) fn pshufd(imm: u8) -> [u8; 16] {
 }
 /// PSHUFLW.
 pub(super) fn pshuflw(imm: u8) -> [u8; 16] {
-    lanes(2, |k| {
-        if k < 4 {
-            usize::from(imm >> (2 * k) & 3)
-        } else {
-            k
-        }
-    })
+    lanes(2, |k| if k < 4 { usize::from(imm >> (2 * k) & 3) } else { k })
 }
 /// PSHUFHW.
 pub(super) fn pshufhw(imm: u8) -> [u8; 16] {
-    lanes(2, |k| {
-        if k < 4 {
-            k
-        } else {
-            4 + usize::from(imm >> (2 * (k - 4)) & 3)
-        }
-    })
+    lanes(2, |k| if k < 4 { k } else { 4 + usize::from(imm >> (2 * (k - 4)) & 3) })
 }
 /// SHUFPS.
 pub(super) fn shufps(imm: u8) -> [u8; 16] {
-    lanes(4, |k| {
-        usize::from(imm >> (2 * k) & 3) + if k < 2 { 0 } else { 4 }
-    })
+    lanes(4, |k| usize::from(imm >> (2 * k) & 3) + if k < 2 { 0 } else { 4 })
 }
 /// SHUFPD.
 pub(super) fn shufpd(imm: u8) -> [u8; 16] {
@@ -52,9 +38,7 @@ pub(super) fn permilpd(imm: u8) -> [u8; 16] {
 }
 /// Lane `k` of the second operand where bit `k` of `imm` is set (BLENDPS, PBLENDW, …).
 pub(super) fn blend(bytes: usize, imm: u8) -> [u8; 16] {
-    lanes(bytes, |k| {
-        k + if imm >> k & 1 != 0 { 16 / bytes } else { 0 }
-    })
+    lanes(bytes, |k| k + if imm >> k & 1 != 0 { 16 / bytes } else { 0 })
 }
 /// 16 bytes from byte `n` (0-16) of the 32 bytes of both operands.
 pub(super) fn align(n: u8) -> [u8; 16] {

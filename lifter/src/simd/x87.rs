@@ -76,11 +76,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.call(h::X87_FST_ST, &[d, pop]);
         }
         Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
-            let v = if m == Fbstp {
-                cx.call(h::X87_FBST, &[])
-            } else {
-                cx.call(h::X87_FST80, &[])
-            };
+            let v = if m == Fbstp { cx.call(h::X87_FBST, &[]) } else { cx.call(h::X87_FST80, &[]) };
             let (lo, hi) = (cx.b.extract(I64X2, v, 0), cx.b.extract(I16X8, v, 4));
             let a = cx.addr(i);
             // The second part first: it is the one that can cross into a page that is not there.
@@ -241,10 +237,7 @@ fn arith(cx: &mut Lifter, i: &Instruction, op: i64) -> Result<(), crate::ctx::Un
         cx.call(h::X87_ARITH_MEM, &[form, v]);
         return Ok(());
     }
-    let pop = matches!(
-        i.mnemonic(),
-        M::Faddp | M::Fmulp | M::Fsubp | M::Fsubrp | M::Fdivp | M::Fdivrp
-    );
+    let pop = matches!(i.mnemonic(), M::Faddp | M::Fmulp | M::Fsubp | M::Fsubrp | M::Fdivp | M::Fdivrp);
     let form = op | st(i, 0) << 3 | st(i, 1) << 6 | i64::from(pop) << 9;
     call1(cx, h::X87_ARITH, form);
     Ok(())

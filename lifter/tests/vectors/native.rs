@@ -119,12 +119,7 @@ const CODE_SIZE: usize = 32 << 20;
 
 /// Enter compiled code: `(state, pc, base)`; gives the next pc.
 #[unsafe(naked)]
-unsafe extern "sysv64" fn enter_compiled(
-    code: u64,
-    state: *mut CpuState,
-    pc: u64,
-    base: u64,
-) -> u64 {
+unsafe extern "sysv64" fn enter_compiled(code: u64, state: *mut CpuState, pc: u64, base: u64) -> u64 {
     naked_asm!(
         "push rbp",
         "push r15",
@@ -152,11 +147,7 @@ impl Guest {
         helpers.extend(helpers::FNS.iter().map(|f| f.addr()));
         let compilers = [HostFeatures::V2, HostFeatures::Native]
             .map(|features| {
-                let settings = CompilerSettings {
-                    features,
-                    verify: true,
-                    ..Default::default()
-                };
+                let settings = CompilerSettings { features, verify: true, ..Default::default() };
                 Compiler::new(ABI, settings).expect("compiler")
             })
             .into();
@@ -190,10 +181,7 @@ impl Guest {
             unsafe { std::ptr::copy_nonoverlapping(pc as *const u8, buf.as_mut_ptr(), buf.len()) };
             buf.len()
         };
-        let opts = Options {
-            mode: Mode::Region,
-            ..Options::default()
-        };
+        let opts = Options { mode: Mode::Region, ..Options::default() };
         let l = lift(base, &[], &mut fetch, &opts).map_err(|e| e.to_string())?;
         if !l.notes.is_empty() {
             return Err(format!("not lifted: {}", l.notes[0].what));
@@ -203,10 +191,7 @@ impl Guest {
         optimize(&mut full, OptLevel::Full);
         let mut compiled = vec![];
         for c in &mut self.compilers {
-            let code = c
-                .compile(&full, CompileOptions::default(), &mut |_| 0)
-                .map_err(|e| e.to_string())?
-                .code;
+            let code = c.compile(&full, CompileOptions::default(), &mut |_| 0).map_err(|e| e.to_string())?.code;
             let at = self.code.1.next_multiple_of(64);
             assert!(at + code.len() <= CODE_SIZE);
             self.code.1 = at + code.len();
@@ -215,11 +200,7 @@ impl Guest {
             unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
             compiled.push(at);
         }
-        Ok(Lifted {
-            interp: prepare(&l.region, &ABI),
-            compiled,
-            pc: base,
-        })
+        Ok(Lifted { interp: prepare(&l.region, &ABI), compiled, pc: base })
     }
     /// Run by one of [`ENGINES`]; `Err` says what went wrong.
     pub fn run(&mut self, l: &Lifted, engine: usize, m: &Machine) -> Result<Machine, String> {
@@ -240,14 +221,7 @@ impl Guest {
         let exit = unsafe {
             asm!("ldmxcsr [{}]", in(reg) &csr);
             let exit = if engine == 0 {
-                interp::run(
-                    &l.interp,
-                    0,
-                    (&raw mut *s).cast(),
-                    mem,
-                    &helpers::FNS,
-                    &mut self.frame,
-                )
+                interp::run(&l.interp, 0, (&raw mut *s).cast(), mem, &helpers::FNS, &mut self.frame)
             } else {
                 let pc = enter_compiled(l.compiled[engine - 1], s, l.pc, s.mem_base);
                 Exit::Return { pc }
@@ -270,12 +244,7 @@ pub fn native(piece: &Piece, m: &Machine) -> Machine {
     #[repr(C, align(64))]
     struct Buf([u8; MEM]);
     let mut buf = Buf(m.mem);
-    let mut n = Native {
-        image: [0; 1024],
-        gpr: m.s.gpr,
-        flags: m.s.rflags(),
-        func: piece.1 as usize as u64,
-    };
+    let mut n = Native { image: [0; 1024], gpr: m.s.gpr, flags: m.s.rflags(), func: piece.1 as usize as u64 };
     n.image[..xsave::SIZE].copy_from_slice(&m.s.xsave_image());
     n.gpr[7] = buf.0.as_mut_ptr() as u64 + 128;
     let start = n.gpr[7];

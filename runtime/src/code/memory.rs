@@ -50,33 +50,14 @@ impl CodeMemory {
                 return Err(io::Error::last_os_error());
             }
             let map = |prot| {
-                let p = libc::mmap(
-                    std::ptr::null_mut(),
-                    SIZE,
-                    prot,
-                    libc::MAP_SHARED | libc::MAP_NORESERVE,
-                    fd,
-                    0,
-                );
-                if p == libc::MAP_FAILED {
-                    Err(io::Error::last_os_error())
-                } else {
-                    Ok(p as u64)
-                }
+                let p = libc::mmap(std::ptr::null_mut(), SIZE, prot, libc::MAP_SHARED | libc::MAP_NORESERVE, fd, 0);
+                if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p as u64) }
             };
             let write = map(libc::PROT_READ | libc::PROT_WRITE)?;
             let exec = map(libc::PROT_READ | libc::PROT_EXEC)?;
             libc::close(fd);
-            let pieces = (0..MAX_REGIONS)
-                .map(|_| AtomicPtr::new(std::ptr::null_mut()))
-                .collect();
-            Ok(CodeMemory {
-                write,
-                exec,
-                used: Mutex::new(0),
-                pieces,
-                count: AtomicUsize::new(0),
-            })
+            let pieces = (0..MAX_REGIONS).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect();
+            Ok(CodeMemory { write, exec, used: Mutex::new(0), pieces, count: AtomicUsize::new(0) })
         }
     }
     /// The host process's code memory; `None` if the host forbids it (then everything is interpreted).
@@ -93,18 +74,11 @@ impl CodeMemory {
         }
         // SAFETY: [at, at + len) was not handed out before; the lock makes this writer the only one.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                code.as_ptr(),
-                (self.write + at as u64) as *mut u8,
-                code.len(),
-            );
+            std::ptr::copy_nonoverlapping(code.as_ptr(), (self.write + at as u64) as *mut u8, code.len());
         }
         *used = at + code.len();
-        let piece: &'static Piece = Box::leak(Box::new(Piece {
-            start: self.exec + at as u64,
-            len: code.len() as u32,
-            pcs,
-        }));
+        let piece: &'static Piece =
+            Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs }));
         self.pieces[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
         self.count.store(n + 1, Ordering::Release);
         Some(piece)

@@ -144,16 +144,12 @@ impl CodeSpace {
     /// Let indirect branches find a pc.
     pub(crate) fn remember(&self, pc: u64, index: u32) {
         if pc >> 48 == 0 {
-            self.ibtc.slice()[(pc & 0xffff) as usize]
-                .store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
+            self.ibtc.slice()[(pc & 0xffff) as usize].store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
         }
     }
     /// Version of the page that holds an address; changes when its code may have changed.
     pub(crate) fn version(&self, addr: u64) -> u32 {
-        self.page_version
-            .slice()
-            .get((addr / PAGE) as usize)
-            .map_or(0, |v| v.load(Ordering::Acquire))
+        self.page_version.slice().get((addr / PAGE) as usize).map_or(0, |v| v.load(Ordering::Acquire))
     }
     /// Sum of the versions of the pages of a range: equal sums mean unchanged code (versions only grow).
     pub(crate) fn versions(&self, start: u64, len: u64) -> u64 {
@@ -208,8 +204,7 @@ impl CodeSpace {
         let mut n = self.page_head.slice()[page].swap(0, Ordering::AcqRel);
         while n != 0 {
             let node = &self.nodes.slice()[n as usize];
-            self.entries.slice()[node[0].load(Ordering::Relaxed) as usize]
-                .store(0, Ordering::Release);
+            self.entries.slice()[node[0].load(Ordering::Relaxed) as usize].store(0, Ordering::Release);
             n = node[1].load(Ordering::Relaxed);
         }
         self.page_state.slice()[page].store(0, Ordering::Release);
@@ -225,8 +220,7 @@ impl CodeSpace {
     }
     /// Drop every translation (a mode of translation changed).
     pub(crate) fn drop_all(&self) {
-        let regions =
-            std::mem::take(&mut *self.regions.lock().unwrap_or_else(PoisonError::into_inner));
+        let regions = std::mem::take(&mut *self.regions.lock().unwrap_or_else(PoisonError::into_inner));
         for r in regions.values() {
             for (_, i) in &r.entries {
                 self.entries.slice()[*i as usize].store(0, Ordering::Release);
@@ -292,23 +286,14 @@ impl CodeSpace {
         let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         r.blocks
             .iter()
-            .filter(|pc| {
-                blocks
-                    .get(pc)
-                    .is_some_and(|b| b.count.load(Ordering::Relaxed) > 8)
-            })
+            .filter(|pc| blocks.get(pc).is_some_and(|b| b.count.load(Ordering::Relaxed) > 8))
             .take(max)
             .copied()
             .collect()
     }
     /// The interpreter block at a pc, if its bytes are unchanged.
     pub(crate) fn block(&self, pc: u64) -> Option<Arc<BlockEntry>> {
-        let b = self
-            .blocks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&pc)
-            .cloned()?;
+        let b = self.blocks.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).cloned()?;
         self.fresh(&b).then_some(b)
     }
     /// Whether a block's bytes are unchanged since it was made.
@@ -325,25 +310,15 @@ impl CodeSpace {
     }
     /// Keep an interpreter block.
     pub(crate) fn keep(&self, b: Arc<BlockEntry>) {
-        self.blocks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(b.pc, b);
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).insert(b.pc, b);
     }
     /// See [`CodeSpace::versions`], over the pieces of a region.
     pub(crate) fn source_versions(&self, source: &[(u64, Vec<u8>)]) -> u64 {
-        source
-            .iter()
-            .map(|(a, b)| self.versions(*a, b.len() as u64))
-            .sum()
+        source.iter().map(|(a, b)| self.versions(*a, b.len() as u64)).sum()
     }
     /// The installed region entered at a pc, live or not.
     pub(crate) fn region_at(&self, pc: u64) -> Option<Arc<Compiled>> {
-        self.regions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&pc)
-            .cloned()
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).cloned()
     }
     /// Regions that are live, each once.
     pub(crate) fn live(&self) -> Vec<Arc<Compiled>> {

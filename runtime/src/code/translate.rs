@@ -60,11 +60,7 @@ impl Snapshot<'_> {
 
 impl evm_lifter::Code for Snapshot<'_> {
     fn read(&mut self, addr: u64, buf: &mut [u8]) -> usize {
-        if self.space.arena.mem().copy_out(addr, buf).is_ok() {
-            buf.len()
-        } else {
-            0
-        }
+        if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
     fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
         let mut done = 0;
@@ -101,16 +97,8 @@ pub(crate) struct BlockEntry {
     pub insns: u32,
 }
 
-fn lift(
-    snap: &mut Snapshot<'_>,
-    pc: u64,
-    extra: &[u64],
-    mode: Mode,
-) -> Result<evm_ir::Region, Failure> {
-    let opts = Options {
-        mode,
-        ..Options::default()
-    };
+fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_ir::Region, Failure> {
+    let opts = Options { mode, ..Options::default() };
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l.region),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
@@ -119,23 +107,12 @@ fn lift(
 }
 
 /// Translate one basic block for the interpreter.
-pub(crate) fn block(
-    engine: &Engine,
-    space: &CodeSpace,
-    mm: &Mm,
-    pc: u64,
-) -> Result<BlockEntry, Failure> {
-    let mut snap = Snapshot {
-        space,
-        mm,
-        pages: HashMap::new(),
-    };
+pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
+    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
-    let end = region
-        .source
-        .last()
-        .map_or(pc + 1, |(a, n)| a + u64::from(*n));
+    evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
     let len = end.saturating_sub(pc).max(1);
     Ok(BlockEntry {
         pc,
@@ -161,31 +138,19 @@ pub(crate) fn region(
     let Some(memory) = CodeMemory::get() else {
         return Ok(None);
     };
-    let mut snap = Snapshot {
-        space,
-        mm,
-        pages: HashMap::new(),
-    };
+    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
     let mut region = lift(&mut snap, pc, extra, Mode::Region)?;
-    let level = if precise {
-        evm_ir::passes::OptLevel::Precise
-    } else {
-        evm_ir::passes::OptLevel::Full
-    };
+    let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
+    // The trust boundary: nothing but the validator's word makes a region safe to run.
+    evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     debug_assert!(std::ptr::eq(region.layout, &raw const LAYOUT));
-    let code = engine
-        .compile(&region, precise)
-        .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
+    let code = engine.compile(&region, precise).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     let Some(piece) = memory.publish(&code.code, code.pcs) else {
         return Ok(None);
     };
-    let entries = region
-        .entries
-        .iter()
-        .map(|b| region.blocks[b.0 as usize].pc)
-        .map(|pc| (pc, engine.entry_index(pc)))
-        .collect();
+    let entries =
+        region.entries.iter().map(|b| region.blocks[b.0 as usize].pc).map(|pc| (pc, engine.entry_index(pc))).collect();
     let mut versions = 0;
     let mut source = Vec::new();
     for (a, n) in &region.source {
@@ -194,30 +159,14 @@ pub(crate) fn region(
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let blocks = region
-        .blocks
-        .iter()
-        .filter(|b| b.insn_start)
-        .map(|b| b.pc)
-        .collect();
-    let r = Arc::new(Compiled {
-        code: piece.start,
-        entries,
-        source,
-        precise,
-        insns: region.insns,
-        blocks,
-    });
+    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).collect();
+    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, insns: region.insns, blocks });
     Ok(space.install(&r, versions).then_some(r))
 }
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    let mut snap = Snapshot {
-        space,
-        mm,
-        pages: HashMap::new(),
-    };
+    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
     let mut versions = 0;
     for (a, bytes) in &r.source {
         let mut now = vec![0; bytes.len()];

@@ -7,11 +7,7 @@ fn both(mut f: impl FnMut(&mut Machine)) {
     for optimize in [false, true] {
         for precise in [false, true] {
             let mut m = Machine::new();
-            m.options = CompileOptions {
-                optimize,
-                precise,
-                disassemble: false,
-            };
+            m.options = CompileOptions { optimize, precise, disassemble: false };
             f(&mut m);
         }
     }
@@ -89,8 +85,7 @@ fn polls() {
                 std::thread::sleep(std::time::Duration::from_millis(5));
                 // SAFETY: the word outlives the scope; the other side is compiled code.
                 unsafe {
-                    (*(poll as *const std::sync::atomic::AtomicU64))
-                        .store(1, std::sync::atomic::Ordering::SeqCst)
+                    (*(poll as *const std::sync::atomic::AtomicU64)).store(1, std::sync::atomic::Ordering::SeqCst)
                 };
             });
             assert_eq!(m.run(&code, 0x1000), End::Next(0x1004));
@@ -124,11 +119,7 @@ fn call_region(target: impl Fn(&mut Builder) -> Value) -> Region {
     spill(&mut b);
     let t = target(&mut b);
     let cont = b.block(0x1010, true);
-    b.term(Term::Call {
-        target: t,
-        ret: 0x1010,
-        cont: Some(cont),
-    });
+    b.term(Term::Call { target: t, ret: 0x1010, cont: Some(cont) });
     b.switch_to(cont);
     fill(&mut b);
     let n = b.get(r(0));
@@ -143,11 +134,7 @@ fn calls_and_exits() {
     both(|m| {
         for dynamic in [false, true] {
             let target = |b: &mut Builder| {
-                if dynamic {
-                    b.get(r(1))
-                } else {
-                    b.iconst(Type::I64, 0x5000)
-                }
+                if dynamic { b.get(r(1)) } else { b.iconst(Type::I64, 0x5000) }
             };
             m.s.r[1] = 0x5000;
             m.entries.fill(0);
@@ -165,11 +152,7 @@ fn calls_and_exits() {
             let n = b.bin(Op::Add, Type::I64, n, one);
             b.put(r(0), n);
             spill(&mut b);
-            let to = if dynamic {
-                b.get(r(3))
-            } else {
-                b.iconst(Type::I64, 0x6000)
-            };
+            let to = if dynamic { b.get(r(3)) } else { b.iconst(Type::I64, 0x6000) };
             b.term(Term::Exit(to));
             let callee = m.compile(&b.region);
             m.link(0x5000, &callee);
@@ -200,23 +183,14 @@ fn services_helpers_raises() {
         for (code, want) in [(5, 0x1002), (99, 0x9999)] {
             let mut b = start(0x1000);
             spill(&mut b);
-            b.term(Term::Service {
-                code,
-                pc: 0x1000,
-                next: 0x1002,
-                cont: None,
-            });
+            b.term(Term::Service { code, pc: 0x1000, next: 0x1002, cont: None });
             let c = m.compile(&b.region);
             assert_eq!(m.run(&c, 0x1000), End::Next(want));
             assert_eq!(LOG.get(), [3, u64::from(code), 0x1000, 0x1002]);
         }
         let mut b = start(0x1000);
         spill(&mut b);
-        b.term(Term::Raise {
-            code: 6,
-            arg: 8,
-            pc: 0x1000,
-        });
+        b.term(Term::Raise { code: 6, arg: 8, pc: 0x1000 });
         let c = m.compile(&b.region);
         assert_eq!(m.run(&c, 0x1000), End::Next(0x4444));
         assert_eq!(LOG.get(), [4, 6, 8, 0x1000]);
@@ -260,10 +234,7 @@ fn memory_and_faults() {
             finish(&mut b, 0x2000);
             b.region
         };
-        m.arena
-            .mem()
-            .write(DATA + 0x20, 0x1122_3344_5566_7788u64)
-            .unwrap();
+        m.arena.mem().write(DATA + 0x20, 0x1122_3344_5566_7788u64).unwrap();
         let code = m.compile(&region(0x20));
         m.s.r[2] = DATA + 8;
         m.s.r[0] = DATA;
@@ -284,11 +255,7 @@ fn memory_and_faults() {
             assert_eq!(m.run(&code, 0x1000), End::Fault(0x1000, fault), "{at:#x}");
         }
         m.s.r[0] = DATA;
-        for (at, fault) in [
-            (0x50, 0x48),
-            (4, 4u64.wrapping_sub(8)),
-            (1 << 50, (1 << 50) - 8),
-        ] {
+        for (at, fault) in [(0x50, 0x48), (4, 4u64.wrapping_sub(8)), (1 << 50, (1 << 50) - 8)] {
             m.s.r[2] = at;
             m.s.fault_addr = if m.options.precise { 0 } else { fault };
             assert_eq!(m.run(&code, 0x1000), End::Fault(0x1004, fault), "{at:#x}");
@@ -348,10 +315,7 @@ fn loads_are_not_merged() {
         m.options.disassemble = true;
         let code = m.compile(&b.region);
         let text = code.compiled.text.as_deref().unwrap();
-        let loads = text
-            .lines()
-            .filter(|l| l.contains("8(") && l.contains(','))
-            .count();
+        let loads = text.lines().filter(|l| l.contains("8(") && l.contains(',')).count();
         assert!(loads >= 4, "{text}");
     });
 }

@@ -75,10 +75,7 @@ impl Gen {
                 // A pointer that is good again.
                 let s = self.reg();
                 let x = self.b.get(s);
-                let (m, k) = (
-                    self.b.iconst(Type::I64, 0x7ff8),
-                    self.b.iconst(Type::I64, DATA as i64),
-                );
+                let (m, k) = (self.b.iconst(Type::I64, 0x7ff8), self.b.iconst(Type::I64, DATA as i64));
                 let x = self.b.bin(Op::And, Type::I64, x, m);
                 let x = self.b.bin(Op::Add, Type::I64, x, k);
                 self.b.put(r(5), x);
@@ -103,11 +100,7 @@ impl Gen {
                 let one = self.b.iconst(Type::I64, 1);
                 let x = self.b.bin(Op::Or, Type::I64, x, one);
                 let y = self.b.bin(Op::Or, Type::I64, y, one);
-                let (d, m) = if self.pick(2) == 0 {
-                    (Op::UDiv, Op::URem)
-                } else {
-                    (Op::SDiv, Op::SRem)
-                };
+                let (d, m) = if self.pick(2) == 0 { (Op::UDiv, Op::URem) } else { (Op::SDiv, Op::SRem) };
                 let q = self.b.bin(d, Type::I64, x, y);
                 let m = self.b.bin(m, Type::I64, x, y);
                 self.b.put(r(2), q);
@@ -116,8 +109,7 @@ impl Gen {
             4 | 5 => {
                 let (a, d) = self.address();
                 spill(&mut self.b);
-                let ty =
-                    [Type::I8, Type::I32, Type::I64, Type::F64, Type::V128][self.pick(5) as usize];
+                let ty = [Type::I8, Type::I32, Type::I64, Type::F64, Type::V128][self.pick(5) as usize];
                 let x = self.b.load(ty, a, d);
                 match ty {
                     Type::V128 => {
@@ -135,11 +127,7 @@ impl Gen {
                         self.b.put(s, x);
                     }
                     _ => {
-                        let op = if self.pick(2) == 0 {
-                            Op::Zext
-                        } else {
-                            Op::Sext
-                        };
+                        let op = if self.pick(2) == 0 { Op::Zext } else { Op::Sext };
                         let x = self.b.conv(op, Type::I64, x);
                         let s = self.reg();
                         self.b.put(s, x);
@@ -206,11 +194,7 @@ impl Gen {
         }
     }
     fn region(seed: u64) -> Region {
-        let mut g = Gen {
-            rng: Rng(seed),
-            b: start(0x1000),
-            pc: 0x1000,
-        };
+        let mut g = Gen { rng: Rng(seed), b: start(0x1000), pc: 0x1000 };
         let n = 1 + g.pick(5);
         let heads: Vec<Block> = (0..n)
             .map(|_| {
@@ -252,11 +236,7 @@ impl Gen {
 
 fn fuzz(optimize: bool, seeds: std::ops::Range<u64>) {
     let mut m = Machine::new();
-    m.options = CompileOptions {
-        optimize,
-        precise: true,
-        disassemble: false,
-    };
+    m.options = CompileOptions { optimize, precise: true, disassemble: false };
     let mem = m.arena.mem();
     let mut frame = interp::Frame::default();
     let mut faults = 0;
@@ -317,10 +297,7 @@ fn fuzz(optimize: bool, seeds: std::ops::Range<u64>) {
             m.s.v
         );
     }
-    assert!(
-        faults > total / 50 && faults < total * 9 / 10,
-        "{faults} of {total} fault"
-    );
+    assert!(faults > total / 50 && faults < total * 9 / 10, "{faults} of {total} fault");
 }
 
 #[test]

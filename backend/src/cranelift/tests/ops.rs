@@ -8,14 +8,7 @@ use evm_ir::{Cond, FCond, Op, Sig, Value};
 
 const INTS: [Type; 4] = [Type::I8, Type::I16, Type::I32, Type::I64];
 const FLOATS: [Type; 2] = [Type::F32, Type::F64];
-const SHAPES: [Type; 6] = [
-    Type::I8X16,
-    Type::I16X8,
-    Type::I32X4,
-    Type::I64X2,
-    Type::F32X4,
-    Type::F64X2,
-];
+const SHAPES: [Type; 6] = [Type::I8X16, Type::I16X8, Type::I32X4, Type::I64X2, Type::F32X4, Type::F64X2];
 
 /// Types that an opcode takes, as its documentation says.
 fn types(op: Op) -> Vec<Type> {
@@ -24,8 +17,8 @@ fn types(op: Op) -> Vec<Type> {
     let narrow = &[I8X16, I16X8][..];
     match op {
         Bswap => vec![I16, I32, I64],
-        Add | Sub | Mul | UMulHi | SMulHi | UDiv | URem | SDiv | SRem | And | Or | Xor | Shl
-        | Shr | Sar | Rotl | Rotr | Neg | Not | Clz | Ctz | Popcnt | Icmp => INTS.to_vec(),
+        Add | Sub | Mul | UMulHi | SMulHi | UDiv | URem | SDiv | SRem | And | Or | Xor | Shl | Shr | Sar | Rotl
+        | Rotr | Neg | Not | Clz | Ctz | Popcnt | Icmp => INTS.to_vec(),
         AtomicAdd | AtomicAnd | AtomicOr | AtomicXor | AtomicXchg => INTS.to_vec(),
         AtomicCas => vec![I8, I16, I32, I64, V128],
         FAdd | FSub | FMul | FDiv | FSqrt | FMinX | FMaxX | FCmp => FLOATS.to_vec(),
@@ -108,11 +101,7 @@ impl Rng {
     /// The 128 bits of two words, sometimes with equal halves.
     pub fn wide(&mut self) -> u128 {
         let lo = self.word();
-        let hi = if self.next().is_multiple_of(4) {
-            lo
-        } else {
-            self.word()
-        };
+        let hi = if self.next().is_multiple_of(4) { lo } else { self.word() };
         u128::from(hi) << 64 | u128::from(lo)
     }
 }
@@ -133,9 +122,7 @@ fn operand(b: &mut Builder, ty: Type, n: u16, from: From) -> Value {
             let p = b.get(r(5));
             b.load(ty, p, 16 * i32::from(n))
         }
-        From::Constant(k) if ty == Type::V128 => {
-            b.vconst(u128::from(k) << 64 | u128::from(k.rotate_left(17)))
-        }
+        From::Constant(k) if ty == Type::V128 => b.vconst(u128::from(k) << 64 | u128::from(k.rotate_left(17))),
         From::Constant(k) => b.iconst(ty, k as i64),
         From::Slot => match ty {
             Type::V128 => b.get(v(n)),
@@ -182,11 +169,7 @@ fn cases() -> Vec<Case> {
             };
             out.extend(imms.into_iter().map(|i| (*op, ty, i)));
         }
-        out.extend(
-            conversions(*op)
-                .into_iter()
-                .map(|(from, to)| (*op, to, from as i64)),
-        );
+        out.extend(conversions(*op).into_iter().map(|(from, to)| (*op, to, from as i64)));
     }
     out
 }
@@ -218,10 +201,7 @@ fn region(case: Case, from: [From; 3], sel: u128) -> Region {
             let c = operand(&mut b, Type::I8, 2, from[2]);
             let one = b.iconst(Type::I8, 1);
             let c = b.bin(Op::And, Type::I8, c, one);
-            let (x, y) = (
-                operand(&mut b, ty, 0, from[0]),
-                operand(&mut b, ty, 1, from[1]),
-            );
+            let (x, y) = (operand(&mut b, ty, 0, from[0]), operand(&mut b, ty, 1, from[1]));
             b.select(ty, c, x, y)
         }
         Sig::VSelect => {
@@ -268,11 +248,7 @@ fn region(case: Case, from: [From; 3], sel: u128) -> Region {
         Sig::Rmw | Sig::Cas => {
             let p = b.get(r(5));
             let x = operand(&mut b, ty, 0, from[0]);
-            let y = if op.sig() == Sig::Cas {
-                operand(&mut b, ty, 1, from[1])
-            } else {
-                none
-            };
+            let y = if op.sig() == Sig::Cas { operand(&mut b, ty, 1, from[1]) } else { none };
             b.push(op, ty, p, x, y, 0)
         }
         s => panic!("no case for {s:?}"),
@@ -322,11 +298,7 @@ fn check(features: HostFeatures, optimize: bool, sources: &[[From; 3]]) {
                         mem.store128(DATA + 0x100 + 16 * i as u64, *d).unwrap();
                     }
                 };
-                let get = || {
-                    (0..16)
-                        .map(|i| mem.load128(DATA + 0x100 + 16 * i))
-                        .collect::<Vec<_>>()
-                };
+                let get = || (0..16).map(|i| mem.load128(DATA + 0x100 + 16 * i)).collect::<Vec<_>>();
                 put();
                 // SAFETY: the state and memory are this machine's; the region calls no helper.
                 let exit = unsafe {
@@ -369,18 +341,10 @@ fn native() {
 
 #[test]
 fn optimized() {
-    check(
-        HostFeatures::Native,
-        true,
-        &[SLOTS_ONLY, [From::Memory, From::Slot, From::Slot]],
-    );
+    check(HostFeatures::Native, true, &[SLOTS_ONLY, [From::Memory, From::Slot, From::Slot]]);
 }
 
 #[test]
 fn baseline() {
-    check(
-        HostFeatures::V2,
-        false,
-        &[SLOTS_ONLY, [From::Memory, From::Memory, From::Slot]],
-    );
+    check(HostFeatures::V2, false, &[SLOTS_ONLY, [From::Memory, From::Memory, From::Slot]]);
 }

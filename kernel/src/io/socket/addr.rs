@@ -68,16 +68,11 @@ impl Addr {
     }
     /// Port of an AF_INET or AF_INET6 address.
     pub fn port(&self) -> u16 {
-        self.0
-            .get(2..4)
-            .map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
+        self.0.get(2..4).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
     }
     /// As a socket of another family sees it: loopback addresses of the one become those of the other.
     pub fn seen_by(&self, family: i32) -> Addr {
-        let own = self
-            .0
-            .first_chunk()
-            .map_or(libc::AF_UNSPEC, |b| i32::from(u16::from_le_bytes(*b)));
+        let own = self.0.first_chunk().map_or(libc::AF_UNSPEC, |b| i32::from(u16::from_le_bytes(*b)));
         if family == libc::AF_UNIX || own == libc::AF_UNSPEC {
             self.clone()
         } else {
@@ -87,10 +82,7 @@ impl Addr {
     /// What it says; `family` is that of the socket. EINVAL, EAFNOSUPPORT.
     pub fn parse(&self, family: i32) -> Result<Parsed> {
         let b = &self.0;
-        let f = b
-            .first_chunk()
-            .map(|b| i32::from(u16::from_le_bytes(*b)))
-            .ok_or(Errno::EINVAL)?;
+        let f = b.first_chunk().map(|b| i32::from(u16::from_le_bytes(*b))).ok_or(Errno::EINVAL)?;
         if f == libc::AF_UNSPEC && family != libc::AF_UNIX {
             return Ok(Parsed::Unspec);
         }
@@ -104,23 +96,13 @@ impl Addr {
             return Ok(match b[2..].split_first() {
                 None => Parsed::Unnamed,
                 Some((0, name)) => Parsed::Abstract(name.to_vec()),
-                Some(_) => Parsed::Path(
-                    b[2..]
-                        .split(|c| *c == 0)
-                        .next()
-                        .unwrap_or_default()
-                        .to_vec(),
-                ),
+                Some(_) => Parsed::Path(b[2..].split(|c| *c == 0).next().unwrap_or_default().to_vec()),
             });
         }
         if f != family {
             return Err(Errno::EAFNOSUPPORT);
         }
-        let (at, len) = if family == libc::AF_INET {
-            (4, 4)
-        } else {
-            (8, 16)
-        };
+        let (at, len) = if family == libc::AF_INET { (4, 4) } else { (8, 16) };
         let ip = b.get(at..at + len).ok_or(Errno::EINVAL)?;
         let port = u16::from_be_bytes([b[2], b[3]]);
         let v4 = |ip: &[u8]| ip[0] == 127 || ip == [0; 4];

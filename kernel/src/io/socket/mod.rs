@@ -180,11 +180,7 @@ impl Socket {
                 key: None,
                 peer: Weak::new(),
                 connected: false,
-                peer_cred: Cred {
-                    pid: 0,
-                    uid: u32::MAX,
-                    gid: u32::MAX,
-                },
+                peer_cred: Cred { pid: 0, uid: u32::MAX, gid: u32::MAX },
                 listening: None,
                 inbox: VecDeque::new(),
                 bytes: 0,
@@ -203,10 +199,8 @@ impl Socket {
     }
     /// Two sockets connected to each other.
     pub fn pair(registry: &Arc<Registry>, kind: Kind, cred: Cred) -> (Arc<Socket>, Arc<Socket>) {
-        let (a, b) = (
-            Socket::new(registry, libc::AF_UNIX, kind, cred),
-            Socket::new(registry, libc::AF_UNIX, kind, cred),
-        );
+        let (a, b) =
+            (Socket::new(registry, libc::AF_UNIX, kind, cred), Socket::new(registry, libc::AF_UNIX, kind, cred));
         for (x, y) in [(&a, &b), (&b, &a)] {
             let mut s = lock(&x.state);
             s.peer = Arc::downgrade(y);
@@ -218,11 +212,7 @@ impl Socket {
     /// As an open file description; `flags`: O_NONBLOCK.
     pub fn describe(self: &Arc<Self>, flags: u32) -> Arc<Description> {
         let keep = flags & libc::O_NONBLOCK as u32 | libc::O_RDWR as u32;
-        Description::new(
-            Arc::new(Handle(self.clone())),
-            keep,
-            format!("socket:[{}]", self.ino),
-        )
+        Description::new(Arc::new(Handle(self.clone())), keep, format!("socket:[{}]", self.ino))
     }
     /// Address it is bound to.
     pub fn local(&self) -> Addr {
@@ -272,20 +262,12 @@ impl Socket {
     pub fn set_buffer(&self, send: bool, n: usize) {
         let n = n.min(BUFFER) * 2;
         let mut s = lock(&self.state);
-        if send {
-            s.sndbuf = n.max(4608)
-        } else {
-            s.rcvbuf = n.max(2304)
-        }
+        if send { s.sndbuf = n.max(4608) } else { s.rcvbuf = n.max(2304) }
     }
     /// Bytes that can be read (FIONREAD): of a datagram socket the first message.
     pub fn readable_bytes(&self) -> usize {
         let s = lock(&self.state);
-        if self.kind != Kind::Datagram {
-            s.bytes
-        } else {
-            s.inbox.front().map_or(0, |m| m.data.len())
-        }
+        if self.kind != Kind::Datagram { s.bytes } else { s.inbox.front().map_or(0, |m| m.data.len()) }
     }
     /// Bytes that the peer has not read yet (SIOCOUTQ).
     pub fn unread_by_peer(&self) -> usize {
@@ -326,12 +308,7 @@ impl Socket {
             let max = usize::try_from(backlog).unwrap_or(4096).min(4096);
             match &mut s.listening {
                 Some(b) => b.max = max,
-                None => {
-                    s.listening = Some(Backlog {
-                        max,
-                        pending: VecDeque::new(),
-                    })
-                }
+                None => s.listening = Some(Backlog { max, pending: VecDeque::new() }),
             }
             s.peer_cred = cred;
         }
@@ -339,13 +316,7 @@ impl Socket {
         Ok(())
     }
     /// connect(2) of a stream or seqpacket socket to a listening one: waits while its backlog is full.
-    pub fn connect(
-        self: &Arc<Self>,
-        who: &dyn Blocking,
-        to: &Arc<Socket>,
-        cred: Cred,
-        nonblock: bool,
-    ) -> Result<()> {
+    pub fn connect(self: &Arc<Self>, who: &dyn Blocking, to: &Arc<Socket>, cred: Cred, nonblock: bool) -> Result<()> {
         {
             let s = lock(&self.state);
             if s.connected {
@@ -398,11 +369,7 @@ impl Socket {
         let r = match attempt() {
             Some(r) => r,
             None if nonblock => Err(Errno::EAGAIN),
-            None => to
-                .room
-                .wait(who, self.send_deadline(), attempt)
-                .map_err(timed_out)
-                .and_then(|r| r),
+            None => to.room.wait(who, self.send_deadline(), attempt).map_err(timed_out).and_then(|r| r),
         };
         match r {
             Ok(()) => {
@@ -421,15 +388,8 @@ impl Socket {
     }
     /// connect(2) of a datagram socket: sets or (`None`) clears the default receiver.
     pub fn connect_datagram(self: &Arc<Self>, to: Option<(&Arc<Socket>, Addr)>) -> Result<()> {
-        if let Some((t, _)) = to
-            .as_ref()
-            .filter(|(t, _)| t.family == libc::AF_UNIX && !t.accepts(self))
-        {
-            return Err(if t.kind == self.kind {
-                Errno::EPERM
-            } else {
-                Errno::EPROTOTYPE
-            });
+        if let Some((t, _)) = to.as_ref().filter(|(t, _)| t.family == libc::AF_UNIX && !t.accepts(self)) {
+            return Err(if t.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
         }
         {
             let mut s = lock(&self.state);
@@ -474,11 +434,7 @@ impl Socket {
         let r = match attempt() {
             Some(r) => r,
             None if nonblock => Err(Errno::EAGAIN),
-            None => self
-                .queue
-                .wait(who, self.receive_deadline(), attempt)
-                .map_err(timed_out)
-                .and_then(|r| r),
+            None => self.queue.wait(who, self.receive_deadline(), attempt).map_err(timed_out).and_then(|r| r),
         };
         if r.is_ok() {
             self.room.wake_all();
@@ -504,11 +460,8 @@ impl Socket {
         if self.kind != Kind::Datagram
             && let Some(p) = peer
         {
-            let mirrored = if bits & RCV != 0 && self.family == libc::AF_UNIX {
-                SND
-            } else {
-                0
-            } | if bits & SND != 0 { RCV } else { 0 };
+            let mirrored = if bits & RCV != 0 && self.family == libc::AF_UNIX { SND } else { 0 }
+                | if bits & SND != 0 { RCV } else { 0 };
             lock(&p.state).shut |= mirrored;
             p.wake();
         }
@@ -520,14 +473,10 @@ impl Socket {
         self.room.wake_all();
     }
     fn receive_deadline(&self) -> Option<Instant> {
-        self.options()
-            .receive_timeout
-            .and_then(|t| Instant::now().checked_add(t))
+        self.options().receive_timeout.and_then(|t| Instant::now().checked_add(t))
     }
     fn send_deadline(&self) -> Option<Instant> {
-        self.options()
-            .send_timeout
-            .and_then(|t| Instant::now().checked_add(t))
+        self.options().send_timeout.and_then(|t| Instant::now().checked_add(t))
     }
 
     /// Send. EPIPE is returned without a signal.
@@ -542,10 +491,7 @@ impl Socket {
             }
             let peer = match m.to.take() {
                 Some(t) => Some(t),
-                None if !s.connected
-                    && self.kind == Kind::Datagram
-                    && self.family != libc::AF_UNIX =>
-                {
+                None if !s.connected && self.kind == Kind::Datagram && self.family != libc::AF_UNIX => {
                     return Err(Errno::EDESTADDRREQ);
                 }
                 None if !s.connected => return Err(Errno::ENOTCONN),
@@ -553,14 +499,8 @@ impl Socket {
             };
             (peer, s.local.clone(), s.sndbuf)
         };
-        let local = peer
-            .as_ref()
-            .map_or(Addr::default(), |p| local.seen_by(p.family));
-        let gone = if self.kind == Kind::Datagram {
-            Errno::ECONNREFUSED
-        } else {
-            Errno::EPIPE
-        };
+        let local = peer.as_ref().map_or(Addr::default(), |p| local.seen_by(p.family));
+        let gone = if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE };
         let peer = peer.filter(|p| self.kind != Kind::Datagram || !lock(&p.state).closed);
         let Some(peer) = peer else {
             if self.kind == Kind::Datagram && self.family == libc::AF_UNIX {
@@ -576,26 +516,14 @@ impl Socket {
             };
         };
         if self.kind == Kind::Datagram && self.family == libc::AF_UNIX && !peer.accepts(self) {
-            return Err(if peer.kind == self.kind {
-                Errno::EPERM
-            } else {
-                Errno::EPROTOTYPE
-            });
+            return Err(if peer.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
         }
-        let max = if self.family == libc::AF_UNIX {
-            sndbuf.saturating_sub(32)
-        } else {
-            65_507
-        };
+        let max = if self.family == libc::AF_UNIX { sndbuf.saturating_sub(32) } else { 65_507 };
         if self.kind != Kind::Stream && m.data.len() > max {
             return Err(Errno::EMSGSIZE);
         }
         // Streams wait on their own queue, which a reading peer wakes; datagram senders may be many.
-        let queue = if self.kind == Kind::Datagram {
-            &peer.room
-        } else {
-            &self.queue
-        };
+        let queue = if self.kind == Kind::Datagram { &peer.room } else { &self.queue };
         let deadline = self.send_deadline();
         let mut done = 0;
         loop {
@@ -604,10 +532,7 @@ impl Socket {
             let r = match attempt() {
                 Some(r) => r,
                 None if m.nonblock => Err(Errno::EAGAIN),
-                None => queue
-                    .wait(who, deadline, attempt)
-                    .map_err(timed_out)
-                    .and_then(|r| r),
+                None => queue.wait(who, deadline, attempt).map_err(timed_out).and_then(|r| r),
             };
             match r {
                 Ok(n) => {
@@ -637,17 +562,11 @@ impl Socket {
         }
         let mut s = lock(&peer.state);
         if s.closed {
-            return Some(Err(if self.kind == Kind::Datagram {
-                Errno::ECONNREFUSED
-            } else {
-                Errno::EPIPE
-            }));
+            return Some(Err(if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE }));
         }
         if s.shut & RCV != 0 {
             return Some(match (self.kind, self.family) {
-                (Kind::Datagram, libc::AF_UNIX) | (Kind::SeqPacket | Kind::Stream, _) => {
-                    Err(Errno::EPIPE)
-                }
+                (Kind::Datagram, libc::AF_UNIX) | (Kind::SeqPacket | Kind::Stream, _) => Err(Errno::EPIPE),
                 (Kind::Datagram, _) => Ok(data.len()),
             });
         }
@@ -706,11 +625,7 @@ impl Socket {
                 match attempt() {
                     Some(r) => r,
                     None if nonblock => Err(Errno::EAGAIN),
-                    None => self
-                        .queue
-                        .wait(who, deadline, attempt)
-                        .map_err(timed_out)
-                        .and_then(|r| r),
+                    None => self.queue.wait(who, deadline, attempt).map_err(timed_out).and_then(|r| r),
                 }
             };
             match r {
@@ -739,11 +654,7 @@ impl Socket {
                 Some(e) => Some(Err(e)),
                 None if s.shut & RCV != 0 => Some(Ok(false)),
                 None if self.kind == Kind::Stream && !s.connected => {
-                    Some(Err(if self.family == libc::AF_UNIX {
-                        Errno::EINVAL
-                    } else {
-                        Errno::ENOTCONN
-                    }))
+                    Some(Err(if self.family == libc::AF_UNIX { Errno::EINVAL } else { Errno::ENOTCONN }))
                 }
                 None if self.kind == Kind::SeqPacket && !s.connected => Some(Err(Errno::ENOTCONN)),
                 None => None,
@@ -760,13 +671,8 @@ impl Socket {
             };
             let n = m.data.len().min(buf.len());
             buf[..n].copy_from_slice(&m.data[..n]);
-            *got = Received {
-                len: n,
-                full: m.data.len(),
-                from: m.from.clone(),
-                rights: m.rights.clone(),
-                cred: m.cred,
-            };
+            *got =
+                Received { len: n, full: m.data.len(), from: m.from.clone(), rights: m.rights.clone(), cred: m.cred };
             return Some(Ok(true));
         }
         let pass_cred = s.options.pass_cred;
@@ -781,11 +687,7 @@ impl Socket {
             got.len += n;
             got.cred = m.cred;
             got.from = m.from.clone();
-            let rights = if peek {
-                m.rights.clone()
-            } else {
-                std::mem::take(&mut m.rights)
-            };
+            let rights = if peek { m.rights.clone() } else { std::mem::take(&mut m.rights) };
             let stop = !rights.is_empty();
             got.rights.extend(rights);
             if peek {
@@ -814,13 +716,7 @@ impl Socket {
             let inbox = std::mem::take(&mut s.inbox);
             let unread = s.bytes > 0;
             s.bytes = 0;
-            (
-                s.peer.upgrade(),
-                inbox,
-                s.listening.take(),
-                s.key.take(),
-                unread,
-            )
+            (s.peer.upgrade(), inbox, s.listening.take(), s.key.take(), unread)
         };
         if let Some(k) = key {
             self.registry.remove_closed(&k, self);
@@ -829,11 +725,7 @@ impl Socket {
             && let Some(p) = peer
         {
             let mut s = lock(&p.state);
-            s.shut |= if self.family == libc::AF_UNIX {
-                RCV | SND
-            } else {
-                RCV
-            };
+            s.shut |= if self.family == libc::AF_UNIX { RCV | SND } else { RCV };
             if unread {
                 s.error = Some(Errno::ECONNRESET);
             }
@@ -856,43 +748,25 @@ impl Socket {
         let s = lock(&self.state);
         let mut r = Ready::empty();
         let pending = s.listening.as_ref().is_some_and(|b| !b.pending.is_empty());
-        r.set(
-            Ready::IN,
-            !s.inbox.is_empty() || s.shut & RCV != 0 || pending,
-        );
+        r.set(Ready::IN, !s.inbox.is_empty() || s.shut & RCV != 0 || pending);
         r.set(Ready::RDHUP, s.shut & RCV != 0);
         r.set(Ready::ERR, s.error.is_some());
         let connection = self.kind != Kind::Datagram;
-        r.set(
-            Ready::HUP,
-            s.shut == RCV | SND || connection && !s.connected && s.listening.is_none(),
-        );
-        let (peer, sndbuf, listening, connected) = (
-            s.peer.upgrade(),
-            s.sndbuf,
-            s.listening.is_some(),
-            s.connected,
-        );
+        r.set(Ready::HUP, s.shut == RCV | SND || connection && !s.connected && s.listening.is_none());
+        let (peer, sndbuf, listening, connected) = (s.peer.upgrade(), s.sndbuf, s.listening.is_some(), s.connected);
         drop(s);
         let room = match peer.map(|p| lock(&p.state).bytes) {
             Some(b) if connected && connection => b * 4 <= sndbuf,
             _ => true,
         };
         r.set(Ready::OUT, room && !listening);
-        r.set(
-            Ready::WRBAND,
-            room && !listening && self.family == libc::AF_UNIX,
-        );
+        r.set(Ready::WRBAND, room && !listening && self.family == libc::AF_UNIX);
         r.with_norm()
     }
 }
 
 fn timed_out(e: Errno) -> Errno {
-    if e == Errno::ETIMEDOUT {
-        Errno::EAGAIN
-    } else {
-        e
-    }
+    if e == Errno::ETIMEDOUT { Errno::EAGAIN } else { e }
 }
 
 /// What a description of a socket refers to: closing it closes the socket.
@@ -900,20 +774,10 @@ pub struct Handle(pub Arc<Socket>);
 
 impl File for Handle {
     fn read(&self, who: &dyn Blocking, _pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
-        self.0
-            .receive(who, buf, nonblock, false, false)
-            .map(|r| r.len)
+        self.0.receive(who, buf, nonblock, false, false).map(|r| r.len)
     }
     fn write(&self, who: &dyn Blocking, _pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
-        self.0.send(
-            who,
-            Send {
-                data: buf,
-                nonblock,
-                cred: self.0.cred,
-                ..Send::default()
-            },
-        )
+        self.0.send(who, Send { data: buf, nonblock, cred: self.0.cred, ..Send::default() })
     }
     fn stat(&self) -> Result<Stat> {
         Ok(anon_stat(libc::S_IFSOCK | 0o777, self.0.ino))
@@ -944,9 +808,5 @@ impl File for Handle {
 
 /// The socket of a description; ENOTSOCK.
 pub fn of(d: &Description) -> Result<&Arc<Socket>> {
-    d.file
-        .as_any()
-        .downcast_ref::<Handle>()
-        .map(|h| &h.0)
-        .ok_or(Errno::ENOTSOCK)
+    d.file.as_any().downcast_ref::<Handle>().map(|h| &h.0).ok_or(Errno::ENOTSOCK)
 }

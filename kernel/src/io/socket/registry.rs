@@ -32,10 +32,7 @@ impl Registry {
     }
     pub(super) fn remove_closed(&self, key: &Key, socket: &Socket) {
         let mut names = lock(&self.names);
-        if names
-            .get(key)
-            .is_some_and(|w| std::ptr::eq(w.as_ptr(), socket))
-        {
+        if names.get(key).is_some_and(|w| std::ptr::eq(w.as_ptr(), socket)) {
             names.remove(key);
         }
     }

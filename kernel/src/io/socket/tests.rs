@@ -2,14 +2,7 @@ use super::*;
 use crate::io::poll::tests::Me;
 
 fn send(s: &Arc<Socket>, data: &[u8]) -> Result<usize> {
-    s.send(
-        &Me::default(),
-        Send {
-            data,
-            nonblock: true,
-            ..Send::default()
-        },
-    )
+    s.send(&Me::default(), Send { data, nonblock: true, ..Send::default() })
 }
 fn recv(s: &Socket, n: usize) -> Result<Vec<u8>> {
     let mut b = vec![0; n];
@@ -21,23 +14,12 @@ fn recv(s: &Socket, n: usize) -> Result<Vec<u8>> {
 #[test]
 fn pairs_keep_or_join_messages() {
     let reg = Arc::default();
-    for (kind, first) in [
-        (Kind::Stream, &b"abcde"[..]),
-        (Kind::Datagram, b"ab"),
-        (Kind::SeqPacket, b"ab"),
-    ] {
+    for (kind, first) in [(Kind::Stream, &b"abcde"[..]), (Kind::Datagram, b"ab"), (Kind::SeqPacket, b"ab")] {
         let (a, b) = Socket::pair(&reg, kind, Cred::default());
         assert_eq!(send(&a, b"ab"), Ok(2));
         assert_eq!(send(&a, b"cde"), Ok(3));
         assert_eq!(recv(&b, 99), Ok(first.to_vec()));
-        assert_eq!(
-            b.poll() & Ready::IN,
-            if kind == Kind::Stream {
-                Ready::empty()
-            } else {
-                Ready::IN
-            }
-        );
+        assert_eq!(b.poll() & Ready::IN, if kind == Kind::Stream { Ready::empty() } else { Ready::IN });
     }
 }
 
@@ -50,16 +32,10 @@ fn close_and_shutdown() {
     assert_eq!(send(&a, b"x"), Err(Errno::EPIPE));
     assert_eq!(recv(&b, 9), Ok(b"x".to_vec()));
     assert_eq!(recv(&b, 9), Ok(vec![]));
-    assert_eq!(
-        b.poll() - Ready::WRBAND,
-        (Ready::IN | Ready::OUT | Ready::RDHUP).with_norm()
-    );
+    assert_eq!(b.poll() - Ready::WRBAND, (Ready::IN | Ready::OUT | Ready::RDHUP).with_norm());
     assert_eq!(send(&b, b"y"), Ok(1));
     a.close();
-    assert_eq!(
-        b.poll() - Ready::WRBAND,
-        (Ready::IN | Ready::OUT | Ready::RDHUP | Ready::HUP | Ready::ERR).with_norm()
-    );
+    assert_eq!(b.poll() - Ready::WRBAND, (Ready::IN | Ready::OUT | Ready::RDHUP | Ready::HUP | Ready::ERR).with_norm());
     assert_eq!(send(&b, b"y"), Err(Errno::ECONNRESET));
     assert_eq!(send(&b, b"y"), Err(Errno::EPIPE));
 }
@@ -68,47 +44,19 @@ fn close_and_shutdown() {
 fn listen_connect_accept() {
     let reg = Arc::default();
     let me = Me::default();
-    let new = |k| {
-        Socket::new(
-            &reg,
-            libc::AF_UNIX,
-            k,
-            Cred {
-                pid: 5,
-                uid: 1,
-                gid: 1,
-            },
-        )
-    };
+    let new = |k| Socket::new(&reg, libc::AF_UNIX, k, Cred { pid: 5, uid: 1, gid: 1 });
     let (l, c) = (new(Kind::Stream), new(Kind::Stream));
     let key = Key::Abstract(b"n".to_vec());
     assert_eq!(l.listen(1, Cred::default()), Err(Errno::EINVAL));
     l.bind(key.clone(), Addr::unix(b"\0n")).unwrap();
-    assert_eq!(
-        new(Kind::Stream).bind(key.clone(), Addr::default()),
-        Err(Errno::EADDRINUSE)
-    );
+    assert_eq!(new(Kind::Stream).bind(key.clone(), Addr::default()), Err(Errno::EADDRINUSE));
     let to = reg.get(&key).unwrap();
     assert_eq!(c.connect(&me, &to, c.cred, true), Err(Errno::ECONNREFUSED));
-    l.listen(
-        0,
-        Cred {
-            pid: 9,
-            uid: 2,
-            gid: 2,
-        },
-    )
-    .unwrap();
+    l.listen(0, Cred { pid: 9, uid: 2, gid: 2 }).unwrap();
     assert_eq!(l.accept(&me, true).err(), Some(Errno::EAGAIN));
     c.connect(&me, &to, c.cred, true).unwrap();
-    assert_eq!(
-        new(Kind::Stream).connect(&me, &to, c.cred, true),
-        Err(Errno::EAGAIN)
-    );
-    assert_eq!(
-        new(Kind::SeqPacket).connect(&me, &to, c.cred, true),
-        Err(Errno::EPROTOTYPE)
-    );
+    assert_eq!(new(Kind::Stream).connect(&me, &to, c.cred, true), Err(Errno::EAGAIN));
+    assert_eq!(new(Kind::SeqPacket).connect(&me, &to, c.cred, true), Err(Errno::EPROTOTYPE));
     send(&c, b"early").unwrap();
     let s = l.accept(&me, true).unwrap();
     assert_eq!(recv(&s, 9), Ok(b"early".to_vec()));
@@ -126,15 +74,7 @@ fn rights_end_a_read() {
     let me = Me::default();
     let (r, _w) = crate::io::pipe::pipe(0, (0, 0));
     send(&a, b"1").unwrap();
-    a.send(
-        &me,
-        Send {
-            data: b"2",
-            rights: vec![r],
-            ..Send::default()
-        },
-    )
-    .unwrap();
+    a.send(&me, Send { data: b"2", rights: vec![r], ..Send::default() }).unwrap();
     send(&a, b"3").unwrap();
     let mut buf = [0; 9];
     let got = b.receive(&me, &mut buf, true, false, false).unwrap();
@@ -150,16 +90,7 @@ fn stream_between_threads() {
         let me = Me::default();
         for i in 0..300usize {
             let data = vec![i as u8; i * 97 + 1];
-            assert_eq!(
-                a.send(
-                    &me,
-                    Send {
-                        data: &data,
-                        ..Send::default()
-                    }
-                ),
-                Ok(data.len())
-            );
+            assert_eq!(a.send(&me, Send { data: &data, ..Send::default() }), Ok(data.len()));
         }
         a.close();
     });

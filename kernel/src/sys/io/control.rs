@@ -16,11 +16,9 @@ use std::sync::atomic::Ordering;
 const O_CLOEXEC: u64 = libc::O_CLOEXEC as u64;
 const O_NONBLOCK: u64 = libc::O_NONBLOCK as u64;
 /// Flags that F_SETFL changes.
-const SETFL: u32 =
-    (libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK) as u32;
+const SETFL: u32 = (libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK) as u32;
 /// Flags of open(2) that do not stay.
-const PASSING: u32 =
-    (libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32;
+const PASSING: u32 = (libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32;
 
 /// What closing a descriptor means beyond taking it out of the table.
 fn closed(task: &Task, d: Arc<Description>) {
@@ -88,13 +86,7 @@ pub(super) fn pipe2(task: &mut Task, [out, flags, ..]: [u64; 6]) -> Result<u64> 
 }
 
 /// Insert two descriptions and write their numbers.
-pub(super) fn insert_pair(
-    task: &Task,
-    out: u64,
-    a: Arc<Description>,
-    b: Arc<Description>,
-    flags: u64,
-) -> Result<u64> {
+pub(super) fn insert_pair(task: &Task, out: u64, a: Arc<Description>, b: Arc<Description>, flags: u64) -> Result<u64> {
     let (x, y) = task.fds().insert_pair(a, b, flags & O_CLOEXEC != 0)?;
     let both = u64::from(x as u32) | u64::from(y as u32) << 32;
     if let Err(e) = task.mem().write(out, both) {
@@ -106,14 +98,8 @@ pub(super) fn insert_pair(
 
 /// Insert a file without a name; O_CLOEXEC and O_NONBLOCK come from `flags`.
 pub(super) fn insert_anon(task: &Task, file: Arc<dyn File>, flags: u64, name: &str) -> Result<u64> {
-    let d = Description::new(
-        file,
-        libc::O_RDWR as u32 | (flags & O_NONBLOCK) as u32,
-        name,
-    );
-    task.fds()
-        .insert(d, flags & O_CLOEXEC != 0)
-        .map(|n| n as u64)
+    let d = Description::new(file, libc::O_RDWR as u32 | (flags & O_NONBLOCK) as u32, name);
+    task.fds().insert(d, flags & O_CLOEXEC != 0).map(|n| n as u64)
 }
 
 pub(super) fn eventfd(task: &mut Task, [count, ..]: [u64; 6]) -> Result<u64> {
@@ -124,10 +110,7 @@ pub(super) fn eventfd2(task: &mut Task, [count, flags, ..]: [u64; 6]) -> Result<
     if flags & !(O_CLOEXEC | O_NONBLOCK | libc::EFD_SEMAPHORE as u64) != 0 {
         return Err(Errno::EINVAL);
     }
-    let e = EventFd::new(
-        u64::from(count as u32),
-        flags & libc::EFD_SEMAPHORE as u64 != 0,
-    );
+    let e = EventFd::new(u64::from(count as u32), flags & libc::EFD_SEMAPHORE as u64 != 0);
     insert_anon(task, Arc::new(e), flags, "anon_inode:[eventfd]")
 }
 
@@ -143,15 +126,11 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
     match cmd {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
             let d = fds.get(fd)?;
-            return fds
-                .insert_from(arg as i32, d, cmd == libc::F_DUPFD_CLOEXEC)
-                .map(|n| n as u64);
+            return fds.insert_from(arg as i32, d, cmd == libc::F_DUPFD_CLOEXEC).map(|n| n as u64);
         }
         libc::F_GETFD => return fds.entry(fd).map(|e| u64::from(e.cloexec)),
         libc::F_SETFD => {
-            return fds
-                .set_cloexec(fd, arg & libc::FD_CLOEXEC as u64 != 0)
-                .map(|()| 0);
+            return fds.set_cloexec(fd, arg & libc::FD_CLOEXEC as u64 != 0).map(|()| 0);
         }
         libc::F_GETFL => return fds.get(fd).map(|d| u64::from(d.flags() & !PASSING)),
         _ => {}
@@ -162,12 +141,9 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
             set_flags(&d, arg as u32);
             Ok(0)
         }
-        libc::F_GETLK
-        | libc::F_SETLK
-        | libc::F_SETLKW
-        | libc::F_OFD_GETLK
-        | libc::F_OFD_SETLK
-        | libc::F_OFD_SETLKW => locks::fcntl(task, &d, cmd, arg),
+        libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
+            locks::fcntl(task, &d, cmd, arg)
+        }
         // No SIGIO is ever sent: nobody owns a descriptor.
         libc::F_GETOWN | F_GETSIG => Ok(0),
         F_GETOWN_EX => task.mem().write(arg, 0u64).map(|()| 0).map_err(Errno::from),
@@ -184,15 +160,11 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         },
         libc::F_ADD_SEALS => {
             writable(&d).map_err(|_| Errno::EPERM)?;
-            let f = Opened::of(&d)
-                .and_then(Opened::memory)
-                .ok_or(Errno::EINVAL)?;
+            let f = Opened::of(&d).and_then(Opened::memory).ok_or(Errno::EINVAL)?;
             f.add_seals(arg as u32).map(|()| 0)
         }
         libc::F_GET_SEALS => {
-            let f = Opened::of(&d)
-                .and_then(Opened::memory)
-                .ok_or(Errno::EINVAL)?;
+            let f = Opened::of(&d).and_then(Opened::memory).ok_or(Errno::EINVAL)?;
             f.seals().map(u64::from)
         }
         c if RW_HINTS.contains(&c) => {
@@ -229,16 +201,9 @@ pub(super) fn ioctl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         _ => {}
     }
     if cmd == c::TIOCGPTPEER {
-        let m = d
-            .file
-            .as_any()
-            .downcast_ref::<Master>()
-            .ok_or(Errno::ENOTTY)?;
+        let m = d.file.as_any().downcast_ref::<Master>().ok_or(Errno::ENOTTY)?;
         let peer = Description::new(m.peer()?, arg as u32 & !PASSING, m.pty().path());
-        return task
-            .fds()
-            .insert(peer, arg & O_CLOEXEC != 0)
-            .map(|n| n as u64);
+        return task.fds().insert(peer, arg & O_CLOEXEC != 0).map(|n| n as u64);
     }
     if let Some(t) = tty::control(&*d.file)
         && let Some(r) = t.ioctl(task, cmd, arg)
@@ -251,11 +216,7 @@ pub(super) fn ioctl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         let st = d.file.stat()?;
         if st.mode & libc::S_IFMT == libc::S_IFREG {
             let left = st.size.saturating_sub(*lock(&d.pos));
-            return task
-                .mem()
-                .write(arg, left.min(i32::MAX as u64) as u32)
-                .map(|()| 0)
-                .map_err(Errno::from);
+            return task.mem().write(arg, left.min(i32::MAX as u64) as u32).map(|()| 0).map_err(Errno::from);
         }
     }
     r

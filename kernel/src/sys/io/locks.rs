@@ -10,10 +10,7 @@ use crate::task::Task;
 
 pub(super) fn fcntl(task: &Task, d: &Description, cmd: i32, arg: u64) -> Result<u64> {
     let o = Opened::of(d).ok_or(Errno::EINVAL)?;
-    let ofd = matches!(
-        cmd,
-        libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW
-    );
+    let ofd = matches!(cmd, libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW);
     let mut b = [0u8; 32];
     task.mem().copy_out(arg, &mut b)?;
     let short = |i: usize| i16::from_le_bytes([b[i], b[i + 1]]);
@@ -38,27 +35,11 @@ pub(super) fn fcntl(task: &Task, d: &Description, cmd: i32, arg: u64) -> Result<
     if first < 0 || last < 0 {
         return Err(Errno::EINVAL);
     }
-    let range = (
-        first as u64,
-        if last == i64::MAX {
-            u64::MAX
-        } else {
-            last as u64
-        },
-    );
-    let owner = if ofd {
-        o.owner()
-    } else {
-        Owner::Process(task.pid())
-    };
+    let range = (first as u64, if last == i64::MAX { u64::MAX } else { last as u64 });
+    let owner = if ofd { o.owner() } else { Owner::Process(task.pid()) };
     let key = o.key()?;
     let locks = &task.fs().ns().locks;
-    let want = |write: bool| Record {
-        owner,
-        write,
-        start: range.0,
-        end: range.1,
-    };
+    let want = |write: bool| Record { owner, write, start: range.0, end: range.1 };
     if matches!(cmd, libc::F_GETLK | libc::F_OFD_GETLK) {
         let write = match kind {
             libc::F_RDLCK => false,
@@ -68,19 +49,11 @@ pub(super) fn fcntl(task: &Task, d: &Description, cmd: i32, arg: u64) -> Result<
         match locks.test(key, &want(write)) {
             None => b[0..2].copy_from_slice(&(libc::F_UNLCK as i16).to_le_bytes()),
             Some(r) => {
-                let kind = if r.write {
-                    libc::F_WRLCK
-                } else {
-                    libc::F_RDLCK
-                };
+                let kind = if r.write { libc::F_WRLCK } else { libc::F_RDLCK };
                 b[0..2].copy_from_slice(&(kind as i16).to_le_bytes());
                 b[2..4].fill(0);
                 b[8..16].copy_from_slice(&r.start.to_le_bytes());
-                let n = if r.end == u64::MAX {
-                    0
-                } else {
-                    r.end - r.start + 1
-                };
+                let n = if r.end == u64::MAX { 0 } else { r.end - r.start + 1 };
                 b[16..24].copy_from_slice(&n.to_le_bytes());
                 let pid = match r.owner {
                     Owner::Process(p) => p,
@@ -102,7 +75,5 @@ pub(super) fn fcntl(task: &Task, d: &Description, cmd: i32, arg: u64) -> Result<
         libc::F_WRLCK => writable(d)?,
         _ => return Err(Errno::EINVAL),
     }
-    locks
-        .set(task, key, want(kind == libc::F_WRLCK), wait)
-        .map(|()| 0)
+    locks.set(task, key, want(kind == libc::F_WRLCK), wait).map(|()| 0)
 }

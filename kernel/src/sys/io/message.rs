@@ -69,44 +69,26 @@ fn controls(task: &Task, h: &Header, own: Cred) -> Result<(Vec<Arc<Description>>
     task.mem().copy_out(h.control, &mut all)?;
     let mut rest = &all[..];
     while rest.len() >= 16 {
-        let word = |i: usize| {
-            rest[i..]
-                .first_chunk()
-                .map_or(0, |w| i32::from_le_bytes(*w))
-        };
+        let word = |i: usize| rest[i..].first_chunk().map_or(0, |w| i32::from_le_bytes(*w));
         let len = rest.first_chunk().map_or(0, |w| u64::from_le_bytes(*w));
-        let Some(data) = usize::try_from(len)
-            .ok()
-            .filter(|n| *n >= 16)
-            .and_then(|n| rest.get(16..n))
-        else {
+        let Some(data) = usize::try_from(len).ok().filter(|n| *n >= 16).and_then(|n| rest.get(16..n)) else {
             return Err(Errno::EINVAL);
         };
         match (word(8), word(12)) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 for fd in data.chunks_exact(4) {
-                    rights.push(
-                        task.fds()
-                            .get(i32::from_le_bytes([fd[0], fd[1], fd[2], fd[3]]))?,
-                    );
+                    rights.push(task.fds().get(i32::from_le_bytes([fd[0], fd[1], fd[2], fd[3]]))?);
                 }
                 if rights.len() > SCM_MAX_FD {
                     return Err(Errno::EINVAL);
                 }
             }
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
-                let n = |i: usize| {
-                    data.get(i..i + 4)
-                        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                };
+                let n = |i: usize| data.get(i..i + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
                 let (Some(pid), Some(uid), Some(gid)) = (n(0), n(4), n(8)) else {
                     return Err(Errno::EINVAL);
                 };
-                sender = Cred {
-                    pid: pid as i32,
-                    uid,
-                    gid,
-                };
+                sender = Cred { pid: pid as i32, uid, gid };
                 let c = task.process.credentials();
                 let mine = [c.uid, c.euid, c.suid].contains(&uid)
                     && [c.gid, c.egid, c.sgid].contains(&gid)
@@ -118,9 +100,7 @@ fn controls(task: &Task, h: &Header, own: Cred) -> Result<(Vec<Arc<Description>>
             (libc::SOL_SOCKET, _) => return Err(Errno::EINVAL),
             _ => {}
         }
-        rest = rest
-            .get((len as usize).next_multiple_of(8)..)
-            .unwrap_or_default();
+        rest = rest.get((len as usize).next_multiple_of(8)..).unwrap_or_default();
     }
     Ok((rights, sender))
 }
@@ -167,23 +147,8 @@ fn send(
         return Err(Errno::EMSGSIZE);
     }
     let nonblock = d.nonblock() || flags & libc::MSG_DONTWAIT != 0;
-    let r = transfer(
-        task,
-        s,
-        parts,
-        Send {
-            to,
-            rights,
-            cred: sender,
-            nonblock,
-            data: &[],
-        },
-    );
-    if flags & libc::MSG_NOSIGNAL != 0 {
-        r
-    } else {
-        signal_epipe(task, r)
-    }
+    let r = transfer(task, s, parts, Send { to, rights, cred: sender, nonblock, data: &[] });
+    if flags & libc::MSG_NOSIGNAL != 0 { r } else { signal_epipe(task, r) }
 }
 
 /// Send in pieces of at most [`MAX`]; only a stream needs more than one.
@@ -202,16 +167,7 @@ fn transfer(task: &Task, s: &Arc<Socket>, parts: &[Part], mut m: Send<'_>) -> Re
             let r = with_buffer(n as usize, |b| {
                 task.mem().copy_out(addr + at, b)?;
                 let rights = std::mem::take(&mut m.rights);
-                s.send(
-                    task,
-                    Send {
-                        to: None,
-                        rights,
-                        cred: m.cred,
-                        nonblock: m.nonblock,
-                        data: b,
-                    },
-                )
+                s.send(task, Send { to: None, rights, cred: m.cred, nonblock: m.nonblock, data: b })
             });
             match r {
                 Ok(k) => {
@@ -229,34 +185,16 @@ fn transfer(task: &Task, s: &Arc<Socket>, parts: &[Part], mut m: Send<'_>) -> Re
     Ok(done)
 }
 
-pub(super) fn sendto(
-    task: &mut Task,
-    [fd, buf, len, flags, addr, addr_len]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn sendto(task: &mut Task, [fd, buf, len, flags, addr, addr_len]: [u64; 6]) -> Result<u64> {
     let d = task.fds().get_io(fd as i32)?;
     socket::of(&d)?;
-    let to = if addr == 0 {
-        None
-    } else {
-        Some(get_addr(task, addr, addr_len)?)
-    };
-    send(
-        task,
-        &d,
-        &[(buf, len.min(0x7fff_f000))],
-        to,
-        None,
-        flags as i32,
-    )
+    let to = if addr == 0 { None } else { Some(get_addr(task, addr, addr_len)?) };
+    send(task, &d, &[(buf, len.min(0x7fff_f000))], to, None, flags as i32)
 }
 
 fn send_header(task: &Task, d: &Description, at: u64, flags: i32) -> Result<u64> {
     let h = Header::read(task, at)?;
-    let to = if h.name == 0 || h.name_len == 0 {
-        None
-    } else {
-        Some(get_addr(task, h.name, u64::from(h.name_len))?)
-    };
+    let to = if h.name == 0 || h.name_len == 0 { None } else { Some(get_addr(task, h.name, u64::from(h.name_len))?) };
     send(task, d, &h.parts, to, Some(&h), flags)
 }
 
@@ -284,11 +222,7 @@ pub(super) fn sendmmsg(task: &mut Task, [fd, msgs, n, flags, ..]: [u64; 6]) -> R
 fn receive(task: &Task, d: &Description, parts: &[Part], flags: i32) -> Result<Received> {
     let s = socket::of(d)?;
     if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
-        return Err(if flags & libc::MSG_OOB != 0 {
-            Errno::EINVAL
-        } else {
-            Errno::EAGAIN
-        });
+        return Err(if flags & libc::MSG_OOB != 0 { Errno::EINVAL } else { Errno::EAGAIN });
     }
     if let Some((a, _)) = parts.first() {
         task.mem().read::<u8>(*a)?; // before something is taken out
@@ -304,17 +238,10 @@ fn receive(task: &Task, d: &Description, parts: &[Part], flags: i32) -> Result<R
 
 /// What the call returns: with MSG_TRUNC the length of the whole message.
 fn length(s: &Socket, r: &Received, flags: i32) -> u64 {
-    if flags & libc::MSG_TRUNC != 0 && s.kind != Kind::Stream {
-        r.full as u64
-    } else {
-        r.len as u64
-    }
+    if flags & libc::MSG_TRUNC != 0 && s.kind != Kind::Stream { r.full as u64 } else { r.len as u64 }
 }
 
-pub(super) fn recvfrom(
-    task: &mut Task,
-    [fd, buf, len, flags, addr, lenp]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn recvfrom(task: &mut Task, [fd, buf, len, flags, addr, lenp]: [u64; 6]) -> Result<u64> {
     let d = task.fds().get_io(fd as i32)?;
     let s = socket::of(&d)?;
     let r = receive(task, &d, &[(buf, len.min(0x7fff_f000))], flags as i32)?;
@@ -343,28 +270,15 @@ fn recv_header(task: &Task, d: &Description, at: u64, flags: i32) -> Result<u64>
         out |= libc::MSG_TRUNC;
     }
     if h.name != 0 {
-        let a = if s.kind != Kind::Datagram || r.from.0.is_empty() {
-            Addr::default()
-        } else {
-            named(&r.from, s.family)
-        };
+        let a =
+            if s.kind != Kind::Datagram || r.from.0.is_empty() { Addr::default() } else { named(&r.from, s.family) };
         mem.copy_in(h.name, &a.0[..a.0.len().min(h.name_len as usize)])?;
         mem.write(h.at + 8, a.0.len() as u32)?;
     }
-    let mut c = ControlOut {
-        task,
-        at: h.control,
-        left: if h.control == 0 { 0 } else { h.control_len },
-        used: 0,
-        cut: false,
-    };
+    let mut c =
+        ControlOut { task, at: h.control, left: if h.control == 0 { 0 } else { h.control_len }, used: 0, cut: false };
     if s.options().pass_cred {
-        let b = [
-            r.cred.pid.to_le_bytes(),
-            r.cred.uid.to_le_bytes(),
-            r.cred.gid.to_le_bytes(),
-        ]
-        .concat();
+        let b = [r.cred.pid.to_le_bytes(), r.cred.uid.to_le_bytes(), r.cred.gid.to_le_bytes()].concat();
         c.put(libc::SCM_CREDENTIALS, &b)?;
     }
     let rights = std::mem::take(&mut r.rights);
@@ -426,11 +340,7 @@ impl ControlOut<'_> {
                 }
             }
         }
-        if fds.is_empty() {
-            Ok(())
-        } else {
-            self.put(libc::SCM_RIGHTS, &fds)
-        }
+        if fds.is_empty() { Ok(()) } else { self.put(libc::SCM_RIGHTS, &fds) }
     }
 }
 

@@ -10,17 +10,8 @@ use crate::task::Task;
 pub(super) fn make_socket(task: &Task, path: &[u8]) -> Result<Key> {
     let at = base(task, libc::AT_FDCWD, path)?;
     let mode = 0o777 & !task.fs().umask();
-    let e = task
-        .fs()
-        .ns()
-        .make(&Caller::of(task), &at, path, Make::Socket, mode);
-    let e = e.map_err(|e| {
-        if e == Errno::EEXIST {
-            Errno::EADDRINUSE
-        } else {
-            e
-        }
-    })?;
+    let e = task.fs().ns().make(&Caller::of(task), &at, path, Make::Socket, mode);
+    let e = e.map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
     Ok(Key::Inode(e.stat.dev, e.stat.ino))
 }
 

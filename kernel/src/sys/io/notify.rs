@@ -25,12 +25,7 @@ pub(super) fn timerfd_create(task: &mut Task, [clock, flags, ..]: [u64; 6]) -> R
         libc::CLOCK_REALTIME_ALARM | libc::CLOCK_BOOTTIME_ALARM => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
-    insert_anon(
-        task,
-        TimerFd::new(task.kernel(), realtime),
-        flags,
-        "anon_inode:[timerfd]",
-    )
+    insert_anon(task, TimerFd::new(task.kernel(), realtime), flags, "anon_inode:[timerfd]")
 }
 
 fn timer(d: &Description) -> Result<&TimerFd> {
@@ -41,8 +36,7 @@ fn put_setting(task: &Task, addr: u64, s: Setting) -> Result<()> {
     for (i, d) in [s.interval, s.value].into_iter().enumerate() {
         let at = addr.wrapping_add(i as u64 * 16);
         task.mem().write(at, d.as_secs())?;
-        task.mem()
-            .write(at.wrapping_add(8), u64::from(d.subsec_nanos()))?;
+        task.mem().write(at.wrapping_add(8), u64::from(d.subsec_nanos()))?;
     }
     Ok(())
 }
@@ -51,10 +45,7 @@ pub(super) fn timerfd_settime(task: &mut Task, [fd, flags, new, old, ..]: [u64; 
     const ABSTIME: u64 = libc::TFD_TIMER_ABSTIME as u64;
     const CANCEL_ON_SET: u64 = libc::TFD_TIMER_CANCEL_ON_SET as u64; // the clock is never set
     let get = |at: u64| -> Result<Duration> { waiting::time(task, at, 1)?.ok_or(Errno::EFAULT) };
-    let setting = Setting {
-        interval: get(new)?,
-        value: get(new.wrapping_add(16))?,
-    };
+    let setting = Setting { interval: get(new)?, value: get(new.wrapping_add(16))? };
     if flags & !(ABSTIME | CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -81,19 +72,10 @@ pub(super) fn signalfd4(task: &mut Task, [fd, mask, size, flags, ..]: [u64; 6]) 
     }
     let mask = task.mem().read::<u64>(mask)? & !UNBLOCKABLE;
     if fd as i32 == -1 {
-        return insert_anon(
-            task,
-            Arc::new(SignalFd::new(&task.process, mask)),
-            flags,
-            "anon_inode:[signalfd]",
-        );
+        return insert_anon(task, Arc::new(SignalFd::new(&task.process, mask)), flags, "anon_inode:[signalfd]");
     }
     let d = task.fds().get_io(fd as i32)?;
-    d.file
-        .as_any()
-        .downcast_ref::<SignalFd>()
-        .ok_or(Errno::EINVAL)?
-        .set_mask(mask);
+    d.file.as_any().downcast_ref::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(mask);
     Ok(fd)
 }
 
@@ -108,35 +90,22 @@ pub(super) fn pidfd_open(task: &mut Task, [pid, flags, ..]: [u64; 6]) -> Result<
         None if kernel.thread(pid as i32).is_some() => return Err(Errno::EINVAL),
         None => return Err(Errno::ESRCH),
     };
-    task.fds()
-        .insert(PidFd::describe(&p, flags as u32), true)
-        .map(|n| n as u64)
+    task.fds().insert(PidFd::describe(&p, flags as u32), true).map(|n| n as u64)
 }
 
-pub(super) fn pidfd_send_signal(
-    task: &mut Task,
-    [fd, sig, info, flags, ..]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn pidfd_send_signal(task: &mut Task, [fd, sig, info, flags, ..]: [u64; 6]) -> Result<u64> {
     let sig = sig as i32;
     if flags != 0 || !(0..=64).contains(&sig) {
         return Err(Errno::EINVAL);
     }
     let d = task.fds().get_io(fd as i32)?;
     let p = PidFd::of(&d)?;
-    if task
-        .kernel()
-        .process(p.pid)
-        .is_none_or(|q| !Arc::ptr_eq(p, &q))
-    {
+    if task.kernel().process(p.pid).is_none_or(|q| !Arc::ptr_eq(p, &q)) {
         return Err(Errno::ESRCH);
     }
     let own = task.process.credentials();
     let other = p.credentials();
-    if own.euid != 0
-        && ![own.euid, own.uid]
-            .iter()
-            .any(|u| [other.uid, other.suid].contains(u))
-    {
+    if own.euid != 0 && ![own.euid, own.uid].iter().any(|u| [other.uid, other.suid].contains(u)) {
         return Err(Errno::EPERM);
     }
     let info = match info {
@@ -145,9 +114,7 @@ pub(super) fn pidfd_send_signal(
             let mut b = [0u8; 128];
             task.mem().copy_out(at, &mut b)?;
             let i = SigInfo::from_bytes(sig, &b);
-            if b.first_chunk()
-                .is_none_or(|s| i32::from_le_bytes(*s) != sig)
-            {
+            if b.first_chunk().is_none_or(|s| i32::from_le_bytes(*s) != sig) {
                 return Err(Errno::EINVAL);
             }
             if (i.code >= 0 || i.code == libc::SI_TKILL) && p.pid != task.pid() {

@@ -91,10 +91,7 @@ pub(super) fn total(parts: &[Part]) -> u64 {
 
 fn read_part(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Result<u64> {
     let mem = task.mem();
-    let direct = d
-        .file
-        .direct_fd()
-        .filter(|_| !d.file.as_any().is::<HostStream>());
+    let direct = d.file.direct_fd().filter(|_| !d.file.as_any().is::<HostStream>());
     let mut done = 0;
     while done < len {
         let (at, left) = (addr.checked_add(done).ok_or(Errno::EFAULT)?, len - done);
@@ -113,11 +110,7 @@ fn read_part(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Resul
                 Err(e) => return if done > 0 { Ok(done) } else { Err(e) },
             }
         }
-        let piece = if direct.is_some() {
-            PAGE - at % PAGE
-        } else {
-            CHUNK as u64
-        };
+        let piece = if direct.is_some() { PAGE - at % PAGE } else { CHUNK as u64 };
         let r = with_buffer(left.min(piece) as usize, |b| {
             let n = d.file.read(task, pos + done, b, d.nonblock())?;
             task.mem().copy_in(at, &b[..n])?;
@@ -138,13 +131,7 @@ fn read_part(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Resul
 }
 
 /// Read into the buffers, at a position if the file has positions.
-pub(super) fn read_parts(
-    task: &Task,
-    d: &Description,
-    pos: u64,
-    parts: &[Part],
-    nonblock: bool,
-) -> Result<u64> {
+pub(super) fn read_parts(task: &Task, d: &Description, pos: u64, parts: &[Part], nonblock: bool) -> Result<u64> {
     if d.file.seekable() {
         let mut done = 0;
         for p in parts {
@@ -176,11 +163,7 @@ pub(super) fn read_parts(
 
 /// Cut a write at RLIMIT_FSIZE; SIGXFSZ and EFBIG beyond it.
 fn file_size_limit(task: &Task, pos: u64, len: u64) -> Result<u64> {
-    let limit = task
-        .process
-        .rlimit(libc::RLIMIT_FSIZE as usize)
-        .cur
-        .min(i64::MAX as u64);
+    let limit = task.process.rlimit(libc::RLIMIT_FSIZE as usize).cur.min(i64::MAX as u64);
     if len > 0 && pos >= limit {
         task.raise(libc::SIGXFSZ);
         return Err(Errno::EFBIG);
@@ -189,13 +172,7 @@ fn file_size_limit(task: &Task, pos: u64, len: u64) -> Result<u64> {
 }
 
 /// Write the buffers, at a position if the file has positions (`u64::MAX` = append).
-pub(super) fn write_parts(
-    task: &Task,
-    d: &Description,
-    pos: u64,
-    parts: &[Part],
-    nonblock: bool,
-) -> Result<u64> {
+pub(super) fn write_parts(task: &Task, d: &Description, pos: u64, parts: &[Part], nonblock: bool) -> Result<u64> {
     if !d.file.seekable() {
         // A stream gets small writes and messages in one piece, and long ones in several.
         let len = total(parts);
@@ -209,11 +186,7 @@ pub(super) fn write_parts(
     }
     let mut done = 0;
     for (addr, len) in parts {
-        let mut left = if pos == u64::MAX {
-            *len
-        } else {
-            file_size_limit(task, pos + done, *len)?
-        };
+        let mut left = if pos == u64::MAX { *len } else { file_size_limit(task, pos + done, *len)? };
         let cut = left < *len;
         let mut at = *addr;
         if pos != u64::MAX && left > 0 {
@@ -230,12 +203,7 @@ pub(super) fn write_parts(
         while left > 0 {
             let r = with_buffer(left.min(CHUNK as u64) as usize, |b| {
                 task.mem().copy_out(at, b)?;
-                let n = d.file.write(
-                    task,
-                    if pos == u64::MAX { pos } else { pos + done },
-                    b,
-                    nonblock,
-                )?;
+                let n = d.file.write(task, if pos == u64::MAX { pos } else { pos + done }, b, nonblock)?;
                 Ok((n as u64, n < b.len()))
             });
             match r {
@@ -314,13 +282,7 @@ fn read_here(task: &Task, d: &Description, parts: &[Part], nonblock: bool) -> Re
 }
 
 /// Write at the description's position (or the end, with O_APPEND) and advance it.
-fn write_here(
-    task: &Task,
-    d: &Description,
-    parts: &[Part],
-    append: bool,
-    nonblock: bool,
-) -> Result<u64> {
+fn write_here(task: &Task, d: &Description, parts: &[Part], append: bool, nonblock: bool) -> Result<u64> {
     writable(d)?;
     if !d.file.seekable() {
         return signal_epipe(task, write_parts(task, d, 0, parts, nonblock));
@@ -353,44 +315,22 @@ fn positioned(task: &Task, fd: u64, pos: u64) -> Result<Arc<Description>> {
 
 fn read_there(task: &Task, d: &Description, pos: u64, parts: &[Part]) -> Result<u64> {
     readable(d)?;
-    if pos
-        .checked_add(total(parts))
-        .is_none_or(|e| e > i64::MAX as u64)
-    {
+    if pos.checked_add(total(parts)).is_none_or(|e| e > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
     read_parts(task, d, pos, parts, d.nonblock())
 }
 
-fn write_there(
-    task: &Task,
-    d: &Description,
-    pos: u64,
-    parts: &[Part],
-    append: bool,
-) -> Result<u64> {
+fn write_there(task: &Task, d: &Description, pos: u64, parts: &[Part], append: bool) -> Result<u64> {
     writable(d)?;
-    if pos
-        .checked_add(total(parts))
-        .is_none_or(|e| e > i64::MAX as u64)
-    {
+    if pos.checked_add(total(parts)).is_none_or(|e| e > i64::MAX as u64) {
         return Err(Errno::EFBIG);
     }
-    write_parts(
-        task,
-        d,
-        if append { u64::MAX } else { pos },
-        parts,
-        d.nonblock(),
-    )
+    write_parts(task, d, if append { u64::MAX } else { pos }, parts, d.nonblock())
 }
 
 fn cut(len: u64) -> Result<u64> {
-    if len > i64::MAX as u64 {
-        Err(Errno::EFAULT)
-    } else {
-        Ok(len.min(MAX_RW))
-    }
+    if len > i64::MAX as u64 { Err(Errno::EFAULT) } else { Ok(len.min(MAX_RW)) }
 }
 
 pub(super) fn read(task: &mut Task, [fd, buf, len, ..]: [u64; 6]) -> Result<u64> {
@@ -463,22 +403,12 @@ pub(super) fn pwritev2(task: &mut Task, [fd, iov, n, pos, _, flags]: [u64; 6]) -
     if flags & !(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let d = if pos == u64::MAX {
-        task.fds().get_io(fd as i32)?
-    } else {
-        positioned(task, fd, pos)?
-    };
+    let d = if pos == u64::MAX { task.fds().get_io(fd as i32)? } else { positioned(task, fd, pos)? };
     writable(&d)?;
     let parts = iovec(task, iov, n)?;
     let append = (appends(&d) || flags & RWF_APPEND != 0) && flags & RWF_NOAPPEND == 0;
     let done = if pos == u64::MAX {
-        write_here(
-            task,
-            &d,
-            &parts,
-            append,
-            d.nonblock() || flags & RWF_NOWAIT != 0,
-        )?
+        write_here(task, &d, &parts, append, d.nonblock() || flags & RWF_NOWAIT != 0)?
     } else {
         write_there(task, &d, pos, &parts, append)?
     };
@@ -522,17 +452,9 @@ fn data_or_hole(d: &Description, off: i64, whence: i32) -> Result<i64> {
         return Err(Errno::ENXIO);
     }
     let data = whence == libc::SEEK_DATA;
-    match d
-        .file
-        .direct_fd()
-        .filter(|_| !d.file.as_any().is::<HostStream>())
-    {
+    match d.file.direct_fd().filter(|_| !d.file.as_any().is::<HostStream>()) {
         Some(fd) => {
-            let from = if data {
-                SeekFrom::Data(off as u64)
-            } else {
-                SeekFrom::Hole(off as u64)
-            };
+            let from = if data { SeekFrom::Data(off as u64) } else { SeekFrom::Hole(off as u64) };
             Ok(rustix::fs::seek(fd, from)? as i64)
         }
         None => Ok(if data { off } else { size }),

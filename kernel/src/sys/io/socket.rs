@@ -16,11 +16,7 @@ const EPHEMERAL: (u32, u32) = (32768, 60999);
 /// The caller's credentials.
 pub(super) fn cred(task: &Task) -> Cred {
     let c = task.process.credentials();
-    Cred {
-        pid: task.pid(),
-        uid: c.euid,
-        gid: c.egid,
-    }
+    Cred { pid: task.pid(), uid: c.euid, gid: c.egid }
 }
 
 /// Type and protocol of a new socket.
@@ -48,9 +44,7 @@ fn checked(domain: i32, kind: i32, protocol: i32) -> Result<Kind> {
 
 fn insert(task: &Task, s: &Arc<Socket>, flags: i32) -> Result<u64> {
     let d = s.describe((flags & libc::SOCK_NONBLOCK) as u32);
-    task.fds()
-        .insert(d, flags & libc::SOCK_CLOEXEC != 0)
-        .map(|n| n as u64)
+    task.fds().insert(d, flags & libc::SOCK_CLOEXEC != 0).map(|n| n as u64)
 }
 
 pub(super) fn socket(task: &mut Task, [domain, kind, protocol, ..]: [u64; 6]) -> Result<u64> {
@@ -63,10 +57,7 @@ pub(super) fn socket(task: &mut Task, [domain, kind, protocol, ..]: [u64; 6]) ->
     insert(task, &s, kind)
 }
 
-pub(super) fn socketpair(
-    task: &mut Task,
-    [domain, kind, protocol, out, ..]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn socketpair(task: &mut Task, [domain, kind, protocol, out, ..]: [u64; 6]) -> Result<u64> {
     let (domain, kind) = (domain as i32, kind as i32);
     if kind & !(FLAGS | 0xf) != 0 {
         return Err(Errno::EINVAL);
@@ -77,11 +68,7 @@ pub(super) fn socketpair(
     }
     let (a, b) = Socket::pair(&task.kernel().io.sockets, k, cred(task));
     let nb = (kind & libc::SOCK_NONBLOCK) as u32;
-    let cloexec = if kind & libc::SOCK_CLOEXEC != 0 {
-        libc::O_CLOEXEC as u64
-    } else {
-        0
-    };
+    let cloexec = if kind & libc::SOCK_CLOEXEC != 0 { libc::O_CLOEXEC as u64 } else { 0 };
     insert_pair(task, out, a.describe(nb), b.describe(nb), cloexec)
 }
 
@@ -104,8 +91,7 @@ pub(super) fn put_addr(task: &Task, a: &Addr, family: i32, addr: u64, lenp: u64)
     let room = task.mem().read::<i32>(lenp)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let full = named(a, family);
-    task.mem()
-        .copy_in(addr, &full.0[..full.0.len().min(room)])?;
+    task.mem().copy_in(addr, &full.0[..full.0.len().min(room)])?;
     Ok(task.mem().write(lenp, full.0.len() as u32)?)
 }
 
@@ -114,19 +100,13 @@ pub(super) fn named(a: &Addr, family: i32) -> Addr {
     match (a.0.is_empty(), family) {
         (true, libc::AF_UNIX) => Addr::unix(b""),
         (true, f) => Addr::inet(f, true, 0),
-        (false, libc::AF_UNIX) if a.0.get(2).is_some_and(|c| *c != 0) => {
-            Addr([&a.0[..], &[0]].concat())
-        }
+        (false, libc::AF_UNIX) if a.0.get(2).is_some_and(|c| *c != 0) => Addr([&a.0[..], &[0]].concat()),
         _ => a.clone(),
     }
 }
 
 fn port_key(s: &Socket, port: u16) -> Key {
-    Key::Port {
-        stream: s.kind == Kind::Stream,
-        six: s.family == libc::AF_INET6,
-        port,
-    }
+    Key::Port { stream: s.kind == Kind::Stream, six: s.family == libc::AF_INET6, port }
 }
 
 /// Give a socket a name of the kernel's choice if it has none.
@@ -138,10 +118,7 @@ pub(super) fn autobind(task: &Task, s: &Arc<Socket>) -> Result<()> {
     if s.family == libc::AF_UNIX {
         let name = |n: u32| format!("{n:05x}").into_bytes();
         let n = reg.free_number(0, 0xf_ffff, |n| Key::Abstract(name(n)))?;
-        return s.bind(
-            Key::Abstract(name(n)),
-            Addr::unix(&[&[0], &name(n)[..]].concat()),
-        );
+        return s.bind(Key::Abstract(name(n)), Addr::unix(&[&[0], &name(n)[..]].concat()));
     }
     let port = reg.free_number(EPHEMERAL.0, EPHEMERAL.1, |n| port_key(s, n as u16))? as u16;
     s.bind(port_key(s, port), Addr::inet(s.family, false, port))
@@ -199,10 +176,7 @@ pub(super) fn find(task: &Task, s: &Socket, a: &Addr) -> Result<Option<Arc<Socke
     let reg = &task.kernel().io.sockets;
     match a.parse(s.family)? {
         Parsed::Unspec | Parsed::Unnamed => Err(Errno::EINVAL),
-        Parsed::Abstract(name) => reg
-            .get(&Key::Abstract(name))
-            .map(Some)
-            .ok_or(Errno::ECONNREFUSED),
+        Parsed::Abstract(name) => reg.get(&Key::Abstract(name)).map(Some).ok_or(Errno::ECONNREFUSED),
         Parsed::Path(path) => {
             let key = super::names::find_socket(task, &path)?;
             reg.get(&key).map(Some).ok_or(Errno::ECONNREFUSED)
@@ -212,14 +186,7 @@ pub(super) fn find(task: &Task, s: &Socket, a: &Addr) -> Result<Option<Arc<Socke
             let stream = s.kind == Kind::Stream;
             let six = s.family == libc::AF_INET6;
             let own = reg.get(&Key::Port { stream, six, port });
-            let other = || {
-                reg.get(&Key::Port {
-                    stream,
-                    six: !six,
-                    port,
-                })
-                .filter(|o| six || !o.options().v6_only)
-            };
+            let other = || reg.get(&Key::Port { stream, six: !six, port }).filter(|o| six || !o.options().v6_only);
             Ok(own.or_else(other))
         }
     }

@@ -24,11 +24,7 @@ fn without_effect(level: i32, name: i32) -> bool {
     match level {
         libc::SOL_SOCKET => matches!(
             name,
-            libc::SO_PRIORITY
-                | libc::SO_OOBINLINE
-                | libc::SO_RCVLOWAT
-                | libc::SO_DONTROUTE
-                | libc::SO_TIMESTAMP
+            libc::SO_PRIORITY | libc::SO_OOBINLINE | libc::SO_RCVLOWAT | libc::SO_DONTROUTE | libc::SO_TIMESTAMP
         ),
         libc::IPPROTO_TCP => matches!(
             name,
@@ -44,21 +40,12 @@ fn without_effect(level: i32, name: i32) -> bool {
                 | libc::TCP_LINGER2
                 | libc::TCP_NOTSENT_LOWAT
         ),
-        libc::IPPROTO_IP => matches!(
-            name,
-            libc::IP_TOS
-                | libc::IP_TTL
-                | libc::IP_MTU_DISCOVER
-                | libc::IP_RECVERR
-                | libc::IP_PKTINFO
-        ),
-        libc::IPPROTO_IPV6 => matches!(
-            name,
-            libc::IPV6_TCLASS
-                | libc::IPV6_UNICAST_HOPS
-                | libc::IPV6_RECVPKTINFO
-                | libc::IPV6_RECVERR
-        ),
+        libc::IPPROTO_IP => {
+            matches!(name, libc::IP_TOS | libc::IP_TTL | libc::IP_MTU_DISCOVER | libc::IP_RECVERR | libc::IP_PKTINFO)
+        }
+        libc::IPPROTO_IPV6 => {
+            matches!(name, libc::IPV6_TCLASS | libc::IPV6_UNICAST_HOPS | libc::IPV6_RECVPKTINFO | libc::IPV6_RECVERR)
+        }
         _ => false,
     }
 }
@@ -83,11 +70,7 @@ pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 
         return Err(Errno::EINVAL);
     }
     if !level_exists(s, level) {
-        return Err(if s.family == libc::AF_UNIX {
-            Errno::EOPNOTSUPP
-        } else {
-            Errno::ENOPROTOOPT
-        });
+        return Err(if s.family == libc::AF_UNIX { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
     }
     let mem = task.mem();
     if level == libc::SOL_SOCKET && TIMEOUTS.contains(&name) {
@@ -103,13 +86,11 @@ pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 
             Err(_) => Duration::ZERO,
         };
         let t = (!t.is_zero()).then_some(t);
-        s.set_options(|o| {
-            if name == libc::SO_RCVTIMEO || name == 66 {
-                o.receive_timeout = t
-            } else {
-                o.send_timeout = t
-            }
-        });
+        s.set_options(
+            |o| {
+                if name == libc::SO_RCVTIMEO || name == 66 { o.receive_timeout = t } else { o.send_timeout = t }
+            },
+        );
         return Ok(0);
     }
     if level == libc::SOL_SOCKET && name == libc::SO_LINGER {
@@ -142,40 +123,28 @@ pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 
             s.set_buffer(name == libc::SO_SNDBUF, usize::try_from(n).unwrap_or(0));
             Ok(0)
         }
-        (
-            libc::SOL_SOCKET,
-            libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_MARK | libc::SO_BINDTODEVICE,
-        ) => Err(Errno::EPERM),
+        (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_MARK | libc::SO_BINDTODEVICE) => {
+            Err(Errno::EPERM)
+        }
         (l, n) if without_effect(l, n) => Ok(0),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
 
-pub(super) fn getsockopt(
-    task: &mut Task,
-    [fd, level, name, val, lenp, _]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn getsockopt(task: &mut Task, [fd, level, name, val, lenp, _]: [u64; 6]) -> Result<u64> {
     let d = task.fds().get_io(fd as i32)?;
     let s = socket::of(&d)?;
     let (level, name) = (level as i32, name as i32);
     let mem = task.mem();
     let room = usize::try_from(mem.read::<i32>(lenp)?).map_err(|_| Errno::EINVAL)?;
     if !level_exists(s, level) {
-        return Err(if s.family == libc::AF_UNIX {
-            Errno::EOPNOTSUPP
-        } else {
-            Errno::ENOPROTOOPT
-        });
+        return Err(if s.family == libc::AF_UNIX { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
     }
     let mut o = s.options();
     let int = |n: i32| n.to_le_bytes().to_vec();
     let timeval = |t: Option<Duration>| {
         let t = t.unwrap_or_default();
-        [
-            t.as_secs().to_le_bytes(),
-            u64::from(t.subsec_micros()).to_le_bytes(),
-        ]
-        .concat()
+        [t.as_secs().to_le_bytes(), u64::from(t.subsec_micros()).to_le_bytes()].concat()
     };
     let bytes = if let Some(f) = flag(&mut o, level, name) {
         int(i32::from(*f))
@@ -193,22 +162,13 @@ pub(super) fn getsockopt(
             libc::SO_RCVBUF => int(s.buffers().1 as i32),
             libc::SO_ACCEPTCONN => int(i32::from(s.is_listening())),
             libc::SO_RCVLOWAT | libc::SO_SNDLOWAT => int(1),
-            libc::SO_PRIORITY
-            | libc::SO_OOBINLINE
-            | libc::SO_DONTROUTE
-            | libc::SO_TIMESTAMP
-            | libc::SO_MARK => int(0),
+            libc::SO_PRIORITY | libc::SO_OOBINLINE | libc::SO_DONTROUTE | libc::SO_TIMESTAMP | libc::SO_MARK => int(0),
             libc::SO_LINGER => [o.linger.0.to_le_bytes(), o.linger.1.to_le_bytes()].concat(),
             libc::SO_RCVTIMEO | 66 => timeval(o.receive_timeout),
             libc::SO_SNDTIMEO | 67 => timeval(o.send_timeout),
             libc::SO_PEERCRED => {
                 let c = s.peer_cred();
-                [
-                    c.pid.to_le_bytes(),
-                    c.uid.to_le_bytes(),
-                    c.gid.to_le_bytes(),
-                ]
-                .concat()
+                [c.pid.to_le_bytes(), c.uid.to_le_bytes(), c.gid.to_le_bytes()].concat()
             }
             _ => return Err(Errno::ENOPROTOOPT),
         }

@@ -27,17 +27,9 @@ impl<'a> At<'a> {
             v => task.mem().read::<u64>(v)?,
         };
         if !d.file.seekable() {
-            return if var != 0 {
-                Err(Errno::ESPIPE)
-            } else {
-                Ok(At { d, var, pos: 0 })
-            };
+            return if var != 0 { Err(Errno::ESPIPE) } else { Ok(At { d, var, pos: 0 }) };
         }
-        if pos > i64::MAX as u64 {
-            Err(Errno::EINVAL)
-        } else {
-            Ok(At { d, var, pos })
-        }
+        if pos > i64::MAX as u64 { Err(Errno::EINVAL) } else { Ok(At { d, var, pos }) }
     }
     fn done(self, task: &Task) -> Result<()> {
         match self.var {
@@ -48,11 +40,7 @@ impl<'a> At<'a> {
         Ok(())
     }
     fn write_pos(&self) -> u64 {
-        if self.d.flags() & libc::O_APPEND as u32 != 0 {
-            u64::MAX
-        } else {
-            self.pos
-        }
+        if self.d.flags() & libc::O_APPEND as u32 != 0 { u64::MAX } else { self.pos }
     }
 }
 
@@ -77,12 +65,7 @@ fn copy(task: &Task, from: &mut At<'_>, to: &mut At<'_>, len: u64, nonblock: boo
         let mut put = 0;
         let mut error = None;
         while put < got {
-            match to.d.file.write(
-                task,
-                to.write_pos(),
-                &buf[put..got],
-                nonblock || to.d.nonblock(),
-            ) {
+            match to.d.file.write(task, to.write_pos(), &buf[put..got], nonblock || to.d.nonblock()) {
                 Ok(0) => break,
                 Ok(n) => {
                     put += n;
@@ -113,10 +96,7 @@ fn copy(task: &Task, from: &mut At<'_>, to: &mut At<'_>, len: u64, nonblock: boo
 }
 
 pub(super) fn sendfile(task: &mut Task, [out, from, offset, count, ..]: [u64; 6]) -> Result<u64> {
-    let (i, o) = (
-        task.fds().get_io(from as i32)?,
-        task.fds().get_io(out as i32)?,
-    );
+    let (i, o) = (task.fds().get_io(from as i32)?, task.fds().get_io(out as i32)?);
     readable(&i)?;
     writable(&o)?;
     if o.flags() & libc::O_APPEND as u32 != 0 {
@@ -127,10 +107,7 @@ pub(super) fn sendfile(task: &mut Task, [out, from, offset, count, ..]: [u64; 6]
     }
     let mut from = At::new(task, &i, offset)?;
     let mut to = At::new(task, &o, 0)?;
-    let n = signal_epipe(
-        task,
-        copy(task, &mut from, &mut to, count.min(0x7fff_f000), false),
-    )?;
+    let n = signal_epipe(task, copy(task, &mut from, &mut to, count.min(0x7fff_f000), false))?;
     from.done(task)?;
     to.done(task)?;
     Ok(n)
@@ -173,10 +150,7 @@ pub(super) fn splice(task: &mut Task, [fi, pi, fo, po, len, flags]: [u64; 6]) ->
         }
         None => len,
     };
-    let n = signal_epipe(
-        task,
-        copy(task, &mut from, &mut to, len.min(CHUNK * 16), nonblock),
-    )?;
+    let n = signal_epipe(task, copy(task, &mut from, &mut to, len.min(CHUNK * 16), nonblock))?;
     from.done(task)?;
     to.done(task)?;
     Ok(n)
@@ -199,19 +173,13 @@ pub(super) fn tee(task: &mut Task, [fi, fo, len, flags, ..]: [u64; 6]) -> Result
         return Ok(0);
     }
     let nonblock = flags & FLAG_NONBLOCK != 0;
-    let bytes = a
-        .pipe()
-        .peek(task, len.min(CHUNK * 16) as usize, nonblock || i.nonblock())?;
+    let bytes = a.pipe().peek(task, len.min(CHUNK * 16) as usize, nonblock || i.nonblock())?;
     if bytes.is_empty() {
         return Ok(0);
     }
     let room = signal_epipe(task, b.pipe().wait_room(task, nonblock || o.nonblock()))?;
     let n = bytes.len().min(room);
-    signal_epipe(
-        task,
-        b.pipe().write(task, &bytes[..n], nonblock || o.nonblock()),
-    )
-    .map(|n| n as u64)
+    signal_epipe(task, b.pipe().write(task, &bytes[..n], nonblock || o.nonblock())).map(|n| n as u64)
 }
 
 pub(super) fn vmsplice(task: &mut Task, [fd, iov, n, flags, ..]: [u64; 6]) -> Result<u64> {

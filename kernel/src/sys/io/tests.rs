@@ -40,17 +40,8 @@ struct Both {
 impl Both {
     fn new() -> Both {
         let (_host, kernel, task) = start(Config::default());
-        task.mm()
-            .arena()
-            .map_anon(BASE, SIZE as u64, evm_memory::Prot::RW)
-            .unwrap();
-        Both {
-            task,
-            _kernel: kernel,
-            native: vec![0; SIZE / 8].into(),
-            fds: BTreeMap::new(),
-            differ: Vec::new(),
-        }
+        task.mm().arena().map_anon(BASE, SIZE as u64, evm_memory::Prot::RW).unwrap();
+        Both { task, _kernel: kernel, native: vec![0; SIZE / 8].into(), fds: BTreeMap::new(), differ: Vec::new() }
     }
     fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the same memory as bytes.
@@ -63,10 +54,7 @@ impl Both {
     fn put_ptr(&mut self, at: usize, to: usize) {
         let p = self.native.as_ptr() as u64 + to as u64;
         self.bytes()[at..at + 8].copy_from_slice(&p.to_le_bytes());
-        self.task
-            .mem()
-            .write(BASE + at as u64, BASE + to as u64)
-            .unwrap();
+        self.task.mem().write(BASE + at as u64, BASE + to as u64).unwrap();
         self.differ.push((at, 8));
     }
     fn put_fd(&mut self, at: usize, fd: i64) {
@@ -78,10 +66,7 @@ impl Both {
     fn word(&mut self, at: usize) -> (i64, i32) {
         let g = self.task.mem().read::<i32>(BASE + at as u64).unwrap();
         let b = self.bytes();
-        (
-            g.into(),
-            i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]),
-        )
+        (g.into(), i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]))
     }
     fn raw(&mut self, nr: i64, args: &[A]) -> (i64, i64) {
         let g: Vec<u64> = args
@@ -102,23 +87,14 @@ impl Both {
         let guest = call(&mut self.task, nr, &g);
         // SAFETY: see the module's paragraph.
         let r = unsafe { libc::syscall(nr, h[0], h[1], h[2], h[3], h[4], h[5]) };
-        let host = if r == -1 {
-            -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap())
-        } else {
-            r
-        };
+        let host = if r == -1 { -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap()) } else { r };
         (guest, host)
     }
     /// Result and memory must be the same.
     #[track_caller]
     fn same(&mut self, nr: i64, args: &[A]) -> i64 {
         let (g, h) = self.raw(nr, args);
-        assert_eq!(
-            g,
-            h,
-            "{}: result, guest and host",
-            crate::sys::names::name(nr as u32).unwrap()
-        );
+        assert_eq!(g, h, "{}: result, guest and host", crate::sys::names::name(nr as u32).unwrap());
         let mut guest = vec![0; SIZE];
         self.task.mem().copy_out(BASE, &mut guest).unwrap();
         let mut host = self.bytes().to_vec();
@@ -129,11 +105,7 @@ impl Both {
         let first = (0..SIZE).find(|i| guest[*i] != host[*i]);
         if let Some(i) = first {
             let (g, h) = (&guest[i & !7..(i & !7) + 16], &host[i & !7..(i & !7) + 16]);
-            panic!(
-                "{}: memory at {:#x}: {g:x?}, host {h:x?}",
-                crate::sys::names::name(nr as u32).unwrap(),
-                i & !7
-            );
+            panic!("{}: memory at {:#x}: {g:x?}, host {h:x?}", crate::sys::names::name(nr as u32).unwrap(), i & !7);
         }
         g
     }
@@ -201,20 +173,9 @@ fn pipes() {
     b.same(libc::SYS_read, &[F(r), P(0x100), N(5)]);
     b.same(libc::SYS_fcntl, &[F(r), N(1032), N(0)]);
     b.same(libc::SYS_fcntl, &[F(r), N(1031), N(5000)]);
-    for (cmd, arg) in [
-        (1, 0),
-        (2, 1),
-        (1, 0),
-        (3, 0),
-        (4, 0),
-        (3, 0),
-        (4, NB | 0x400),
-        (3, 0),
-        (9, 0),
-        (99, 0),
-        (1033, 0),
-        (1025, 0),
-    ] {
+    for (cmd, arg) in
+        [(1, 0), (2, 1), (1, 0), (3, 0), (4, 0), (3, 0), (4, NB | 0x400), (3, 0), (9, 0), (99, 0), (1033, 0), (1025, 0)]
+    {
         b.same(libc::SYS_fcntl, &[F(w), N(cmd), N(arg)]);
     }
     b.same(libc::SYS_write, &[F(w), N(-1), N(4)]);
@@ -269,10 +230,7 @@ fn full_pipes() {
     b.same(libc::SYS_read, &[F(r2), P(0x200), N(100)]);
     b.same(libc::SYS_read, &[F(r), P(0x200), N(100)]);
     b.same(libc::SYS_splice, &[F(r), N(0), F(w2), N(0), N(10), N(2)]);
-    b.same(
-        libc::SYS_splice,
-        &[F(r), P(0x300), F(w2), N(0), N(10), N(2)],
-    );
+    b.same(libc::SYS_splice, &[F(r), P(0x300), F(w2), N(0), N(10), N(2)]);
     b.same(libc::SYS_sendfile, &[F(w2), F(w), N(0), N(10)]);
 }
 
@@ -375,60 +333,28 @@ fn unix_sockets() {
         let mut b = Both::new();
         let (x, y) = b.pair(libc::SYS_socketpair, &[N(1), N(kind | NB), N(0), P(0)], 0);
         b.put(0x100, b"some bytes to send");
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(y), P(0x200), N(9), N(0), N(0), N(0)],
-        );
+        b.same(libc::SYS_recvfrom, &[F(y), P(0x200), N(9), N(0), N(0), N(0)]);
         b.same(libc::SYS_write, &[F(x), P(0x100), N(4)]);
-        b.same(
-            libc::SYS_sendto,
-            &[F(x), P(0x104), N(6), N(0x4000), N(0), N(0)],
-        );
+        b.same(libc::SYS_sendto, &[F(x), P(0x104), N(6), N(0x4000), N(0), N(0)]);
         b.poll(x);
         b.poll(y);
         b.same(libc::SYS_ioctl, &[F(y), N(0x541b), P(0x300)]);
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(y), P(0x200), N(3), N(2), N(0), N(0)],
-        );
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(y), P(0x200), N(3), N(0x20), N(0), N(0)],
-        );
+        b.same(libc::SYS_recvfrom, &[F(y), P(0x200), N(3), N(2), N(0), N(0)]);
+        b.same(libc::SYS_recvfrom, &[F(y), P(0x200), N(3), N(0x20), N(0), N(0)]);
         b.same(libc::SYS_read, &[F(y), P(0x200), N(99)]);
-        b.same(
-            libc::SYS_sendto,
-            &[F(y), P(0x104), N(0), N(0x4000), N(0), N(0)],
-        );
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(x), P(0x200), N(3), N(0), N(0), N(0)],
-        );
+        b.same(libc::SYS_sendto, &[F(y), P(0x104), N(0), N(0x4000), N(0), N(0)]);
+        b.same(libc::SYS_recvfrom, &[F(x), P(0x200), N(3), N(0), N(0), N(0)]);
         // Names.
         b.put(0x300, &[0xaa; 32]);
         b.put(0x320, &32u32.to_le_bytes());
         b.same(libc::SYS_getsockname, &[F(x), P(0x300), P(0x320)]);
         b.same(libc::SYS_getpeername, &[F(x), P(0x300), P(0x320)]);
-        for (level, name) in [
-            (1, 3),
-            (1, 4),
-            (1, 39),
-            (1, 38),
-            (1, 30),
-            (1, 7),
-            (1, 8),
-            (1, 20),
-            (1, 2),
-            (1, 18),
-            (6, 1),
-            (1, 999),
-        ] {
+        for (level, name) in
+            [(1, 3), (1, 4), (1, 39), (1, 38), (1, 30), (1, 7), (1, 8), (1, 20), (1, 2), (1, 18), (6, 1), (1, 999)]
+        {
             b.put(0x320, &32u32.to_le_bytes());
             b.put(0x300, &[0; 32]);
-            b.same(
-                libc::SYS_getsockopt,
-                &[F(x), N(level), N(name), P(0x300), P(0x320)],
-            );
+            b.same(libc::SYS_getsockopt, &[F(x), N(level), N(name), P(0x300), P(0x320)]);
         }
         // A descriptor and credentials.
         let one = 1u32.to_le_bytes();
@@ -456,39 +382,21 @@ fn unix_sockets() {
         b.same(libc::SYS_sendmsg, &[F(x), P(0x800), N(0)]);
         message(&mut b, 0x200, 4, 0xb00, 8);
         b.same(libc::SYS_recvmsg, &[F(y), P(0x800), N(0)]);
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(y), P(0x200), N(99), N(0), N(0), N(0)],
-        );
+        b.same(libc::SYS_recvfrom, &[F(y), P(0x200), N(99), N(0), N(0), N(0)]);
         b.same(libc::SYS_shutdown, &[F(x), N(3)]);
         b.same(libc::SYS_shutdown, &[F(x), N(1)]);
         b.poll(x);
         b.poll(y);
-        b.same(
-            libc::SYS_sendto,
-            &[F(x), P(0x104), N(6), N(0x4000), N(0), N(0)],
-        );
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(y), P(0x200), N(3), N(0x40), N(0), N(0)],
-        );
+        b.same(libc::SYS_sendto, &[F(x), P(0x104), N(6), N(0x4000), N(0), N(0)]);
+        b.same(libc::SYS_recvfrom, &[F(y), P(0x200), N(3), N(0x40), N(0), N(0)]);
         b.same(libc::SYS_listen, &[F(x), N(3)]);
         b.same(libc::SYS_accept, &[F(x), N(0), N(0)]);
         b.same(libc::SYS_lseek, &[F(x), N(0), N(0)]);
         b.close(x);
         b.poll(y);
-        b.same(
-            libc::SYS_sendto,
-            &[F(y), P(0x104), N(6), N(0x4000), N(0), N(0)],
-        );
-        b.same(
-            libc::SYS_recvfrom,
-            &[F(y), P(0x200), N(3), N(0x40), N(0), N(0)],
-        );
-        b.same(
-            libc::SYS_sendto,
-            &[F(y), P(0x104), N(6), N(0x4000), N(0), N(0)],
-        );
+        b.same(libc::SYS_sendto, &[F(y), P(0x104), N(6), N(0x4000), N(0), N(0)]);
+        b.same(libc::SYS_recvfrom, &[F(y), P(0x200), N(3), N(0x40), N(0), N(0)]);
+        b.same(libc::SYS_sendto, &[F(y), P(0x104), N(6), N(0x4000), N(0), N(0)]);
         b.same(libc::SYS_getpeername, &[F(y), P(0x300), P(0x320)]);
     }
 }
@@ -510,15 +418,9 @@ fn named_sockets() {
         b.same(libc::SYS_bind, &[F(s), P(0x100), n]);
         b.same(libc::SYS_bind, &[F(s), P(0x100), n]);
         b.same(libc::SYS_bind, &[F(c), P(0x100), n]);
-        b.same(
-            libc::SYS_sendto,
-            &[F(c), P(0x100), N(4), N(0x4000), N(0), N(0)],
-        );
+        b.same(libc::SYS_sendto, &[F(c), P(0x100), N(4), N(0x4000), N(0), N(0)]);
         b.same(libc::SYS_read, &[F(c), P(0x100), N(4)]);
-        b.same(
-            libc::SYS_sendto,
-            &[F(c), P(0x100), N(4), N(0x4000), P(0x100), n],
-        );
+        b.same(libc::SYS_sendto, &[F(c), P(0x100), N(4), N(0x4000), P(0x100), n]);
         b.same(libc::SYS_accept, &[F(s), N(0), N(0)]);
         b.same(libc::SYS_listen, &[F(s), N(1)]);
         b.poll(s);
@@ -532,10 +434,7 @@ fn named_sockets() {
         b.same(libc::SYS_getsockname, &[F(s), P(0x300), P(0x320)]);
         if kind == 2 {
             b.put(0x320, &100u32.to_le_bytes());
-            b.same(
-                libc::SYS_recvfrom,
-                &[F(s), P(0x200), N(9), N(0), P(0x300), P(0x320)],
-            );
+            b.same(libc::SYS_recvfrom, &[F(s), P(0x200), N(9), N(0), P(0x300), P(0x320)]);
             continue;
         }
         b.put(0x320, &100u32.to_le_bytes());
@@ -565,10 +464,7 @@ fn loopback() {
     b.differ.push((0x302, 2));
     b.same(libc::SYS_getsockname, &[F(s), P(0x300), P(0x320)]);
     let c = b.open(libc::SYS_socket, &[N(2), N(1), N(0)]);
-    let (g, h) = (
-        b.task.mem().read::<u16>(BASE + 0x302).unwrap(),
-        [b.bytes()[0x302], b.bytes()[0x303]],
-    );
+    let (g, h) = (b.task.mem().read::<u16>(BASE + 0x302).unwrap(), [b.bytes()[0x302], b.bytes()[0x303]]);
     b.put(0x400, &[2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     b.differ.push((0x402, 2));
     b.task.mem().write(BASE + 0x402, g).unwrap();
@@ -590,10 +486,7 @@ fn loopback() {
     b.same(libc::SYS_setsockopt, &[F(a), N(6), N(1), P(0x600), N(4)]);
     b.put(0x600, &[0; 4]);
     b.put(0x320, &4u32.to_le_bytes());
-    b.same(
-        libc::SYS_getsockopt,
-        &[F(a), N(6), N(1), P(0x600), P(0x320)],
-    );
+    b.same(libc::SYS_getsockopt, &[F(a), N(6), N(1), P(0x600), P(0x320)]);
 }
 
 #[test]

@@ -55,10 +55,7 @@ pub(super) fn time(task: &Task, addr: u64, unit: u64) -> Result<Option<Duration>
     if addr == 0 {
         return Ok(None);
     }
-    let (s, n) = (
-        task.mem().read::<i64>(addr)?,
-        task.mem().read::<i64>(addr.wrapping_add(8))?,
-    );
+    let (s, n) = (task.mem().read::<i64>(addr)?, task.mem().read::<i64>(addr.wrapping_add(8))?);
     let per = 1_000_000_000 / unit;
     let (Ok(s), Ok(n)) = (u64::try_from(s), u64::try_from(n)) else {
         return Err(Errno::EINVAL);
@@ -67,10 +64,7 @@ pub(super) fn time(task: &Task, addr: u64, unit: u64) -> Result<Option<Duration>
     if unit == 1 && n >= per {
         return Err(Errno::EINVAL);
     }
-    Ok(Some(
-        Duration::from_secs(s.saturating_add(n / per))
-            .saturating_add(Duration::from_nanos(n % per * unit)),
-    ))
+    Ok(Some(Duration::from_secs(s.saturating_add(n / per)).saturating_add(Duration::from_nanos(n % per * unit))))
 }
 
 fn put_left(task: &Task, addr: u64, unit: u64, until: &Until) {
@@ -80,9 +74,7 @@ fn put_left(task: &Task, addr: u64, unit: u64, until: &Until) {
     if let Some(d) = until.left(task) {
         // The memory may be read-only: Linux ignores that too.
         let _ = task.mem().write(addr, d.as_secs());
-        let _ = task
-            .mem()
-            .write(addr + 8, u64::from(d.subsec_nanos()) / unit);
+        let _ = task.mem().write(addr + 8, u64::from(d.subsec_nanos()) / unit);
     }
 }
 
@@ -99,11 +91,7 @@ fn poll_fds(task: &Task, fds: u64, n: u64, until: &Until) -> Result<u64> {
         let fd = i32::from_le_bytes([e[0], e[1], e[2], e[3]]);
         if fd >= 0 {
             let events = Ready::from_bits_retain(u32::from(u16::from_le_bytes([e[4], e[5]])));
-            set.push(Interest {
-                desc: task.fds().get_io(fd).ok(),
-                events,
-                found: Ready::empty(),
-            });
+            set.push(Interest { desc: task.fds().get_io(fd).ok(), events, found: Ready::empty() });
             index.push(i);
         }
     }
@@ -115,8 +103,7 @@ fn poll_fds(task: &Task, fds: u64, n: u64, until: &Until) -> Result<u64> {
         raw[i * 8 + 6..i * 8 + 8].copy_from_slice(&(x.found.bits() as u16).to_le_bytes());
     }
     for (i, e) in raw.chunks_exact(8).enumerate() {
-        task.mem()
-            .write(fds + i as u64 * 8 + 6, u16::from_le_bytes([e[6], e[7]]))?;
+        task.mem().write(fds + i as u64 * 8 + 6, u16::from_le_bytes([e[6], e[7]]))?;
     }
     if r == 0 {
         until.reached(task);
@@ -167,11 +154,7 @@ fn select_fds(task: &Task, n: u64, sets: [u64; 3], until: &Until) -> Result<u64>
             events.set(e, v[fd / 64] >> (fd % 64) & 1 != 0);
         }
         if !events.is_empty() {
-            set.push(Interest {
-                desc: Some(task.fds().get_io(fd as i32)?),
-                events,
-                found: Ready::empty(),
-            });
+            set.push(Interest { desc: Some(task.fds().get_io(fd as i32)?), events, found: Ready::empty() });
             fds.push(fd);
         }
     }
@@ -182,11 +165,7 @@ fn select_fds(task: &Task, n: u64, sets: [u64; 3], until: &Until) -> Result<u64>
         for (k, o) in out.iter_mut().enumerate() {
             *o = vec![0u64; words];
             for (fd, i) in fds.iter().zip(set) {
-                let (asked, sets) = [
-                    (Ready::IN, IN_SET),
-                    (Ready::OUT, OUT_SET),
-                    (Ready::PRI, EX_SET),
-                ][k];
+                let (asked, sets) = [(Ready::IN, IN_SET), (Ready::OUT, OUT_SET), (Ready::PRI, EX_SET)][k];
                 if i.events.contains(asked) && i.found.bits() & sets != 0 {
                     o[fd / 64] |= 1 << (fd % 64);
                     count += 1;
@@ -241,12 +220,7 @@ pub(super) fn epoll_create1(task: &mut Task, [flags, ..]: [u64; 6]) -> Result<u6
     if flags & !(libc::EPOLL_CLOEXEC as u64) != 0 {
         return Err(Errno::EINVAL);
     }
-    insert_anon(
-        task,
-        Arc::new(Epoll::default()),
-        flags,
-        "anon_inode:[eventpoll]",
-    )
+    insert_anon(task, Arc::new(Epoll::default()), flags, "anon_inode:[eventpoll]")
 }
 
 fn epoll_of(d: &Description) -> Result<&Epoll> {
@@ -258,10 +232,7 @@ pub(super) fn epoll_ctl(task: &mut Task, [ep, op, fd, event, ..]: [u64; 6]) -> R
     let event = match op {
         libc::EPOLL_CTL_DEL => None,
         _ => {
-            let (e, d) = (
-                task.mem().read(event)?,
-                task.mem().read(event.wrapping_add(4))?,
-            );
+            let (e, d) = (task.mem().read(event)?, task.mem().read(event.wrapping_add(4))?);
             Some(Event { events: e, data: d })
         }
     };
@@ -270,9 +241,7 @@ pub(super) fn epoll_ctl(task: &mut Task, [ep, op, fd, event, ..]: [u64; 6]) -> R
     if target.file.queue().is_none() {
         return Err(Errno::EPERM);
     }
-    epoll_of(&this)?
-        .ctl(&this, op, fd as i32, &target, event)
-        .map(|()| 0)
+    epoll_of(&this)?.ctl(&this, op, fd as i32, &target, event).map(|()| 0)
 }
 
 fn epoll_get(task: &Task, ep: u64, events: u64, max: u64, until: &Until) -> Result<u64> {
@@ -298,19 +267,13 @@ pub(super) fn epoll_wait(task: &mut Task, [ep, events, max, timeout, ..]: [u64; 
     epoll_get(task, ep, events, max, &until)
 }
 
-pub(super) fn epoll_pwait(
-    task: &mut Task,
-    [ep, events, max, timeout, mask, size]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn epoll_pwait(task: &mut Task, [ep, events, max, timeout, mask, size]: [u64; 6]) -> Result<u64> {
     let until = Until::new(task, milliseconds(timeout as i32));
     task.temporary_mask(mask, size)?;
     epoll_get(task, ep, events, max, &until)
 }
 
-pub(super) fn epoll_pwait2(
-    task: &mut Task,
-    [ep, events, max, timeout, mask, size]: [u64; 6],
-) -> Result<u64> {
+pub(super) fn epoll_pwait2(task: &mut Task, [ep, events, max, timeout, mask, size]: [u64; 6]) -> Result<u64> {
     let t = time(task, timeout, 1)?;
     let until = Until::new(task, t);
     task.temporary_mask(mask, size)?;
