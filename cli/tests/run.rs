@@ -28,13 +28,19 @@ fn run(mut c: Command) -> Output {
 
 fn evm(engine: &str, options: &[&str], program: &[&str]) -> Output {
     let mut c = Command::new(env!("CARGO_BIN_EXE_evm"));
-    c.args(["run", "--engine", engine]).args(options).args(program);
+    c.args(["run", "--engine", engine])
+        .args(options)
+        .args(program);
     run(c)
 }
 
 fn same_as_native(program: &[&str]) {
     let mut native = Command::new(program[0]);
-    native.args(&program[1..]).env_clear().env("LANG", "C.UTF-8").env("PATH", "/usr/bin:/bin");
+    native
+        .args(&program[1..])
+        .env_clear()
+        .env("LANG", "C.UTF-8")
+        .env("PATH", "/usr/bin:/bin");
     let want = run(native);
     for engine in ENGINES {
         let got = evm(engine, &[], program);
@@ -60,7 +66,11 @@ fn compile(name: &str, source: &str, flags: &[&str]) -> String {
         .arg("-lm")
         .output()
         .expect("gcc: apt-get install gcc libc6-dev");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     exe.to_string_lossy().into_owned()
 }
 
@@ -83,7 +93,11 @@ int main(int argc, char **argv) {
 
 #[test]
 fn compiled_programs() {
-    for (name, flags) in [("static", &["-static"][..]), ("dynamic", &[]), ("static-pie", &["-static-pie"])] {
+    for (name, flags) in [
+        ("static", &["-static"][..]),
+        ("dynamic", &[]),
+        ("static-pie", &["-static-pie"]),
+    ] {
         let exe = compile(&format!("arithmetic-{name}"), ARITHMETIC, flags);
         same_as_native(&[&exe, "one", "two"]);
     }
@@ -112,9 +126,21 @@ fn a_folder_to_read_and_write() {
     std::fs::write(dir.join("in"), "banana\napple\ncherry\n").expect("in");
     let mount = format!("{}::/data", dir.display());
     for engine in ENGINES {
-        let got = evm(engine, &["--dir", &mount, "--cwd", "/data"], &["/usr/bin/sort", "-o", "out", "in"]);
-        assert_eq!(got.status.code(), Some(0), "{engine}: {}", String::from_utf8_lossy(&got.stderr));
-        assert_eq!(std::fs::read_to_string(dir.join("out")).expect("out"), "apple\nbanana\ncherry\n");
+        let got = evm(
+            engine,
+            &["--dir", &mount, "--cwd", "/data"],
+            &["/usr/bin/sort", "-o", "out", "in"],
+        );
+        assert_eq!(
+            got.status.code(),
+            Some(0),
+            "{engine}: {}",
+            String::from_utf8_lossy(&got.stderr)
+        );
+        assert_eq!(
+            std::fs::read_to_string(dir.join("out")).expect("out"),
+            "apple\nbanana\ncherry\n"
+        );
         std::fs::remove_file(dir.join("out")).expect("remove");
     }
 }
@@ -122,7 +148,12 @@ fn a_folder_to_read_and_write() {
 #[test]
 fn nothing_of_the_host_without_asking() {
     for engine in ENGINES {
-        for path in ["/etc/shadow", "/root/.profile", "/proc/1/environ", env!("CARGO_MANIFEST_DIR")] {
+        for path in [
+            "/etc/shadow",
+            "/root/.profile",
+            "/proc/1/environ",
+            env!("CARGO_MANIFEST_DIR"),
+        ] {
             let got = evm(engine, &[], &["/bin/cat", path]);
             assert_ne!(got.status.code(), Some(0), "{engine} {path}");
             assert!(got.stdout.is_empty(), "{engine} {path}");
@@ -130,7 +161,10 @@ fn nothing_of_the_host_without_asking() {
         let got = evm(engine, &[], &["/bin/uname", "-n"]);
         assert_eq!(String::from_utf8_lossy(&got.stdout), "evm\n");
         let got = evm(engine, &[], &["/usr/bin/env"]);
-        assert!(!String::from_utf8_lossy(&got.stdout).contains("CARGO"), "the environment leaks");
+        assert!(
+            !String::from_utf8_lossy(&got.stdout).contains("CARGO"),
+            "the environment leaks"
+        );
     }
 }
 
@@ -138,7 +172,8 @@ fn nothing_of_the_host_without_asking() {
 fn own_failures_have_their_own_status() {
     let text = Path::new(env!("CARGO_TARGET_TMPDIR")).join("text");
     std::fs::write(&text, "no program\n").expect("write");
-    std::fs::set_permissions(&text, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(&text, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("chmod");
     for (program, status) in [("/no/such/program", 127), (&*text.to_string_lossy(), 126)] {
         let got = evm("auto", &[], &[program]);
         assert_eq!(got.status.code(), Some(status), "{program}");
@@ -156,7 +191,12 @@ fn limits_end_a_job() {
     for engine in ENGINES {
         let started = Instant::now();
         let got = evm(engine, &["--limit", "wall=1s"], &[&spin]);
-        assert_eq!(got.status.code(), Some(124), "{engine}: {}", String::from_utf8_lossy(&got.stderr));
+        assert_eq!(
+            got.status.code(),
+            Some(124),
+            "{engine}: {}",
+            String::from_utf8_lossy(&got.stderr)
+        );
         assert!(started.elapsed() < Duration::from_secs(60), "{engine}");
     }
 }

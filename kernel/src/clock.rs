@@ -38,7 +38,11 @@ const UPTIME: Duration = Duration::from_secs(100);
 impl Clock {
     /// Clocks that start now.
     pub fn new(mode: ClockMode) -> Clock {
-        Clock { mode, origin: Instant::now(), elapsed: Mutex::new(Duration::ZERO) }
+        Clock {
+            mode,
+            origin: Instant::now(),
+            elapsed: Mutex::new(Duration::ZERO),
+        }
     }
     /// Whether it is virtual.
     pub fn is_virtual(&self) -> bool {
@@ -61,7 +65,9 @@ impl Clock {
     /// CLOCK_REALTIME.
     pub fn realtime(&self) -> Duration {
         match self.mode {
-            ClockMode::Host => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            ClockMode::Host => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
             ClockMode::Virtual { start } => start + self.elapsed(STEP),
         }
     }
@@ -99,12 +105,17 @@ mod tests {
 
     #[test]
     fn virtual_time() {
-        let c = Clock::new(ClockMode::Virtual { start: Duration::from_secs(1_000_000_000) });
+        let c = Clock::new(ClockMode::Virtual {
+            start: Duration::from_secs(1_000_000_000),
+        });
         let a = c.realtime();
         assert_eq!(c.realtime() - a, STEP);
         let m = c.monotonic();
         c.reached(m + Duration::from_secs(5));
         assert_eq!(c.monotonic() - m, Duration::from_secs(5) + STEP);
-        assert_eq!(c.realtime() - c.monotonic() + STEP + STEP - STEP, c.real_offset() + STEP - STEP);
+        assert_eq!(
+            c.realtime() - c.monotonic() + STEP + STEP - STEP,
+            c.real_offset() + STEP - STEP
+        );
     }
 }

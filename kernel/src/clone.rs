@@ -7,10 +7,12 @@ use crate::file::Description;
 use crate::fs::FsContext;
 use crate::io::FdTable;
 use crate::kernel::{Kernel, Table};
-use crate::process::{Credentials, Image, Life, Process, Relations, Rlimit, Rlimits, Status, Thread, lock};
+use crate::mm::Mm;
+use crate::process::{
+    Credentials, Image, Life, Process, Relations, Rlimit, Rlimits, Status, Thread, lock,
+};
 use crate::signal::{NSIG, SIG_IGN, SigAction, frame};
 use crate::task::Task;
-use crate::mm::Mm;
 use crate::wait::WaitQueue;
 use evm_cpu::CpuState;
 use std::collections::BTreeMap;
@@ -47,12 +49,18 @@ pub(crate) fn default_rlimits(k: &Kernel) -> Rlimits {
     const INF: u64 = u64::MAX;
     let same = |v| Rlimit { cur: v, max: v };
     let mut r = [same(INF); 16];
-    r[libc::RLIMIT_STACK as usize] = Rlimit { cur: k.config.stack_size, max: INF };
+    r[libc::RLIMIT_STACK as usize] = Rlimit {
+        cur: k.config.stack_size,
+        max: INF,
+    };
     r[libc::RLIMIT_CORE as usize] = Rlimit { cur: 0, max: INF };
     r[libc::RLIMIT_NPROC as usize] = same(k.limits.procs.max().min(31_000));
     r[libc::RLIMIT_NOFILE as usize] = match k.config.limits.files {
         Some(n) => same(n),
-        None => Rlimit { cur: 1024, max: 1 << 20 },
+        None => Rlimit {
+            cur: 1024,
+            max: 1 << 20,
+        },
     };
     r[libc::RLIMIT_MEMLOCK as usize] = same(8 << 20);
     r[libc::RLIMIT_SIGPENDING as usize] = same(31_000);
@@ -88,7 +96,11 @@ fn new_process(kernel: &Arc<Kernel>, n: NewProcess) -> Process {
         actions: RwLock::new(n.actions),
         pending: Mutex::default(),
         signal_queue: WaitQueue::default(),
-        status: Mutex::new(Status { life: Life::Running, stop_unseen: false, cont_unseen: false }),
+        status: Mutex::new(Status {
+            life: Life::Running,
+            stop_unseen: false,
+            cont_unseen: false,
+        }),
         group_exit: Mutex::new(None),
         exec_by: AtomicI32::new(0),
         events: WaitQueue::default(),
@@ -131,7 +143,11 @@ impl Kernel {
     pub fn start(self: &Arc<Kernel>, p: Program) -> Result<Task> {
         let kernel = self;
         let rlimits = default_rlimits(kernel);
-        p.fds.set_limit(rlimits[libc::RLIMIT_NOFILE as usize].cur.min(u64::from(u32::MAX)) as u32);
+        p.fds.set_limit(
+            rlimits[libc::RLIMIT_NOFILE as usize]
+                .cur
+                .min(u64::from(u32::MAX)) as u32,
+        );
         let mm = Mm::new(kernel)?;
         if !kernel.limits.procs.charge(1) {
             return Err(Errno::EAGAIN);
@@ -139,12 +155,24 @@ impl Kernel {
         let mut table = lock(&kernel.table);
         table.last_id = table.last_id.max(INIT);
         let pid = table.new_id()?;
-        let image = Image { mm: mm.clone(), exe: Vec::new(), args: (0, 0), env: (0, 0), auxv: Arc::new([]), stack: 0 };
+        let image = Image {
+            mm: mm.clone(),
+            exe: Vec::new(),
+            args: (0, 0),
+            env: (0, 0),
+            auxv: Arc::new([]),
+            stack: 0,
+        };
         let process = Arc::new(new_process(
             kernel,
             NewProcess {
                 pid,
-                rel: Relations { ppid: INIT, pgid: pid, sid: pid, execed: false },
+                rel: Relations {
+                    ppid: INIT,
+                    pgid: pid,
+                    sid: pid,
+                    execed: false,
+                },
                 image,
                 comm: Vec::new(),
                 cred: Credentials::new(kernel.config.uid, kernel.config.gid),
@@ -159,7 +187,10 @@ impl Kernel {
         let thread = Thread::new(pid, Arc::downgrade(&process), 0, Vec::new());
         table.enter(&process, &thread);
         drop(table);
-        let cpu = Box::new(CpuState { cpus: kernel.config.cpus, ..CpuState::default() });
+        let cpu = Box::new(CpuState {
+            cpus: kernel.config.cpus,
+            ..CpuState::default()
+        });
         let mut task = Task::new(cpu, process, thread, mm, p.fds, p.fs);
         // An empty process that executes the program; if that fails the task is dropped and with it the process.
         let file = match &p.bytes {
@@ -245,25 +276,49 @@ impl Task {
         let mut cpu = self.cpu.clone();
         cpu.poll = 0;
         cpu.pending = 0;
-        let fds = if has(f, libc::CLONE_FILES) { self.fds.clone() } else { Arc::new(self.fds.fork()) };
-        let fs = if has(f, libc::CLONE_FS) { self.fs.clone() } else { Arc::new(self.fs.fork()) };
+        let fds = if has(f, libc::CLONE_FILES) {
+            self.fds.clone()
+        } else {
+            Arc::new(self.fds.fork())
+        };
+        let fs = if has(f, libc::CLONE_FS) {
+            self.fs.clone()
+        } else {
+            Arc::new(self.fs.fork())
+        };
         let mask = self.saved_mask.unwrap_or_else(|| self.thread.mask());
         let comm = self.thread.comm();
         if has(f, libc::CLONE_THREAD) {
             let mut table = lock(&kernel.table);
-            if table.closed || lock(&self.process.group_exit).is_some() || self.process.exec_by.load(Ordering::Acquire) != 0 {
+            if table.closed
+                || lock(&self.process.group_exit).is_some()
+                || self.process.exec_by.load(Ordering::Acquire) != 0
+            {
                 return Err(Errno::EAGAIN); // the caller is about to end as well
             }
             let tid = table.new_id()?;
             let thread = Thread::new(tid, Arc::downgrade(&self.process), mask, comm);
             table.enter(&self.process, &thread);
             // Who ended the group between the look above and the entry did not see this thread.
-            if lock(&self.process.group_exit).is_some() || self.process.exec_by.load(Ordering::Acquire) != 0 {
+            if lock(&self.process.group_exit).is_some()
+                || self.process.exec_by.load(Ordering::Acquire) != 0
+            {
                 thread.killed.store(true, Ordering::Release);
             }
-            return Ok(Task::new(cpu, self.process.clone(), thread, self.mm.clone(), fds, fs));
+            return Ok(Task::new(
+                cpu,
+                self.process.clone(),
+                thread,
+                self.mm.clone(),
+                fds,
+                fs,
+            ));
         }
-        let mm = if has(f, libc::CLONE_VM) { self.mm.clone() } else { self.mm.fork()? };
+        let mm = if has(f, libc::CLONE_VM) {
+            self.mm.clone()
+        } else {
+            self.mm.fork()?
+        };
         let p = &self.process;
         let mut image = p.image().ok_or(Errno::EAGAIN)?;
         image.mm = mm.clone();
@@ -307,9 +362,15 @@ impl Task {
             },
         ));
         process.nice.store(p.nice(), Ordering::Relaxed);
-        process.no_new_privs.store(p.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
-        process.dumpable.store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
-        process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+        process
+            .no_new_privs
+            .store(p.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
+        process
+            .dumpable
+            .store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+        process
+            .personality
+            .store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         let thread = Thread::new(pid, Arc::downgrade(&process), mask, comm);
         table.enter(&process, &thread);
         drop(table);
@@ -325,14 +386,29 @@ impl Task {
     }
 
     /// execve(2), when the program has been found.
-    pub(crate) fn exec(&mut self, file: Arc<Description>, path: Vec<u8>, argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>) -> Result<()> {
+    pub(crate) fn exec(
+        &mut self,
+        file: Arc<Description>,
+        path: Vec<u8>,
+        argv: Vec<Vec<u8>>,
+        envp: Vec<Vec<u8>>,
+    ) -> Result<()> {
         let kernel = self.kernel().clone();
         let cred = self.process.credentials();
         let stack_limit = self.process.rlimit(libc::RLIMIT_STACK as usize).cur;
         let prepared = {
             let this = &*self;
             let open = |path: &[u8]| crate::fs::open_exec(this, libc::AT_FDCWD, path, 0);
-            let r = exec::Request { file, path, argv, envp, stack_limit, cred: &cred, open: &open, who: this };
+            let r = exec::Request {
+                file,
+                path,
+                argv,
+                envp,
+                stack_limit,
+                cred: &cred,
+                open: &open,
+                who: this,
+            };
             exec::prepare(&kernel, r)?
         };
         self.be_alone()?;
@@ -350,7 +426,10 @@ impl Task {
         drop(self.fds.close_on_exec());
         let mut actions = *lock(&p.actions());
         for a in &mut actions {
-            *a = SigAction { handler: if a.handler == SIG_IGN { SIG_IGN } else { 0 }, ..SigAction::default() };
+            *a = SigAction {
+                handler: if a.handler == SIG_IGN { SIG_IGN } else { 0 },
+                ..SigAction::default()
+            };
         }
         *p.actions.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Mutex::new(actions));
         crate::timers::delete_posix(&p);
@@ -383,10 +462,17 @@ impl Task {
     /// End the other threads of the process and become its leader.
     fn be_alone(&mut self) -> Result<()> {
         let p = self.process.clone();
-        if p.exec_by.compare_exchange(0, self.tid(), Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if p.exec_by
+            .compare_exchange(0, self.tid(), Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             return Err(Errno::EAGAIN);
         }
-        let others: Vec<_> = p.threads().into_iter().filter(|t| !Arc::ptr_eq(t, &self.thread)).collect();
+        let others: Vec<_> = p
+            .threads()
+            .into_iter()
+            .filter(|t| !Arc::ptr_eq(t, &self.thread))
+            .collect();
         for t in &others {
             t.killed.store(true, Ordering::Release);
             crate::signal::send::attend(&*p.kernel.host, t);

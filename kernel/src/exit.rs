@@ -104,7 +104,12 @@ fn end_process(p: &Arc<Process>, status: i32) {
     drop(old);
     {
         let mut u = lock(&p.usage);
-        if let Some(i) = p.image.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(i) = p
+            .image
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+        {
             u.0.maxrss = u.0.maxrss.max(i.mm.resident() >> 12);
         }
     }
@@ -115,7 +120,12 @@ fn end_process(p: &Arc<Process>, status: i32) {
     {
         let mut table = lock(&kernel.table);
         let heir = heir(&table, p);
-        let children: Vec<Arc<Process>> = table.procs.values().filter(|c| c.ppid() == p.pid).cloned().collect();
+        let children: Vec<Arc<Process>> = table
+            .procs
+            .values()
+            .filter(|c| c.ppid() == p.pid)
+            .cloned()
+            .collect();
         for c in children {
             lock(&c.rel).ppid = heir;
             let s = c.pdeath_signal.load(Ordering::Relaxed);
@@ -142,8 +152,15 @@ fn end_process(p: &Arc<Process>, status: i32) {
     hang_up.sort_unstable();
     hang_up.dedup();
     for g in hang_up {
-        let members: Vec<_> = kernel.processes().into_iter().filter(|q| q.pgid() == g).collect();
-        if members.iter().any(|q| matches!(q.status().life, Life::Stopped(_))) {
+        let members: Vec<_> = kernel
+            .processes()
+            .into_iter()
+            .filter(|q| q.pgid() == g)
+            .collect();
+        if members
+            .iter()
+            .any(|q| matches!(q.status().life, Life::Stopped(_)))
+        {
             for q in members {
                 let _ = q.signal(SigInfo::kernel(libc::SIGHUP));
                 let _ = q.signal(SigInfo::kernel(libc::SIGCONT));
@@ -268,7 +285,9 @@ pub(crate) fn continue_process(p: &Process) {
 }
 
 fn report_change(p: &Process, code: i32, value: i32) {
-    let Some(parent) = p.kernel.process(p.ppid()) else { return };
+    let Some(parent) = p.kernel.process(p.ppid()) else {
+        return;
+    };
     if parent.action(libc::SIGCHLD).flags & libc::SA_NOCLDSTOP as u64 == 0 {
         let _ = parent.signal(child_info(p, libc::SIGCHLD, code, value));
     }
@@ -321,8 +340,12 @@ fn look(p: &Process, which: Which, options: i32) -> Result<Option<Found>> {
     const WCLONE: i32 = i32::MIN; // __WCLONE
     const WALL: i32 = 0x4000_0000;
     let mut any = false;
-    let children: Vec<Arc<Process>> =
-        lock(&p.kernel.table).procs.values().filter(|c| c.ppid() == p.pid).cloned().collect();
+    let children: Vec<Arc<Process>> = lock(&p.kernel.table)
+        .procs
+        .values()
+        .filter(|c| c.ppid() == p.pid)
+        .cloned()
+        .collect();
     for c in children {
         let matches = match which {
             Which::Any => true,
@@ -366,7 +389,13 @@ fn look(p: &Process, which: Which, options: i32) -> Result<Option<Found>> {
                 }
                 reap(p, &c);
             }
-            return Ok(Some(Found { pid: c.pid, uid, code, status, usage }));
+            return Ok(Some(Found {
+                pid: c.pid,
+                uid,
+                code,
+                status,
+                usage,
+            }));
         }
     }
     if any { Ok(None) } else { Err(Errno::ECHILD) }
@@ -378,10 +407,13 @@ pub(crate) fn wait_child(t: &Task, which: Which, options: i32) -> Result<Option<
         return look(&t.process, which, options);
     }
     t.thread.asleep.store(true, Ordering::Relaxed);
-    let r = t.process.events.wait(t, None, || match look(&t.process, which, options) {
-        Ok(None) => None,
-        other => Some(other),
-    });
+    let r = t
+        .process
+        .events
+        .wait(t, None, || match look(&t.process, which, options) {
+            Ok(None) => None,
+            other => Some(other),
+        });
     t.thread.asleep.store(false, Ordering::Relaxed);
     r?
 }

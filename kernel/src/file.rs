@@ -4,8 +4,8 @@ use crate::errno::{Errno, Result};
 use crate::wait::{Blocking, WaitQueue};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 bitflags::bitflags! {
     /// Readiness, with the values of poll(2).
@@ -144,7 +144,12 @@ pub struct Description {
 impl Description {
     /// A new description at position 0.
     pub fn new(file: Arc<dyn File>, flags: u32, path: impl Into<Vec<u8>>) -> Arc<Description> {
-        Arc::new(Description { file, pos: Mutex::new(0), flags: AtomicU32::new(flags), path: path.into() })
+        Arc::new(Description {
+            file,
+            pos: Mutex::new(0),
+            flags: AtomicU32::new(flags),
+            path: path.into(),
+        })
     }
     /// Status flags.
     pub fn flags(&self) -> u32 {

@@ -45,7 +45,9 @@ pub(crate) struct FutexTable {
 
 impl Default for FutexTable {
     fn default() -> Self {
-        FutexTable { buckets: std::array::from_fn(|_| Mutex::default()) }
+        FutexTable {
+            buckets: std::array::from_fn(|_| Mutex::default()),
+        }
     }
 }
 
@@ -102,11 +104,22 @@ fn sleep(t: &Task, w: &Arc<Waiter>, deadline: Option<Deadline>) -> Result<u64> {
     };
     unqueue(t, w);
     // Woken at the last moment counts as woken.
-    if w.woken.load(Ordering::Acquire) { Ok(0) } else { r }
+    if w.woken.load(Ordering::Acquire) {
+        Ok(0)
+    } else {
+        r
+    }
 }
 
 /// FUTEX_WAIT, FUTEX_WAIT_BITSET.
-pub(crate) fn wait(t: &Task, addr: u64, private: bool, value: u32, bitset: u32, deadline: Option<Deadline>) -> Result<u64> {
+pub(crate) fn wait(
+    t: &Task,
+    addr: u64,
+    private: bool,
+    value: u32,
+    bitset: u32,
+    deadline: Option<Deadline>,
+) -> Result<u64> {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
@@ -153,7 +166,15 @@ pub(crate) fn wake(t: &Task, addr: u64, private: bool, n: u32, bitset: u32) -> R
 }
 
 /// FUTEX_REQUEUE, FUTEX_CMP_REQUEUE: wake some, move others to a second futex. Gives how many were woken and moved.
-pub(crate) fn requeue(t: &Task, addr: u64, to: u64, private: bool, wake: u32, moved: u32, compare: Option<u32>) -> Result<u64> {
+pub(crate) fn requeue(
+    t: &Task,
+    addr: u64,
+    to: u64,
+    private: bool,
+    wake: u32,
+    moved: u32,
+    compare: Option<u32>,
+) -> Result<u64> {
     if wake as i32 <= -1 || moved as i32 <= -1 {
         return Err(Errno::EINVAL);
     }
@@ -199,7 +220,15 @@ pub(crate) fn requeue(t: &Task, addr: u64, to: u64, private: bool, wake: u32, mo
 }
 
 /// FUTEX_WAKE_OP.
-pub(crate) fn wake_op(t: &Task, addr: u64, addr2: u64, private: bool, n1: u32, n2: u32, op: u32) -> Result<u64> {
+pub(crate) fn wake_op(
+    t: &Task,
+    addr: u64,
+    addr2: u64,
+    private: bool,
+    n1: u32,
+    n2: u32,
+    op: u32,
+) -> Result<u64> {
     let (k1, k2) = (key(t, addr, private)?, key(t, addr2, private)?);
     let sign12 = |v: u32| ((v << 20) as i32 >> 20) as u32;
     let mut arg = sign12(op >> 12 & 0xfff);
@@ -245,7 +274,13 @@ const TID_MASK: u32 = 0x3fff_ffff;
 
 /// FUTEX_LOCK_PI, FUTEX_TRYLOCK_PI. All threads have the same priority, so the lock is handed on in the order of the
 /// waiters and there is no priority to inherit.
-pub(crate) fn lock_pi(t: &Task, addr: u64, private: bool, try_only: bool, deadline: Option<Deadline>) -> Result<u64> {
+pub(crate) fn lock_pi(
+    t: &Task,
+    addr: u64,
+    private: bool,
+    try_only: bool,
+    deadline: Option<Deadline>,
+) -> Result<u64> {
     let k = key(t, addr, private)?;
     let me = t.tid() as u32;
     let mem = t.mem();
@@ -299,7 +334,11 @@ pub(crate) fn unlock_pi(t: &Task, addr: u64, private: bool) -> Result<u64> {
 /// Give a PI lock to its first waiter, or free it.
 fn hand_on(t: &Task, k: Key, addr: u64, died: u32) -> Result<u64> {
     let mut q = lock(&t.kernel().futexes.buckets[bucket(&k)]);
-    let mut waiters = q.iter().enumerate().filter(|(_, w)| *lock(&w.key) == k).map(|(i, w)| (i, w.tid));
+    let mut waiters = q
+        .iter()
+        .enumerate()
+        .filter(|(_, w)| *lock(&w.key) == k)
+        .map(|(i, w)| (i, w.tid));
     let next = waiters.next();
     let more = waiters.next().is_some();
     let word = next.map_or(0, |(_, tid)| tid as u32) | if more { WAITERS } else { 0 } | died;
@@ -316,14 +355,18 @@ fn hand_on(t: &Task, k: Key, addr: u64, died: u32) -> Result<u64> {
 pub(crate) fn exit_robust(t: &Task) {
     let head = t.robust_list;
     let mem = t.mem();
-    let (Ok(mut entry), Ok(offset), Ok(pending)) =
-        (mem.read::<u64>(head), mem.read::<u64>(head.wrapping_add(8)), mem.read::<u64>(head.wrapping_add(16)))
-    else {
+    let (Ok(mut entry), Ok(offset), Ok(pending)) = (
+        mem.read::<u64>(head),
+        mem.read::<u64>(head.wrapping_add(8)),
+        mem.read::<u64>(head.wrapping_add(16)),
+    ) else {
         return;
     };
     let mut left = 2048; // ROBUST_LIST_LIMIT
     while entry & !1 != head && left > 0 {
-        let Ok(next) = mem.read::<u64>(entry & !1) else { break };
+        let Ok(next) = mem.read::<u64>(entry & !1) else {
+            break;
+        };
         if entry & !1 != pending & !1 {
             died(t, (entry & !1).wrapping_add(offset), entry & 1 != 0, false);
         }
@@ -331,7 +374,12 @@ pub(crate) fn exit_robust(t: &Task) {
         left -= 1;
     }
     if pending & !1 != 0 {
-        died(t, (pending & !1).wrapping_add(offset), pending & 1 != 0, true);
+        died(
+            t,
+            (pending & !1).wrapping_add(offset),
+            pending & 1 != 0,
+            true,
+        );
     }
 }
 
@@ -339,7 +387,9 @@ fn died(t: &Task, addr: u64, pi: bool, pending: bool) {
     let Ok(k) = key(t, addr, false) else { return };
     let mem = t.mem();
     loop {
-        let Ok(old) = mem.read::<u32>(addr) else { return };
+        let Ok(old) = mem.read::<u32>(addr) else {
+            return;
+        };
         if old & TID_MASK != t.tid() as u32 {
             // Unlocked already, but perhaps nobody was woken yet.
             if pending && !pi && old & TID_MASK == 0 {

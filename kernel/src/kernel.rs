@@ -2,12 +2,12 @@
 
 use crate::clock::{Clock, ClockMode};
 use crate::errno::{Errno, Result};
+use crate::futex::FutexTable;
 use crate::limits::{LimitConfig, Limits};
 use crate::mm::Mm;
 use crate::process::{Process, Thread, lock};
-use crate::signal::SigInfo;
-use crate::futex::FutexTable;
 use crate::random::Stream;
+use crate::signal::SigInfo;
 use crate::sys;
 use crate::task::Task;
 use crate::timers::Timers;
@@ -136,7 +136,11 @@ impl Table {
     /// A number that is no process, thread, group or session id.
     pub fn new_id(&mut self) -> Result<i32> {
         for _ in 0..PID_MAX {
-            self.last_id = if self.last_id >= PID_MAX - 1 { 300 } else { self.last_id + 1 };
+            self.last_id = if self.last_id >= PID_MAX - 1 {
+                300
+            } else {
+                self.last_id + 1
+            };
             let id = self.last_id;
             let used = self.threads.contains_key(&id)
                 || self.procs.contains_key(&id)
@@ -169,7 +173,8 @@ impl Counters {
         for (nr, n) in self.calls.iter().enumerate() {
             let n = n.load(Ordering::Relaxed);
             if n != 0 {
-                let name = sys::names::name(nr as u32).map_or_else(|| format!("syscall_{nr}"), str::to_string);
+                let name = sys::names::name(nr as u32)
+                    .map_or_else(|| format!("syscall_{nr}"), str::to_string);
                 v.push((name, n, sys::lookup(nr as u32).is_some()));
             }
         }
@@ -209,7 +214,9 @@ impl Kernel {
             limits: Limits::new(config.limits),
             io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),
-            counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },
+            counters: Counters {
+                calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect(),
+            },
             timers: Timers::default(),
             futexes: FutexTable::default(),
             host,
@@ -236,7 +243,11 @@ impl Kernel {
     }
     /// Send a signal to every process of a group; ESRCH if there is none.
     pub fn signal_group(&self, pgid: i32, info: SigInfo) -> Result<()> {
-        let members: Vec<_> = self.processes().into_iter().filter(|p| p.pgid() == pgid).collect();
+        let members: Vec<_> = self
+            .processes()
+            .into_iter()
+            .filter(|p| p.pgid() == pgid)
+            .collect();
         if members.is_empty() {
             return Err(Errno::ESRCH);
         }
@@ -273,7 +284,10 @@ impl Kernel {
     }
     /// Bytes of memory the guest is shown to have.
     pub fn shown_memory(&self) -> u64 {
-        self.config.limits.memory.unwrap_or(self.config.shown_memory)
+        self.config
+            .limits
+            .memory
+            .unwrap_or(self.config.shown_memory)
     }
     /// Fill with random bytes: the seeded stream, or the host's randomness.
     pub fn random(&self, buf: &mut [u8]) {
@@ -282,7 +296,10 @@ impl Kernel {
             None => {
                 let mut at = 0;
                 while at < buf.len() {
-                    match rustix::rand::getrandom(&mut buf[at..], rustix::rand::GetRandomFlags::empty()) {
+                    match rustix::rand::getrandom(
+                        &mut buf[at..],
+                        rustix::rand::GetRandomFlags::empty(),
+                    ) {
                         Ok(n) => at += n,
                         Err(rustix::io::Errno::INTR) => {}
                         // The host has no randomness to give: impossible since Linux 3.17 without a filter.

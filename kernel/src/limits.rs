@@ -38,14 +38,20 @@ pub struct Account {
 
 impl Account {
     fn new(max: Option<u64>) -> Account {
-        Account { used: AtomicU64::new(0), peak: AtomicU64::new(0), max: max.unwrap_or(u64::MAX) }
+        Account {
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            max: max.unwrap_or(u64::MAX),
+        }
     }
     /// Take `n` if that stays within the limit.
     #[must_use]
     pub fn charge(&self, n: u64) -> bool {
         let r = self
             .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |u| u.checked_add(n).filter(|v| *v <= self.max));
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |u| {
+                u.checked_add(n).filter(|v| *v <= self.max)
+            });
         match r {
             Ok(old) => {
                 self.peak.fetch_max(old + n, Ordering::Relaxed);
@@ -56,7 +62,11 @@ impl Account {
     }
     /// Give `n` back.
     pub fn release(&self, n: u64) {
-        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |u| Some(u.saturating_sub(n)));
+        let _ = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |u| {
+                Some(u.saturating_sub(n))
+            });
     }
     /// In use now.
     pub fn used(&self) -> u64 {
@@ -100,7 +110,11 @@ impl Limits {
     }
     /// Take memory; ENOMEM.
     pub fn charge_memory(&self, bytes: u64) -> Result<()> {
-        if self.memory.charge(bytes) { Ok(()) } else { Err(Errno::ENOMEM) }
+        if self.memory.charge(bytes) {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
     /// Give memory back.
     pub fn release_memory(&self, bytes: u64) {
@@ -108,7 +122,11 @@ impl Limits {
     }
     /// Take disk space (a file grows); ENOSPC.
     pub fn charge_disk(&self, bytes: u64) -> Result<()> {
-        if self.disk.charge(bytes) { Ok(()) } else { Err(Errno::ENOSPC) }
+        if self.disk.charge(bytes) {
+            Ok(())
+        } else {
+            Err(Errno::ENOSPC)
+        }
     }
     /// Give disk space back (a file shrank or went).
     pub fn release_disk(&self, bytes: u64) {

@@ -194,18 +194,31 @@ impl Process {
     }
     /// Program, address space, arguments; `None` once the process has ended.
     pub fn image(&self) -> Option<Image> {
-        self.image.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.image
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     /// Address space.
     pub fn mm(&self) -> Option<Arc<Mm>> {
-        self.image.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|i| i.mm.clone())
+        self.image
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|i| i.mm.clone())
     }
     pub(crate) fn actions(&self) -> Arc<Mutex<[SigAction; NSIG]>> {
-        self.actions.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.actions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     /// Identity.
     pub fn credentials(&self) -> Credentials {
-        self.cred.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cred
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     /// Name of the main thread.
     pub fn comm(&self) -> Vec<u8> {
@@ -213,7 +226,10 @@ impl Process {
     }
     /// A resource limit (RLIMIT_*).
     pub fn rlimit(&self, which: usize) -> Rlimit {
-        lock(&self.rlimits).get(which).copied().unwrap_or(Rlimit { cur: u64::MAX, max: u64::MAX })
+        lock(&self.rlimits).get(which).copied().unwrap_or(Rlimit {
+            cur: u64::MAX,
+            max: u64::MAX,
+        })
     }
     /// State for wait(2) and /proc.
     pub fn status(&self) -> Status {
@@ -231,11 +247,17 @@ impl Process {
     }
     /// Descriptor table of the main thread (for /proc).
     pub fn fds(&self) -> Arc<crate::io::FdTable> {
-        self.fds.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fds
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     /// Root and working directory of the main thread (for /proc).
     pub fn fs(&self) -> Arc<crate::fs::FsContext> {
-        self.fs.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     /// Nice value.
     pub fn nice(&self) -> i32 {
@@ -297,7 +319,12 @@ pub struct Thread {
 }
 
 impl Thread {
-    pub(crate) fn new(tid: i32, process: Weak<Process>, mask: SigSet, comm: Vec<u8>) -> Arc<Thread> {
+    pub(crate) fn new(
+        tid: i32,
+        process: Weak<Process>,
+        mask: SigSet,
+        comm: Vec<u8>,
+    ) -> Arc<Thread> {
         Arc::new(Thread {
             tid: AtomicI32::new(tid),
             process,
@@ -335,6 +362,7 @@ impl Thread {
     }
     /// CPU time used so far.
     pub fn cpu_time(&self) -> Duration {
-        Duration::from_nanos(self.cpu_base.load(Ordering::Relaxed)) + crate::task::host_cpu_time(self.cpu_clock.load(Ordering::Relaxed))
+        Duration::from_nanos(self.cpu_base.load(Ordering::Relaxed))
+            + crate::task::host_cpu_time(self.cpu_clock.load(Ordering::Relaxed))
     }
 }

@@ -61,7 +61,14 @@ pub struct Task {
 }
 
 impl Task {
-    pub(crate) fn new(cpu: Box<CpuState>, process: Arc<Process>, thread: Arc<Thread>, mm: Arc<Mm>, fds: Arc<FdTable>, fs: Arc<FsContext>) -> Task {
+    pub(crate) fn new(
+        cpu: Box<CpuState>,
+        process: Arc<Process>,
+        thread: Arc<Thread>,
+        mm: Arc<Mm>,
+        fds: Arc<FdTable>,
+        fs: Arc<FsContext>,
+    ) -> Task {
         let mut t = Task {
             cpu,
             process,
@@ -114,14 +121,22 @@ impl Task {
     /// Use another descriptor table (unshare, close_range with CLOSE_RANGE_UNSHARE).
     pub fn set_fds(&mut self, fds: Arc<FdTable>) {
         if self.tid() == self.pid() {
-            *self.process.fds.write().unwrap_or_else(PoisonError::into_inner) = fds.clone();
+            *self
+                .process
+                .fds
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = fds.clone();
         }
         self.fds = fds;
     }
     /// Use another root and working directory record (unshare).
     pub fn set_fs(&mut self, fs: Arc<FsContext>) {
         if self.tid() == self.pid() {
-            *self.process.fs.write().unwrap_or_else(PoisonError::into_inner) = fs.clone();
+            *self
+                .process
+                .fs
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = fs.clone();
         }
         self.fs = fs;
     }
@@ -135,7 +150,9 @@ impl Task {
     }
     /// Must be called first on the host thread that runs the task.
     pub fn enter(&mut self) {
-        self.thread.cpu_clock.store(current_cpu_clock(), Ordering::Relaxed);
+        self.thread
+            .cpu_clock
+            .store(current_cpu_clock(), Ordering::Relaxed);
         if self.set_child_tid != 0 {
             let _ = self.mem().write(self.set_child_tid, self.tid());
         }
@@ -161,7 +178,10 @@ impl Task {
     /// Send this thread a signal of the kernel's (SIGPIPE, SIGXFSZ, SIGTTOU).
     pub fn raise(&self, sig: i32) {
         let p = &self.process;
-        let _ = crate::signal::send::to_thread(&self.thread, SigInfo::user(sig, p.pid, p.credentials().uid));
+        let _ = crate::signal::send::to_thread(
+            &self.thread,
+            SigInfo::user(sig, p.pid, p.credentials().uid),
+        );
     }
     /// The end of a wait for `timeout` from now on. When a call is restarted after a signal without a handler, it is
     /// the end that the first call had.
@@ -172,11 +192,17 @@ impl Task {
             None => clock.peek().saturating_add(timeout),
         };
         self.call_deadline = Some(at);
-        Deadline { at, host: clock.host_deadline(at) }
+        Deadline {
+            at,
+            host: clock.host_deadline(at),
+        }
     }
     /// The end of a wait until an absolute time on the monotonic clock.
     pub fn deadline_at(&self, at: Duration) -> Deadline {
-        Deadline { at, host: self.kernel().clock.host_deadline(at) }
+        Deadline {
+            at,
+            host: self.kernel().clock.host_deadline(at),
+        }
     }
 
     /// Serve the SYSCALL instruction before `cpu.rip`.
@@ -194,7 +220,11 @@ impl Task {
         self.flow = Flow::Run;
         self.keep_rax = false;
         let entry = sys::lookup(nr);
-        let traced = kernel.config.trace.as_ref().map(|_| sys::trace::call(self, entry, nr, &args));
+        let traced = kernel
+            .config
+            .trace
+            .as_ref()
+            .map(|_| sys::trace::call(self, entry, nr, &args));
         let result = match entry {
             Some(s) => (s.f)(self, args),
             None => Err(Errno::ENOSYS),
@@ -282,7 +312,10 @@ pub(crate) fn host_cpu_time(clock: i32) -> Duration {
     if clock == 0 {
         return Duration::ZERO;
     }
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `ts` is a valid timespec to write to; an unknown clock is an error.
     if unsafe { libc::clock_gettime(clock, &mut ts) } != 0 {
         return Duration::ZERO;
@@ -295,7 +328,9 @@ impl Task {
     pub(crate) fn settle_cpu_time(&self) -> Duration {
         let t = self.thread.cpu_time();
         self.thread.cpu_clock.store(0, Ordering::Relaxed);
-        self.thread.cpu_base.store(t.as_nanos() as u64, Ordering::Relaxed);
+        self.thread
+            .cpu_base
+            .store(t.as_nanos() as u64, Ordering::Relaxed);
         t
     }
     /// Signal mask that a handler would restore.

@@ -82,7 +82,13 @@ pub(crate) fn tiny_elf(code: &[u8]) -> Vec<u8> {
 /// A job with a first process that executes nothing yet.
 pub(crate) fn start(config: Config) -> (Arc<TestHost>, Arc<Kernel>, Task) {
     let host = Arc::new(TestHost::default());
-    let kernel = Kernel::new(Config { arena_size: 1 << 32, ..config }, host.clone());
+    let kernel = Kernel::new(
+        Config {
+            arena_size: 1 << 32,
+            ..config
+        },
+        host.clone(),
+    );
     let task = start_in(&kernel, &tiny_elf(b"\x0f\x0b"));
     (host, kernel, task.expect("starts"))
 }

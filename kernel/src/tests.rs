@@ -27,15 +27,24 @@ fn fork_exit_wait() {
     });
     let pid = call(&mut t, SYS_fork, &[]);
     assert!(pid > 0);
-    assert_eq!(call(&mut t, SYS_wait4, &[u64::MAX, ADDR + 8, 0, ADDR + 64]), pid);
+    assert_eq!(
+        call(&mut t, SYS_wait4, &[u64::MAX, ADDR + 8, 0, ADDR + 64]),
+        pid
+    );
     assert_eq!((word(&t, ADDR + 8), word(&t, ADDR)), (7 << 8, 0));
-    assert_eq!(call(&mut t, SYS_wait4, &[u64::MAX, 0, 0, 0]), err(Errno::ECHILD));
+    assert_eq!(
+        call(&mut t, SYS_wait4, &[u64::MAX, 0, 0, 0]),
+        err(Errno::ECHILD)
+    );
     // A child that is killed while it sleeps.
     h.next(|c| {
         call(c, SYS_pause, &[]);
     });
     let pid = call(&mut t, SYS_fork, &[]);
-    assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, 0, WNOHANG as u64, 0]), 0);
+    assert_eq!(
+        call(&mut t, SYS_wait4, &[pid as u64, 0, WNOHANG as u64, 0]),
+        0
+    );
     assert_eq!(call(&mut t, SYS_kill, &[pid as u64, SIGSEGV as u64]), 0);
     assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, ADDR + 8, 0, 0]), pid);
     assert_eq!(word(&t, ADDR + 8), SIGSEGV | 0x80);
@@ -48,14 +57,30 @@ fn fork_exit_wait() {
     });
     let pid = call(&mut t, SYS_fork, &[]);
     call(&mut t, SYS_kill, &[pid as u64, SIGSTOP as u64]);
-    assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, ADDR, WUNTRACED as u64, 0]), pid);
+    assert_eq!(
+        call(&mut t, SYS_wait4, &[pid as u64, ADDR, WUNTRACED as u64, 0]),
+        pid
+    );
     assert_eq!(word(&t, ADDR), SIGSTOP << 8 | 0x7f);
     call(&mut t, SYS_kill, &[pid as u64, SIGCONT as u64]);
-    assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, ADDR, WCONTINUED as u64, 0]), pid);
+    assert_eq!(
+        call(&mut t, SYS_wait4, &[pid as u64, ADDR, WCONTINUED as u64, 0]),
+        pid
+    );
     assert_eq!(word(&t, ADDR), 0xffff);
     call(&mut t, SYS_kill, &[pid as u64, SIGKILL as u64]);
-    assert_eq!(call(&mut t, SYS_waitid, &[P_PID.into(), pid as u64, ADDR, WEXITED as u64, 0]), 0);
-    assert_eq!([0, 8, 16, 24].map(|o| word(&t, ADDR + o)), [SIGCHLD, CLD_KILLED, pid as i32, SIGKILL]);
+    assert_eq!(
+        call(
+            &mut t,
+            SYS_waitid,
+            &[P_PID.into(), pid as u64, ADDR, WEXITED as u64, 0]
+        ),
+        0
+    );
+    assert_eq!(
+        [0, 8, 16, 24].map(|o| word(&t, ADDR + o)),
+        [SIGCHLD, CLD_KILLED, pid as i32, SIGKILL]
+    );
     call(&mut t, SYS_exit_group, &[3]);
     assert_eq!(k.wait_end(), EndReason::Exit(3));
     assert!(k.processes().is_empty());
@@ -71,10 +96,15 @@ fn fork_exit_wait() {
 fn threads_and_futexes() {
     let (h, _k, mut t) = start(Config::default());
     t.enter();
-    const THREAD: u64 = (CLONE_VM | CLONE_THREAD | CLONE_SIGHAND | CLONE_FILES | CLONE_FS | CLONE_CHILD_CLEARTID) as u64;
+    const THREAD: u64 =
+        (CLONE_VM | CLONE_THREAD | CLONE_SIGHAND | CLONE_FILES | CLONE_FS | CLONE_CHILD_CLEARTID)
+            as u64;
     h.next(|c| {
         // Waits for 5, then changes it to 6 and wakes.
-        assert_eq!(call(c, SYS_futex, &[ADDR, FUTEX_WAIT as u64, 1]), err(Errno::EAGAIN));
+        assert_eq!(
+            call(c, SYS_futex, &[ADDR, FUTEX_WAIT as u64, 1]),
+            err(Errno::EAGAIN)
+        );
         assert_eq!(call(c, SYS_futex, &[ADDR, FUTEX_WAIT as u64, 0]), 0);
         assert_eq!(word(c, ADDR), 5);
         call(c, SYS_exit, &[0]);
@@ -92,13 +122,22 @@ fn threads_and_futexes() {
     // Timeouts.
     t.mem().write(ADDR + 64, 0u64).unwrap();
     t.mem().write(ADDR + 72, 5_000_000u64).unwrap();
-    assert_eq!(call(&mut t, SYS_futex, &[ADDR, FUTEX_WAIT as u64, 5, ADDR + 64]), err(Errno::ETIMEDOUT));
-    assert_eq!(call(&mut t, SYS_rt_sigtimedwait, &[ADDR + 128, 0, ADDR + 64, 8]), err(Errno::EAGAIN));
+    assert_eq!(
+        call(&mut t, SYS_futex, &[ADDR, FUTEX_WAIT as u64, 5, ADDR + 64]),
+        err(Errno::ETIMEDOUT)
+    );
+    assert_eq!(
+        call(&mut t, SYS_rt_sigtimedwait, &[ADDR + 128, 0, ADDR + 64, 8]),
+        err(Errno::EAGAIN)
+    );
     // PI locks hand on.
     t.mem().write(ADDR, 0u32).unwrap();
     assert_eq!(call(&mut t, SYS_futex, &[ADDR, FUTEX_LOCK_PI as u64]), 0);
     h.next(|c| {
-        assert_eq!(call(c, SYS_futex, &[ADDR, FUTEX_TRYLOCK_PI as u64]), err(Errno::EAGAIN));
+        assert_eq!(
+            call(c, SYS_futex, &[ADDR, FUTEX_TRYLOCK_PI as u64]),
+            err(Errno::EAGAIN)
+        );
         assert_eq!(call(c, SYS_futex, &[ADDR, FUTEX_LOCK_PI as u64]), 0);
         assert_eq!(word(c, ADDR), c.tid());
         assert_eq!(call(c, SYS_futex, &[ADDR, FUTEX_UNLOCK_PI as u64]), 0);
@@ -120,7 +159,10 @@ fn handlers_and_restarts() {
     t.enter();
     let handler = 0x40_0100u64;
     let act = |t: &mut Task, sig: i32, flags: u64| {
-        for (i, v) in [handler, flags | 0x0400_0000, 0x40_0200, 0].into_iter().enumerate() {
+        for (i, v) in [handler, flags | 0x0400_0000, 0x40_0200, 0]
+            .into_iter()
+            .enumerate()
+        {
             t.mem().write(ADDR + 8 * i as u64, v).unwrap();
         }
         assert_eq!(call(t, SYS_rt_sigaction, &[sig as u64, ADDR, 0, 8]), 0);
@@ -134,7 +176,10 @@ fn handlers_and_restarts() {
     assert_eq!(t.thread.mask(), 1 << (SIGUSR1 - 1));
     t.cpu.gpr[4] += 8; // the handler returns to its restorer
     call(&mut t, SYS_rt_sigreturn, &[]);
-    assert_eq!((t.cpu.rip, t.cpu.gpr[4], t.cpu.gpr[0], t.thread.mask()), (rip, sp, 0, 0));
+    assert_eq!(
+        (t.cpu.rip, t.cpu.gpr[4], t.cpu.gpr[0], t.thread.mask()),
+        (rip, sp, 0, 0)
+    );
     // A sleep is interrupted; without SA_RESTART wait4 gives EINTR, with it it starts again.
     for (flags, restarts) in [(0, false), (SA_RESTART as u64, true)] {
         act(&mut t, SIGUSR1, flags);
@@ -149,7 +194,11 @@ fn handlers_and_restarts() {
         assert_eq!(t.cpu.rip, handler);
         t.cpu.gpr[4] += 8;
         call(&mut t, SYS_rt_sigreturn, &[]);
-        let want = if restarts { (rip - 2, SYS_wait4) } else { (rip, err(Errno::EINTR)) };
+        let want = if restarts {
+            (rip - 2, SYS_wait4)
+        } else {
+            (rip, err(Errno::EINTR))
+        };
         assert_eq!((t.cpu.rip, t.cpu.gpr[0] as i64), want);
         call(&mut t, SYS_kill, &[child as u64, SIGKILL as u64]);
         assert_eq!(call(&mut t, SYS_wait4, &[child as u64, 0, 0, 0]), child);
@@ -171,8 +220,15 @@ fn handlers_and_restarts() {
 
 #[test]
 fn exec_ends_threads_and_limits_end_jobs() {
-    let limits = LimitConfig { procs: Some(3), wall: Some(Duration::from_millis(300)), ..LimitConfig::default() };
-    let (h, k, mut t) = start(Config { limits, ..Config::default() });
+    let limits = LimitConfig {
+        procs: Some(3),
+        wall: Some(Duration::from_millis(300)),
+        ..LimitConfig::default()
+    };
+    let (h, k, mut t) = start(Config {
+        limits,
+        ..Config::default()
+    });
     t.enter();
     const THREAD: u64 = (CLONE_VM | CLONE_THREAD | CLONE_SIGHAND) as u64;
     for _ in 0..2 {
@@ -182,8 +238,10 @@ fn exec_ends_threads_and_limits_end_jobs() {
         assert!(call(&mut t, SYS_clone, &[THREAD]) > 0);
     }
     assert_eq!(call(&mut t, SYS_fork, &[]), err(Errno::EAGAIN));
-    let file = crate::exec::bytes::description(&crate::testing::tiny_elf(b"\xf4"), b"/bin/new").unwrap();
-    t.exec(file, b"/bin/new".to_vec(), vec![b"new".to_vec()], vec![]).unwrap();
+    let file =
+        crate::exec::bytes::description(&crate::testing::tiny_elf(b"\xf4"), b"/bin/new").unwrap();
+    t.exec(file, b"/bin/new".to_vec(), vec![b"new".to_vec()], vec![])
+        .unwrap();
     assert_eq!((t.process.threads().len(), k.limits.procs.used()), (1, 1));
     assert_eq!((t.cpu.rip, t.process.comm()), (0x40_0078, b"new".to_vec()));
     // Blocked signals and endless sleep do not help against the wall limit.
@@ -194,8 +252,13 @@ fn exec_ends_threads_and_limits_end_jobs() {
 
 #[test]
 fn virtual_clock_jumps() {
-    let mode = crate::clock::ClockMode::Virtual { start: Duration::from_secs(1_000_000_000) };
-    let (_h, k, mut t) = start(Config { clock: mode, ..Config::default() });
+    let mode = crate::clock::ClockMode::Virtual {
+        start: Duration::from_secs(1_000_000_000),
+    };
+    let (_h, k, mut t) = start(Config {
+        clock: mode,
+        ..Config::default()
+    });
     t.enter();
     let begin = Instant::now();
     t.mem().write(ADDR, 3600u64).unwrap();

@@ -44,7 +44,10 @@ impl Timers {
         h.entries.insert(id, (host, f));
         if !h.running {
             let (inner, kernel) = (self.inner.clone(), Arc::downgrade(kernel));
-            h.running = std::thread::Builder::new().name("evm-timers".into()).spawn(move || run(&inner, &kernel)).is_ok();
+            h.running = std::thread::Builder::new()
+                .name("evm-timers".into())
+                .spawn(move || run(&inner, &kernel))
+                .is_ok();
         }
         drop(h);
         self.inner.changed.notify_one();
@@ -84,7 +87,11 @@ fn run(inner: &Inner, kernel: &Weak<Kernel>) {
                 h = lock(&inner.heap);
                 continue;
             }
-            nap = left.min(if k.clock.is_virtual() { VIRTUAL_NAP } else { NAP });
+            nap = left.min(if k.clock.is_virtual() {
+                VIRTUAL_NAP
+            } else {
+                NAP
+            });
         } else {
             idle += 1;
             if idle > 10 {
@@ -93,7 +100,11 @@ fn run(inner: &Inner, kernel: &Weak<Kernel>) {
             }
         }
         drop(k);
-        h = inner.changed.wait_timeout(h, nap).unwrap_or_else(PoisonError::into_inner).0;
+        h = inner
+            .changed
+            .wait_timeout(h, nap)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
 }
 
@@ -159,18 +170,30 @@ fn look_at(p: &Process, source: Source, at: Duration) -> Duration {
 }
 
 /// Sources and signals of ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
-const ITIMERS: [(Source, i32); 3] =
-    [(Source::Wall, libc::SIGALRM), (Source::Cpu, libc::SIGVTALRM), (Source::Cpu, libc::SIGPROF)];
+const ITIMERS: [(Source, i32); 3] = [
+    (Source::Wall, libc::SIGALRM),
+    (Source::Cpu, libc::SIGVTALRM),
+    (Source::Cpu, libc::SIGPROF),
+];
 
 /// Arm or disarm (`value` zero) an interval timer; gives the old interval and time left.
-pub(crate) fn set_itimer(p: &Arc<Process>, which: usize, value: Duration, interval: Duration) -> (Duration, Duration) {
+pub(crate) fn set_itimer(
+    p: &Arc<Process>,
+    which: usize,
+    value: Duration,
+    interval: Duration,
+) -> (Duration, Duration) {
     let old = get_itimer(p, which);
     let (source, _) = ITIMERS[which];
     let mut t = lock(&p.itimers);
     if let Some(id) = t[which].id.take() {
         p.kernel.timers.cancel(id);
     }
-    t[which] = IntervalTimer { interval, at: None, id: None };
+    t[which] = IntervalTimer {
+        interval,
+        at: None,
+        id: None,
+    };
     drop(t);
     if !value.is_zero() {
         arm_itimer(p, which, source.now(p).saturating_add(value));
@@ -182,7 +205,12 @@ pub(crate) fn set_itimer(p: &Arc<Process>, which: usize, value: Duration, interv
 pub(crate) fn get_itimer(p: &Process, which: usize) -> (Duration, Duration) {
     let t = lock(&p.itimers)[which];
     let now = ITIMERS[which].0.now(p);
-    (t.interval, t.at.map_or(Duration::ZERO, |at| at.saturating_sub(now).max(Duration::from_micros(1))))
+    (
+        t.interval,
+        t.at.map_or(Duration::ZERO, |at| {
+            at.saturating_sub(now).max(Duration::from_micros(1))
+        }),
+    )
 }
 
 fn arm_itimer(p: &Arc<Process>, which: usize, at: Duration) {
@@ -250,14 +278,21 @@ fn posix_due(p: &Arc<Process>, id: i32, at: Duration) {
         arm_posix(p, id, at);
         return;
     }
-    let missed = if t.interval.is_zero() { 0 } else { ((now - at).as_nanos() / t.interval.as_nanos()) as u32 };
+    let missed = if t.interval.is_zero() {
+        0
+    } else {
+        ((now - at).as_nanos() / t.interval.as_nanos()) as u32
+    };
     t.at = None;
     t.id = None;
     t.overrun = t.overrun.saturating_add(missed as i32);
     let copy = *t;
     // A signal of this timer that still waits is not queued again, it counts.
     let waits = match copy.notify {
-        Notify::Thread(tid) => p.kernel.thread(tid).is_some_and(|th| lock(&th.pending).has_timer(id)),
+        Notify::Thread(tid) => p
+            .kernel
+            .thread(tid)
+            .is_some_and(|th| lock(&th.pending).has_timer(id)),
         _ => lock(&p.pending).has_timer(id),
     };
     if waits {
@@ -267,8 +302,17 @@ fn posix_due(p: &Arc<Process>, id: i32, at: Duration) {
     }
     drop(timers);
     if !waits {
-        let fields = SigFields::Timer { id, overrun: copy.overrun, value: copy.value };
-        let info = SigInfo { signo: copy.signo, errno: 0, code: libc::SI_TIMER, fields };
+        let fields = SigFields::Timer {
+            id,
+            overrun: copy.overrun,
+            value: copy.value,
+        };
+        let info = SigInfo {
+            signo: copy.signo,
+            errno: 0,
+            code: libc::SI_TIMER,
+            fields,
+        };
         match copy.notify {
             Notify::None => {}
             Notify::Process => {
@@ -313,7 +357,14 @@ pub(crate) fn watch_cpu(p: &Arc<Process>) {
         return;
     }
     let used = p.usage().0.utime;
-    let next = Duration::from_secs(if used.as_secs() < limit.cur { limit.cur } else { used.as_secs() + 1 }.min(limit.max));
+    let next = Duration::from_secs(
+        if used.as_secs() < limit.cur {
+            limit.cur
+        } else {
+            used.as_secs() + 1
+        }
+        .min(limit.max),
+    );
     let weak = Arc::downgrade(p);
     let f = move |_: &Arc<Kernel>| {
         let Some(p) = weak.upgrade() else { return };

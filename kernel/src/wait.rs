@@ -32,7 +32,11 @@ impl Waker {
                     if now >= d {
                         return false;
                     }
-                    w = self.cond.wait_timeout(w, d - now).unwrap_or_else(PoisonError::into_inner).0;
+                    w = self
+                        .cond
+                        .wait_timeout(w, d - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
             }
         }
@@ -77,22 +81,38 @@ impl std::fmt::Debug for WaitQueue {
 impl WaitQueue {
     /// Add a waker (done once per wait).
     pub fn register(&self, w: &Arc<Waker>) {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).wakers.push(w.clone());
+        self.waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wakers
+            .push(w.clone());
     }
     /// Take one registration of the waker out.
     pub fn unregister(&self, w: &Arc<Waker>) {
-        let v = &mut self.waiters.lock().unwrap_or_else(PoisonError::into_inner).wakers;
+        let v = &mut self
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wakers;
         if let Some(i) = v.iter().position(|x| Arc::ptr_eq(x, w)) {
             v.remove(i);
         }
     }
     /// Tell a listener about each wake from now on, until [`unlisten`](Self::unlisten) or its end.
     pub fn listen(&self, l: Weak<dyn Listener>) {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).listeners.push(l);
+        self.waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .listeners
+            .push(l);
     }
     /// Take a listener out.
     pub fn unlisten(&self, l: &Weak<dyn Listener>) {
-        let v = &mut self.waiters.lock().unwrap_or_else(PoisonError::into_inner).listeners;
+        let v = &mut self
+            .waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .listeners;
         v.retain(|x| !x.ptr_eq(l) && x.strong_count() > 0);
     }
     /// Wake every waiter.
@@ -112,7 +132,12 @@ impl WaitQueue {
         }
     }
     /// Wait until `ready` gives a value. ETIMEDOUT at the deadline, EINTR when interrupted.
-    pub fn wait<T>(&self, who: &dyn Blocking, deadline: Option<Instant>, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
+    pub fn wait<T>(
+        &self,
+        who: &dyn Blocking,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
         if let Some(v) = ready() {
             return Ok(v);
         }

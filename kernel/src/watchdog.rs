@@ -24,7 +24,9 @@ impl Kernel {
             return;
         }
         let kernel = Arc::downgrade(self);
-        let started = std::thread::Builder::new().name("evm-watchdog".into()).spawn(move || watch(&kernel));
+        let started = std::thread::Builder::new()
+            .name("evm-watchdog".into())
+            .spawn(move || watch(&kernel));
         if started.is_err() {
             self.kill_job(EndReason::Cancelled); // a job without its limits must not run
         }
@@ -36,10 +38,13 @@ const ENGINE: u64 = 512 << 20;
 
 /// Bytes of the host process's memory that no file backs.
 fn host_memory() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let Ok(text) = std::fs::read_to_string("/proc/self/status") else {
+        return 0;
+    };
     let kib = |name: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(name));
-        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
+            .unwrap_or(0)
     };
     (kib("RssAnon:") + kib("RssShmem:")) << 10
 }

@@ -14,7 +14,11 @@ pub fn describe(pc: u64, bytes: &[u8]) -> String {
         FastFormatter::new().format(&insn, &mut text);
     }
     text.push_str(" [");
-    let n = if insn.is_invalid() { bytes.len() } else { insn.len() };
+    let n = if insn.is_invalid() {
+        bytes.len()
+    } else {
+        insn.len()
+    };
     for b in bytes.iter().take(n) {
         let _ = write!(text, "{b:02x}");
     }

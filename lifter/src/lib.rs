@@ -24,5 +24,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};
 pub use describe::describe;
+pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};

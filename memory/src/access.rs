@@ -60,7 +60,9 @@ macro_rules! rmw {
         pub fn $name(&self, addr: u64, size: u64, val: u64) -> Result<u64, Fault> {
             let f: fn(u64, u64) -> u64 = $body;
             loop {
-                let old = self.load(addr, size).map_err(|f| Fault { write: true, ..f })?;
+                let old = self
+                    .load(addr, size)
+                    .map_err(|f| Fault { write: true, ..f })?;
                 if self.cas(addr, size, old, f(old, val))? == old {
                     return Ok(old);
                 }
@@ -103,13 +105,25 @@ impl Mem {
         // SAFETY: p is in the guest range (checked by `host`); see the module's paragraph.
         unsafe {
             match size {
-                1 => guarded!("movzx {v:e}, byte ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
-                2 => guarded!("movzx {v:e}, word ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
-                4 => guarded!("mov {v:e}, dword ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
-                _ => guarded!("mov {v}, qword ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                1 => {
+                    guarded!("movzx {v:e}, byte ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
+                2 => {
+                    guarded!("movzx {v:e}, word ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
+                4 => {
+                    guarded!("mov {v:e}, dword ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
+                _ => {
+                    guarded!("mov {v}, qword ptr [{p}]", p = in(reg) p, v = out(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
             }
         }
-        if err == 0 { Ok(v) } else { Err(Fault { addr, write: false }) }
+        if err == 0 {
+            Ok(v)
+        } else {
+            Err(Fault { addr, write: false })
+        }
     }
     /// Write the low `size` (1, 2, 4, 8) bytes of `v`.
     #[inline(always)]
@@ -119,13 +133,25 @@ impl Mem {
         // SAFETY: as in `load`.
         unsafe {
             match size {
-                1 => guarded!("mov byte ptr [{p}], {v}", p = in(reg) p, v = in(reg_byte) v as u8, err = inout(reg) err, options(nostack, preserves_flags)),
-                2 => guarded!("mov word ptr [{p}], {v:x}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
-                4 => guarded!("mov dword ptr [{p}], {v:e}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
-                _ => guarded!("mov qword ptr [{p}], {v}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags)),
+                1 => {
+                    guarded!("mov byte ptr [{p}], {v}", p = in(reg) p, v = in(reg_byte) v as u8, err = inout(reg) err, options(nostack, preserves_flags))
+                }
+                2 => {
+                    guarded!("mov word ptr [{p}], {v:x}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
+                4 => {
+                    guarded!("mov dword ptr [{p}], {v:e}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
+                _ => {
+                    guarded!("mov qword ptr [{p}], {v}", p = in(reg) p, v = in(reg) v, err = inout(reg) err, options(nostack, preserves_flags))
+                }
             }
         }
-        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
+        if err == 0 {
+            Ok(())
+        } else {
+            Err(Fault { addr, write: true })
+        }
     }
     /// Read 16 bytes.
     #[inline(always)]
@@ -136,7 +162,11 @@ impl Mem {
         // SAFETY: as in `load`; __m128i and u128 have the same size and no invalid values.
         unsafe {
             guarded!("movdqu {x}, xmmword ptr [{p}]", p = in(reg) p, x = out(xmm_reg) x, err = inout(reg) err, options(nostack, preserves_flags));
-            if err == 0 { Ok(std::mem::transmute::<std::arch::x86_64::__m128i, u128>(x)) } else { Err(Fault { addr, write: false }) }
+            if err == 0 {
+                Ok(std::mem::transmute::<std::arch::x86_64::__m128i, u128>(x))
+            } else {
+                Err(Fault { addr, write: false })
+            }
         }
     }
     /// Write 16 bytes.
@@ -149,7 +179,11 @@ impl Mem {
             let x: std::arch::x86_64::__m128i = std::mem::transmute(v);
             guarded!("movdqu xmmword ptr [{p}], {x}", p = in(reg) p, x = in(xmm_reg) x, err = inout(reg) err, options(nostack, preserves_flags));
         }
-        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
+        if err == 0 {
+            Ok(())
+        } else {
+            Err(Fault { addr, write: true })
+        }
     }
     /// Compare and swap of `size` (1, 2, 4, 8) bytes; gives the old value, zero-extended.
     #[inline]
@@ -160,14 +194,26 @@ impl Mem {
         // SAFETY: as in `load`.
         unsafe {
             match size {
-                1 => guarded!("lock cmpxchg byte ptr [{p}], {n}", p = in(reg) p, n = in(reg_byte) new as u8, inout("rax") old, err = inout(reg) err, options(nostack)),
-                2 => guarded!("lock cmpxchg word ptr [{p}], {n:x}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack)),
-                4 => guarded!("lock cmpxchg dword ptr [{p}], {n:e}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack)),
-                _ => guarded!("lock cmpxchg qword ptr [{p}], {n}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack)),
+                1 => {
+                    guarded!("lock cmpxchg byte ptr [{p}], {n}", p = in(reg) p, n = in(reg_byte) new as u8, inout("rax") old, err = inout(reg) err, options(nostack))
+                }
+                2 => {
+                    guarded!("lock cmpxchg word ptr [{p}], {n:x}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack))
+                }
+                4 => {
+                    guarded!("lock cmpxchg dword ptr [{p}], {n:e}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack))
+                }
+                _ => {
+                    guarded!("lock cmpxchg qword ptr [{p}], {n}", p = in(reg) p, n = in(reg) new, inout("rax") old, err = inout(reg) err, options(nostack))
+                }
             }
         }
         let mask = u64::MAX >> (64 - 8 * size);
-        if err == 0 { Ok(old & mask) } else { Err(Fault { addr, write: true }) }
+        if err == 0 {
+            Ok(old & mask)
+        } else {
+            Err(Fault { addr, write: true })
+        }
     }
     /// Compare and swap of 16 bytes at a 16-byte aligned address (an unaligned one is a fault).
     pub fn cas128(&self, addr: u64, expected: u128, new: u128) -> Result<u128, Fault> {
@@ -197,12 +243,21 @@ impl Mem {
                 inout("rax") lo, inout("rdx") hi, err = inout(reg) err, options(nostack)
             );
         }
-        if err == 0 { Ok(u128::from(lo) | u128::from(hi) << 64) } else { Err(Fault { addr, write: true }) }
+        if err == 0 {
+            Ok(u128::from(lo) | u128::from(hi) << 64)
+        } else {
+            Err(Fault { addr, write: true })
+        }
     }
-    rmw!(fetch_add, "Atomic add; gives the old value.", |a, b| a.wrapping_add(b));
+    rmw!(fetch_add, "Atomic add; gives the old value.", |a, b| a
+        .wrapping_add(b));
     rmw!(fetch_and, "Atomic and; gives the old value.", |a, b| a & b);
     rmw!(fetch_or, "Atomic or; gives the old value.", |a, b| a | b);
-    rmw!(fetch_xor, "Atomic exclusive or; gives the old value.", |a, b| a ^ b);
+    rmw!(
+        fetch_xor,
+        "Atomic exclusive or; gives the old value.",
+        |a, b| a ^ b
+    );
     rmw!(swap, "Atomic exchange; gives the old value.", |_, b| b);
 
     /// Read a scalar.
@@ -218,14 +273,28 @@ impl Mem {
         let p = self.host(addr, buf.len() as u64, false)?;
         // SAFETY: the destination is the whole of `buf`; the source is in the guest range.
         let left = unsafe { copy(buf.as_mut_ptr() as u64, p, buf.len() as u64) };
-        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: false }) }
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Fault {
+                addr: addr + buf.len() as u64 - left,
+                write: false,
+            })
+        }
     }
     /// Copy bytes into guest memory. On a fault some bytes may have been copied.
     pub fn copy_in(&self, addr: u64, buf: &[u8]) -> Result<(), Fault> {
         let p = self.host(addr, buf.len() as u64, true)?;
         // SAFETY: the source is the whole of `buf`; the destination is in the guest range.
         let left = unsafe { copy(p, buf.as_ptr() as u64, buf.len() as u64) };
-        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: true }) }
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Fault {
+                addr: addr + buf.len() as u64 - left,
+                write: true,
+            })
+        }
     }
     /// Fill guest memory with a byte.
     pub fn fill(&self, addr: u64, len: u64, byte: u8) -> Result<(), Fault> {
@@ -237,7 +306,14 @@ impl Mem {
             guarded!("rep stosb", inout("rdi") p => _, inout("rcx") len => left, in("al") byte,
                 err = inout(reg) err, options(nostack, preserves_flags));
         }
-        if err == 0 { Ok(()) } else { Err(Fault { addr: addr + len - left, write: true }) }
+        if err == 0 {
+            Ok(())
+        } else {
+            Err(Fault {
+                addr: addr + len - left,
+                write: true,
+            })
+        }
     }
     /// A NUL-terminated string of at most `max` bytes (without the NUL); `Ok(None)` if it is longer.
     pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Fault> {

@@ -26,13 +26,26 @@ pub struct Prot {
 
 impl Prot {
     /// No access.
-    pub const NONE: Prot = Prot { read: false, write: false };
+    pub const NONE: Prot = Prot {
+        read: false,
+        write: false,
+    };
     /// Read only.
-    pub const R: Prot = Prot { read: true, write: false };
+    pub const R: Prot = Prot {
+        read: true,
+        write: false,
+    };
     /// Read and write.
-    pub const RW: Prot = Prot { read: true, write: true };
+    pub const RW: Prot = Prot {
+        read: true,
+        write: true,
+    };
     fn bits(self) -> i32 {
-        let w = if self.write { libc::PROT_READ | libc::PROT_WRITE } else { 0 };
+        let w = if self.write {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            0
+        };
         w | if self.read { libc::PROT_READ } else { 0 }
     }
 }
@@ -62,7 +75,10 @@ impl Arena {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Arena { base: p as u64 + GUARD, size })
+        Ok(Arena {
+            base: p as u64 + GUARD,
+            size,
+        })
     }
     /// Host address of guest address 0.
     pub fn base(&self) -> u64 {
@@ -79,16 +95,42 @@ impl Arena {
         unsafe { Mem::new(self.base, self.size) }
     }
     fn range(&self, addr: u64, len: u64) -> io::Result<*mut libc::c_void> {
-        if addr % PAGE != 0 || len % PAGE != 0 || len == 0 || len > self.size || addr > self.size - len {
+        if addr % PAGE != 0
+            || len % PAGE != 0
+            || len == 0
+            || len > self.size
+            || addr > self.size - len
+        {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok((self.base + addr) as *mut libc::c_void)
     }
-    fn mmap(&self, addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> io::Result<()> {
+    fn mmap(
+        &self,
+        addr: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+        fd: i32,
+        off: u64,
+    ) -> io::Result<()> {
         let p = self.range(addr, len)?;
         // SAFETY: MAP_FIXED inside the arena, see the module's paragraph.
-        let r = unsafe { libc::mmap(p, len as usize, prot, flags | libc::MAP_FIXED, fd, off as i64) };
-        if r == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let r = unsafe {
+            libc::mmap(
+                p,
+                len as usize,
+                prot,
+                flags | libc::MAP_FIXED,
+                fd,
+                off as i64,
+            )
+        };
+        if r == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
     /// Map fresh zero pages.
     pub fn map_anon(&self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
@@ -97,9 +139,28 @@ impl Arena {
     }
     /// Map a host file (`off` page-aligned), shared or private (copy on write). Pages past its end
     /// fault (SIGBUS on the host, reported as a fault here).
-    pub fn map_file(&self, addr: u64, len: u64, prot: Prot, shared: bool, fd: BorrowedFd<'_>, off: u64) -> io::Result<()> {
-        let flags = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-        self.mmap(addr, len, prot.bits(), flags | libc::MAP_NORESERVE, fd.as_raw_fd(), off)
+    pub fn map_file(
+        &self,
+        addr: u64,
+        len: u64,
+        prot: Prot,
+        shared: bool,
+        fd: BorrowedFd<'_>,
+        off: u64,
+    ) -> io::Result<()> {
+        let flags = if shared {
+            libc::MAP_SHARED
+        } else {
+            libc::MAP_PRIVATE
+        };
+        self.mmap(
+            addr,
+            len,
+            prot.bits(),
+            flags | libc::MAP_NORESERVE,
+            fd.as_raw_fd(),
+            off,
+        )
     }
     /// Give the pages back; later accesses fault.
     pub fn unmap(&self, addr: u64, len: u64) -> io::Result<()> {
@@ -111,7 +172,11 @@ impl Arena {
         let p = self.range(addr, len)?;
         // SAFETY: inside the arena.
         let r = unsafe { libc::mprotect(p, len as usize, prot.bits()) };
-        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if r == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
     /// `madvise` with MADV_DONTNEED, MADV_FREE and the like; advice that would undo isolation is refused
     /// by the caller.
@@ -119,7 +184,11 @@ impl Arena {
         let p = self.range(addr, len)?;
         // SAFETY: inside the arena; contents may become zero, which is what the guest asked for.
         let r = unsafe { libc::madvise(p, len as usize, advice) };
-        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if r == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
     /// Move pages inside the arena (mremap); the old range becomes unmapped.
     pub fn move_pages(&self, from: u64, to: u64, len: u64) -> io::Result<()> {
@@ -137,7 +206,11 @@ impl Arena {
         let p = self.range(addr, len)?;
         // SAFETY: inside the arena.
         let r = unsafe { libc::msync(p, len as usize, libc::MS_SYNC) };
-        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if r == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
     /// Copy the private pages of `[addr, addr + len)` that differ from their backing into `child` (fork). The range
     /// must be mapped the same way in both, readable here and writable in `child`. With `anon`, only pages that
@@ -193,7 +266,10 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: the arena owns the whole reservation; views of it are gone (see `mem`).
         unsafe {
-            libc::munmap((self.base - GUARD) as *mut libc::c_void, (self.size + 2 * GUARD) as usize);
+            libc::munmap(
+                (self.base - GUARD) as *mut libc::c_void,
+                (self.size + 2 * GUARD) as usize,
+            );
         }
     }
 }
@@ -207,18 +283,51 @@ mod tests {
     fn faults_are_errors() {
         let a = Arena::reserve(1 << 30).unwrap();
         let m = a.mem();
-        assert_eq!(m.read::<u32>(0x1000), Err(Fault { addr: 0x1000, write: false }));
+        assert_eq!(
+            m.read::<u32>(0x1000),
+            Err(Fault {
+                addr: 0x1000,
+                write: false
+            })
+        );
         a.map_anon(0x1000, 0x2000, Prot::RW).unwrap();
         m.write(0x1ffc, 0x1122_3344_5566_7788u64).unwrap();
         assert_eq!(m.read::<u64>(0x1ffc), Ok(0x1122_3344_5566_7788));
-        assert_eq!(m.store128(0x2ff8, 5), Err(Fault { addr: 0x2ff8, write: true }));
-        assert_eq!(m.read::<u8>(1 << 30), Err(Fault { addr: 1 << 30, write: false }));
-        assert_eq!(m.read::<u64>(u64::MAX - 3), Err(Fault { addr: u64::MAX - 3, write: false }));
+        assert_eq!(
+            m.store128(0x2ff8, 5),
+            Err(Fault {
+                addr: 0x2ff8,
+                write: true
+            })
+        );
+        assert_eq!(
+            m.read::<u8>(1 << 30),
+            Err(Fault {
+                addr: 1 << 30,
+                write: false
+            })
+        );
+        assert_eq!(
+            m.read::<u64>(u64::MAX - 3),
+            Err(Fault {
+                addr: u64::MAX - 3,
+                write: false
+            })
+        );
         a.protect(0x1000, 0x1000, Prot::R).unwrap();
         assert!(m.store(0x1000, 1, 1).is_err());
-        assert_eq!(m.cas(0x2000, 2, 0x1122, 7), Ok(0x3344 & 0xffff).map(|_: u64| m.load(0x2000, 2).unwrap()));
+        assert_eq!(
+            m.cas(0x2000, 2, 0x1122, 7),
+            Ok(0x3344 & 0xffff).map(|_: u64| m.load(0x2000, 2).unwrap())
+        );
         let mut b = [0u8; 0x3000];
-        assert_eq!(m.copy_out(0x1000, &mut b), Err(Fault { addr: 0x3000, write: false }));
+        assert_eq!(
+            m.copy_out(0x1000, &mut b),
+            Err(Fault {
+                addr: 0x3000,
+                write: false
+            })
+        );
         m.store128(0x2000, 1 | 2 << 64).unwrap();
         assert_eq!(m.cas128(0x2000, 1 | 2 << 64, 9), Ok(1 | 2 << 64));
         assert_eq!(m.load128(0x2000), Ok(9));
@@ -226,7 +335,10 @@ mod tests {
 
     #[test]
     fn fork_copy() {
-        let (a, b) = (Arena::reserve(1 << 24).unwrap(), Arena::reserve(1 << 24).unwrap());
+        let (a, b) = (
+            Arena::reserve(1 << 24).unwrap(),
+            Arena::reserve(1 << 24).unwrap(),
+        );
         for x in [&a, &b] {
             x.map_anon(0x10000, 0x10000, Prot::RW).unwrap();
         }

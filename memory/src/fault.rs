@@ -6,8 +6,8 @@
 //! rules. It changes the interrupted context only to a landing of the table or as the hook says.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 unsafe extern "C" {
     #[link_name = "__start_evm_extable"]
@@ -51,7 +51,13 @@ pub fn set_hook(hook: Hook) {
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for sig in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+        for sig in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGTRAP,
+        ] {
             // SAFETY: a zeroed sigaction is valid; the handler has the SA_SIGINFO signature.
             unsafe {
                 let mut sa: libc::sigaction = std::mem::zeroed();
@@ -102,10 +108,20 @@ pub fn landing(rip: u64) -> Option<u64> {
 
 extern "C" fn handler(sig: libc::c_int, info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
     // SAFETY: the kernel passes valid pointers to a handler with SA_SIGINFO.
-    let (context, addr) = unsafe { (&mut *uc.cast::<libc::ucontext_t>(), (*info).si_addr() as u64) };
+    let (context, addr) = unsafe {
+        (
+            &mut *uc.cast::<libc::ucontext_t>(),
+            (*info).si_addr() as u64,
+        )
+    };
     let err = context.uc_mcontext.gregs[libc::REG_ERR as usize] as u64;
     let hook = HOOK.load(Ordering::Acquire);
-    let mut fault = HostFault { signal: sig, addr, write: err & 2 != 0, context };
+    let mut fault = HostFault {
+        signal: sig,
+        addr,
+        write: err & 2 != 0,
+        context,
+    };
     if !hook.is_null() {
         // SAFETY: only `set_hook` stores here, and it stores a `Hook`.
         let hook: Hook = unsafe { std::mem::transmute::<*mut (), Hook>(hook) };

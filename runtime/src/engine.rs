@@ -79,7 +79,11 @@ impl Engine {
         // Entry 0 never has code: compiled code uses it for addresses it does not find. Addresses that come when the
         // table is full share it.
         let n = m.len() as u32 + 1;
-        if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
+        if n as usize >= MAX_ENTRIES {
+            m.get(&pc).copied().unwrap_or(0)
+        } else {
+            *m.entry(pc).or_insert(n)
+        }
     }
     pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
         thread_local! {

@@ -4,8 +4,8 @@
 //! The only unsafe code is the system call membarrier, which takes and gives numbers only.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{Ordering, fence};
 use std::sync::OnceLock;
+use std::sync::atomic::{Ordering, fence};
 
 /// MEMBARRIER_CMD_PRIVATE_EXPEDITED and its registration.
 const EXPEDITED: i32 = 8;

@@ -13,7 +13,9 @@ fn put<const N: usize>(b: &mut [u8], at: usize, v: [u8; N]) {
     b[at..at + N].copy_from_slice(&v);
 }
 fn get<const N: usize>(b: &[u8], at: usize) -> [u8; N] {
-    b.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
+    b.get(at..at + N)
+        .and_then(|s| s.try_into().ok())
+        .unwrap_or([0; N])
 }
 
 /// The image that FXSAVE64 stores.
@@ -21,7 +23,9 @@ pub fn fxsave(c: &CpuState) -> [u8; FXSAVE] {
     let mut b = [0u8; FXSAVE];
     put(&mut b, 0, c.fcw.to_le_bytes());
     put(&mut b, 2, c.fsw.to_le_bytes());
-    b[4] = (0..8).filter(|i| c.ftw >> (2 * i) & 3 != 3).fold(0, |m, i| m | 1 << i);
+    b[4] = (0..8)
+        .filter(|i| c.ftw >> (2 * i) & 3 != 3)
+        .fold(0, |m, i| m | 1 << i);
     put(&mut b, 6, c.fop.to_le_bytes());
     put(&mut b, 8, c.fip.to_le_bytes());
     put(&mut b, 16, c.fdp.to_le_bytes());
@@ -159,7 +163,13 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        let mut c = CpuState { fsw: 5 << 11, fcw: 0x27f, ftw: 0x3fff, mxcsr: 0x1fa0, ..CpuState::default() };
+        let mut c = CpuState {
+            fsw: 5 << 11,
+            fcw: 0x27f,
+            ftw: 0x3fff,
+            mxcsr: 0x1fa0,
+            ..CpuState::default()
+        };
         c.fpr[7] = 0x3fff << 64 | 1 << 63;
         for i in 0..16 {
             c.xmm[i] = i as u128 * 77;
@@ -170,7 +180,10 @@ mod tests {
             assert_eq!(b.len(), frame_size(x));
             let mut d = CpuState::default();
             load_frame(&mut d, &b, x);
-            assert_eq!((d.fcw, d.fsw, d.ftw, d.mxcsr), (c.fcw, c.fsw, c.ftw, c.mxcsr));
+            assert_eq!(
+                (d.fcw, d.fsw, d.ftw, d.mxcsr),
+                (c.fcw, c.fsw, c.ftw, c.mxcsr)
+            );
             assert_eq!((d.fpr, d.xmm), (c.fpr, c.xmm));
             assert_eq!(d.ymm_hi == c.ymm_hi, x == 7);
         }

@@ -18,19 +18,35 @@ pub(crate) fn description(bytes: &[u8], path: &[u8]) -> Result<Arc<Description>>
     let fd = rustix::fs::memfd_create("evm-program", rustix::fs::MemfdFlags::CLOEXEC)?;
     let file = std::fs::File::from(fd.try_clone()?);
     file.write_all_at(bytes, 0)?;
-    let f = BytesFile { fd, file, len: bytes.len() as u64 };
+    let f = BytesFile {
+        fd,
+        file,
+        len: bytes.len() as u64,
+    };
     Ok(Description::new(Arc::new(f), libc::O_RDONLY as u32, path))
 }
 
 impl File for BytesFile {
-    fn read(&self, _who: &dyn Blocking, pos: u64, buf: &mut [u8], _nonblock: bool) -> Result<usize> {
+    fn read(
+        &self,
+        _who: &dyn Blocking,
+        pos: u64,
+        buf: &mut [u8],
+        _nonblock: bool,
+    ) -> Result<usize> {
         Ok(self.file.read_at(buf, pos)?)
     }
     fn seekable(&self) -> bool {
         true
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(Stat { mode: libc::S_IFREG | 0o555, nlink: 1, size: self.len, blksize: 4096, ..Stat::default() })
+        Ok(Stat {
+            mode: libc::S_IFREG | 0o555,
+            nlink: 1,
+            size: self.len,
+            blksize: 4096,
+            ..Stat::default()
+        })
     }
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd())

@@ -21,7 +21,9 @@ const EHDR: usize = 64;
 const PHDR: usize = 56;
 
 fn field<const N: usize>(b: &[u8], at: usize) -> [u8; N] {
-    b.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
+    b.get(at..at + N)
+        .and_then(|s| s.try_into().ok())
+        .unwrap_or([0; N])
 }
 fn u16_at(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(field(b, at))
@@ -61,10 +63,20 @@ pub(crate) struct Elf {
 }
 
 /// Read exactly; ENOEXEC if the file ends before.
-pub(crate) fn read_exact(d: &Description, who: &dyn Blocking, off: u64, buf: &mut [u8]) -> Result<()> {
+pub(crate) fn read_exact(
+    d: &Description,
+    who: &dyn Blocking,
+    off: u64,
+    buf: &mut [u8],
+) -> Result<()> {
     let mut done = 0;
     while done < buf.len() {
-        match d.file.read(who, off.checked_add(done as u64).ok_or(Errno::ENOEXEC)?, &mut buf[done..], false)? {
+        match d.file.read(
+            who,
+            off.checked_add(done as u64).ok_or(Errno::ENOEXEC)?,
+            &mut buf[done..],
+            false,
+        )? {
             0 => return Err(Errno::ENOEXEC),
             n => done += n,
         }
@@ -113,7 +125,13 @@ impl Elf {
                 libc::PT_LOAD => {
                     let bit = |f, b| if flags & f != 0 { b } else { 0 };
                     let prot = bit(libc::PF_R, R) | bit(libc::PF_W, W) | bit(libc::PF_X, X);
-                    let s = Segment { vaddr, offset, filesz, memsz: u64_at(p, 40), prot };
+                    let s = Segment {
+                        vaddr,
+                        offset,
+                        filesz,
+                        memsz: u64_at(p, 40),
+                        prot,
+                    };
                     check_segment(&s)?;
                     let align = u64_at(p, 48);
                     if align.is_power_of_two() && align <= 1 << 30 {
@@ -129,7 +147,9 @@ impl Elf {
                     }
                     let mut path = vec![0u8; filesz as usize];
                     read_exact(d, who, offset, &mut path)?;
-                    let Some(end) = path.iter().position(|b| *b == 0) else { return Err(Errno::ENOEXEC) };
+                    let Some(end) = path.iter().position(|b| *b == 0) else {
+                        return Err(Errno::ENOEXEC);
+                    };
                     path.truncate(end);
                     out.interp = Some(path);
                 }
@@ -146,17 +166,32 @@ impl Elf {
 
     /// Page-aligned range of all segments.
     fn span(&self) -> Result<(u64, u64)> {
-        let low = self.segments.iter().map(|s| page_down(s.vaddr)).min().unwrap_or(0);
+        let low = self
+            .segments
+            .iter()
+            .map(|s| page_down(s.vaddr))
+            .min()
+            .unwrap_or(0);
         let mut high = low;
         for s in &self.segments {
-            let end = s.vaddr.checked_add(s.memsz).and_then(page_up).ok_or(Errno::ENOEXEC)?;
+            let end = s
+                .vaddr
+                .checked_add(s.memsz)
+                .and_then(page_up)
+                .ok_or(Errno::ENOEXEC)?;
             high = high.max(end);
         }
         Ok((low, high))
     }
 
     /// Map the segments. Position-independent programs go to `base`, or to the highest free range if that is `None`.
-    pub fn load(&self, mm: &Mm, d: &Arc<Description>, base: Option<u64>, who: &dyn Blocking) -> Result<Loaded> {
+    pub fn load(
+        &self,
+        mm: &Mm,
+        d: &Arc<Description>,
+        base: Option<u64>,
+        who: &dyn Blocking,
+    ) -> Result<Loaded> {
         let (low, high) = self.span()?;
         let bias = if self.position_independent {
             let at = match base {
@@ -193,27 +228,63 @@ impl Elf {
                 .segments
                 .iter()
                 .find(|s| self.phoff >= s.offset && self.phoff - s.offset < s.filesz)
-                .map_or(0, |s| s.vaddr.wrapping_add(self.phoff - s.offset).wrapping_add(bias)),
+                .map_or(0, |s| {
+                    s.vaddr
+                        .wrapping_add(self.phoff - s.offset)
+                        .wrapping_add(bias)
+                }),
         };
-        Ok(Loaded { bias: bias.wrapping_add(low), entry: self.entry.wrapping_add(bias), phdr, brk })
+        Ok(Loaded {
+            bias: bias.wrapping_add(low),
+            entry: self.entry.wrapping_add(bias),
+            phdr,
+            brk,
+        })
     }
 
-    fn map_segment(&self, mm: &Mm, d: &Arc<Description>, s: &Segment, bias: u64, who: &dyn Blocking) -> Result<()> {
+    fn map_segment(
+        &self,
+        mm: &Mm,
+        d: &Arc<Description>,
+        s: &Segment,
+        bias: u64,
+        who: &dyn Blocking,
+    ) -> Result<()> {
         let fixed = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u32;
         let start = bias.wrapping_add(s.vaddr);
         let file_end = start.checked_add(s.filesz).ok_or(Errno::ENOEXEC)?;
         let mem_end = start.checked_add(s.memsz).ok_or(Errno::ENOEXEC)?;
         let from = page_down(start);
-        let file_pages_end = if s.filesz == 0 { from } else { page_up(file_end).ok_or(Errno::ENOEXEC)? };
-        let request = |addr, len, prot, file| MapRequest { addr, len, prot, flags: fixed, file, limit: u64::MAX, who };
+        let file_pages_end = if s.filesz == 0 {
+            from
+        } else {
+            page_up(file_end).ok_or(Errno::ENOEXEC)?
+        };
+        let request = |addr, len, prot, file| MapRequest {
+            addr,
+            len,
+            prot,
+            flags: fixed,
+            file,
+            limit: u64::MAX,
+            who,
+        };
         let anon = (libc::MAP_ANONYMOUS as u32) | fixed;
         if file_pages_end > from {
             let off = s.offset - (start - from); // congruent, so this does not go below zero
-            mm.map(request(from, file_pages_end - from, s.prot, Some((d.clone(), off))))?;
+            mm.map(request(
+                from,
+                file_pages_end - from,
+                s.prot,
+                Some((d.clone(), off)),
+            ))?;
         }
         let end = page_up(mem_end).ok_or(Errno::ENOEXEC)?;
         if end > file_pages_end {
-            mm.map(MapRequest { flags: anon, ..request(file_pages_end, end - file_pages_end, s.prot, None) })?;
+            mm.map(MapRequest {
+                flags: anon,
+                ..request(file_pages_end, end - file_pages_end, s.prot, None)
+            })?;
         }
         // What the file has after the segment's contents on the last page is not part of it.
         if s.memsz > s.filesz && s.filesz > 0 && file_pages_end > file_end {
@@ -234,7 +305,9 @@ fn check_segment(s: &Segment) -> Result<()> {
     let ok = s.filesz <= s.memsz
         && s.vaddr % PAGE == s.offset % PAGE
         && s.vaddr.checked_add(s.memsz).and_then(page_up).is_some()
-        && s.offset.checked_add(s.filesz).is_some_and(|e| e <= i64::MAX as u64);
+        && s.offset
+            .checked_add(s.filesz)
+            .is_some_and(|e| e <= i64::MAX as u64);
     if ok { Ok(()) } else { Err(Errno::ENOEXEC) }
 }
 

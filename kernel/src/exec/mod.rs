@@ -60,7 +60,9 @@ type Shebang = (Vec<u8>, Option<Vec<u8>>);
 
 /// The interpreter and argument of a `#!` line.
 fn parse_shebang(line: &[u8]) -> Result<Option<Shebang>> {
-    let Some(rest) = line.strip_prefix(b"#!") else { return Ok(None) };
+    let Some(rest) = line.strip_prefix(b"#!") else {
+        return Ok(None);
+    };
     let blank = |b: &u8| *b == b' ' || *b == b'\t';
     let (text, whole) = match rest.iter().position(|b| *b == b'\n' || *b == 0) {
         Some(n) => (&rest[..n], true),
@@ -124,14 +126,17 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         None => None,
         Some(path) => {
             let file = (r.open)(path)?;
-            let i = Elf::parse(&file, r.who).map_err(|e| if e == Errno::ENOEXEC { libbad() } else { e })?;
+            let i = Elf::parse(&file, r.who)
+                .map_err(|e| if e == Errno::ENOEXEC { libbad() } else { e })?;
             Some((i, file))
         }
     };
     let mm = Mm::new(kernel)?;
     let size = mm.size();
     let top = size - PAGE;
-    let stack_len = page_up(r.stack_limit).unwrap_or(u64::MAX).clamp(128 << 10, (size / 8).min(1 << 30));
+    let stack_len = page_up(r.stack_limit)
+        .unwrap_or(u64::MAX)
+        .clamp(128 << 10, (size / 8).min(1 << 30));
     mm.set_mmap_top(top - stack_len - STACK_GAP);
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
@@ -149,7 +154,10 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     let c = r.cred;
     let (hwcap, hwcap2) = kernel.config.hwcap;
     let auxv = vec![
-        (libc::AT_MINSIGSTKSZ, crate::signal::frame::min_stack(kernel) as u64),
+        (
+            libc::AT_MINSIGSTKSZ,
+            crate::signal::frame::min_stack(kernel) as u64,
+        ),
         (libc::AT_HWCAP, hwcap),
         (libc::AT_PAGESZ, PAGE),
         (libc::AT_CLKTCK, 100),
@@ -166,7 +174,13 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         (libc::AT_SECURE, 0),
         (libc::AT_HWCAP2, hwcap2),
     ];
-    let contents = stack::Contents { argv: &r.argv, envp: &r.envp, execfn: &execfn, random, auxv };
+    let contents = stack::Contents {
+        argv: &r.argv,
+        envp: &r.envp,
+        execfn: &execfn,
+        random,
+        auxv,
+    };
     let placed = stack::build(mm.mem(), top, &contents)?;
     let image = Image {
         mm,
@@ -176,7 +190,11 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         auxv: placed.auxv.into(),
         stack: placed.sp,
     };
-    Ok(Prepared { image, entry, comm: name })
+    Ok(Prepared {
+        image,
+        entry,
+        comm: name,
+    })
 }
 
 /// What execve gives for an interpreter that is no ELF file.

@@ -34,7 +34,11 @@ pub(crate) fn check_size(argv: &[Vec<u8>], envp: &[Vec<u8>], stack: u64) -> Resu
         }
         total += s.len() as u64 + 9;
     }
-    if total > (stack / 4).clamp(128 << 10, 6 << 20) { Err(Errno::E2BIG) } else { Ok(()) }
+    if total > (stack / 4).clamp(128 << 10, 6 << 20) {
+        Err(Errno::E2BIG)
+    } else {
+        Ok(())
+    }
 }
 
 /// Write it below `top`.
@@ -72,9 +76,16 @@ pub(crate) fn build(mem: Mem, top: u64, c: &Contents<'_>) -> Result<Placed> {
         (libc::AT_PLATFORM, platform),
         (libc::AT_NULL, 0),
     ]);
-    let auxv: Vec<u8> = auxv.iter().flat_map(|(k, v)| [k.to_le_bytes(), v.to_le_bytes()]).flatten().collect();
+    let auxv: Vec<u8> = auxv
+        .iter()
+        .flat_map(|(k, v)| [k.to_le_bytes(), v.to_le_bytes()])
+        .flatten()
+        .collect();
     let words = 1 + args.len() as u64 + 1 + env.len() as u64 + 1;
-    let sp = at.checked_sub(words * 8 + auxv.len() as u64).ok_or(Errno::E2BIG)? & !15;
+    let sp = at
+        .checked_sub(words * 8 + auxv.len() as u64)
+        .ok_or(Errno::E2BIG)?
+        & !15;
     let mut block = Vec::with_capacity((words * 8) as usize + auxv.len());
     block.extend((args.len() as u64).to_le_bytes());
     for p in args.iter().chain(&[0]).chain(&env).chain(&[0]) {
@@ -82,5 +93,10 @@ pub(crate) fn build(mem: Mem, top: u64, c: &Contents<'_>) -> Result<Placed> {
     }
     block.extend(&auxv);
     mem.copy_in(sp, &block)?;
-    Ok(Placed { sp, args: (arg_start, arg_end), env: (arg_end, env_end), auxv })
+    Ok(Placed {
+        sp,
+        args: (arg_start, arg_end),
+        env: (arg_end, env_end),
+        auxv,
+    })
 }

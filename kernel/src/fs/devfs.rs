@@ -41,7 +41,12 @@ struct Device {
 }
 
 /// Open a device; ENXIO if there is none with the number.
-pub(super) fn open(rdev: u64, world: &Arc<dyn World>, node: Arc<MemNode>, pid: i32) -> Result<Arc<dyn File>> {
+pub(super) fn open(
+    rdev: u64,
+    world: &Arc<dyn World>,
+    node: Arc<MemNode>,
+    pid: i32,
+) -> Result<Arc<dyn File>> {
     let kind = match (rdev >> 8 & 0xfff, rdev & 0xff) {
         (1, 3) => Kind::Null,
         (1, 5) => Kind::Zero,
@@ -52,7 +57,12 @@ pub(super) fn open(rdev: u64, world: &Arc<dyn World>, node: Arc<MemNode>, pid: i
         (136, n) => return world.pty_slave(n as u32),
         _ => return Err(Errno::ENXIO),
     };
-    Ok(Arc::new(Device { kind, node, world: world.clone(), zero: OnceLock::new() }))
+    Ok(Arc::new(Device {
+        kind,
+        node,
+        world: world.clone(),
+        zero: OnceLock::new(),
+    }))
 }
 
 impl File for Device {
@@ -65,7 +75,11 @@ impl File for Device {
         Ok(buf.len())
     }
     fn write(&self, _: &dyn Blocking, _: u64, buf: &[u8], _: bool) -> Result<usize> {
-        if self.kind == Kind::Full { Err(Errno::ENOSPC) } else { Ok(buf.len()) }
+        if self.kind == Kind::Full {
+            Err(Errno::ENOSPC)
+        } else {
+            Ok(buf.len())
+        }
     }
     fn seekable(&self) -> bool {
         true
@@ -80,7 +94,10 @@ impl File for Device {
         }
         if self.zero.get().is_none() {
             use rustix::fs::{Mode, OFlags};
-            let _ = self.zero.set(rustix::fs::open("/dev/zero", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?);
+            let _ = self.zero.set(
+                rustix::fs::open("/dev/zero", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                    .ok()?,
+            );
         }
         self.zero.get().map(AsFd::as_fd)
     }

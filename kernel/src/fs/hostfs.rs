@@ -53,9 +53,17 @@ pub struct HostFs {
 
 impl HostFs {
     /// The root node for a host path, which is used as it is (by the embedder, with links).
-    pub fn mount(path: &std::path::Path, opt: HostOptions, world: Arc<dyn World>) -> Result<Arc<dyn Node>> {
+    pub fn mount(
+        path: &std::path::Path,
+        opt: HostOptions,
+        world: Arc<dyn World>,
+    ) -> Result<Arc<dyn Node>> {
         let root = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let reopen = fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let reopen = fs::open(
+            "/proc/self/fd",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let strict = !opt.public && rustix::process::geteuid().is_root();
         let fs = Arc::new(HostFs {
             opt,
@@ -70,14 +78,29 @@ impl HostFs {
     }
     fn node(self: &Arc<Self>, fd: OwnedFd) -> Result<Found> {
         let stat = self.stat_fd(fd.as_fd())?;
-        Ok(Found { node: Arc::new(HostNode { fs: self.clone(), fd, kind: kind_of(stat.mode) }), stat })
+        Ok(Found {
+            node: Arc::new(HostNode {
+                fs: self.clone(),
+                fd,
+                kind: kind_of(stat.mode),
+            }),
+            stat,
+        })
     }
     fn stat_fd(&self, fd: BorrowedFd<'_>) -> Result<Stat> {
-        let s = fs::statx(fd, c"", AtFlags::EMPTY_PATH, fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME)?;
+        let s = fs::statx(
+            fd,
+            c"",
+            AtFlags::EMPTY_PATH,
+            fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME,
+        )?;
         let time = |t: fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
         Ok(Stat {
             dev: self.opt.dev,
-            ino: self.ino(u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), s.stx_ino),
+            ino: self.ino(
+                u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor),
+                s.stx_ino,
+            ),
             mode: u32::from(s.stx_mode),
             nlink: s.stx_nlink,
             uid: self.opt.owner.0,
@@ -89,7 +112,11 @@ impl HostFs {
             atime: time(s.stx_atime),
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
-            btime: if s.stx_mask & fs::StatxFlags::BTIME.bits() != 0 { time(s.stx_btime) } else { (0, 0) },
+            btime: if s.stx_mask & fs::StatxFlags::BTIME.bits() != 0 {
+                time(s.stx_btime)
+            } else {
+                (0, 0)
+            },
         })
     }
     /// Inode number of the guest for one of the host: 52 bits of a keyed hash.
@@ -106,10 +133,19 @@ impl HostFs {
     /// Open what a handle refers to.
     fn reopen(&self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
         let n = fd.as_raw_fd().to_string();
-        Ok(fs::openat(&self.reopen, n, flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
+        Ok(fs::openat(
+            &self.reopen,
+            n,
+            flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?)
     }
     fn writable(&self) -> Result<()> {
-        if self.opt.read_only { Err(Errno::EROFS) } else { Ok(()) }
+        if self.opt.read_only {
+            Err(Errno::EROFS)
+        } else {
+            Ok(())
+        }
     }
     /// Account for a file that grows from `old` to `new`.
     fn grow(&self, ino: u64, old: u64, new: u64) -> Result<()> {
@@ -146,7 +182,8 @@ pub struct HostNode {
 
 /// Names that come here are single components; make sure of it.
 fn single(name: &[u8]) -> Result<&[u8]> {
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0)
+    {
         return Err(Errno::EINVAL);
     }
     Ok(name)
@@ -159,23 +196,39 @@ fn host_mode(mode: u32) -> Mode {
 
 impl HostNode {
     fn other<'a>(&self, o: &'a dyn Node) -> Result<&'a HostNode> {
-        o.as_any().downcast_ref::<HostNode>().filter(|n| Arc::ptr_eq(&n.fs, &self.fs)).ok_or(Errno::EXDEV)
+        o.as_any()
+            .downcast_ref::<HostNode>()
+            .filter(|n| Arc::ptr_eq(&n.fs, &self.fs))
+            .ok_or(Errno::EXDEV)
     }
     fn dir(&self) -> Result<()> {
-        if self.kind == libc::S_IFDIR { Ok(()) } else { Err(Errno::ENOTDIR) }
+        if self.kind == libc::S_IFDIR {
+            Ok(())
+        } else {
+            Err(Errno::ENOTDIR)
+        }
     }
     /// Size and inode number if `name` is a regular file whose last name this is, for the account.
     fn last_name(&self, name: &[u8]) -> Option<(u64, u64)> {
         if lock(&self.fs.charged).is_empty() {
             return None;
         }
-        let fd = fs::openat(&self.fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let fd = fs::openat(
+            &self.fd,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         let s = self.fs.stat_fd(fd.as_fd()).ok()?;
         (s.nlink == 1 && kind_of(s.mode) == libc::S_IFREG).then_some((s.ino, s.size))
     }
     /// Whether this is a FIFO that the job made itself.
     fn own_fifo(&self) -> bool {
-        self.kind == libc::S_IFIFO && self.stat().is_ok_and(|s| lock(&self.fs.fifos).contains(&s.ino))
+        self.kind == libc::S_IFIFO
+            && self
+                .stat()
+                .is_ok_and(|s| lock(&self.fs.fifos).contains(&s.ino))
     }
 }
 
@@ -185,7 +238,12 @@ impl Node for HostNode {
     }
     fn lookup(&self, _: &Caller, name: &[u8]) -> Result<Found> {
         self.dir()?;
-        let fd = fs::openat(&self.fd, single(name)?, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = fs::openat(
+            &self.fd,
+            single(name)?,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         self.fs.node(fd)
     }
     fn lookup_run(&self, names: &[&[u8]]) -> Option<Result<Found>> {
@@ -202,7 +260,8 @@ impl Node for HostNode {
             }
             path.extend_from_slice(n);
         }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat2(&self.fd, &path[..], flags, Mode::empty(), resolve) {
             Ok(fd) => Some(self.fs.node(fd)),
@@ -220,12 +279,19 @@ impl Node for HostNode {
         if self.kind != libc::S_IFLNK {
             return Err(Errno::EINVAL);
         }
-        Ok(Link::Path(fs::readlinkat(&self.fd, c"", Vec::with_capacity(256))?.into_bytes()))
+        Ok(Link::Path(
+            fs::readlinkat(&self.fd, c"", Vec::with_capacity(256))?.into_bytes(),
+        ))
     }
     fn open(&self, _: &Caller, flags: u32) -> Result<Arc<dyn File>> {
         let mode = flags as i32 & libc::O_ACCMODE;
         let fd = match self.kind {
-            libc::S_IFDIR => fs::openat(&self.fd, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
+            libc::S_IFDIR => fs::openat(
+                &self.fd,
+                c".",
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?,
             libc::S_IFREG => {
                 let mut f = match mode {
                     libc::O_RDONLY => OFlags::RDONLY,
@@ -265,7 +331,11 @@ impl Node for HostNode {
         match what {
             Make::File => {
                 // Created without permissions to begin with, then given exactly `mode` (whatever our own umask is).
-                let f = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let f = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
                 let fd = fs::openat(&self.fd, name, f, Mode::RUSR | Mode::WUSR)?;
                 fs::fchmod(&fd, m)?;
             }
@@ -273,16 +343,33 @@ impl Node for HostNode {
                 fs::mkdirat(&self.fd, name, Mode::RWXU)?;
             }
             Make::Symlink(to) => fs::symlinkat(to, &self.fd, name)?,
-            Make::Fifo => fs::mknodat(&self.fd, name, fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
-            Make::Socket => fs::mknodat(&self.fd, name, fs::FileType::Socket, Mode::RUSR | Mode::WUSR, 0)?,
+            Make::Fifo => fs::mknodat(
+                &self.fd,
+                name,
+                fs::FileType::Fifo,
+                Mode::RUSR | Mode::WUSR,
+                0,
+            )?,
+            Make::Socket => fs::mknodat(
+                &self.fd,
+                name,
+                fs::FileType::Socket,
+                Mode::RUSR | Mode::WUSR,
+                0,
+            )?,
             Make::Device(_) => return Err(Errno::EPERM),
         }
         let mut found = self.lookup(who, name)?;
         if matches!(what, Make::Fifo) && kind_of(found.stat.mode) == libc::S_IFIFO {
             lock(&self.fs.fifos).insert(found.stat.ino);
         }
-        if matches!(what, Make::Dir | Make::Fifo | Make::Socket) && found.stat.mode & 0o7777 != m.as_raw_mode() {
-            found.node.set(&Change { mode: Some(mode), ..Change::default() })?;
+        if matches!(what, Make::Dir | Make::Fifo | Make::Socket)
+            && found.stat.mode & 0o7777 != m.as_raw_mode()
+        {
+            found.node.set(&Change {
+                mode: Some(mode),
+                ..Change::default()
+            })?;
             found.stat = found.node.stat()?;
         }
         Ok(found)
@@ -295,14 +382,28 @@ impl Node for HostNode {
             return Err(Errno::EPERM);
         }
         let n = t.fd.as_raw_fd().to_string();
-        Ok(fs::linkat(&self.fs.reopen, n, &self.fd, single(name)?, AtFlags::SYMLINK_FOLLOW)?)
+        Ok(fs::linkat(
+            &self.fs.reopen,
+            n,
+            &self.fd,
+            single(name)?,
+            AtFlags::SYMLINK_FOLLOW,
+        )?)
     }
     fn remove(&self, name: &[u8], dir: bool) -> Result<()> {
         self.dir()?;
         self.fs.writable()?;
         let name = single(name)?;
         let gone = if dir { None } else { self.last_name(name) };
-        fs::unlinkat(&self.fd, name, if dir { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
+        fs::unlinkat(
+            &self.fd,
+            name,
+            if dir {
+                AtFlags::REMOVEDIR
+            } else {
+                AtFlags::empty()
+            },
+        )?;
         if let Some((ino, size)) = gone {
             self.fs.shrink(ino, size, 0);
         }
@@ -314,7 +415,11 @@ impl Node for HostNode {
         let to = self.other(to)?;
         to.dir()?;
         let flags = fs::RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-        let gone = if flags.is_empty() { to.last_name(to_name) } else { None };
+        let gone = if flags.is_empty() {
+            to.last_name(to_name)
+        } else {
+            None
+        };
         fs::renameat_with(&self.fd, single(name)?, &to.fd, single(to_name)?, flags)?;
         if let Some((ino, size)) = gone {
             self.fs.shrink(ino, size, 0);
@@ -323,7 +428,9 @@ impl Node for HostNode {
     }
     fn set(&self, c: &Change) -> Result<()> {
         self.fs.writable()?;
-        if c.uid.is_some_and(|u| u != self.fs.opt.owner.0) || c.gid.is_some_and(|g| g != self.fs.opt.owner.1) {
+        if c.uid.is_some_and(|u| u != self.fs.opt.owner.0)
+            || c.gid.is_some_and(|g| g != self.fs.opt.owner.1)
+        {
             return Err(Errno::EPERM);
         }
         if let Some(len) = c.size {
@@ -334,23 +441,43 @@ impl Node for HostNode {
             if self.kind == libc::S_IFLNK {
                 return Err(Errno::EOPNOTSUPP);
             }
-            fs::chmodat(&self.fs.reopen, self.fd.as_raw_fd().to_string(), host_mode(m), AtFlags::empty())?;
+            fs::chmodat(
+                &self.fs.reopen,
+                self.fd.as_raw_fd().to_string(),
+                host_mode(m),
+                AtFlags::empty(),
+            )?;
         }
         if c.atime.is_some() || c.mtime.is_some() {
             let t = |t: Option<SetTime>| match t {
-                None => fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+                None => fs::Timespec {
+                    tv_sec: 0,
+                    tv_nsec: fs::UTIME_OMIT,
+                },
                 Some(SetTime::Now) => {
                     let (s, n) = self.fs.world.now();
-                    fs::Timespec { tv_sec: s, tv_nsec: n.into() }
+                    fs::Timespec {
+                        tv_sec: s,
+                        tv_nsec: n.into(),
+                    }
                 }
-                Some(SetTime::At(s, n)) => fs::Timespec { tv_sec: s, tv_nsec: n.into() },
+                Some(SetTime::At(s, n)) => fs::Timespec {
+                    tv_sec: s,
+                    tv_nsec: n.into(),
+                },
             };
-            let times = fs::Timestamps { last_access: t(c.atime), last_modification: t(c.mtime) };
+            let times = fs::Timestamps {
+                last_access: t(c.atime),
+                last_modification: t(c.mtime),
+            };
             match fs::utimensat(&self.fd, c"", &times, AtFlags::EMPTY_PATH) {
                 // Before Linux 5.8.
-                Err(rustix::io::Errno::INVAL) if self.kind != libc::S_IFLNK => {
-                    fs::utimensat(&self.fs.reopen, self.fd.as_raw_fd().to_string(), &times, AtFlags::empty())?
-                }
+                Err(rustix::io::Errno::INVAL) if self.kind != libc::S_IFLNK => fs::utimensat(
+                    &self.fs.reopen,
+                    self.fd.as_raw_fd().to_string(),
+                    &times,
+                    AtFlags::empty(),
+                )?,
                 r => r?,
             }
         }
@@ -358,7 +485,12 @@ impl Node for HostNode {
     }
     fn statfs(&self) -> StatFs {
         let (blocks, free) = shown_blocks(&*self.fs.world);
-        StatFs { kind: 0xef53, blocks, free, files: 1 << 20 }
+        StatFs {
+            kind: 0xef53,
+            blocks,
+            free,
+            files: 1 << 20,
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -411,7 +543,12 @@ impl File for HostFile {
             }
             let iov = [std::io::IoSlice::new(buf)];
             // An offset of -1 leaves the position to RWF_APPEND.
-            return Ok(rustix::io::pwritev2(&self.fd, &iov, u64::MAX, rustix::io::ReadWriteFlags::APPEND)?);
+            return Ok(rustix::io::pwritev2(
+                &self.fd,
+                &iov,
+                u64::MAX,
+                rustix::io::ReadWriteFlags::APPEND,
+            )?);
         }
         if accounted {
             self.account(pos.saturating_add(buf.len() as u64))?;
@@ -439,7 +576,11 @@ impl File for HostFile {
         Ok(fs::ftruncate(&self.fd, len)?)
     }
     fn sync(&self, data: bool) -> Result<()> {
-        Ok(if data { fs::fdatasync(&self.fd)? } else { fs::fsync(&self.fd)? })
+        Ok(if data {
+            fs::fdatasync(&self.fd)?
+        } else {
+            fs::fsync(&self.fd)?
+        })
     }
     fn entries(&self, pos: u64) -> Result<Vec<(DirEntry, u64)>> {
         if self.kind != libc::S_IFDIR {
@@ -470,7 +611,14 @@ impl File for HostFile {
                 fs::FileType::Unknown => libc::DT_UNKNOWN,
             };
             let name = e.file_name().to_bytes().to_vec();
-            out.push((DirEntry { ino: self.fs.ino(dev, e.ino()), kind, name }, next));
+            out.push((
+                DirEntry {
+                    ino: self.fs.ino(dev, e.ino()),
+                    kind,
+                    name,
+                },
+                next,
+            ));
             *cursor = next;
             if raw.is_buffer_empty() {
                 break;

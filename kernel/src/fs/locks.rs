@@ -57,7 +57,10 @@ pub struct Locks {
 impl Locks {
     /// The first lock that is in the way (F_GETLK).
     pub fn test(&self, key: Key, want: &Record) -> Option<Record> {
-        lock(&self.table).files.get(&key).and_then(|f| conflict(&f.records, want))
+        lock(&self.table)
+            .files
+            .get(&key)
+            .and_then(|f| conflict(&f.records, want))
     }
     /// Take a record lock (F_SETLK, F_SETLKW): EAGAIN if another is in the way and `wait` is not set; EDEADLK if
     /// waiting would never end.
@@ -109,7 +112,14 @@ impl Locks {
         }
     }
     /// flock(2): exclusive, shared or (`None`) unlock. EAGAIN if it would wait and `wait` is not set.
-    pub fn flock(&self, who: &dyn Blocking, key: Key, owner: Owner, exclusive: Option<bool>, wait: bool) -> Result<()> {
+    pub fn flock(
+        &self,
+        who: &dyn Blocking,
+        key: Key,
+        owner: Owner,
+        exclusive: Option<bool>,
+        wait: bool,
+    ) -> Result<()> {
         let Some(exclusive) = exclusive else {
             self.drop_flock(key, owner);
             return Ok(());
@@ -122,7 +132,10 @@ impl Locks {
             let n = f.flocks.len();
             f.flocks.retain(|(o, e)| *o != owner || *e == exclusive);
             freed |= f.flocks.len() != n;
-            if f.flocks.iter().any(|(o, e)| *o != owner && (*e || exclusive)) {
+            if f.flocks
+                .iter()
+                .any(|(o, e)| *o != owner && (*e || exclusive))
+            {
                 return if wait { None } else { Some(Err(Errno::EAGAIN)) };
             }
             if !f.flocks.contains(&(owner, exclusive)) {
@@ -159,7 +172,18 @@ impl Locks {
         let mut out = Vec::new();
         for (k, f) in &t.files {
             out.extend(f.records.iter().map(|r| (*k, *r, false)));
-            out.extend(f.flocks.iter().map(|(o, w)| (*k, Record { owner: *o, write: *w, start: 0, end: u64::MAX }, true)));
+            out.extend(f.flocks.iter().map(|(o, w)| {
+                (
+                    *k,
+                    Record {
+                        owner: *o,
+                        write: *w,
+                        start: 0,
+                        end: u64::MAX,
+                    },
+                    true,
+                )
+            }));
         }
         out
     }
@@ -167,7 +191,11 @@ impl Locks {
 
 impl Table {
     fn forget(&mut self, key: Key) {
-        if self.files.get(&key).is_some_and(|f| f.records.is_empty() && f.flocks.is_empty()) {
+        if self
+            .files
+            .get(&key)
+            .is_some_and(|f| f.records.is_empty() && f.flocks.is_empty())
+        {
             self.files.remove(&key);
         }
     }
@@ -176,7 +204,12 @@ impl Table {
 fn conflict(records: &[Record], want: &Record) -> Option<Record> {
     records
         .iter()
-        .filter(|r| r.owner != want.owner && (r.write || want.write) && r.start <= want.end && want.start <= r.end)
+        .filter(|r| {
+            r.owner != want.owner
+                && (r.write || want.write)
+                && r.start <= want.end
+                && want.start <= r.end
+        })
         .min_by_key(|r| r.start)
         .copied()
 }
@@ -190,10 +223,16 @@ fn cut(records: &mut Vec<Record>, owner: Owner, start: u64, end: u64) {
             continue;
         }
         if r.start < start {
-            keep.push(Record { end: start - 1, ..r });
+            keep.push(Record {
+                end: start - 1,
+                ..r
+            });
         }
         if r.end > end {
-            keep.push(Record { start: end + 1, ..r });
+            keep.push(Record {
+                start: end + 1,
+                ..r
+            });
         }
     }
     *records = keep;
@@ -218,10 +257,18 @@ mod tests {
     fn records() {
         let l = Locks::default();
         let me = Me(Arc::default());
-        let p = |n, write, start, end| Record { owner: Owner::Process(n), write, start, end };
+        let p = |n, write, start, end| Record {
+            owner: Owner::Process(n),
+            write,
+            start,
+            end,
+        };
         let k = (1, 1);
         assert_eq!(l.set(&me, k, p(1, true, 10, 19), false), Ok(()));
-        assert_eq!(l.set(&me, k, p(2, false, 15, 15), false), Err(Errno::EAGAIN));
+        assert_eq!(
+            l.set(&me, k, p(2, false, 15, 15), false),
+            Err(Errno::EAGAIN)
+        );
         assert_eq!(l.set(&me, k, p(2, true, 20, u64::MAX), false), Ok(()));
         assert_eq!(l.set(&me, k, p(2, true, 0, 10), true), Err(Errno::EINTR));
         l.unlock(k, Owner::Process(1), 12, 15);

@@ -112,7 +112,11 @@ impl Data {
     }
     /// What is charged for it.
     fn cost(&self) -> u64 {
-        if let Data::Lower(..) = self { 0 } else { self.len() }
+        if let Data::Lower(..) = self {
+            0
+        } else {
+            self.len()
+        }
     }
 }
 
@@ -157,32 +161,84 @@ impl MemFs {
         MemFs::with_lower(world, dev, mode, owner, None)
     }
     /// A new file system over a directory that is never changed.
-    pub fn with_lower(world: Arc<dyn World>, dev: u64, mode: u32, owner: (u32, u32), lower: Option<Arc<dyn Node>>) -> Arc<MemNode> {
-        let magic = if lower.is_some() { 0x794c_7630 } else { 0x0102_1994 };
-        let fs = Arc::new(MemFs { dev, world, next_ino: AtomicU64::new(1), rename: Mutex::default(), magic });
+    pub fn with_lower(
+        world: Arc<dyn World>,
+        dev: u64,
+        mode: u32,
+        owner: (u32, u32),
+        lower: Option<Arc<dyn Node>>,
+    ) -> Arc<MemNode> {
+        let magic = if lower.is_some() {
+            0x794c_7630
+        } else {
+            0x0102_1994
+        };
+        let fs = Arc::new(MemFs {
+            dev,
+            world,
+            next_ino: AtomicU64::new(1),
+            rename: Mutex::default(),
+            magic,
+        });
         // The root is not charged for, nor ever refused.
         let _ = fs.world.charge_disk(NODE_COST);
-        let dir = DirBody { lower, ..DirBody::default() };
-        fs.new_node(libc::S_IFDIR | (mode & 0o7777), owner, Body::Dir(Mutex::new(dir)), 2)
+        let dir = DirBody {
+            lower,
+            ..DirBody::default()
+        };
+        fs.new_node(
+            libc::S_IFDIR | (mode & 0o7777),
+            owner,
+            Body::Dir(Mutex::new(dir)),
+            2,
+        )
     }
-    fn new_node(self: &Arc<Self>, mode: u32, owner: (u32, u32), body: Body, nlink: u32) -> Arc<MemNode> {
+    fn new_node(
+        self: &Arc<Self>,
+        mode: u32,
+        owner: (u32, u32),
+        body: Body,
+        nlink: u32,
+    ) -> Arc<MemNode> {
         let now = self.world.now();
         Arc::new_cyclic(|this| MemNode {
             fs: self.clone(),
             this: this.clone(),
             ino: self.next_ino.fetch_add(1, Ordering::Relaxed),
             kind: kind_of(mode),
-            meta: Mutex::new(Meta { mode, nlink, uid: owner.0, gid: owner.1, atime: now, mtime: now, ctime: now, btime: now }),
+            meta: Mutex::new(Meta {
+                mode,
+                nlink,
+                uid: owner.0,
+                gid: owner.1,
+                atime: now,
+                mtime: now,
+                ctime: now,
+                btime: now,
+            }),
             body,
         })
     }
     fn charge(&self, n: u64) -> Result<()> {
-        if n == 0 || self.world.charge_disk(n) { Ok(()) } else { Err(Errno::ENOSPC) }
+        if n == 0 || self.world.charge_disk(n) {
+            Ok(())
+        } else {
+            Err(Errno::ENOSPC)
+        }
     }
     /// A file without a name (memfd_create, O_TMPFILE).
-    pub fn anonymous(self: &Arc<Self>, mode: u32, owner: (u32, u32), seals: u32) -> Result<Arc<MemNode>> {
+    pub fn anonymous(
+        self: &Arc<Self>,
+        mode: u32,
+        owner: (u32, u32),
+        seals: u32,
+    ) -> Result<Arc<MemNode>> {
         self.charge(NODE_COST)?;
-        let body = FileBody { data: RwLock::new(Data::Bytes(Vec::new())), fd: OnceLock::new(), seals: AtomicU32::new(seals) };
+        let body = FileBody {
+            data: RwLock::new(Data::Bytes(Vec::new())),
+            fd: OnceLock::new(),
+            seals: AtomicU32::new(seals),
+        };
         Ok(self.new_node(libc::S_IFREG | (mode & 0o7777), owner, Body::File(body), 0))
     }
 }
@@ -221,10 +277,16 @@ impl MemNode {
         m.ctime = now;
     }
     fn other<'a>(&self, o: &'a dyn Node) -> Result<&'a MemNode> {
-        o.as_any().downcast_ref::<MemNode>().filter(|n| Arc::ptr_eq(&n.fs, &self.fs)).ok_or(Errno::EXDEV)
+        o.as_any()
+            .downcast_ref::<MemNode>()
+            .filter(|n| Arc::ptr_eq(&n.fs, &self.fs))
+            .ok_or(Errno::EXDEV)
     }
     fn found(self: Arc<Self>) -> Found {
-        Found { stat: self.stat_now(), node: self }
+        Found {
+            stat: self.stat_now(),
+            node: self,
+        }
     }
     fn stat_now(&self) -> Stat {
         let mut blocks = None;
@@ -249,10 +311,18 @@ impl MemNode {
             nlink: m.nlink,
             uid: m.uid,
             gid: m.gid,
-            rdev: if let Body::Device(d) = self.body { d } else { 0 },
+            rdev: if let Body::Device(d) = self.body {
+                d
+            } else {
+                0
+            },
             size,
             blksize: 4096,
-            blocks: blocks.unwrap_or(if self.kind == libc::S_IFREG { size.div_ceil(4096) * 8 } else { 0 }),
+            blocks: blocks.unwrap_or(if self.kind == libc::S_IFREG {
+                size.div_ceil(4096) * 8
+            } else {
+                0
+            }),
             atime: m.atime,
             mtime: m.mtime,
             ctime: m.ctime,
@@ -263,9 +333,11 @@ impl MemNode {
     fn shadow(&self, lower: Found) -> Result<Arc<MemNode>> {
         let s = lower.stat;
         let body = match kind_of(s.mode) {
-            libc::S_IFDIR => {
-                Body::Dir(Mutex::new(DirBody { lower: Some(lower.node), parent: self.this.clone(), ..DirBody::default() }))
-            }
+            libc::S_IFDIR => Body::Dir(Mutex::new(DirBody {
+                lower: Some(lower.node),
+                parent: self.this.clone(),
+                ..DirBody::default()
+            })),
             libc::S_IFREG => Body::File(FileBody {
                 data: RwLock::new(Data::Lower(lower.node, s.size)),
                 fd: OnceLock::new(),
@@ -277,7 +349,11 @@ impl MemNode {
             },
             _ => Body::Other,
         };
-        let content = if let Body::Symlink(t) = &body { t.len() as u64 } else { 0 };
+        let content = if let Body::Symlink(t) = &body {
+            t.len() as u64
+        } else {
+            0
+        };
         // What the layer below brings is small and bounded by it: charged, but not refused.
         if !self.fs.world.charge_disk(content + NODE_COST) {
             return Err(Errno::ENOMEM);
@@ -297,7 +373,10 @@ impl MemNode {
         let lower = {
             let d = lock(dir);
             match d.names.get(name) {
-                Some(Slot { child: Child::Node(n), .. }) => return Ok(Some(n.clone())),
+                Some(Slot {
+                    child: Child::Node(n),
+                    ..
+                }) => return Ok(Some(n.clone())),
                 Some(_) => d.lower.clone(),
                 None if d.white.contains(name) || d.listed => None,
                 None => d.lower.clone(),
@@ -333,14 +412,22 @@ impl MemNode {
                 _ => return Ok(()),
             }
         };
-        let f = lower.open(&Caller::default(), (libc::O_RDONLY | libc::O_DIRECTORY) as u32)?;
+        let f = lower.open(
+            &Caller::default(),
+            (libc::O_RDONLY | libc::O_DIRECTORY) as u32,
+        )?;
         let mut all = Vec::new();
         let mut pos = 0;
         loop {
             let batch = f.entries(pos)?;
             let Some(last) = batch.last() else { break };
             pos = last.1;
-            all.extend(batch.into_iter().map(|(e, _)| e).filter(|e| e.name != b"." && e.name != b".."));
+            all.extend(
+                batch
+                    .into_iter()
+                    .map(|(e, _)| e)
+                    .filter(|e| e.name != b"." && e.name != b".."),
+            );
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         let mut d = lock(dir);
@@ -359,7 +446,11 @@ impl MemNode {
         Ok(lock(self.dir()?).names.is_empty())
     }
     /// Add an entry, made by `make` once it is sure that there is none.
-    fn add(&self, name: &[u8], make: impl FnOnce() -> Result<Arc<MemNode>>) -> Result<Arc<MemNode>> {
+    fn add(
+        &self,
+        name: &[u8],
+        make: impl FnOnce() -> Result<Arc<MemNode>>,
+    ) -> Result<Arc<MemNode>> {
         if self.entry(name)?.is_some() {
             return Err(Errno::EEXIST);
         }
@@ -424,7 +515,9 @@ impl MemNode {
         }
         let seals = f.seals.load(Ordering::Relaxed) as i32;
         let lower_len = read(&f.data).len();
-        if (len < lower_len && seals & libc::F_SEAL_SHRINK != 0) || (len > lower_len && seals & libc::F_SEAL_GROW != 0) {
+        if (len < lower_len && seals & libc::F_SEAL_SHRINK != 0)
+            || (len > lower_len && seals & libc::F_SEAL_GROW != 0)
+        {
             return Err(Errno::EPERM);
         }
         if len == 0 {
@@ -492,7 +585,12 @@ impl MemNode {
             Data::Lower(n, _) => {
                 let n = n.clone();
                 drop(data);
-                n.open(&Caller::default(), libc::O_RDONLY as u32)?.read(&Nobody::new(), pos, buf, true)
+                n.open(&Caller::default(), libc::O_RDONLY as u32)?.read(
+                    &Nobody::new(),
+                    pos,
+                    buf,
+                    true,
+                )
             }
         }
     }
@@ -521,7 +619,10 @@ impl MemNode {
         let mut data = write(&f.data);
         let old = data.len();
         let pos = if pos == u64::MAX { old } else { pos };
-        let end = pos.checked_add(buf.len() as u64).filter(|e| *e <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+        let end = pos
+            .checked_add(buf.len() as u64)
+            .filter(|e| *e <= i64::MAX as u64)
+            .ok_or(Errno::EFBIG)?;
         if end > old {
             if seals & libc::F_SEAL_GROW != 0 {
                 return Err(Errno::EPERM);
@@ -565,7 +666,11 @@ impl MemNode {
     /// Add seals (F_ADD_SEALS).
     pub fn add_seals(&self, add: u32) -> Result<()> {
         let f = self.file()?;
-        let known = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
+        let known = libc::F_SEAL_SEAL
+            | libc::F_SEAL_SHRINK
+            | libc::F_SEAL_GROW
+            | libc::F_SEAL_WRITE
+            | libc::F_SEAL_FUTURE_WRITE;
         if add & !(known as u32) != 0 {
             return Err(Errno::EINVAL);
         }
@@ -576,9 +681,19 @@ impl MemNode {
         Ok(())
     }
     /// fallocate(2): make sure that the range is there; `punch` zeroes it instead.
-    pub(crate) fn allocate(&self, off: u64, len: u64, keep_size: bool, zero: bool, punch: bool) -> Result<()> {
+    pub(crate) fn allocate(
+        &self,
+        off: u64,
+        len: u64,
+        keep_size: bool,
+        zero: bool,
+        punch: bool,
+    ) -> Result<()> {
         let f = self.file()?;
-        let end = off.checked_add(len).filter(|e| *e <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+        let end = off
+            .checked_add(len)
+            .filter(|e| *e <= i64::MAX as u64)
+            .ok_or(Errno::EFBIG)?;
         self.copy_up()?;
         let size = read(&f.data).len();
         if zero || punch {
@@ -643,7 +758,10 @@ fn write_all_at(fd: &OwnedFd, mut buf: &[u8], mut pos: u64) -> Result<()> {
 }
 
 /// Both directories locked, in the order of their addresses; the second is `None` if they are the same.
-fn lock_two<'a>(a: &'a MemNode, b: &'a MemNode) -> Result<(MutexGuard<'a, DirBody>, Option<MutexGuard<'a, DirBody>>)> {
+fn lock_two<'a>(
+    a: &'a MemNode,
+    b: &'a MemNode,
+) -> Result<(MutexGuard<'a, DirBody>, Option<MutexGuard<'a, DirBody>>)> {
     let (da, db) = (a.dir()?, b.dir()?);
     if std::ptr::eq(a, b) {
         Ok((lock(da), None))
@@ -658,7 +776,10 @@ fn lock_two<'a>(a: &'a MemNode, b: &'a MemNode) -> Result<(MutexGuard<'a, DirBod
 
 fn node_of(d: &DirBody, name: &[u8]) -> Option<Arc<MemNode>> {
     match d.names.get(name) {
-        Some(Slot { child: Child::Node(n), .. }) => Some(n.clone()),
+        Some(Slot {
+            child: Child::Node(n),
+            ..
+        }) => Some(n.clone()),
         _ => None,
     }
 }
@@ -693,7 +814,9 @@ impl Node for MemNode {
             Body::Device(d) => return super::devfs::open(*d, &self.fs.world, node, who.pid),
             Body::Other => return Err(Errno::ENXIO),
         };
-        let lower = lower.map(|n| n.open(&Caller::default(), libc::O_RDONLY as u32)).transpose()?;
+        let lower = lower
+            .map(|n| n.open(&Caller::default(), libc::O_RDONLY as u32))
+            .transpose()?;
         Ok(Arc::new(MemFile { node, lower }))
     }
     fn make(&self, who: &Caller, name: &[u8], what: Make<'_>, mode: u32) -> Result<Found> {
@@ -706,15 +829,25 @@ impl Node for MemNode {
                 };
                 (libc::S_IFREG, Body::File(f), 1)
             }
-            Make::Dir => {
-                (libc::S_IFDIR, Body::Dir(Mutex::new(DirBody { parent: self.this.clone(), ..DirBody::default() })), 2)
-            }
+            Make::Dir => (
+                libc::S_IFDIR,
+                Body::Dir(Mutex::new(DirBody {
+                    parent: self.this.clone(),
+                    ..DirBody::default()
+                })),
+                2,
+            ),
             Make::Symlink(t) => (libc::S_IFLNK, Body::Symlink(t.to_vec()), 1),
             Make::Fifo => (libc::S_IFIFO, Body::Other, 1),
             Make::Socket => (libc::S_IFSOCK, Body::Other, 1),
             Make::Device(d) => (libc::S_IFCHR, Body::Device(d), 1),
         };
-        let mode = kind | if kind == libc::S_IFLNK { 0o777 } else { mode & 0o7777 };
+        let mode = kind
+            | if kind == libc::S_IFLNK {
+                0o777
+            } else {
+                mode & 0o7777
+            };
         let (dir_mode, dir_gid) = {
             let m = lock(&self.meta);
             (m.mode, m.gid)
@@ -722,9 +855,20 @@ impl Node for MemNode {
         // A set-group-id directory hands its group down.
         let (gid, mode) = match dir_mode & libc::S_ISGID {
             0 => (who.gid, mode),
-            _ => (dir_gid, if kind == libc::S_IFDIR { mode | libc::S_ISGID } else { mode }),
+            _ => (
+                dir_gid,
+                if kind == libc::S_IFDIR {
+                    mode | libc::S_ISGID
+                } else {
+                    mode
+                },
+            ),
         };
-        let content = if let Body::Symlink(t) = &body { t.len() as u64 } else { 0 };
+        let content = if let Body::Symlink(t) = &body {
+            t.len() as u64
+        } else {
+            0
+        };
         let fs = &self.fs;
         let n = self.add(name, || {
             fs.charge(NODE_COST + content)?;
@@ -739,7 +883,11 @@ impl Node for MemNode {
         }
         let t = t.this()?;
         let n = self.add(name, || {
-            if lock(&t.meta).nlink == 0 { Err(Errno::ENOENT) } else { Ok(t.clone()) }
+            if lock(&t.meta).nlink == 0 {
+                Err(Errno::ENOENT)
+            } else {
+                Ok(t.clone())
+            }
         })?;
         n.relink(1);
         Ok(())
@@ -801,7 +949,11 @@ impl Node for MemNode {
         let dst_dir = dst.as_ref().is_some_and(|d| d.kind == libc::S_IFDIR);
         if let Some(d) = &dst {
             if dst_dir && below(self, d) {
-                return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+                return Err(if exchange {
+                    Errno::EINVAL
+                } else {
+                    Errno::ENOTEMPTY
+                });
             }
             if !exchange {
                 match (src_dir, dst_dir) {
@@ -899,7 +1051,12 @@ impl Node for MemNode {
     }
     fn statfs(&self) -> StatFs {
         let (blocks, free) = shown_blocks(&*self.fs.world);
-        StatFs { kind: self.fs.magic, blocks, free, files: 1 << 20 }
+        StatFs {
+            kind: self.fs.magic,
+            blocks,
+            free,
+            files: 1 << 20,
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -951,12 +1108,19 @@ impl File for MemFile {
         if d.dead {
             return Ok(out);
         }
-        let dot = |name: &[u8], ino| DirEntry { ino, kind: libc::DT_DIR, name: name.to_vec() };
+        let dot = |name: &[u8], ino| DirEntry {
+            ino,
+            kind: libc::DT_DIR,
+            name: name.to_vec(),
+        };
         if pos < 1 {
             out.push((dot(b".", self.node.ino), 1));
         }
         if pos < FIRST {
-            out.push((dot(b"..", d.parent.upgrade().map_or(self.node.ino, |p| p.ino)), FIRST));
+            out.push((
+                dot(b"..", d.parent.upgrade().map_or(self.node.ino, |p| p.ino)),
+                FIRST,
+            ));
         }
         for (seq, name) in d.order.range(pos.max(FIRST) + 1..).take(1024) {
             let (ino, kind) = match d.names.get(name).map(|s| &s.child) {
@@ -965,7 +1129,14 @@ impl File for MemFile {
                 Some(Child::Lower(k)) => (1 << 40 | seq, *k),
                 None => continue,
             };
-            out.push((DirEntry { ino, kind, name: name.clone() }, *seq));
+            out.push((
+                DirEntry {
+                    ino,
+                    kind,
+                    name: name.clone(),
+                },
+                *seq,
+            ));
         }
         Ok(out)
     }

@@ -16,8 +16,8 @@ pub mod locks;
 pub mod memfs;
 pub mod node;
 pub mod ops;
-mod procmaps;
 pub mod procfs;
+mod procmaps;
 pub mod setup;
 #[cfg(test)]
 mod tests;
@@ -46,11 +46,19 @@ pub struct FsContext {
 impl FsContext {
     /// At the root of a name space.
     pub fn new(ns: Arc<Namespace>) -> FsContext {
-        FsContext { cwd: RwLock::new(ns.root()), ns, umask: AtomicU32::new(0o022) }
+        FsContext {
+            cwd: RwLock::new(ns.root()),
+            ns,
+            umask: AtomicU32::new(0o022),
+        }
     }
     /// A copy for a forked process.
     pub fn fork(&self) -> FsContext {
-        FsContext { ns: self.ns.clone(), cwd: RwLock::new(self.cwd()), umask: AtomicU32::new(self.umask()) }
+        FsContext {
+            ns: self.ns.clone(),
+            cwd: RwLock::new(self.cwd()),
+            umask: AtomicU32::new(self.umask()),
+        }
     }
     /// The name space.
     pub fn ns(&self) -> &Arc<Namespace> {
@@ -97,12 +105,24 @@ impl Caller {
     /// The file system identity of a task.
     pub fn of(task: &Task) -> Caller {
         let c = task.process.credentials();
-        Caller { pid: task.pid(), tid: task.tid(), uid: c.fsuid, gid: c.fsgid, groups: c.groups }
+        Caller {
+            pid: task.pid(),
+            tid: task.tid(),
+            uid: c.fsuid,
+            gid: c.fsgid,
+            groups: c.groups,
+        }
     }
     /// Its real identity, for access(2).
     pub fn real(task: &Task) -> Caller {
         let c = task.process.credentials();
-        Caller { pid: task.pid(), tid: task.tid(), uid: c.uid, gid: c.gid, groups: c.groups }
+        Caller {
+            pid: task.pid(),
+            tid: task.tid(),
+            uid: c.uid,
+            gid: c.gid,
+            groups: c.groups,
+        }
     }
 }
 
@@ -115,7 +135,9 @@ pub fn base(task: &Task, dirfd: i32, path: &[u8]) -> Result<Place> {
         return Ok(task.fs().cwd());
     }
     let d = task.fds().get(dirfd)?;
-    Opened::of(&d).map(|o| o.place.clone()).ok_or(Errno::ENOTDIR)
+    Opened::of(&d)
+        .map(|o| o.place.clone())
+        .ok_or(Errno::ENOTDIR)
 }
 
 /// The file of an *at call: by path, or the descriptor's own with AT_EMPTY_PATH and no path.
@@ -123,18 +145,29 @@ pub fn at(task: &Task, who: &Caller, dirfd: i32, path: &[u8], flags: u32) -> Res
     if path.is_empty() && flags & libc::AT_EMPTY_PATH as u32 != 0 {
         if dirfd == libc::AT_FDCWD {
             let place = task.fs().cwd();
-            return Ok(Entry { stat: place.node.stat()?, place });
+            return Ok(Entry {
+                stat: place.node.stat()?,
+                place,
+            });
         }
         return by_fd(&*task.fds().get(dirfd)?);
     }
     let start = base(task, dirfd, path)?;
-    task.fs().ns.resolve(who, &start, path, flags & libc::AT_SYMLINK_NOFOLLOW as u32 == 0)
+    task.fs().ns.resolve(
+        who,
+        &start,
+        path,
+        flags & libc::AT_SYMLINK_NOFOLLOW as u32 == 0,
+    )
 }
 
 /// The file of a descriptor, if it is one of a file system; EINVAL otherwise.
 pub fn by_fd(d: &Description) -> Result<Entry> {
     let o = Opened::of(d).ok_or(Errno::EINVAL)?;
-    Ok(Entry { place: o.place.clone(), stat: d.file.stat()? })
+    Ok(Entry {
+        place: o.place.clone(),
+        stat: d.file.stat()?,
+    })
 }
 
 /// Open a program for execve: checks that it is a regular file with execute permission. `flags`: AT_EMPTY_PATH,
@@ -150,8 +183,14 @@ pub fn open_exec(task: &Task, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc
     }
     who.check(&e.stat, node::X)?;
     // Reading the program needs no read permission.
-    let root = Caller { uid: 0, gid: 0, ..who };
-    task.fs().ns.open_entry(&root, task, e, libc::O_RDONLY as u32, false)
+    let root = Caller {
+        uid: 0,
+        gid: 0,
+        ..who
+    };
+    task.fs()
+        .ns
+        .open_entry(&root, task, e, libc::O_RDONLY as u32, false)
 }
 
 /// To be called when a process closes a descriptor: its record locks on the file go, whichever descriptor took them.
@@ -169,7 +208,9 @@ pub struct KernelWorld(pub Weak<Kernel>);
 
 impl World for KernelWorld {
     fn charge_disk(&self, bytes: u64) -> bool {
-        self.0.upgrade().is_none_or(|k| k.limits.charge_disk(bytes).is_ok())
+        self.0
+            .upgrade()
+            .is_none_or(|k| k.limits.charge_disk(bytes).is_ok())
     }
     fn release_disk(&self, bytes: u64) {
         if let Some(k) = self.0.upgrade() {
@@ -177,7 +218,9 @@ impl World for KernelWorld {
         }
     }
     fn disk(&self) -> (u64, u64) {
-        self.0.upgrade().map_or((u64::MAX, 0), |k| (k.limits.disk.max(), k.limits.disk.used()))
+        self.0.upgrade().map_or((u64::MAX, 0), |k| {
+            (k.limits.disk.max(), k.limits.disk.used())
+        })
     }
     fn now(&self) -> (i64, u32) {
         self.0.upgrade().map_or((0, 0), |k| {
@@ -213,7 +256,13 @@ impl World for KernelWorld {
         let (ns, kernel) = (p.fs().ns().clone(), Caller::default());
         let pty = master.pty();
         let path = pty.path().into_bytes();
-        let e = ns.make(&kernel, &ns.root(), &path, Make::Device(devfs::makedev(136, u64::from(pty.index))), 0o620)?;
+        let e = ns.make(
+            &kernel,
+            &ns.root(),
+            &path,
+            Make::Device(devfs::makedev(136, u64::from(pty.index))),
+            0o620,
+        )?;
         ns.chown(&kernel, &e, c.fsuid, c.fsgid)?;
         let ns = Arc::downgrade(&ns);
         let gone = move || {

@@ -78,7 +78,11 @@ impl Caller {
             st.mode
         };
         let root = self.is_root() && (want & X == 0 || is_dir(st.mode) || st.mode & 0o111 != 0);
-        if bits & want == want || root { Ok(()) } else { Err(Errno::EACCES) }
+        if bits & want == want || root {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
     }
 }
 

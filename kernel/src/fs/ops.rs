@@ -132,7 +132,11 @@ fn has(flags: u32, bit: i32) -> bool {
 
 impl Namespace {
     fn writable(&self, p: &Place) -> Result<()> {
-        if p.mount.read_only { Err(Errno::EROFS) } else { Ok(()) }
+        if p.mount.read_only {
+            Err(Errno::EROFS)
+        } else {
+            Ok(())
+        }
     }
     /// The parent directory must let entries be made or removed.
     fn change_dir(&self, who: &Caller, dir: &Entry) -> Result<()> {
@@ -149,7 +153,13 @@ impl Namespace {
     }
     /// open(2). `mode` has the umask applied.
     pub fn open(
-        self: &Arc<Self>, who: &Caller, wait: &dyn Blocking, at: &Place, path: &[u8], flags: u32, mode: u32,
+        self: &Arc<Self>,
+        who: &Caller,
+        wait: &dyn Blocking,
+        at: &Place,
+        path: &[u8],
+        flags: u32,
+        mode: u32,
     ) -> Result<Arc<Description>> {
         if has(flags, libc::O_PATH) {
             let keep = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY) as u32;
@@ -175,7 +185,11 @@ impl Namespace {
             let p = self.resolve_parent(who, &at, &path)?;
             if p.special() {
                 // A directory.
-                return Err(if has(flags, libc::O_EXCL) { Errno::EEXIST } else { Errno::EISDIR });
+                return Err(if has(flags, libc::O_EXCL) {
+                    Errno::EEXIST
+                } else {
+                    Errno::EISDIR
+                });
             }
             if p.slash {
                 return Err(Errno::EISDIR);
@@ -216,14 +230,23 @@ impl Namespace {
     }
     /// Open what was found (or just created).
     pub fn open_entry(
-        self: &Arc<Self>, who: &Caller, wait: &dyn Blocking, e: Entry, flags: u32, created: bool,
+        self: &Arc<Self>,
+        who: &Caller,
+        wait: &dyn Blocking,
+        e: Entry,
+        flags: u32,
+        created: bool,
     ) -> Result<Arc<Description>> {
         let kind = kind_of(e.stat.mode);
         let acc = flags as i32 & libc::O_ACCMODE;
         let trunc = has(flags, libc::O_TRUNC) && !created;
         let writes = acc != libc::O_RDONLY || trunc;
         if kind == libc::S_IFLNK {
-            return Err(if has(flags, libc::O_DIRECTORY) { Errno::ENOTDIR } else { Errno::ELOOP });
+            return Err(if has(flags, libc::O_DIRECTORY) {
+                Errno::ENOTDIR
+            } else {
+                Errno::ELOOP
+            });
         }
         if has(flags, libc::O_DIRECTORY) && kind != libc::S_IFDIR {
             return Err(Errno::ENOTDIR);
@@ -231,10 +254,17 @@ impl Namespace {
         if kind == libc::S_IFDIR && (writes || has(flags, libc::O_CREAT)) {
             return Err(Errno::EISDIR);
         }
-        let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
+        let keep = flags
+            & !((libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC)
+                as u32)
+            | LARGEFILE;
         if e.place.node.as_any().is::<super::procfs::AnyFile>() {
             // A pipe or the like that the process has open already.
-            return Ok(Description::new(e.place.node.open(who, flags)?, keep, e.place.path()));
+            return Ok(Description::new(
+                e.place.node.open(who, flags)?,
+                keep,
+                e.place.path(),
+            ));
         }
         if !created {
             if writes && matches!(kind, libc::S_IFREG | libc::S_IFDIR) {
@@ -252,7 +282,11 @@ impl Namespace {
         }
         if kind == libc::S_IFIFO {
             let node = e.place.node.clone();
-            if node.as_any().downcast_ref::<super::hostfs::HostNode>().is_some_and(|n| !n.fifo_allowed()) {
+            if node
+                .as_any()
+                .downcast_ref::<super::hostfs::HostNode>()
+                .is_some_and(|n| !n.fifo_allowed())
+            {
                 return Err(Errno::EACCES);
             }
             let fifo = self.fifos.get((e.stat.dev, e.stat.ino));
@@ -263,14 +297,29 @@ impl Namespace {
         if trunc && kind == libc::S_IFREG {
             file.truncate(0)?;
         }
-        if kind == libc::S_IFCHR && file.stat().is_ok_and(|s| (s.dev, s.ino) != (e.stat.dev, e.stat.ino)) {
+        if kind == libc::S_IFCHR
+            && file
+                .stat()
+                .is_ok_and(|s| (s.dev, s.ino) != (e.stat.dev, e.stat.ino))
+        {
             // Another file stands behind the device: the terminal.
             return Ok(Description::new(file, keep, e.place.absolute()));
         }
-        let place = if kind == libc::S_IFDIR { e.place.hold() } else { e.place };
+        let place = if kind == libc::S_IFDIR {
+            e.place.hold()
+        } else {
+            e.place
+        };
         Ok(self.description(place, Some(file), keep))
     }
-    fn open_tmpfile(self: &Arc<Self>, who: &Caller, at: &Place, path: &[u8], flags: u32, mode: u32) -> Result<Arc<Description>> {
+    fn open_tmpfile(
+        self: &Arc<Self>,
+        who: &Caller,
+        at: &Place,
+        path: &[u8],
+        flags: u32,
+        mode: u32,
+    ) -> Result<Arc<Description>> {
         if flags as i32 & libc::O_ACCMODE == libc::O_RDONLY || !has(flags, libc::O_DIRECTORY) {
             return Err(Errno::EINVAL);
         }
@@ -282,30 +331,73 @@ impl Namespace {
         let Some(d) = dir.place.node.as_any().downcast_ref::<MemNode>() else {
             return Err(Errno::EOPNOTSUPP);
         };
-        let node = d.fs().anonymous(mode, (who.uid, who.gid), libc::F_SEAL_SEAL as u32)?;
-        let place = dir.place.child(format!("#{}", node.stat()?.ino).as_bytes(), node.clone());
-        let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
+        let node = d
+            .fs()
+            .anonymous(mode, (who.uid, who.gid), libc::F_SEAL_SEAL as u32)?;
+        let place = dir
+            .place
+            .child(format!("#{}", node.stat()?.ino).as_bytes(), node.clone());
+        let keep = flags
+            & !((libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC) as u32)
+            | LARGEFILE;
         Ok(self.description(place, Some(Arc::new(MemFile::new(node))), keep))
     }
     /// memfd_create(2).
-    pub fn memfd(self: &Arc<Self>, who: &Caller, name: &[u8], seals: u32, exec: bool) -> Result<Arc<Description>> {
-        let node = self.memory.fs().anonymous(if exec { 0o777 } else { 0o666 }, (who.uid, who.gid), seals)?;
+    pub fn memfd(
+        self: &Arc<Self>,
+        who: &Caller,
+        name: &[u8],
+        seals: u32,
+        exec: bool,
+    ) -> Result<Arc<Description>> {
+        let node = self.memory.fs().anonymous(
+            if exec { 0o777 } else { 0o666 },
+            (who.uid, who.gid),
+            seals,
+        )?;
         let place = self.root().child(&[b"memfd:", name].concat(), node.clone());
-        Ok(self.description(place, Some(Arc::new(MemFile::new(node))), libc::O_RDWR as u32 | LARGEFILE))
+        Ok(self.description(
+            place,
+            Some(Arc::new(MemFile::new(node))),
+            libc::O_RDWR as u32 | LARGEFILE,
+        ))
     }
-    fn description(self: &Arc<Self>, place: Place, file: Option<Arc<dyn File>>, flags: u32) -> Arc<Description> {
+    fn description(
+        self: &Arc<Self>,
+        place: Place,
+        file: Option<Arc<dyn File>>,
+        flags: u32,
+    ) -> Arc<Description> {
         let path = place.absolute();
         let file = file.unwrap_or_else(|| Arc::new(PathOnly(place.node.clone())));
-        Description::new(Arc::new(Opened { place, file, ns: self.clone() }), flags, path)
+        Description::new(
+            Arc::new(Opened {
+                place,
+                file,
+                ns: self.clone(),
+            }),
+            flags,
+            path,
+        )
     }
     /// Make an entry in a directory that was checked to have none of the name.
     fn create(&self, who: &Caller, p: &Parent, what: Make<'_>, mode: u32) -> Result<Entry> {
         self.change_dir(who, &p.dir)?;
         let f = p.dir.place.node.make(who, &p.name, what, mode)?;
-        Ok(Entry { place: p.dir.place.child(&p.name, f.node), stat: f.stat })
+        Ok(Entry {
+            place: p.dir.place.child(&p.name, f.node),
+            stat: f.stat,
+        })
     }
     /// mkdir, mknod, symlink and the name of a socket.
-    pub fn make(&self, who: &Caller, at: &Place, path: &[u8], what: Make<'_>, mode: u32) -> Result<Entry> {
+    pub fn make(
+        &self,
+        who: &Caller,
+        at: &Place,
+        path: &[u8],
+        what: Make<'_>,
+        mode: u32,
+    ) -> Result<Entry> {
         if matches!(what, Make::Symlink(b"")) {
             return Err(Errno::ENOENT);
         }
@@ -358,10 +450,19 @@ impl Namespace {
         Ok(())
     }
     /// renameat2(2).
-    pub fn rename(&self, who: &Caller, at: &Place, path: &[u8], to_at: &Place, to_path: &[u8], flags: u32) -> Result<()> {
+    pub fn rename(
+        &self,
+        who: &Caller,
+        at: &Place,
+        path: &[u8],
+        to_at: &Place,
+        to_path: &[u8],
+        flags: u32,
+    ) -> Result<()> {
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         let noreplace = flags & libc::RENAME_NOREPLACE != 0;
-        if flags & !(libc::RENAME_EXCHANGE | libc::RENAME_NOREPLACE) != 0 || (exchange && noreplace) {
+        if flags & !(libc::RENAME_EXCHANGE | libc::RENAME_NOREPLACE) != 0 || (exchange && noreplace)
+        {
             return Err(Errno::EINVAL);
         }
         let p = self.resolve_parent(who, at, path)?;
@@ -373,7 +474,11 @@ impl Namespace {
             return Err(Errno::EBUSY);
         }
         if q.special() {
-            return Err(if noreplace { Errno::EEXIST } else { Errno::EBUSY });
+            return Err(if noreplace {
+                Errno::EEXIST
+            } else {
+                Errno::EBUSY
+            });
         }
         self.writable(&p.dir.place)?;
         let src = self.child(who, &p.dir.place, &p.name)?;
@@ -398,14 +503,22 @@ impl Namespace {
         if p.slash && !src_dir {
             return Err(Errno::ENOTDIR);
         }
-        let (from, to) = (p.dir.place.child_path(&p.name), q.dir.place.child_path(&q.name));
+        let (from, to) = (
+            p.dir.place.child_path(&p.name),
+            q.dir.place.child_path(&q.name),
+        );
         // Into itself; and, not exchanged, over a directory it is in.
-        let under = |a: &[u8], b: &[u8]| a.strip_prefix(b).is_some_and(|r| r.first() == Some(&b'/'));
+        let under =
+            |a: &[u8], b: &[u8]| a.strip_prefix(b).is_some_and(|r| r.first() == Some(&b'/'));
         if src_dir && under(&to, &from) {
             return Err(Errno::EINVAL);
         }
         if under(&from, &to) {
-            return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+            return Err(if exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            });
         }
         if let Some(d) = &dst
             && (d.stat.dev, d.stat.ino) == (src.stat.dev, src.stat.ino)
@@ -418,7 +531,11 @@ impl Namespace {
                 self.may_remove(who, &q.dir, &d.stat)?;
                 let d_dir = is_dir(d.stat.mode);
                 if !exchange && src_dir != d_dir {
-                    return Err(if src_dir { Errno::ENOTDIR } else { Errno::EISDIR });
+                    return Err(if src_dir {
+                        Errno::ENOTDIR
+                    } else {
+                        Errno::EISDIR
+                    });
                 }
             }
             None => self.change_dir(who, &q.dir)?,
@@ -437,7 +554,10 @@ impl Namespace {
         if mount.is_busy(&from) || mount.is_busy(&to) {
             return Err(Errno::EBUSY);
         }
-        p.dir.place.node.rename(&p.name, &*q.dir.place.node, &q.name, flags)?;
+        p.dir
+            .place
+            .node
+            .rename(&p.name, &*q.dir.place.node, &q.name, flags)?;
         mount.renamed(&from, &to, exchange);
         Ok(())
     }
@@ -486,7 +606,10 @@ impl Namespace {
         if !who.is_root() && !who.in_group(e.stat.gid) {
             mode &= !libc::S_ISGID;
         }
-        e.place.node.set(&Change { mode: Some(mode), ..Change::default() })
+        e.place.node.set(&Change {
+            mode: Some(mode),
+            ..Change::default()
+        })
     }
     /// chown(2) of what was resolved; `u32::MAX` leaves an id as it is.
     pub fn chown(&self, who: &Caller, e: &Entry, uid: u32, gid: u32) -> Result<()> {
@@ -495,18 +618,36 @@ impl Namespace {
         let (uid, gid) = (new(uid), new(gid));
         if !who.is_root() {
             let own = who.uid == e.stat.uid;
-            if uid.is_some_and(|u| !own || u != e.stat.uid) || gid.is_some_and(|g| !own || !(g == e.stat.gid || who.in_group(g))) {
+            if uid.is_some_and(|u| !own || u != e.stat.uid)
+                || gid.is_some_and(|g| !own || !(g == e.stat.gid || who.in_group(g)))
+            {
                 return Err(Errno::EPERM);
             }
         }
         // Set-id bits of programs do not survive a change of owner.
-        let bits = libc::S_ISUID | if e.stat.mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+        let bits = libc::S_ISUID
+            | if e.stat.mode & libc::S_IXGRP != 0 {
+                libc::S_ISGID
+            } else {
+                0
+            };
         let strip = kind_of(e.stat.mode) == libc::S_IFREG && e.stat.mode & bits != 0;
         let mode = strip.then_some(e.stat.mode & 0o7777 & !bits);
-        e.place.node.set(&Change { uid, gid, mode, ..Change::default() })
+        e.place.node.set(&Change {
+            uid,
+            gid,
+            mode,
+            ..Change::default()
+        })
     }
     /// utimensat(2) of what was resolved; both `Now` needs only write permission.
-    pub fn set_times(&self, who: &Caller, e: &Entry, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
+    pub fn set_times(
+        &self,
+        who: &Caller,
+        e: &Entry,
+        atime: Option<SetTime>,
+        mtime: Option<SetTime>,
+    ) -> Result<()> {
         if atime.is_none() && mtime.is_none() {
             return Ok(());
         }
@@ -517,7 +658,11 @@ impl Namespace {
                 _ => return Err(Errno::EPERM),
             }
         }
-        e.place.node.set(&Change { atime, mtime, ..Change::default() })
+        e.place.node.set(&Change {
+            atime,
+            mtime,
+            ..Change::default()
+        })
     }
     /// truncate(2) of what was resolved.
     pub fn truncate(&self, who: &Caller, e: &Entry, len: u64) -> Result<()> {
@@ -528,15 +673,27 @@ impl Namespace {
         }
         self.writable(&e.place)?;
         who.check(&e.stat, W)?;
-        e.place.node.set(&Change { size: Some(len), ..Change::default() })
+        e.place.node.set(&Change {
+            size: Some(len),
+            ..Change::default()
+        })
     }
     /// access(2) of what was resolved.
     pub fn access(&self, who: &Caller, e: &Entry, want: u32) -> Result<()> {
-        if want & W != 0 && matches!(kind_of(e.stat.mode), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) {
+        if want & W != 0
+            && matches!(
+                kind_of(e.stat.mode),
+                libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK
+            )
+        {
             self.writable(&e.place)?;
         }
         let open_already = e.place.node.as_any().is::<super::procfs::AnyFile>() && want & X == 0;
-        if want == 0 || open_already { Ok(()) } else { who.check(&e.stat, want) }
+        if want == 0 || open_already {
+            Ok(())
+        } else {
+            who.check(&e.stat, want)
+        }
     }
     /// readlink(2) of what was resolved.
     pub fn readlink(&self, who: &Caller, e: &Entry) -> Result<Vec<u8>> {

@@ -107,29 +107,67 @@ fn kernel() -> Caller {
 impl Setup {
     /// Build the name space. `proc` is the root of /proc. The host process gets as many descriptors as it may have, since
     /// each open file of the guest is one or two of its.
-    pub fn build(self, world: Arc<dyn World>, proc: Option<Arc<dyn Node>>) -> Result<Arc<Namespace>> {
+    pub fn build(
+        self,
+        world: Arc<dyn World>,
+        proc: Option<Arc<dyn Node>>,
+    ) -> Result<Arc<Namespace>> {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let now = getrlimit(Resource::Nofile);
         if now.current != now.maximum {
             // No more is not an error: the guest gets EMFILE earlier.
-            let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+            let _ = setrlimit(
+                Resource::Nofile,
+                Rlimit {
+                    current: now.maximum,
+                    maximum: now.maximum,
+                },
+            );
         }
         let key = self.inode_key;
         let host = |path: &Path, dev: u64, read_only: bool, owner: (u32, u32)| {
-            HostFs::mount(path, HostOptions { dev, key, read_only, public: false, owner }, world.clone())
+            HostFs::mount(
+                path,
+                HostOptions {
+                    dev,
+                    key,
+                    read_only,
+                    public: false,
+                    owner,
+                },
+                world.clone(),
+            )
         };
         let root_dir = self.dirs.iter().find(|d| d.guest == b"/");
-        let (root, read_only, fstype): (Arc<dyn Node>, bool, &'static str) = match (root_dir, &self.sysroot) {
-            (Some(d), _) => (host(&d.host, 0x20, d.read_only, (self.uid, self.gid))?, d.read_only, "ext4"),
-            (None, Sysroot::Dir(p)) => {
-                let lower = host(p, 0x20, true, (0, 0))?;
-                (MemFs::with_lower(world.clone(), 0x21, 0o755, (0, 0), Some(lower)), false, "overlay")
-            }
-            _ => (MemFs::root(world.clone(), 0x21, 0o755, (0, 0)), false, "tmpfs"),
-        };
+        let (root, read_only, fstype): (Arc<dyn Node>, bool, &'static str) =
+            match (root_dir, &self.sysroot) {
+                (Some(d), _) => (
+                    host(&d.host, 0x20, d.read_only, (self.uid, self.gid))?,
+                    d.read_only,
+                    "ext4",
+                ),
+                (None, Sysroot::Dir(p)) => {
+                    let lower = host(p, 0x20, true, (0, 0))?;
+                    (
+                        MemFs::with_lower(world.clone(), 0x21, 0o755, (0, 0), Some(lower)),
+                        false,
+                        "overlay",
+                    )
+                }
+                _ => (
+                    MemFs::root(world.clone(), 0x21, 0o755, (0, 0)),
+                    false,
+                    "tmpfs",
+                ),
+            };
         let framed = root_dir.is_none();
         let ns = Arc::new(Namespace::new(world.clone(), root, read_only, fstype));
-        let mut b = Builder { ns, world, setup: self, next_dev: 0x22 };
+        let mut b = Builder {
+            ns,
+            world,
+            setup: self,
+            next_dev: 0x22,
+        };
         if framed {
             b.frame()?;
         }
@@ -157,7 +195,9 @@ impl Builder {
         self.ns.root()
     }
     fn exists(&self, path: &[u8]) -> bool {
-        self.ns.resolve(&kernel(), &self.root(), path, false).is_ok()
+        self.ns
+            .resolve(&kernel(), &self.root(), path, false)
+            .is_ok()
     }
     /// The directory at a path; what is missing is made.
     fn dir(&self, path: &[u8], mode: u32) -> Result<Place> {
@@ -170,7 +210,9 @@ impl Builder {
                 Ok(e) => e.place,
                 Err(Errno::ENOENT) => {
                     let m = if sofar == path { mode } else { 0o755 };
-                    self.ns.make(&kernel(), &self.root(), &sofar, Make::Dir, m)?.place
+                    self.ns
+                        .make(&kernel(), &self.root(), &sofar, Make::Dir, m)?
+                        .place
                 }
                 Err(e) => return Err(e),
             };
@@ -190,24 +232,45 @@ impl Builder {
             }
             self.ns.remove(&kernel(), &self.root(), path, false)?;
         }
-        let e = self.ns.make(&kernel(), &self.root(), path, Make::File, 0o644)?;
+        let e = self
+            .ns
+            .make(&kernel(), &self.root(), path, Make::File, 0o644)?;
         let f = e.place.node.open(&kernel(), libc::O_WRONLY as u32)?;
         f.write(&super::memfs::Nobody::new(), 0, text, true)?;
         Ok(())
     }
     fn link(&self, path: &[u8], to: &[u8]) -> Result<()> {
         self.parent_of(path)?;
-        match self.ns.make(&kernel(), &self.root(), path, Make::Symlink(to), 0o777) {
+        match self
+            .ns
+            .make(&kernel(), &self.root(), path, Make::Symlink(to), 0o777)
+        {
             Ok(_) | Err(Errno::EEXIST) => Ok(()),
             Err(e) => Err(e),
         }
     }
     fn chown(&self, p: &Place) -> Result<()> {
-        p.node.set(&Change { uid: Some(self.setup.uid), gid: Some(self.setup.gid), ..Change::default() })
+        p.node.set(&Change {
+            uid: Some(self.setup.uid),
+            gid: Some(self.setup.gid),
+            ..Change::default()
+        })
     }
     /// Directories that every system has, and the files of /etc that say who and where we are.
     fn frame(&mut self) -> Result<()> {
-        for d in ["/etc", "/usr/bin", "/usr/lib", "/usr/share", "/usr/local/bin", "/var/lib", "/var/cache", "/mnt", "/opt", "/sys", "/root"] {
+        for d in [
+            "/etc",
+            "/usr/bin",
+            "/usr/lib",
+            "/usr/share",
+            "/usr/local/bin",
+            "/var/lib",
+            "/var/cache",
+            "/mnt",
+            "/opt",
+            "/sys",
+            "/root",
+        ] {
             self.dir(d.as_bytes(), if d == "/root" { 0o700 } else { 0o755 })?;
         }
         if !matches!(self.setup.sysroot, Sysroot::Dir(_)) {
@@ -217,14 +280,33 @@ impl Builder {
         }
         let s = self.setup.clone();
         let (u, uid, gid, host) = (&s.user, s.uid, s.gid, &s.hostname);
-        let user = if uid == 0 { String::new() } else { format!("{u}:x:{uid}:{gid}:{u}:/home/{u}:/bin/sh\n") };
-        let group = if gid == 0 { String::new() } else { format!("{u}:x:{gid}:\n") };
+        let user = if uid == 0 {
+            String::new()
+        } else {
+            format!("{u}:x:{uid}:{gid}:{u}:/home/{u}:/bin/sh\n")
+        };
+        let group = if gid == 0 {
+            String::new()
+        } else {
+            format!("{u}:x:{gid}:\n")
+        };
         let system = matches!(s.sysroot, Sysroot::Dir(_));
         let identity = [
-            ("passwd", format!("root:x:0:0:root:/root:/bin/sh\n{user}nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n")),
-            ("group", format!("root:x:0:\ntty:x:5:\n{group}nogroup:x:65534:\n")),
+            (
+                "passwd",
+                format!(
+                    "root:x:0:0:root:/root:/bin/sh\n{user}nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+                ),
+            ),
+            (
+                "group",
+                format!("root:x:0:\ntty:x:5:\n{group}nogroup:x:65534:\n"),
+            ),
             ("hostname", format!("{host}\n")),
-            ("hosts", format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{host}\n")),
+            (
+                "hosts",
+                format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{host}\n"),
+            ),
             ("resolv.conf", String::new()),
             ("machine-id", "00000000000000000000000000000000\n".into()),
         ];
@@ -234,11 +316,23 @@ impl Builder {
             self.file(format!("/etc/{name}").as_bytes(), text.as_bytes(), keep)?;
         }
         let defaults = [
-            ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n"),
-            ("os-release", "NAME=\"EVM\"\nID=evm\nID_LIKE=debian\nPRETTY_NAME=\"EVM virtual Linux\"\n"),
+            (
+                "nsswitch.conf",
+                "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+            ),
+            (
+                "os-release",
+                "NAME=\"EVM\"\nID=evm\nID_LIKE=debian\nPRETTY_NAME=\"EVM virtual Linux\"\n",
+            ),
             ("shells", "/bin/sh\n"),
-            ("services", "http\t80/tcp\nhttps\t443/tcp\ndomain\t53/udp\nssh\t22/tcp\n"),
-            ("protocols", "ip\t0\tIP\nicmp\t1\tICMP\ntcp\t6\tTCP\nudp\t17\tUDP\n"),
+            (
+                "services",
+                "http\t80/tcp\nhttps\t443/tcp\ndomain\t53/udp\nssh\t22/tcp\n",
+            ),
+            (
+                "protocols",
+                "ip\t0\tIP\nicmp\t1\tICMP\ntcp\t6\tTCP\nudp\t17\tUDP\n",
+            ),
             ("timezone", "Etc/UTC\n"),
         ];
         for (name, text) in defaults {
@@ -248,13 +342,19 @@ impl Builder {
         let header = |counts: [u32; 6]| {
             let mut h = b"TZif2".to_vec();
             h.extend_from_slice(&[0; 15]);
-            counts.iter().for_each(|c| h.extend_from_slice(&c.to_be_bytes()));
+            counts
+                .iter()
+                .for_each(|c| h.extend_from_slice(&c.to_be_bytes()));
             h.extend_from_slice(&[0; 6]);
             h.extend_from_slice(b"UTC\0");
             h
         };
         let block = header([0, 0, 0, 0, 1, 4]);
-        self.file(b"/etc/localtime", &[&block[..], &block[..], b"\nUTC0\n"].concat(), false)?;
+        self.file(
+            b"/etc/localtime",
+            &[&block[..], &block[..], b"\nUTC0\n"].concat(),
+            false,
+        )?;
         self.link(b"/etc/mtab", b"/proc/self/mounts")?;
         Ok(())
     }
@@ -279,7 +379,12 @@ impl Builder {
             };
             let dev = self.dev();
             let kind = if path == b"/dev" { "devtmpfs" } else { "tmpfs" };
-            self.ns.mount(&at, MemFs::root(self.world.clone(), dev, mode, owner), false, kind);
+            self.ns.mount(
+                &at,
+                MemFs::root(self.world.clone(), dev, mode, owner),
+                false,
+                kind,
+            );
         }
         if !self.exists(b"/var/run") {
             let _ = self.link(b"/var/run", b"/run");
@@ -287,25 +392,55 @@ impl Builder {
         Ok(())
     }
     fn devices(&mut self) -> Result<()> {
-        let Ok(dev) = self.ns.resolve(&kernel(), &self.root(), b"/dev", true) else { return Ok(()) };
+        let Ok(dev) = self.ns.resolve(&kernel(), &self.root(), b"/dev", true) else {
+            return Ok(());
+        };
         for (name, rdev) in devfs::DEVICES {
-            dev.place.node.make(&kernel(), name, Make::Device(*rdev), 0o666)?;
+            dev.place
+                .node
+                .make(&kernel(), name, Make::Device(*rdev), 0o666)?;
         }
-        for (name, to) in [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")]
-        {
-            dev.place.node.make(&kernel(), name.as_bytes(), Make::Symlink(to.as_bytes()), 0o777)?;
+        for (name, to) in [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+        ] {
+            dev.place.node.make(
+                &kernel(),
+                name.as_bytes(),
+                Make::Symlink(to.as_bytes()),
+                0o777,
+            )?;
         }
         let shm = self.dir(b"/dev/shm", 0o1777)?;
         let n = self.dev();
-        self.ns.mount(&shm, MemFs::root(self.world.clone(), n, 0o1777, (0, 0)), false, "tmpfs");
+        self.ns.mount(
+            &shm,
+            MemFs::root(self.world.clone(), n, 0o1777, (0, 0)),
+            false,
+            "tmpfs",
+        );
         self.dir(b"/dev/pts", 0o755)?;
         Ok(())
     }
     /// Mount a host folder or file at a guest path.
-    fn host(&mut self, host: &Path, guest: &[u8], read_only: bool, owner: (u32, u32)) -> Result<()> {
+    fn host(
+        &mut self,
+        host: &Path,
+        guest: &[u8],
+        read_only: bool,
+        owner: (u32, u32),
+    ) -> Result<()> {
         let dev = self.dev();
         let public = owner == (0, 0) && (guest.starts_with(b"/usr/") || guest.starts_with(b"/lib"));
-        let opt = HostOptions { dev, key: self.setup.inode_key, read_only, public, owner };
+        let opt = HostOptions {
+            dev,
+            key: self.setup.inode_key,
+            read_only,
+            public,
+            owner,
+        };
         let root = HostFs::mount(host, opt, self.world.clone())?;
         let at = if is_dir(root.stat()?.mode) {
             self.dir(guest, 0o755)?
@@ -320,7 +455,9 @@ impl Builder {
     fn system(&mut self) -> Result<()> {
         for p in SYSTEM {
             let path = Path::new(p);
-            let Ok(meta) = path.symlink_metadata() else { continue };
+            let Ok(meta) = path.symlink_metadata() else {
+                continue;
+            };
             if meta.is_symlink() {
                 use std::os::unix::ffi::OsStrExt;
                 let to = std::fs::read_link(path)?;
@@ -341,7 +478,9 @@ impl Builder {
             self.host(host, guest, true, (s.uid, s.gid))?;
         }
         let home = format!("/home/{}", s.user);
-        if let Ok(e) = self.ns.resolve(&kernel(), &self.root(), home.as_bytes(), true)
+        if let Ok(e) = self
+            .ns
+            .resolve(&kernel(), &self.root(), home.as_bytes(), true)
             && e.stat.uid != s.uid
         {
             let _ = self.chown(&e.place);

@@ -48,11 +48,30 @@ fn world() -> Arc<dyn World> {
     Arc::new(Free)
 }
 fn host(p: &Path, read_only: bool) -> Arc<dyn Node> {
-    HostFs::mount(p, HostOptions { dev: 9, key: 7, read_only, public: false, owner: (0, 0) }, world()).unwrap()
+    HostFs::mount(
+        p,
+        HostOptions {
+            dev: 9,
+            key: 7,
+            read_only,
+            public: false,
+            owner: (0, 0),
+        },
+        world(),
+    )
+    .unwrap()
 }
 fn space(root: Arc<dyn Node>) -> Arc<Namespace> {
-    let ns = Namespace::new(world(), MemFs::root(world(), 1, 0o755, (0, 0)), false, "tmpfs");
-    let at = ns.make(&Caller::default(), &ns.root(), b"/t", Make::Dir, 0o755).unwrap().place;
+    let ns = Namespace::new(
+        world(),
+        MemFs::root(world(), 1, 0o755, (0, 0)),
+        false,
+        "tmpfs",
+    );
+    let at = ns
+        .make(&Caller::default(), &ns.root(), b"/t", Make::Dir, 0o755)
+        .unwrap()
+        .place;
     ns.mount(&at, root, false, "test");
     Arc::new(ns)
 }
@@ -85,7 +104,11 @@ fn rename_flags(s: &str) -> u32 {
 }
 fn show(mode: u32, nlink: u64, size: i64) -> String {
     // The size of a directory and its link count are the file system's own business.
-    if is_dir(mode) { format!("{mode:o} dir") } else { format!("{mode:o} {nlink} {size}") }
+    if is_dir(mode) {
+        format!("{mode:o} dir")
+    } else {
+        format!("{mode:o} {nlink} {size}")
+    }
 }
 
 /// One line of a script: an operation and its arguments.
@@ -98,7 +121,13 @@ impl Machine for Real {
     fn run(&self, a: &[&str]) -> std::result::Result<String, i32> {
         let fd = self.0.as_raw_fd();
         let c = |i: usize| CString::new(a[i].replace('~', "")).unwrap();
-        let done = |r: i64| if r < 0 { Err(std::io::Error::last_os_error().raw_os_error().unwrap()) } else { Ok(r) };
+        let done = |r: i64| {
+            if r < 0 {
+                Err(std::io::Error::last_os_error().raw_os_error().unwrap())
+            } else {
+                Ok(r)
+            }
+        };
         let mode = |i: usize| u32::from_str_radix(a[i], 8).unwrap();
         // SAFETY: plain system calls with valid strings and buffers of the given sizes.
         #[allow(unsafe_code)]
@@ -109,9 +138,23 @@ impl Machine for Real {
                 "unlink" => libc::unlinkat(fd, c(1).as_ptr(), 0).into(),
                 "symlink" => libc::symlinkat(c(1).as_ptr(), fd, c(2).as_ptr()).into(),
                 "link" => libc::linkat(fd, c(1).as_ptr(), fd, c(2).as_ptr(), 0).into(),
-                "linkf" => libc::linkat(fd, c(1).as_ptr(), fd, c(2).as_ptr(), libc::AT_SYMLINK_FOLLOW).into(),
+                "linkf" => libc::linkat(
+                    fd,
+                    c(1).as_ptr(),
+                    fd,
+                    c(2).as_ptr(),
+                    libc::AT_SYMLINK_FOLLOW,
+                )
+                .into(),
                 "mkfifo" => libc::mknodat(fd, c(1).as_ptr(), libc::S_IFIFO | mode(2), 0).into(),
-                "rename" => libc::syscall(libc::SYS_renameat2, fd, c(1).as_ptr(), fd, c(2).as_ptr(), rename_flags(a[3])),
+                "rename" => libc::syscall(
+                    libc::SYS_renameat2,
+                    fd,
+                    c(1).as_ptr(),
+                    fd,
+                    c(2).as_ptr(),
+                    rename_flags(a[3]),
+                ),
                 "chmod" => libc::fchmodat(fd, c(1).as_ptr(), mode(2), 0).into(),
                 "open" => {
                     let n = libc::openat(fd, c(1).as_ptr(), open_flags(a[2]) as i32, mode(3));
@@ -120,18 +163,29 @@ impl Machine for Real {
                 }
                 "stat" | "lstat" => {
                     let mut s: libc::stat = std::mem::zeroed();
-                    let f = if a[0] == "stat" { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+                    let f = if a[0] == "stat" {
+                        0
+                    } else {
+                        libc::AT_SYMLINK_NOFOLLOW
+                    };
                     done(libc::fstatat(fd, c(1).as_ptr(), &mut s, f).into())?;
                     return Ok(show(s.st_mode, s.st_nlink, s.st_size));
                 }
                 "readlink" => {
                     let mut b = [0u8; 256];
-                    let n = done(libc::readlinkat(fd, c(1).as_ptr(), b.as_mut_ptr().cast(), 256) as i64)?;
+                    let n = done(
+                        libc::readlinkat(fd, c(1).as_ptr(), b.as_mut_ptr().cast(), 256) as i64,
+                    )?;
                     return Ok(String::from_utf8_lossy(&b[..n as usize]).into());
                 }
                 "put" | "add" => {
-                    let f = if a[0] == "put" { libc::O_TRUNC } else { libc::O_APPEND };
-                    let n = libc::openat(fd, c(1).as_ptr(), libc::O_CREAT | libc::O_WRONLY | f, 0o644);
+                    let f = if a[0] == "put" {
+                        libc::O_TRUNC
+                    } else {
+                        libc::O_APPEND
+                    };
+                    let n =
+                        libc::openat(fd, c(1).as_ptr(), libc::O_CREAT | libc::O_WRONLY | f, 0o644);
                     done(n.into())?;
                     let w = done(libc::write(n, a[2].as_ptr().cast(), a[2].len()) as i64);
                     libc::close(n);
@@ -178,11 +232,29 @@ struct Ours {
 impl Ours {
     fn new(root: Arc<dyn Node>, uid: u32) -> Ours {
         let ns = space(root);
-        let at = ns.resolve(&Caller::default(), &ns.root(), b"/t", true).unwrap().place;
-        Ours { ns, at, who: Caller { uid, gid: uid, ..Caller::default() } }
+        let at = ns
+            .resolve(&Caller::default(), &ns.root(), b"/t", true)
+            .unwrap()
+            .place;
+        Ours {
+            ns,
+            at,
+            who: Caller {
+                uid,
+                gid: uid,
+                ..Caller::default()
+            },
+        }
     }
     fn open(&self, path: &str, flags: u32) -> Result<Arc<Description>> {
-        self.ns.open(&self.who, &Nobody::new(), &self.at, path.as_bytes(), flags, 0o644)
+        self.ns.open(
+            &self.who,
+            &Nobody::new(),
+            &self.at,
+            path.as_bytes(),
+            flags,
+            0o644,
+        )
     }
     fn get(&self, path: &str) -> Result<Vec<u8>> {
         let d = self.open(path, 0)?;
@@ -192,7 +264,8 @@ impl Ours {
         Ok(b)
     }
     fn entry(&self, path: &str, follow: bool) -> Result<Entry> {
-        self.ns.resolve(&self.who, &self.at, path.as_bytes(), follow)
+        self.ns
+            .resolve(&self.who, &self.at, path.as_bytes(), follow)
     }
     fn ls(&self, path: &str) -> Result<Vec<Vec<u8>>> {
         let d = self.open(path, libc::O_DIRECTORY as u32)?;
@@ -201,7 +274,12 @@ impl Ours {
             let batch = d.file.entries(pos)?;
             let Some((_, next)) = batch.last() else { break };
             pos = *next;
-            v.extend(batch.into_iter().map(|e| e.0.name).filter(|n| n != b"." && n != b".."));
+            v.extend(
+                batch
+                    .into_iter()
+                    .map(|e| e.0.name)
+                    .filter(|n| n != b"." && n != b".."),
+            );
         }
         v.sort();
         Ok(v)
@@ -235,19 +313,35 @@ impl Ours {
                 return Ok(String::from_utf8_lossy(&ns.readlink(who, &e)?).into());
             }
             "put" | "add" => {
-                let f = libc::O_CREAT | libc::O_WRONLY | if a[0] == "put" { libc::O_TRUNC } else { libc::O_APPEND };
+                let f = libc::O_CREAT
+                    | libc::O_WRONLY
+                    | if a[0] == "put" {
+                        libc::O_TRUNC
+                    } else {
+                        libc::O_APPEND
+                    };
                 let d = ns.open(who, &Nobody::new(), at, &p(1), f as u32, 0o644)?;
                 let pos = if a[0] == "put" { 0 } else { u64::MAX };
-                return Ok(d.file.write(&Nobody::new(), pos, a[2].as_bytes(), true)?.to_string());
+                return Ok(d
+                    .file
+                    .write(&Nobody::new(), pos, a[2].as_bytes(), true)?
+                    .to_string());
             }
             "truncate" => {
                 let d = ns.open(who, &Nobody::new(), at, &p(1), libc::O_WRONLY as u32, 0)?;
                 d.file.truncate(a[2].parse().unwrap())?;
             }
-            "get" => return self.get(&String::from_utf8_lossy(&p(1))).map(|v| format!("{v:?}")),
+            "get" => {
+                return self
+                    .get(&String::from_utf8_lossy(&p(1)))
+                    .map(|v| format!("{v:?}"));
+            }
             "ls" => {
-                let v: Vec<String> =
-                    self.ls(&String::from_utf8_lossy(&p(1)))?.iter().map(|n| String::from_utf8_lossy(n).into()).collect();
+                let v: Vec<String> = self
+                    .ls(&String::from_utf8_lossy(&p(1)))?
+                    .iter()
+                    .map(|n| String::from_utf8_lossy(n).into())
+                    .collect();
                 return Ok(v.join(" "));
             }
             op => panic!("{op}"),
@@ -297,9 +391,14 @@ fn same_as_the_real_kernel() {
     let own = Temp::new("own");
     let fd = |t: &Temp| Real(OwnedFd::from(std::fs::File::open(&t.0).unwrap()));
     let mem: Arc<dyn Node> = MemFs::root(world(), 3, 0o755, (0, 0));
-    let over: Arc<dyn Node> = MemFs::with_lower(world(), 4, 0o755, (0, 0), Some(host(&lower.0, true)));
+    let over: Arc<dyn Node> =
+        MemFs::with_lower(world(), 4, 0o755, (0, 0), Some(host(&lower.0, true)));
     let uid = rustix::process::geteuid().as_raw();
-    let (mem, over, own_fs) = (Ours::new(mem, 0), Ours::new(over, 0), Ours::new(host(&own.0, false), 0));
+    let (mem, over, own_fs) = (
+        Ours::new(mem, 0),
+        Ours::new(over, 0),
+        Ours::new(host(&own.0, false), 0),
+    );
     let (real_fd, lower_fd) = (fd(&real), fd(&lower));
     for line in BEFORE.split(';') {
         let a: Vec<&str> = line.split(' ').collect();
@@ -332,18 +431,51 @@ fn no_way_out() {
     std::fs::write(t.0.join("secret"), "outside").unwrap();
     std::fs::write(inside.join("f"), "inside").unwrap();
     // Links that the host made.
-    for (to, at) in [("../secret", "rel"), ("/etc/passwd", "abs"), ("..", "up"), ("/proc/self/root", "proc"), ("/", "root")] {
+    for (to, at) in [
+        ("../secret", "rel"),
+        ("/etc/passwd", "abs"),
+        ("..", "up"),
+        ("/proc/self/root", "proc"),
+        ("/", "root"),
+    ] {
         std::os::unix::fs::symlink(to, inside.join(at)).unwrap();
     }
     std::os::unix::fs::symlink(t.0.join("secret"), inside.join("full")).unwrap();
     std::os::unix::fs::symlink("../../../../secret", inside.join("d/e/deep")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, inside.join("fifo"), rustix::fs::FileType::Fifo, 0o666.into(), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        inside.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        0o666.into(),
+        0,
+    )
+    .unwrap();
     let o = Ours::new(host(&inside, false), 0);
     for p in [
-        "rel", "abs", "proc/secret", "full", "d/e/deep", "../secret", "d/../../secret", "d/e/../../../secret", "up/secret", "root/etc/passwd",
-        "root/proc/self/root/etc/passwd", "d/e/../../../../../etc/passwd", "/etc/passwd", "//etc//passwd", "/t/../etc/passwd", "proc",
+        "rel",
+        "abs",
+        "proc/secret",
+        "full",
+        "d/e/deep",
+        "../secret",
+        "d/../../secret",
+        "d/e/../../../secret",
+        "up/secret",
+        "root/etc/passwd",
+        "root/proc/self/root/etc/passwd",
+        "d/e/../../../../../etc/passwd",
+        "/etc/passwd",
+        "//etc//passwd",
+        "/t/../etc/passwd",
+        "proc",
     ] {
-        assert_eq!(o.get(p).err().map(|e| e == Errno::ENOENT || e == Errno::EISDIR), Some(true), "{p}");
+        assert_eq!(
+            o.get(p)
+                .err()
+                .map(|e| e == Errno::ENOENT || e == Errno::EISDIR),
+            Some(true),
+            "{p}"
+        );
     }
     // `..` of the mount is the guest's directory above, `/` the guest's root.
     assert_eq!(o.ls("up").unwrap(), [b"t"]);
@@ -356,24 +488,50 @@ fn no_way_out() {
         let who = &o.who;
         assert!(o.ns.resolve(who, &o.at, p.as_bytes(), true).is_err());
         let e = o.entry(p, false).unwrap();
-        o.ns.link(who, &e, &o.at, format!("hard-{p}").as_bytes()).unwrap();
-        assert!(std::fs::symlink_metadata(inside.join(format!("hard-{p}"))).unwrap().is_symlink());
+        o.ns.link(who, &e, &o.at, format!("hard-{p}").as_bytes())
+            .unwrap();
+        assert!(
+            std::fs::symlink_metadata(inside.join(format!("hard-{p}")))
+                .unwrap()
+                .is_symlink()
+        );
         assert!(o.get(&format!("hard-{p}")).is_err());
-        assert_eq!(o.open(p, libc::O_TRUNC as u32 | CREAT | libc::O_NOFOLLOW as u32).err(), Some(Errno::ELOOP));
+        assert_eq!(
+            o.open(p, libc::O_TRUNC as u32 | CREAT | libc::O_NOFOLLOW as u32)
+                .err(),
+            Some(Errno::ELOOP)
+        );
     }
     assert_eq!(std::fs::read(t.0.join("secret")).unwrap(), b"outside");
     // No set-user-id programs for other users of the host.
     o.open("suid", CREAT).unwrap();
-    o.ns.chmod(&o.who, &o.entry("suid", true).unwrap(), 0o6755).unwrap();
+    o.ns.chmod(&o.who, &o.entry("suid", true).unwrap(), 0o6755)
+        .unwrap();
     use std::os::unix::fs::PermissionsExt;
-    assert_eq!(std::fs::metadata(inside.join("suid")).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(
+        std::fs::metadata(inside.join("suid"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777,
+        0o755
+    );
     // Numbers of the host's inodes stay there.
     use std::os::unix::fs::MetadataExt;
-    let (s, h) = (o.entry("f", true).unwrap().stat, std::fs::metadata(inside.join("f")).unwrap());
+    let (s, h) = (
+        o.entry("f", true).unwrap().stat,
+        std::fs::metadata(inside.join("f")).unwrap(),
+    );
     assert!(s.ino != h.ino() && s.dev != h.dev());
     assert_eq!(s.ino, o.entry("d/../f", true).unwrap().stat.ino);
     let d = o.open(".", 0).unwrap();
-    assert!(d.file.entries(0).unwrap().iter().any(|(e, _)| e.name == b"f" && e.ino == s.ino));
+    assert!(
+        d.file
+            .entries(0)
+            .unwrap()
+            .iter()
+            .any(|(e, _)| e.name == b"f" && e.ino == s.ino)
+    );
 }
 
 #[test]
@@ -393,7 +551,8 @@ fn races_do_not_lead_out() {
         std::thread::spawn(move || {
             let dir = std::fs::File::open(&inside).unwrap();
             let swap = |a: &str, b: &str| {
-                let _ = rustix::fs::renameat_with(&dir, a, &dir, b, rustix::fs::RenameFlags::EXCHANGE);
+                let _ =
+                    rustix::fs::renameat_with(&dir, a, &dir, b, rustix::fs::RenameFlags::EXCHANGE);
             };
             while !stop.load(Ordering::Relaxed) {
                 // A directory becomes a link out and back; another moves deeper and back.
@@ -405,9 +564,19 @@ fn races_do_not_lead_out() {
         })
     };
     let o = Ours::new(host(&inside, false), 0);
-    let (mut hits, end) = (0, std::time::Instant::now() + std::time::Duration::from_millis(300));
+    let (mut hits, end) = (
+        0,
+        std::time::Instant::now() + std::time::Duration::from_millis(300),
+    );
     while std::time::Instant::now() < end {
-        for p in ["a/b/c/f", "link/b/c/f", "a/b/../b/c/f", "a/b/c/../../b/c/f", "x/b/c/f", "x/b/../../out/b/c/f"] {
+        for p in [
+            "a/b/c/f",
+            "link/b/c/f",
+            "a/b/../b/c/f",
+            "a/b/c/../../b/c/f",
+            "x/b/c/f",
+            "x/b/../../out/b/c/f",
+        ] {
             if let Ok(v) = o.get(p) {
                 assert_eq!(v, b"inside", "{p}");
                 hits += 1;
@@ -425,7 +594,16 @@ fn races_do_not_lead_out() {
 fn permissions() {
     let root = MemFs::root(world(), 3, 0o755, (0, 0));
     let super_ = Ours::new(root.clone(), 0);
-    let user = Ours { who: Caller { uid: 1000, gid: 1000, groups: vec![50], ..Caller::default() }, ns: super_.ns.clone(), at: super_.at.clone() };
+    let user = Ours {
+        who: Caller {
+            uid: 1000,
+            gid: 1000,
+            groups: vec![50],
+            ..Caller::default()
+        },
+        ns: super_.ns.clone(),
+        at: super_.at.clone(),
+    };
     for line in "put f x;chmod f 600;mkdir shut 700;put shut/g 1;mkdir tmp 755;chmod tmp 1777;put tmp/r 1;mkdir ours 755;chmod ours 777;put ours/r 1;put ro 1".split(';') {
         super_.run(&line.split(' ').collect::<Vec<_>>()).unwrap();
     }
@@ -454,7 +632,13 @@ fn permissions() {
         ("chmod tmp/none 644", 0),
         ("get tmp/none", 0),
     ] {
-        assert_eq!(user.run(&line.split(' ').collect::<Vec<_>>()).err().unwrap_or(0), want, "{line}");
+        assert_eq!(
+            user.run(&line.split(' ').collect::<Vec<_>>())
+                .err()
+                .unwrap_or(0),
+            want,
+            "{line}"
+        );
     }
     let e = user.entry("tmp/none", true).unwrap();
     let chown = |u: u32, g: u32| user.ns.chown(&user.who, &e, u, g);
@@ -465,23 +649,58 @@ fn permissions() {
     let t = Temp::new("ro");
     std::fs::write(t.0.join("f"), "1").unwrap();
     let ns = super_.ns.clone();
-    let at = ns.make(&super_.who, &ns.root(), b"/ro", Make::Dir, 0o755).unwrap().place;
+    let at = ns
+        .make(&super_.who, &ns.root(), b"/ro", Make::Dir, 0o755)
+        .unwrap()
+        .place;
     let at = ns.mount(&at, host(&t.0, true), true, "ext4");
-    let ro = Ours { ns, at, who: Caller::default() };
-    for (line, want) in [("put f 1", libc::EROFS), ("put g 1", libc::EROFS), ("mkdir f 755", libc::EEXIST), ("mkdir g 755", libc::EROFS), ("unlink f", libc::EROFS),
-        ("unlink g", libc::ENOENT), ("get f", 0), ("rename f g -", libc::EROFS), ("chmod f 600", libc::EROFS), ("link f g", libc::EROFS), ("open f rt 0", libc::EROFS)] {
-        assert_eq!(ro.run(&line.split(' ').collect::<Vec<_>>()).err().unwrap_or(0), want, "{line}");
+    let ro = Ours {
+        ns,
+        at,
+        who: Caller::default(),
+    };
+    for (line, want) in [
+        ("put f 1", libc::EROFS),
+        ("put g 1", libc::EROFS),
+        ("mkdir f 755", libc::EEXIST),
+        ("mkdir g 755", libc::EROFS),
+        ("unlink f", libc::EROFS),
+        ("unlink g", libc::ENOENT),
+        ("get f", 0),
+        ("rename f g -", libc::EROFS),
+        ("chmod f 600", libc::EROFS),
+        ("link f g", libc::EROFS),
+        ("open f rt 0", libc::EROFS),
+    ] {
+        assert_eq!(
+            ro.run(&line.split(' ').collect::<Vec<_>>())
+                .err()
+                .unwrap_or(0),
+            want,
+            "{line}"
+        );
     }
-    let busy = Ours { at: ro.ns.root(), ns: ro.ns.clone(), who: Caller::default() };
+    let busy = Ours {
+        at: ro.ns.root(),
+        ns: ro.ns.clone(),
+        who: Caller::default(),
+    };
     for line in ["rmdir ro", "rename ro r -", "rename t ro x"] {
-        assert_eq!(busy.run(&line.split(' ').collect::<Vec<_>>()), Err(libc::EBUSY), "{line}");
+        assert_eq!(
+            busy.run(&line.split(' ').collect::<Vec<_>>()),
+            Err(libc::EBUSY),
+            "{line}"
+        );
     }
     assert_eq!(busy.run(&["rename", "ro/f", "x", "-"]), Err(libc::EXDEV));
 }
 
 #[test]
 fn working_directories_follow_renames() {
-    for root in [MemFs::root(world(), 3, 0o755, (0, 0)) as Arc<dyn Node>, host(&Temp::new("cwd").0, false)] {
+    for root in [
+        MemFs::root(world(), 3, 0o755, (0, 0)) as Arc<dyn Node>,
+        host(&Temp::new("cwd").0, false),
+    ] {
         let o = Ours::new(root, 0);
         let made = o.run(&["mkdir", "a", "755"]);
         if made.is_err() {
@@ -517,7 +736,10 @@ fn files_in_memory() {
     assert_eq!(d.file.truncate(4), Ok(()));
     assert_eq!(o.get("f").unwrap(), b"ab\0\0");
     assert_eq!(d.file.truncate(1 << 63), Err(Errno::EFBIG));
-    assert_eq!(d.file.write(&me, i64::MAX as u64, b"12", true), Err(Errno::EFBIG));
+    assert_eq!(
+        d.file.write(&me, i64::MAX as u64, b"12", true),
+        Err(Errno::EFBIG)
+    );
     // Entries keep their positions when others go.
     for i in 0..50 {
         o.open(&format!("n{i}"), CREAT).unwrap();
@@ -541,27 +763,65 @@ fn the_world_of_a_job() {
     std::fs::write(give.0.join("data"), "1").unwrap();
     let setup = Setup {
         sysroot: Sysroot::Host,
-        dirs: vec![DirMount { host: give.0.clone(), guest: b"/work".to_vec(), read_only: false }],
+        dirs: vec![DirMount {
+            host: give.0.clone(),
+            guest: b"/work".to_vec(),
+            read_only: false,
+        }],
         ..Setup::default()
     };
     let ns = setup.build(world(), None).unwrap();
-    let who = Caller { uid: 1000, gid: 1000, ..Caller::default() };
-    let o = Ours { at: ns.root(), ns, who };
-    for p in ["/root/.bashrc", "/home/claude", "/etc/shadow", "/proc/1", "/usr/bin/env", "/bin/sh", "/work/../root/x", "/sys/kernel"] {
+    let who = Caller {
+        uid: 1000,
+        gid: 1000,
+        ..Caller::default()
+    };
+    let o = Ours {
+        at: ns.root(),
+        ns,
+        who,
+    };
+    for p in [
+        "/root/.bashrc",
+        "/home/claude",
+        "/etc/shadow",
+        "/proc/1",
+        "/usr/bin/env",
+        "/bin/sh",
+        "/work/../root/x",
+        "/sys/kernel",
+    ] {
         assert!(o.entry(p, true).is_err(), "{p}");
     }
-    for p in ["/etc/passwd", "/dev/null", "/tmp", "/usr/lib", "/work/data", "/home/user", "/etc/localtime", "/dev/shm", "/lib64"] {
+    for p in [
+        "/etc/passwd",
+        "/dev/null",
+        "/tmp",
+        "/usr/lib",
+        "/work/data",
+        "/home/user",
+        "/etc/localtime",
+        "/dev/shm",
+        "/lib64",
+    ] {
         o.entry(p, true).unwrap_or_else(|e| panic!("{p}: {e}"));
     }
     assert_eq!(o.get("/dev/null").unwrap(), b"");
     assert_eq!(o.get("/dev/zero").unwrap(), [0; 4096]);
-    assert!(String::from_utf8(o.get("/etc/passwd").unwrap()).unwrap().contains("user:x:1000:1000"));
+    assert!(
+        String::from_utf8(o.get("/etc/passwd").unwrap())
+            .unwrap()
+            .contains("user:x:1000:1000")
+    );
     for p in ["/tmp/f", "/work/f", "/home/user/f", "/dev/shm/f"] {
         o.open(p, CREAT).unwrap_or_else(|e| panic!("{p}: {e}"));
     }
     assert_eq!(o.entry("/work/f", true).unwrap().stat.uid, 1000);
     for p in ["/f", "/etc/f", "/usr/lib/f", "/dev/f"] {
-        assert!(matches!(o.open(p, CREAT).err(), Some(Errno::EACCES | Errno::EROFS)), "{p}");
+        assert!(
+            matches!(o.open(p, CREAT).err(), Some(Errno::EACCES | Errno::EROFS)),
+            "{p}"
+        );
     }
     // A folder as root, changes in memory.
     let sys = Temp::new("sys");
@@ -570,9 +830,16 @@ fn the_world_of_a_job() {
     std::fs::write(sys.0.join("usr/bin/prog"), "#!").unwrap();
     std::fs::write(sys.0.join("etc/passwd"), "root:x:0:0::/:\n").unwrap();
     std::os::unix::fs::symlink("usr/bin", sys.0.join("bin")).unwrap();
-    let setup = Setup { sysroot: Sysroot::Dir(sys.0.clone()), ..Setup::default() };
+    let setup = Setup {
+        sysroot: Sysroot::Dir(sys.0.clone()),
+        ..Setup::default()
+    };
     let ns = setup.build(world(), None).unwrap();
-    let o = Ours { at: ns.root(), ns, who: Caller::default() };
+    let o = Ours {
+        at: ns.root(),
+        ns,
+        who: Caller::default(),
+    };
     assert_eq!(o.get("/bin/prog").unwrap(), b"#!");
     assert_eq!(o.get("/etc/passwd").unwrap(), b"root:x:0:0::/:\n");
     o.run(&["put", "/usr/bin/prog", "new"]).unwrap();

@@ -36,11 +36,28 @@ pub struct Mount {
 }
 
 impl Mount {
-    fn new(id: u32, parent: Option<(Arc<Mount>, Vec<u8>)>, root: Arc<dyn Node>, read_only: bool, fstype: &'static str) -> Mount {
-        Mount { id, parent, root, read_only, fstype, children: RwLock::default(), held: Mutex::default() }
+    fn new(
+        id: u32,
+        parent: Option<(Arc<Mount>, Vec<u8>)>,
+        root: Arc<dyn Node>,
+        read_only: bool,
+        fstype: &'static str,
+    ) -> Mount {
+        Mount {
+            id,
+            parent,
+            root,
+            read_only,
+            fstype,
+            children: RwLock::default(),
+            held: Mutex::default(),
+        }
     }
     fn child(&self, path: &[u8]) -> Option<Arc<Mount>> {
-        read(&self.children).iter().find(|(p, _)| p == path).map(|(_, m)| m.clone())
+        read(&self.children)
+            .iter()
+            .find(|(p, _)| p == path)
+            .map(|(_, m)| m.clone())
     }
     /// Whether something is mounted at or below a path of this mount.
     pub fn is_busy(&self, path: &[u8]) -> bool {
@@ -75,7 +92,9 @@ impl Mount {
         }
     }
     fn hold(&self, path: &[u8]) -> Arc<HeldPath> {
-        let h = Arc::new(HeldPath { path: RwLock::new(path.to_vec()) });
+        let h = Arc::new(HeldPath {
+            path: RwLock::new(path.to_vec()),
+        });
         let mut held = lock(&self.held);
         if held.len() == held.capacity() {
             held.retain(|w| w.strong_count() > 0);
@@ -87,7 +106,10 @@ impl Mount {
 
 /// Whether `path` is `dir` or below it (paths inside a mount).
 fn is_below(path: &[u8], dir: &[u8]) -> bool {
-    dir.is_empty() || path.strip_prefix(dir).is_some_and(|r| r.is_empty() || r[0] == b'/')
+    dir.is_empty()
+        || path
+            .strip_prefix(dir)
+            .is_some_and(|r| r.is_empty() || r[0] == b'/')
 }
 
 struct HeldPath {
@@ -109,7 +131,12 @@ pub struct Place {
 impl Place {
     /// Root of a mount.
     pub fn root_of(mount: &Arc<Mount>) -> Place {
-        Place { mount: mount.clone(), node: mount.root.clone(), path: Vec::new(), held: None }
+        Place {
+            mount: mount.clone(),
+            node: mount.root.clone(),
+            path: Vec::new(),
+            held: None,
+        }
     }
     /// Path in the mount, now.
     pub fn path(&self) -> Vec<u8> {
@@ -148,7 +175,12 @@ impl Place {
     }
     /// The entry `name` of this directory, which is `node`.
     pub fn child(&self, name: &[u8], node: Arc<dyn Node>) -> Place {
-        Place { mount: self.mount.clone(), node, path: self.child_path(name), held: None }
+        Place {
+            mount: self.mount.clone(),
+            node,
+            path: self.child_path(name),
+            held: None,
+        }
     }
     /// Whether both are the same file.
     pub fn same(&self, o: &Place) -> bool {
@@ -198,7 +230,12 @@ pub struct Namespace {
 
 impl Namespace {
     /// A name space with this root file system.
-    pub fn new(world: Arc<dyn World>, root: Arc<dyn Node>, read_only: bool, fstype: &'static str) -> Namespace {
+    pub fn new(
+        world: Arc<dyn World>,
+        root: Arc<dyn Node>,
+        read_only: bool,
+        fstype: &'static str,
+    ) -> Namespace {
         let root = Arc::new(Mount::new(1, None, root, read_only, fstype));
         Namespace {
             mounts: RwLock::new(vec![root.clone()]),
@@ -213,16 +250,32 @@ impl Namespace {
         Place::root_of(&self.root)
     }
     /// Mount a file system at an existing place other than the root. What was mounted right there is replaced.
-    pub fn mount(&self, at: &Place, root: Arc<dyn Node>, read_only: bool, fstype: &'static str) -> Place {
+    pub fn mount(
+        &self,
+        at: &Place,
+        root: Arc<dyn Node>,
+        read_only: bool,
+        fstype: &'static str,
+    ) -> Place {
         let (on, path) = match &at.mount.parent {
             Some((m, p)) if at.path().is_empty() => (m.clone(), p.clone()),
             _ => (at.mount.clone(), at.path()),
         };
         let mut all = write(&self.mounts);
         let id = all.iter().map(|m| m.id).max().unwrap_or(0) + 1;
-        let m = Arc::new(Mount::new(id, Some((on.clone(), path.clone())), root, read_only, fstype));
+        let m = Arc::new(Mount::new(
+            id,
+            Some((on.clone(), path.clone())),
+            root,
+            read_only,
+            fstype,
+        ));
         let mut children = write(&on.children);
-        all.retain(|m| !children.iter().any(|(p, c)| *p == path && Arc::ptr_eq(c, m)));
+        all.retain(|m| {
+            !children
+                .iter()
+                .any(|(p, c)| *p == path && Arc::ptr_eq(c, m))
+        });
         all.push(m.clone());
         children.retain(|(p, _)| *p != path);
         children.push((path, m.clone()));
@@ -237,13 +290,23 @@ impl Namespace {
     pub fn resolve(&self, who: &Caller, start: &Place, path: &[u8], follow: bool) -> Result<Entry> {
         let mut w = Walk::new(self, who, start, path)?;
         w.run(false, follow)?;
-        Ok(Entry { place: w.at, stat: w.stat })
+        Ok(Entry {
+            place: w.at,
+            stat: w.stat,
+        })
     }
     /// Resolve all but the last name.
     pub fn resolve_parent(&self, who: &Caller, start: &Place, path: &[u8]) -> Result<Parent> {
         let mut w = Walk::new(self, who, start, path)?;
         let (name, slash) = w.run(true, false)?;
-        Ok(Parent { dir: Entry { place: w.at, stat: w.stat }, name, slash })
+        Ok(Parent {
+            dir: Entry {
+                place: w.at,
+                stat: w.stat,
+            },
+            name,
+            slash,
+        })
     }
     /// The entry of a directory, with what is mounted there.
     pub fn child(&self, who: &Caller, dir: &Place, name: &[u8]) -> Result<Entry> {
@@ -252,9 +315,15 @@ impl Namespace {
         let place = dir.child(name, found.node);
         if let Some(m) = place.mount.child(&place.path) {
             let place = Place::root_of(&m);
-            return Ok(Entry { stat: place.node.stat()?, place });
+            return Ok(Entry {
+                stat: place.node.stat()?,
+                place,
+            });
         }
-        Ok(Entry { place, stat: found.stat })
+        Ok(Entry {
+            place,
+            stat: found.stat,
+        })
     }
 }
 
@@ -288,10 +357,22 @@ impl<'a> Walk<'a> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let mut at = if path[0] == b'/' { ns.root() } else { start.clone() };
+        let mut at = if path[0] == b'/' {
+            ns.root()
+        } else {
+            start.clone()
+        };
         at.path = at.path();
         at.held = None;
-        Ok(Walk { ns, who, stat: at.node.stat()?, at, rest: path.to_vec(), pos: 0, links: 0 })
+        Ok(Walk {
+            ns,
+            who,
+            stat: at.node.stat()?,
+            at,
+            rest: path.to_vec(),
+            pos: 0,
+            links: 0,
+        })
     }
     /// The next name with its end: (start, end); empty at the end of the path.
     fn peek(&self, from: usize) -> (usize, usize) {
@@ -344,7 +425,9 @@ impl<'a> Walk<'a> {
                 let dir = std::mem::replace(&mut self.at, entry.place);
                 self.stat = entry.stat;
                 self.pos = e;
-                if kind_of(self.stat.mode) == libc::S_IFLNK && (!last || follow || e < self.rest.len()) {
+                if kind_of(self.stat.mode) == libc::S_IFLNK
+                    && (!last || follow || e < self.rest.len())
+                {
                     self.follow(dir)?;
                 }
                 continue;
@@ -443,7 +526,12 @@ impl<'a> Walk<'a> {
                 }
                 Some((m, p)) => {
                     let (mount, path) = (m.clone(), p.clone());
-                    self.at = Place { node: mount.root.clone(), mount, path, held: None };
+                    self.at = Place {
+                        node: mount.root.clone(),
+                        mount,
+                        path,
+                        held: None,
+                    };
                 }
             }
         }
@@ -459,7 +547,9 @@ impl<'a> Walk<'a> {
         }
         let names: Vec<&[u8]> = p.path.split(|c| *c == b'/').collect();
         if let Some(r) = p.mount.root.lookup_run(&names) {
-            return r.map(|f| f.node).map_err(|e| if e == Errno::ELOOP { Errno::ENOENT } else { e });
+            return r
+                .map(|f| f.node)
+                .map_err(|e| if e == Errno::ELOOP { Errno::ENOENT } else { e });
         }
         let mut node = p.mount.root.clone();
         for n in names {

@@ -76,14 +76,18 @@ impl Mm {
         } else {
             let hint = page_down(r.addr);
             let fits = hint >= MIN_ADDR
-                && hint.checked_add(len).is_some_and(|e| e <= self.size() && s.is_free(hint, e))
+                && hint
+                    .checked_add(len)
+                    .is_some_and(|e| e <= self.size() && s.is_free(hint, e))
                 && (r.flags & MAP_32BIT == 0 || hint + len <= 1 << 31);
             if fits {
                 hint
             } else if r.flags & MAP_32BIT != 0 {
-                s.find_free(len, MIN_ADDR, (1 << 31).min(s.mmap_top)).ok_or(Errno::ENOMEM)?
+                s.find_free(len, MIN_ADDR, (1 << 31).min(s.mmap_top))
+                    .ok_or(Errno::ENOMEM)?
             } else {
-                s.find_free(len, MIN_ADDR, s.mmap_top).ok_or(Errno::ENOMEM)?
+                s.find_free(len, MIN_ADDR, s.mmap_top)
+                    .ok_or(Errno::ENOMEM)?
             }
         };
         let end = addr + len;
@@ -143,16 +147,20 @@ impl Mm {
             Backing::Anon => self.arena.map_anon(addr, len, prot)?,
             Backing::Shared(fd) => {
                 use std::os::fd::AsFd;
-                self.arena.map_file(addr, len, prot, true, fd.as_fd(), v.offset)?;
+                self.arena
+                    .map_file(addr, len, prot, true, fd.as_fd(), v.offset)?;
             }
             Backing::File(d) => {
                 let fd = d.file.host_fd().ok_or(Errno::ENODEV)?;
-                self.arena.map_file(addr, len, prot, v.shared, fd, v.offset)?;
+                self.arena
+                    .map_file(addr, len, prot, v.shared, fd, v.offset)?;
             }
             Backing::Hole(_) => self.arena.unmap(addr, len)?,
             Backing::Copy(d) => {
                 let size = d.file.stat()?.size;
-                let valid = page_up(size.saturating_sub(v.offset)).unwrap_or(len).min(len);
+                let valid = page_up(size.saturating_sub(v.offset))
+                    .unwrap_or(len)
+                    .min(len);
                 if valid > 0 {
                     self.arena.map_anon(addr, valid, Prot::RW)?;
                     self.fill_from(d, v.offset, addr, valid, who)?;
@@ -168,7 +176,14 @@ impl Mm {
     }
 
     /// Copy file contents into fresh pages.
-    pub(super) fn fill_from(&self, d: &Description, off: u64, addr: u64, len: u64, who: &dyn Blocking) -> Result<()> {
+    pub(super) fn fill_from(
+        &self,
+        d: &Description,
+        off: u64,
+        addr: u64,
+        len: u64,
+        who: &dyn Blocking,
+    ) -> Result<()> {
         let mut buf = vec![0u8; (64 << 10).min(len as usize)];
         let mut done = 0;
         while done < len {
@@ -229,7 +244,9 @@ impl Mm {
             return Err(Errno::EINVAL);
         }
         let len = page_up(len).ok_or(Errno::EINVAL)?;
-        addr.checked_add(len).filter(|e| *e <= self.size()).ok_or(Errno::EINVAL)
+        addr.checked_add(len)
+            .filter(|e| *e <= self.size())
+            .ok_or(Errno::EINVAL)
     }
 
     /// mprotect(2).
@@ -237,7 +254,9 @@ impl Mm {
         if !addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
-        let end = page_up(len).and_then(|l| addr.checked_add(l)).ok_or(Errno::ENOMEM)?;
+        let end = page_up(len)
+            .and_then(|l| addr.checked_add(l))
+            .ok_or(Errno::ENOMEM)?;
         if end == addr {
             return Ok(());
         }
@@ -252,7 +271,9 @@ impl Mm {
         let mut code = false;
         let mut result = Ok(());
         for k in keys {
-            let Some(v) = s.vmas.get_mut(&k) else { continue };
+            let Some(v) = s.vmas.get_mut(&k) else {
+                continue;
+            };
             if v.shared
                 && prot & W != 0
                 && let Some(d) = v.backing.description()
@@ -289,7 +310,11 @@ impl Mm {
             self.code_changed(addr, stop - addr);
         }
         result?;
-        if stop < end { Err(Errno::ENOMEM) } else { Ok(()) }
+        if stop < end {
+            Err(Errno::ENOMEM)
+        } else {
+            Ok(())
+        }
     }
 
     /// Set where the heap starts (execve).
@@ -314,13 +339,17 @@ impl Mm {
         if to < s.brk_start || to - s.brk_start > limit {
             return old;
         }
-        let (Some(from), Some(end)) = (page_up(old), page_up(to)) else { return old };
+        let (Some(from), Some(end)) = (page_up(old), page_up(to)) else {
+            return old;
+        };
         if end > self.size() {
             return old;
         }
         if end > from {
             // One page stays free above the heap.
-            if !s.is_free(from, (end + PAGE).min(self.size())) || self.kernel.limits.charge_memory(end - from).is_err() {
+            if !s.is_free(from, (end + PAGE).min(self.size()))
+                || self.kernel.limits.charge_memory(end - from).is_err()
+            {
                 return old;
             }
             if self.arena.map_anon(from, end - from, Prot::RW).is_err() {
@@ -361,7 +390,10 @@ impl Space {
     /// Bytes mapped in a range.
     pub fn overlap(&self, start: u64, end: u64) -> u64 {
         let from = self.at(start).map_or(start, |(s, _)| s);
-        self.vmas.range(from..end).map(|(s, v)| v.end.min(end) - (*s).max(start)).sum()
+        self.vmas
+            .range(from..end)
+            .map(|(s, v)| v.end.min(end) - (*s).max(start))
+            .sum()
     }
 }
 
@@ -380,7 +412,10 @@ fn check_file(d: &Arc<Description>, off: u64, len: u64, prot: u8, shared: bool) 
     if access == libc::O_WRONLY as u32 {
         return Err(Errno::EACCES);
     }
-    if shared && prot & W != 0 && (access != libc::O_RDWR as u32 || d.flags() & libc::O_APPEND as u32 != 0) {
+    if shared
+        && prot & W != 0
+        && (access != libc::O_RDWR as u32 || d.flags() & libc::O_APPEND as u32 != 0)
+    {
         return Err(Errno::EACCES);
     }
     let st = d.file.stat()?;

@@ -132,7 +132,11 @@ impl Vma {
         }
     }
     fn host_prot(&self) -> Prot {
-        if matches!(self.backing, Backing::Hole(_)) { Prot::NONE } else { host_prot(self.prot) }
+        if matches!(self.backing, Backing::Hole(_)) {
+            Prot::NONE
+        } else {
+            host_prot(self.prot)
+        }
     }
     /// `next` starts at our end: can the two be one?
     fn joins(&self, start: u64, next: &Vma) -> bool {
@@ -149,7 +153,10 @@ impl Vma {
 }
 
 pub(crate) fn host_prot(p: u8) -> Prot {
-    Prot { read: p & (R | W | X) != 0, write: p & W != 0 }
+    Prot {
+        read: p & (R | W | X) != 0,
+        write: p & W != 0,
+    }
 }
 
 /// Everything the lock of an address space protects.
@@ -258,7 +265,9 @@ impl Mm {
     pub fn code_page(&self, addr: u64) -> Option<CodePage> {
         let s = lock(&self.space);
         let (_, v) = s.at(addr)?;
-        (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0 })
+        (v.prot & X != 0).then_some(CodePage {
+            writable: v.prot & W != 0,
+        })
     }
     /// The executable range around an address.
     pub fn exec_range(&self, addr: u64) -> Option<(u64, u64)> {
@@ -273,7 +282,11 @@ impl Mm {
     }
     /// All mappings in order.
     pub fn maps(&self) -> Vec<MapEntry> {
-        lock(&self.space).vmas.iter().map(|(s, v)| entry(*s, v)).collect()
+        lock(&self.space)
+            .vmas
+            .iter()
+            .map(|(s, v)| entry(*s, v))
+            .collect()
     }
     /// Bytes mapped.
     pub fn total(&self) -> u64 {
@@ -281,19 +294,29 @@ impl Mm {
     }
     /// Bytes that are resident on the host (private and shared).
     pub fn resident(&self) -> u64 {
-        let ranges: Vec<(u64, u64)> = lock(&self.space).vmas.iter().map(|(s, v)| (*s, v.end)).collect();
+        let ranges: Vec<(u64, u64)> = lock(&self.space)
+            .vmas
+            .iter()
+            .map(|(s, v)| (*s, v.end))
+            .collect();
         share::resident(&self.arena, &ranges)
     }
     /// Why an access faulted.
     pub fn fault_kind(&self, addr: u64, access: Access) -> FaultKind {
         let s = lock(&self.space);
-        let Some((_, v)) = s.at(addr) else { return FaultKind::Unmapped };
+        let Some((_, v)) = s.at(addr) else {
+            return FaultKind::Unmapped;
+        };
         let allowed = match access {
             Access::Read => v.prot & (R | W | X) != 0,
             Access::Write => v.prot & W != 0,
             Access::Exec => v.prot & X != 0,
         };
-        if allowed { FaultKind::Beyond } else { FaultKind::Denied }
+        if allowed {
+            FaultKind::Beyond
+        } else {
+            FaultKind::Denied
+        }
     }
     pub(crate) fn code_changed(&self, addr: u64, len: u64) {
         self.kernel.host.code_changed(self, addr, len);
@@ -340,7 +363,10 @@ impl Space {
     }
     /// Whether nothing is mapped in a range.
     pub fn is_free(&self, start: u64, end: u64) -> bool {
-        self.vmas.range(..end).next_back().is_none_or(|(_, v)| v.end <= start)
+        self.vmas
+            .range(..end)
+            .next_back()
+            .is_none_or(|(_, v)| v.end <= start)
     }
     /// Highest free range of `len` bytes within `[low, high)`.
     pub fn find_free(&self, len: u64, low: u64, high: u64) -> Option<u64> {
@@ -359,7 +385,9 @@ impl Space {
     }
     /// Make `addr` a boundary between mappings.
     pub fn split(&mut self, addr: u64) {
-        let Some((&s, v)) = self.vmas.range_mut(..addr).next_back() else { return };
+        let Some((&s, v)) = self.vmas.range_mut(..addr).next_back() else {
+            return;
+        };
         if v.end > addr {
             let mut right = v.clone();
             v.end = addr;
@@ -371,7 +399,11 @@ impl Space {
     }
     /// Join neighbours that touch `[start, end]`, where they are alike.
     pub fn join(&mut self, start: u64, end: u64) {
-        let mut at = self.vmas.range(..start).next_back().map_or(start, |(s, _)| *s);
+        let mut at = self
+            .vmas
+            .range(..start)
+            .next_back()
+            .map_or(start, |(s, _)| *s);
         while at <= end {
             let Some(v) = self.vmas.get(&at) else {
                 match self.vmas.range(at..).next() {
@@ -419,8 +451,16 @@ impl Space {
 
 impl Drop for Mm {
     fn drop(&mut self) {
-        let s = self.space.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged).map(|(s, v)| v.end - s).sum();
+        let s = self
+            .space
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let charged: u64 = s
+            .vmas
+            .iter()
+            .filter(|(_, v)| v.charged)
+            .map(|(s, v)| v.end - s)
+            .sum();
         self.kernel.limits.release_memory(charged);
     }
 }

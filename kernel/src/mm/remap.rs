@@ -31,7 +31,15 @@ pub struct RemapRequest<'a> {
 impl Mm {
     /// mremap(2); gives the new address.
     pub fn remap(&self, r: RemapRequest<'_>) -> Result<u64> {
-        let RemapRequest { old, old_len, new_len, flags, to, limit, who } = r;
+        let RemapRequest {
+            old,
+            old_len,
+            new_len,
+            flags,
+            to,
+            limit,
+            who,
+        } = r;
         if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0 || !old.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
@@ -41,11 +49,21 @@ impl Mm {
         let old_len = page_up(old_len).ok_or(Errno::EINVAL)?;
         let new_len = page_up(new_len).ok_or(Errno::EINVAL)?;
         if new_len == 0 || new_len > self.size() || (flags & DONTUNMAP != 0 && old_len != new_len) {
-            return Err(if new_len > self.size() { Errno::ENOMEM } else { Errno::EINVAL });
+            return Err(if new_len > self.size() {
+                Errno::ENOMEM
+            } else {
+                Errno::EINVAL
+            });
         }
-        let old_end = old.checked_add(old_len).filter(|e| *e <= self.size()).ok_or(Errno::EFAULT)?;
+        let old_end = old
+            .checked_add(old_len)
+            .filter(|e| *e <= self.size())
+            .ok_or(Errno::EFAULT)?;
         if flags & FIXED != 0 {
-            let end = to.checked_add(new_len).filter(|e| *e <= self.size()).ok_or(Errno::EINVAL)?;
+            let end = to
+                .checked_add(new_len)
+                .filter(|e| *e <= self.size())
+                .ok_or(Errno::EINVAL)?;
             if !to.is_multiple_of(PAGE) || (to < old_end && old < end) {
                 return Err(Errno::EINVAL);
             }
@@ -81,14 +99,22 @@ impl Mm {
         if flags & MAYMOVE == 0 {
             return Err(Errno::ENOMEM);
         }
-        self.move_to(&RemapRequest { old_len, new_len, ..r })
+        self.move_to(&RemapRequest {
+            old_len,
+            new_len,
+            ..r
+        })
     }
 
     /// Extend the mapping that ends at `end` by `more` bytes in place, if there is room.
     fn grow(&self, old: u64, end: u64, more: u64, limit: u64, who: &dyn Blocking) -> Result<bool> {
         let mut s = lock(&self.space);
-        let Some((start, v)) = s.at(old) else { return Err(Errno::EFAULT) };
-        let Some(new_end) = end.checked_add(more).filter(|e| *e <= self.size() - PAGE) else { return Ok(false) };
+        let Some((start, v)) = s.at(old) else {
+            return Err(Errno::EFAULT);
+        };
+        let Some(new_end) = end.checked_add(more).filter(|e| *e <= self.size() - PAGE) else {
+            return Ok(false);
+        };
         if v.end != end || !s.is_free(end, new_end) {
             return Ok(false);
         }
@@ -121,7 +147,15 @@ impl Mm {
     }
 
     fn move_to(&self, r: &RemapRequest<'_>) -> Result<u64> {
-        let RemapRequest { old, old_len, new_len, flags, to, limit, who } = *r;
+        let RemapRequest {
+            old,
+            old_len,
+            new_len,
+            flags,
+            to,
+            limit,
+            who,
+        } = *r;
         let mut s = lock(&self.space);
         let (start, v) = s.at(old).ok_or(Errno::EFAULT)?;
         if old + old_len > v.end {
@@ -135,14 +169,19 @@ impl Mm {
         if piece.has_offset() {
             piece.offset = piece.offset.wrapping_add(old - start);
         }
-        let added = if keep_old { new_len } else { new_len.saturating_sub(old_len) };
+        let added = if keep_old {
+            new_len
+        } else {
+            new_len.saturating_sub(old_len)
+        };
         if s.total.checked_add(added).is_none_or(|t| t > limit) {
             return Err(Errno::ENOMEM);
         }
         let dest = if flags & FIXED != 0 {
             to
         } else {
-            s.find_free(new_len, MIN_ADDR, s.mmap_top).ok_or(Errno::ENOMEM)?
+            s.find_free(new_len, MIN_ADDR, s.mmap_top)
+                .ok_or(Errno::ENOMEM)?
         };
         piece.end = dest + new_len;
         if piece.charged {
@@ -223,7 +262,9 @@ impl Mm {
         let first = s.at(addr).map_or(addr, |(k, _)| k);
         let keys: Vec<u64> = s.vmas.range(first..end).map(|(k, _)| *k).collect();
         for k in keys {
-            let Some(v) = s.vmas.get_mut(&k) else { continue };
+            let Some(v) = s.vmas.get_mut(&k) else {
+                continue;
+            };
             let (from, to) = (k.max(addr), v.end.min(end));
             let anon = matches!(v.backing, Backing::Anon);
             match advice {
@@ -255,7 +296,11 @@ impl Mm {
                 }
                 libc::MADV_REMOVE => {
                     if !v.shared || v.prot & W == 0 {
-                        return Err(if v.shared { Errno::EACCES } else { Errno::EINVAL });
+                        return Err(if v.shared {
+                            Errno::EACCES
+                        } else {
+                            Errno::EINVAL
+                        });
                     }
                     self.arena().advise(from, to - from, libc::MADV_REMOVE)?;
                 }
@@ -313,6 +358,10 @@ impl Mm {
     /// ENOMEM unless the whole range is mapped (mlock, mincore); gives its length in pages.
     pub fn check_mapped(&self, addr: u64, len: u64) -> Result<u64> {
         let end = self.range(addr, len)?;
-        if lock(&self.space).covered(addr, end) { Ok((end - addr) / PAGE) } else { Err(Errno::ENOMEM) }
+        if lock(&self.space).covered(addr, end) {
+            Ok((end - addr) / PAGE)
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 }

@@ -25,7 +25,9 @@ pub(super) fn extend(fd: &OwnedFd, len: u64) -> Result<()> {
 
 /// Resident bytes of ranges of an arena.
 pub(super) fn resident(arena: &Arena, ranges: &[(u64, u64)]) -> u64 {
-    let Ok(map) = evm_memory::pagemap() else { return 0 };
+    let Ok(map) = evm_memory::pagemap() else {
+        return 0;
+    };
     let mut buf = vec![0u8; 8 * 8192];
     let mut n = 0;
     for (start, end) in ranges {
@@ -65,7 +67,12 @@ impl Mm {
     pub fn fork(&self) -> Result<Arc<Mm>> {
         let child = Mm::new(&self.kernel)?;
         let s = lock(&self.space);
-        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged && !v.dontfork).map(|(k, v)| v.end - k).sum();
+        let charged: u64 = s
+            .vmas
+            .iter()
+            .filter(|(_, v)| v.charged && !v.dontfork)
+            .map(|(k, v)| v.end - k)
+            .sum();
         self.kernel.limits.charge_memory(charged)?;
         let mut c = lock(&child.space);
         c.brk_start = s.brk_start;

@@ -9,10 +9,26 @@ const SHARED: u32 = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u32;
 const FIXED: u32 = libc::MAP_FIXED as u32;
 
 fn map(t: &Task, addr: u64, len: u64, prot: u8, flags: u32) -> Result<u64> {
-    t.mm().map(MapRequest { addr, len, prot, flags, file: None, limit: u64::MAX, who: t })
+    t.mm().map(MapRequest {
+        addr,
+        len,
+        prot,
+        flags,
+        file: None,
+        limit: u64::MAX,
+        who: t,
+    })
 }
 fn remap_call(t: &Task, old: u64, old_len: u64, new_len: u64, flags: u32, to: u64) -> Result<u64> {
-    t.mm().remap(RemapRequest { old, old_len, new_len, flags, to, limit: u64::MAX, who: t })
+    t.mm().remap(RemapRequest {
+        old,
+        old_len,
+        new_len,
+        flags,
+        to,
+        limit: u64::MAX,
+        who: t,
+    })
 }
 fn count(t: &Task) -> usize {
     t.mm().maps().len()
@@ -38,12 +54,26 @@ fn map_and_unmap() {
     mm.unmap(a + 0x1000, 0x1000).unwrap();
     assert_eq!(mm.fault_kind(a + 0x1000, Access::Read), FaultKind::Unmapped);
     assert_eq!(mm.protect(a, 0x3000, R), Err(Errno::ENOMEM));
-    assert_eq!(mm.lookup(a).unwrap().prot, R, "the part before the hole was changed");
-    assert_eq!(map(&t, a, 0x3000, R, PRIV | libc::MAP_FIXED_NOREPLACE as u32), Err(Errno::EEXIST));
+    assert_eq!(
+        mm.lookup(a).unwrap().prot,
+        R,
+        "the part before the hole was changed"
+    );
+    assert_eq!(
+        map(&t, a, 0x3000, R, PRIV | libc::MAP_FIXED_NOREPLACE as u32),
+        Err(Errno::EEXIST)
+    );
     assert_eq!(map(&t, a, 0x3000, R | W, PRIV | FIXED), Ok(a));
     assert_eq!(mm.mem().read::<u64>(a + 0x2000), Ok(0));
-    assert_eq!(map(&t, 0x2000_0000, 0x1000, R, PRIV), Ok(0x2000_0000), "a free hint is honoured");
-    assert!(map(&t, 1 << 44, 0x1000, R, PRIV).unwrap() < mm.size(), "a hint beyond is ignored");
+    assert_eq!(
+        map(&t, 0x2000_0000, 0x1000, R, PRIV),
+        Ok(0x2000_0000),
+        "a free hint is honoured"
+    );
+    assert!(
+        map(&t, 1 << 44, 0x1000, R, PRIV).unwrap() < mm.size(),
+        "a hint beyond is ignored"
+    );
     mm.unmap(0x1_0000, mm.size() - 0x1_0000).unwrap();
     assert_eq!((count(&t), mm.total(), k.limits.memory.used()), (0, 0, 0));
 }
@@ -62,14 +92,21 @@ fn errors() {
         (u64::MAX - 0xfff, 0x2000, PRIV | FIXED, Errno::ENOMEM),
         (0, 1, libc::MAP_ANONYMOUS as u32, Errno::EINVAL),
     ] {
-        assert_eq!(map(&t, addr, len, R, flags), Err(want), "{addr:#x} {len:#x} {flags:#x}");
+        assert_eq!(
+            map(&t, addr, len, R, flags),
+            Err(want),
+            "{addr:#x} {len:#x} {flags:#x}"
+        );
     }
     let mm = t.mm();
     assert_eq!(mm.unmap(1, 1), Err(Errno::EINVAL));
     assert_eq!(mm.unmap(0, 0), Err(Errno::EINVAL));
     assert_eq!(mm.unmap(0, u64::MAX), Err(Errno::EINVAL));
     assert_eq!(mm.protect(0, u64::MAX, R), Err(Errno::ENOMEM));
-    assert_eq!(remap_call(&t, 0x1000, 0x1000, 0x2000, 0, 0), Err(Errno::EFAULT));
+    assert_eq!(
+        remap_call(&t, 0x1000, 0x1000, 0x2000, 0, 0),
+        Err(Errno::EFAULT)
+    );
     assert_eq!(mm.advise(0x1000, 0x1000, 4, &t), Err(Errno::ENOMEM));
     assert_eq!(mm.advise(0, 0, 99, &t), Err(Errno::EINVAL));
 }
@@ -82,7 +119,11 @@ fn remap() {
     for flags in [PRIV, SHARED] {
         let a = map(&t, 0x1000_0000, 0x2000, R | W, flags | FIXED).unwrap();
         mm.mem().write(a + 8, 99u64).unwrap();
-        assert_eq!(remap_call(&t, a, 0x2000, 0x4000, 0, 0), Ok(a), "grows in place");
+        assert_eq!(
+            remap_call(&t, a, 0x2000, 0x4000, 0, 0),
+            Ok(a),
+            "grows in place"
+        );
         mm.mem().write(a + 0x3008, 98u64).unwrap();
         map(&t, a + 0x4000, 0x1000, R, PRIV | FIXED).unwrap();
         assert_eq!(remap_call(&t, a, 0x4000, 0x8000, 0, 0), Err(Errno::ENOMEM));
@@ -93,7 +134,10 @@ fn remap() {
         assert_eq!(mm.mem().read::<u64>(b + 0x7ff8), Ok(0));
         assert_eq!(mm.fault_kind(a, Access::Read), FaultKind::Unmapped);
         assert_eq!(remap_call(&t, b, 0x8000, 0x1000, 0, 0), Ok(b), "shrinks");
-        assert_eq!(remap_call(&t, b, 0x1000, 0x1000, 3, 0x3000_0000), Ok(0x3000_0000));
+        assert_eq!(
+            remap_call(&t, b, 0x1000, 0x1000, 3, 0x3000_0000),
+            Ok(0x3000_0000)
+        );
         assert_eq!(mm.mem().read::<u64>(0x3000_0008), Ok(99));
         mm.unmap(0x3000_0000, 0x1000).unwrap();
         mm.unmap(a + 0x4000, 0x1000).unwrap();
@@ -103,12 +147,22 @@ fn remap() {
 
 #[test]
 fn heap_fork_and_limit() {
-    let (_h, k, t) = start(Config { limits: LimitConfig { memory: Some(1 << 20), ..LimitConfig::default() }, ..Config::default() });
+    let (_h, k, t) = start(Config {
+        limits: LimitConfig {
+            memory: Some(1 << 20),
+            ..LimitConfig::default()
+        },
+        ..Config::default()
+    });
     let mm = t.mm().clone();
     let start = mm.brk(0, u64::MAX);
     assert_eq!(mm.brk(start + 0x1234, u64::MAX), start + 0x1234);
     mm.mem().write(start + 0x1230, 5u32).unwrap();
-    assert_eq!(mm.brk(start + (2 << 20), u64::MAX), start + 0x1234, "beyond the memory limit");
+    assert_eq!(
+        mm.brk(start + (2 << 20), u64::MAX),
+        start + 0x1234,
+        "beyond the memory limit"
+    );
     assert_eq!(map(&t, 0, 2 << 20, R | W, PRIV), Err(Errno::ENOMEM));
     assert!(map(&t, 0, 2 << 20, R | W, PRIV | libc::MAP_NORESERVE as u32).is_ok());
     assert!(map(&t, 0, 2 << 20, 0, PRIV).is_ok());
@@ -125,7 +179,11 @@ fn heap_fork_and_limit() {
     assert!(child.mem().read::<u8>(hidden).is_err());
     child.protect(hidden, 0x1000, R).unwrap();
     assert_eq!(child.mem().read::<u8>(hidden), Ok(6));
-    assert_eq!(child.mem().read::<u8>(0x40_0078), Ok(0x0f), "the program's file pages");
+    assert_eq!(
+        child.mem().read::<u8>(0x40_0078),
+        Ok(0x0f),
+        "the program's file pages"
+    );
     let both = k.limits.memory.used();
     drop(child);
     assert!(k.limits.memory.used() < both);

@@ -1,6 +1,6 @@
 //! Delivery: what a thread does about its signals before it goes on in the guest.
 
-use super::{CORES, SIG_DFL, SigAction, SigInfo, SigSet, STOPS, UNBLOCKABLE, bit, frame};
+use super::{CORES, SIG_DFL, STOPS, SigAction, SigInfo, SigSet, UNBLOCKABLE, bit, frame};
 use crate::arch::trap::{self, Trap};
 use crate::errno::{Errno, Result};
 use crate::kernel::{EndReason, Flow};
@@ -83,7 +83,9 @@ impl Task {
                 self.wait_stopped();
                 continue;
             }
-            let Some(info) = self.take_signal(!self.thread.mask()) else { break };
+            let Some(info) = self.take_signal(!self.thread.mask()) else {
+                break;
+            };
             let action = self.take_action(info.signo);
             if action.ignores(info.signo) {
                 continue;
@@ -116,7 +118,9 @@ impl Task {
     fn take_action(&self, sig: i32) -> SigAction {
         let table = self.process.actions();
         let mut table = lock(&table);
-        let Some(a) = table.get_mut((sig - 1) as usize) else { return SigAction::default() };
+        let Some(a) = table.get_mut((sig - 1) as usize) else {
+            return SigAction::default();
+        };
         let now = *a;
         if now.handler > 1 && now.flags & libc::SA_RESETHAND as u64 != 0 {
             a.handler = SIG_DFL;
@@ -126,7 +130,9 @@ impl Task {
 
     /// Decide how an interrupted system call goes on, once.
     fn interrupt_call(&mut self, handler: Option<&SigAction>) {
-        let Some(nr) = self.interrupted_call.take() else { return };
+        let Some(nr) = self.interrupted_call.take() else {
+            return;
+        };
         let again = match (restart_class(nr), handler) {
             (Restart::Never, _) => false,
             (_, None) => true,
@@ -147,9 +153,22 @@ impl Task {
         let x = self.kernel().config.xfeatures;
         let mem = self.mem();
         let trap = std::mem::take(&mut self.trap);
-        frame::enter(&mut self.cpu, mem, x, action, info, mask, &mut self.alt_stack, &trap)?;
+        frame::enter(
+            &mut self.cpu,
+            mem,
+            x,
+            action,
+            info,
+            mask,
+            &mut self.alt_stack,
+            &trap,
+        )?;
         self.saved_mask = None;
-        let own = if action.flags & libc::SA_NODEFER as u64 == 0 { bit(info.signo) } else { 0 };
+        let own = if action.flags & libc::SA_NODEFER as u64 == 0 {
+            bit(info.signo)
+        } else {
+            0
+        };
         self.set_mask(self.thread.mask() | action.mask | own);
         Ok(())
     }
@@ -185,7 +204,10 @@ impl Task {
         if new.size < frame::MINSIGSTKSZ {
             return Err(Errno::ENOMEM);
         }
-        self.alt_stack = frame::AltStack { flags: new.flags & frame::AUTODISARM, ..new };
+        self.alt_stack = frame::AltStack {
+            flags: new.flags & frame::AUTODISARM,
+            ..new
+        };
         Ok(())
     }
 
@@ -254,7 +276,9 @@ impl Task {
     fn wait_stopped(&self) {
         let p = &self.process;
         p.events.register(&self.thread.waker);
-        while matches!(p.status().life, Life::Stopped(_)) && !self.thread.killed.load(Ordering::Acquire) {
+        while matches!(p.status().life, Life::Stopped(_))
+            && !self.thread.killed.load(Ordering::Acquire)
+        {
             self.thread.waker.sleep(None);
         }
         p.events.unregister(&self.thread.waker);
@@ -262,7 +286,13 @@ impl Task {
 
     fn trace_signal(&self, info: &SigInfo) {
         if let Some(t) = &self.kernel().config.trace {
-            t(&format!("[{}] --- {} code={} {:?} ---", self.tid(), crate::sys::trace::signal_name(info.signo), info.code, info.fields));
+            t(&format!(
+                "[{}] --- {} code={} {:?} ---",
+                self.tid(),
+                crate::sys::trace::signal_name(info.signo),
+                info.code,
+                info.fields
+            ));
         }
     }
 }

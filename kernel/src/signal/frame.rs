@@ -48,7 +48,11 @@ pub(crate) const AUTODISARM: u32 = 1 << 31;
 pub(crate) const MINSIGSTKSZ: u64 = 2048;
 
 impl AltStack {
-    pub const NONE: AltStack = AltStack { sp: 0, size: 0, flags: libc::SS_DISABLE as u32 };
+    pub const NONE: AltStack = AltStack {
+        sp: 0,
+        size: 0,
+        flags: libc::SS_DISABLE as u32,
+    };
     /// Whether a stack pointer is on it.
     pub fn contains(&self, sp: u64) -> bool {
         self.flags & AUTODISARM == 0 && self.size != 0 && sp > self.sp && sp - self.sp <= self.size
@@ -161,7 +165,11 @@ pub(crate) fn leave(cpu: &mut CpuState, mem: Mem, xfeatures: u64) -> Result<(Sig
     cpu.rip = r(MCONTEXT + 128);
     let flags = (cpu.rflags() & !USER_FLAGS) | (r(MCONTEXT + 136) & USER_FLAGS);
     cpu.set_rflags(flags);
-    let alt = AltStack { sp: r(16), size: r(32), flags: r(24) as u32 };
+    let alt = AltStack {
+        sp: r(16),
+        size: r(32),
+        flags: r(24) as u32,
+    };
     Ok((r(SIGMASK) & !UNBLOCKABLE, alt))
 }
 
@@ -195,7 +203,16 @@ mod tests {
             libc::REG_RSP,
         ];
         assert_eq!(regs.map(|r| r as usize), std::array::from_fn(|i| i));
-        assert_eq!((libc::REG_RIP, libc::REG_EFL, libc::REG_ERR, libc::REG_TRAPNO, libc::REG_CR2), (16, 17, 19, 20, 22));
+        assert_eq!(
+            (
+                libc::REG_RIP,
+                libc::REG_EFL,
+                libc::REG_ERR,
+                libc::REG_TRAPNO,
+                libc::REG_CR2
+            ),
+            (16, 17, 19, 20, 22)
+        );
         assert_eq!(offset_of!(libc::mcontext_t, fpregs), 184);
     }
 
@@ -203,10 +220,23 @@ mod tests {
     fn there_and_back() {
         let a = Arena::reserve(1 << 24).unwrap();
         a.map_anon(0x10_0000, 0x10000, Prot::RW).unwrap();
-        let action = SigAction { handler: 0x4000, flags: SA_RESTORER, restorer: 0x5000, mask: 0 };
-        let info = SigInfo { signo: 11, errno: 0, code: 1, fields: SigFields::Fault { addr: 0x1234 } };
+        let action = SigAction {
+            handler: 0x4000,
+            flags: SA_RESTORER,
+            restorer: 0x5000,
+            mask: 0,
+        };
+        let info = SigInfo {
+            signo: 11,
+            errno: 0,
+            code: 1,
+            fields: SigFields::Fault { addr: 0x1234 },
+        };
         for x in [0, 3, 7] {
-            let mut c = CpuState { rip: 0x1111, ..CpuState::default() };
+            let mut c = CpuState {
+                rip: 0x1111,
+                ..CpuState::default()
+            };
             for i in 0..16 {
                 c.gpr[i] = 100 + i as u64;
                 c.xmm[i] = i as u128;
@@ -215,15 +245,31 @@ mod tests {
             c.set_rflags(0x8d5);
             let before = c.clone();
             let mut alt = AltStack::NONE;
-            enter(&mut c, a.mem(), x, &action, &info, 0x55, &mut alt, &Trap::default()).unwrap();
+            enter(
+                &mut c,
+                a.mem(),
+                x,
+                &action,
+                &info,
+                0x55,
+                &mut alt,
+                &Trap::default(),
+            )
+            .unwrap();
             assert_eq!((c.rip, c.gpr[7], c.gpr[4] % 16), (0x4000, 11, 8));
             assert_eq!(a.mem().read::<u64>(c.gpr[4]), Ok(0x5000));
             assert_eq!(a.mem().read::<u64>(c.gpr[6] + 16), Ok(0x1234));
-            assert_eq!(a.mem().read::<u64>(c.gpr[2] + MCONTEXT as u64 + 128), Ok(0x1111));
+            assert_eq!(
+                a.mem().read::<u64>(c.gpr[2] + MCONTEXT as u64 + 128),
+                Ok(0x1111)
+            );
             c.gpr[4] += 8;
             let (mask, _) = leave(&mut c, a.mem(), x).unwrap();
             assert_eq!(mask, 0x55);
-            assert_eq!((c.gpr, c.rip, c.rflags(), c.xmm), (before.gpr, before.rip, before.rflags(), before.xmm));
+            assert_eq!(
+                (c.gpr, c.rip, c.rflags(), c.xmm),
+                (before.gpr, before.rip, before.rflags(), before.xmm)
+            );
         }
     }
 }

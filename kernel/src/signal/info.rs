@@ -6,17 +6,39 @@
 pub enum SigFields {
     None,
     /// kill, tgkill.
-    Kill { pid: i32, uid: u32 },
+    Kill {
+        pid: i32,
+        uid: u32,
+    },
     /// sigqueue and others with a value.
-    Queue { pid: i32, uid: u32, value: u64 },
+    Queue {
+        pid: i32,
+        uid: u32,
+        value: u64,
+    },
     /// SIGCHLD.
-    Child { pid: i32, uid: u32, status: i32, utime: i64, stime: i64 },
+    Child {
+        pid: i32,
+        uid: u32,
+        status: i32,
+        utime: i64,
+        stime: i64,
+    },
     /// Faults.
-    Fault { addr: u64 },
+    Fault {
+        addr: u64,
+    },
     /// POSIX timers.
-    Timer { id: i32, overrun: i32, value: u64 },
+    Timer {
+        id: i32,
+        overrun: i32,
+        value: u64,
+    },
     /// SIGIO.
-    Poll { band: i64, fd: i32 },
+    Poll {
+        band: i64,
+        fd: i32,
+    },
     /// As a program gave it (rt_sigqueueinfo with its own si_code).
     Raw([u64; 14]),
 }
@@ -37,15 +59,30 @@ pub struct SigInfo {
 impl SigInfo {
     /// From the kernel itself (SI_KERNEL).
     pub fn kernel(signo: i32) -> SigInfo {
-        SigInfo { signo, errno: 0, code: 0x80, fields: SigFields::None }
+        SigInfo {
+            signo,
+            errno: 0,
+            code: 0x80,
+            fields: SigFields::None,
+        }
     }
     /// From kill(2) by a process.
     pub fn user(signo: i32, pid: i32, uid: u32) -> SigInfo {
-        SigInfo { signo, errno: 0, code: libc::SI_USER, fields: SigFields::Kill { pid, uid } }
+        SigInfo {
+            signo,
+            errno: 0,
+            code: libc::SI_USER,
+            fields: SigFields::Kill { pid, uid },
+        }
     }
     /// A fault at an address.
     pub fn fault(signo: i32, code: i32, addr: u64) -> SigInfo {
-        SigInfo { signo, errno: 0, code, fields: SigFields::Fault { addr } }
+        SigInfo {
+            signo,
+            errno: 0,
+            code,
+            fields: SigFields::Fault { addr },
+        }
     }
     /// siginfo_t as x86-64 lays it out.
     pub fn to_bytes(&self) -> [u8; 128] {
@@ -65,7 +102,13 @@ impl SigInfo {
                 put(20, &uid.to_le_bytes());
                 put(24, &value.to_le_bytes());
             }
-            SigFields::Child { pid, uid, status, utime, stime } => {
+            SigFields::Child {
+                pid,
+                uid,
+                status,
+                utime,
+                stime,
+            } => {
                 put(16, &pid.to_le_bytes());
                 put(20, &uid.to_le_bytes());
                 put(24, &status.to_le_bytes());

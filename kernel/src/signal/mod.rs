@@ -1,8 +1,8 @@
 //! Signals: sets, information, actions and queues. Sending is in [`send`], delivery in [`deliver`].
 
-pub mod info;
 pub(crate) mod deliver;
 pub(crate) mod frame;
+pub mod info;
 pub(crate) mod send;
 
 pub use info::{SigFields, SigInfo};
@@ -17,15 +17,21 @@ pub const SIGRTMIN: i32 = 32;
 
 /// Set of one signal.
 pub const fn bit(sig: i32) -> SigSet {
-    if sig >= 1 && sig <= NSIG as i32 { 1 << (sig - 1) } else { 0 }
+    if sig >= 1 && sig <= NSIG as i32 {
+        1 << (sig - 1)
+    } else {
+        0
+    }
 }
 
 /// Signals that cannot be blocked, caught or ignored.
 pub const UNBLOCKABLE: SigSet = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
 /// Signals that stop a process by default.
-pub const STOPS: SigSet = bit(libc::SIGSTOP) | bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU);
+pub const STOPS: SigSet =
+    bit(libc::SIGSTOP) | bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU);
 /// Signals that are ignored by default.
-pub const IGNORED: SigSet = bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
+pub const IGNORED: SigSet =
+    bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
 /// Signals that dump core by default (the status says so; no file is written).
 pub const CORES: SigSet = bit(libc::SIGQUIT)
     | bit(libc::SIGILL)
@@ -99,7 +105,11 @@ impl Pending {
         if ready == 0 {
             return None;
         }
-        let first = if ready & SYNCHRONOUS != 0 { ready & SYNCHRONOUS } else { ready };
+        let first = if ready & SYNCHRONOUS != 0 {
+            ready & SYNCHRONOUS
+        } else {
+            ready
+        };
         let sig = first.trailing_zeros() as i32 + 1;
         let i = self.queue.iter().position(|s| s.signo == sig);
         let info = i.map(|i| self.queue.remove(i));
@@ -115,7 +125,9 @@ impl Pending {
     }
     /// Whether a signal of this POSIX timer waits.
     pub(crate) fn has_timer(&self, timer: i32) -> bool {
-        self.queue.iter().any(|s| matches!(s.fields, SigFields::Timer { id, .. } if id == timer))
+        self.queue
+            .iter()
+            .any(|s| matches!(s.fields, SigFields::Timer { id, .. } if id == timer))
     }
     /// Number of queued signals.
     pub fn len(&self) -> usize {

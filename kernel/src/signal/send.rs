@@ -72,7 +72,10 @@ pub(crate) fn to_process(p: &Process, info: SigInfo) -> Result<()> {
         return Err(Errno::EAGAIN);
     }
     let free = |t: &&std::sync::Arc<Thread>| t.mask() & bit(info.signo) == 0;
-    let target = threads.iter().find(|t| waits(t)).or_else(|| threads.iter().find(free));
+    let target = threads
+        .iter()
+        .find(|t| waits(t))
+        .or_else(|| threads.iter().find(free));
     match target {
         Some(t) => attend(&*p.kernel.host, t),
         None => {
@@ -88,7 +91,9 @@ pub(crate) fn to_process(p: &Process, info: SigInfo) -> Result<()> {
 
 /// Send to one thread.
 pub(crate) fn to_thread(t: &Thread, info: SigInfo) -> Result<()> {
-    let Some(p) = t.process() else { return Err(Errno::ESRCH) };
+    let Some(p) = t.process() else {
+        return Err(Errno::ESRCH);
+    };
     if info.signo == 0 {
         return Ok(());
     }

@@ -17,10 +17,16 @@ const STAT_FLAGS: u32 = NOFOLLOW | EMPTY | 0x800 | 0x6000;
 
 /// Read a path argument. EFAULT, ENAMETOOLONG.
 pub(crate) fn path(task: &Task, addr: u64) -> Result<Vec<u8>> {
-    task.mem().read_cstr(addr, PATH_MAX - 1)?.ok_or(Errno::ENAMETOOLONG)
+    task.mem()
+        .read_cstr(addr, PATH_MAX - 1)?
+        .ok_or(Errno::ENAMETOOLONG)
 }
 fn known(flags: u32, all: u32) -> Result<()> {
-    if flags & !all == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+    if flags & !all == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 fn masked(task: &Task, mode: u64) -> u32 {
     mode as u32 & 0o7777 & !task.fs().umask()
@@ -43,7 +49,13 @@ fn openat(task: &mut Task, a: Args) -> Result<u64> {
 }
 fn creat(task: &mut Task, a: Args) -> Result<u64> {
     let p = path(task, a[0])?;
-    do_open(task, CWD, &p, (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u32, a[1])
+    do_open(
+        task,
+        CWD,
+        &p,
+        (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u32,
+        a[1],
+    )
 }
 fn openat2(task: &mut Task, a: Args) -> Result<u64> {
     if a[3] < 24 {
@@ -55,7 +67,11 @@ fn openat2(task: &mut Task, a: Args) -> Result<u64> {
             return Err(Errno::E2BIG);
         }
     }
-    let (flags, mode, resolve) = (m.read::<u64>(a[2])?, m.read::<u64>(a[2] + 8)?, m.read::<u64>(a[2] + 16)?);
+    let (flags, mode, resolve) = (
+        m.read::<u64>(a[2])?,
+        m.read::<u64>(a[2] + 8)?,
+        m.read::<u64>(a[2] + 16)?,
+    );
     let all = 0o37777703u64 | libc::O_CLOEXEC as u64;
     let creates = flags & (libc::O_CREAT as u64 | 0o20000000) != 0;
     if flags & !all != 0 || mode & !0o7777 != 0 || (mode != 0 && !creates) || resolve & !0x3f != 0 {
@@ -100,7 +116,10 @@ fn stat_bytes(s: &Stat) -> [u8; 144] {
 fn stat_at(task: &Task, dirfd: i32, p: &[u8], flags: u32) -> Result<(Stat, u32)> {
     if p.is_empty() && flags & EMPTY != 0 && dirfd != CWD {
         let d = task.fds().get(dirfd)?;
-        return Ok((d.file.stat()?, Opened::of(&d).map_or(0, |o| o.place.mount.id)));
+        return Ok((
+            d.file.stat()?,
+            Opened::of(&d).map_or(0, |o| o.place.mount.id),
+        ));
     }
     let e = at(task, &Caller::of(task), dirfd, p, flags)?;
     Ok((e.stat, e.place.mount.id))
@@ -129,7 +148,11 @@ fn newfstatat(task: &mut Task, a: Args) -> Result<u64> {
 }
 /// A path that may be NULL with AT_EMPTY_PATH.
 fn optional_path(task: &Task, addr: u64, flags: u32) -> Result<Vec<u8>> {
-    if addr == 0 && flags & EMPTY != 0 { Ok(Vec::new()) } else { path(task, addr) }
+    if addr == 0 && flags & EMPTY != 0 {
+        Ok(Vec::new())
+    } else {
+        path(task, addr)
+    }
 }
 fn statx(task: &mut Task, a: Args) -> Result<u64> {
     let flags = a[2] as u32;
@@ -142,7 +165,10 @@ fn statx(task: &mut Task, a: Args) -> Result<u64> {
     let mut b = [0u8; 256];
     let has_btime = s.btime != (0, 0);
     let mask = 0x7ff | if has_btime { 0x800 } else { 0 } | 0x1000;
-    let (major, minor) = (|d: u64| (d >> 8 & 0xfff) | (d >> 32 & !0xfff), |d: u64| (d & 0xff) | (d >> 12 & 0xffff_ff00));
+    let (major, minor) = (
+        |d: u64| (d >> 8 & 0xfff) | (d >> 32 & !0xfff),
+        |d: u64| (d & 0xff) | (d >> 12 & 0xffff_ff00),
+    );
     for (off, v, size) in [
         (0, mask, 4),
         (4, s.blksize.into(), 4),
@@ -176,7 +202,11 @@ fn statx(task: &mut Task, a: Args) -> Result<u64> {
 fn do_access(task: &Task, dirfd: i32, p: &[u8], mode: u64, flags: u32) -> Result<u64> {
     known(mode as u32, R | W | X)?;
     known(flags, libc::AT_EACCESS as u32 | NOFOLLOW | EMPTY)?;
-    let who = if flags & libc::AT_EACCESS as u32 != 0 { Caller::of(task) } else { Caller::real(task) };
+    let who = if flags & libc::AT_EACCESS as u32 != 0 {
+        Caller::of(task)
+    } else {
+        Caller::real(task)
+    };
     if p.is_empty() && flags & EMPTY != 0 && dirfd != CWD {
         let d = task.fds().get(dirfd)?;
         who.check(&d.file.stat()?, mode as u32)?;
@@ -193,18 +223,38 @@ fn faccessat(task: &mut Task, a: Args) -> Result<u64> {
     do_access(task, a[0] as i32, &path(task, a[1])?, a[2], 0)
 }
 fn faccessat2(task: &mut Task, a: Args) -> Result<u64> {
-    do_access(task, a[0] as i32, &optional_path(task, a[1], a[3] as u32)?, a[2], a[3] as u32)
+    do_access(
+        task,
+        a[0] as i32,
+        &optional_path(task, a[1], a[3] as u32)?,
+        a[2],
+        a[3] as u32,
+    )
 }
 
 fn make(task: &Task, dirfd: i32, p: &[u8], what: Make<'_>, mode: u32) -> Result<u64> {
-    task.fs().ns().make(&Caller::of(task), &base(task, dirfd, p)?, p, what, mode)?;
+    task.fs()
+        .ns()
+        .make(&Caller::of(task), &base(task, dirfd, p)?, p, what, mode)?;
     Ok(0)
 }
 fn mkdir(task: &mut Task, a: Args) -> Result<u64> {
-    make(task, CWD, &path(task, a[0])?, Make::Dir, masked(task, a[1] & 0o1777))
+    make(
+        task,
+        CWD,
+        &path(task, a[0])?,
+        Make::Dir,
+        masked(task, a[1] & 0o1777),
+    )
 }
 fn mkdirat(task: &mut Task, a: Args) -> Result<u64> {
-    make(task, a[0] as i32, &path(task, a[1])?, Make::Dir, masked(task, a[2] & 0o1777))
+    make(
+        task,
+        a[0] as i32,
+        &path(task, a[1])?,
+        Make::Dir,
+        masked(task, a[2] & 0o1777),
+    )
 }
 fn do_mknod(task: &Task, dirfd: i32, p: u64, mode: u64) -> Result<u64> {
     let what = match node::kind_of(mode as u32) {
@@ -235,7 +285,9 @@ fn symlinkat(task: &mut Task, a: Args) -> Result<u64> {
 }
 fn remove(task: &Task, dirfd: i32, p: u64, dir: bool) -> Result<u64> {
     let p = path(task, p)?;
-    task.fs().ns().remove(&Caller::of(task), &base(task, dirfd, &p)?, &p, dir)?;
+    task.fs()
+        .ns()
+        .remove(&Caller::of(task), &base(task, dirfd, &p)?, &p, dir)?;
     Ok(0)
 }
 fn rmdir(task: &mut Task, a: Args) -> Result<u64> {
@@ -251,7 +303,9 @@ fn unlinkat(task: &mut Task, a: Args) -> Result<u64> {
 fn do_rename(task: &Task, from: (i32, u64), to: (i32, u64), flags: u32) -> Result<u64> {
     let (p, q) = (path(task, from.1)?, path(task, to.1)?);
     let (pd, qd) = (base(task, from.0, &p)?, base(task, to.0, &q)?);
-    task.fs().ns().rename(&Caller::of(task), &pd, &p, &qd, &q, flags)?;
+    task.fs()
+        .ns()
+        .rename(&Caller::of(task), &pd, &p, &qd, &q, flags)?;
     Ok(0)
 }
 fn rename(task: &mut Task, a: Args) -> Result<u64> {
@@ -267,9 +321,15 @@ fn do_link(task: &Task, from: (i32, u64), to: (i32, u64), flags: u32) -> Result<
     known(flags, libc::AT_SYMLINK_FOLLOW as u32 | EMPTY)?;
     let (p, q) = (path(task, from.1)?, path(task, to.1)?);
     let who = Caller::of(task);
-    let nofollow = if flags & libc::AT_SYMLINK_FOLLOW as u32 != 0 { 0 } else { NOFOLLOW };
+    let nofollow = if flags & libc::AT_SYMLINK_FOLLOW as u32 != 0 {
+        0
+    } else {
+        NOFOLLOW
+    };
     let target = at(task, &who, from.0, &p, nofollow | (flags & EMPTY))?;
-    task.fs().ns().link(&who, &target, &base(task, to.0, &q)?, &q)?;
+    task.fs()
+        .ns()
+        .link(&who, &target, &base(task, to.0, &q)?, &q)?;
     Ok(0)
 }
 fn link(task: &mut Task, a: Args) -> Result<u64> {
@@ -286,7 +346,11 @@ fn do_readlink(task: &Task, dirfd: i32, p: u64, buf: u64, size: u64) -> Result<u
     let who = Caller::of(task);
     let e = at(task, &who, dirfd, &p, NOFOLLOW | EMPTY).map_err(|e| {
         // Without a path only a link opened with O_PATH will do.
-        if p.is_empty() && e == Errno::EINVAL { Errno::ENOENT } else { e }
+        if p.is_empty() && e == Errno::EINVAL {
+            Errno::ENOENT
+        } else {
+            e
+        }
     })?;
     if p.is_empty() && node::kind_of(e.stat.mode) != libc::S_IFLNK {
         return Err(Errno::ENOENT);
@@ -321,11 +385,19 @@ fn fchmodat(task: &mut Task, a: Args) -> Result<u64> {
 }
 fn fchmodat2(task: &mut Task, a: Args) -> Result<u64> {
     known(a[3] as u32, NOFOLLOW | EMPTY)?;
-    let e = at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[3] as u32)?;
+    let e = at(
+        task,
+        &Caller::of(task),
+        a[0] as i32,
+        &path(task, a[1])?,
+        a[3] as u32,
+    )?;
     chmod_entry(task, &e, a[2])
 }
 fn chown_entry(task: &Task, e: &Entry, uid: u64, gid: u64) -> Result<u64> {
-    task.fs().ns().chown(&Caller::of(task), e, uid as u32, gid as u32)?;
+    task.fs()
+        .ns()
+        .chown(&Caller::of(task), e, uid as u32, gid as u32)?;
     Ok(0)
 }
 fn chown(task: &mut Task, a: Args) -> Result<u64> {
@@ -342,7 +414,13 @@ fn fchown(task: &mut Task, a: Args) -> Result<u64> {
 }
 fn fchownat(task: &mut Task, a: Args) -> Result<u64> {
     known(a[4] as u32, NOFOLLOW | EMPTY)?;
-    let e = at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[4] as u32)?;
+    let e = at(
+        task,
+        &Caller::of(task),
+        a[0] as i32,
+        &path(task, a[1])?,
+        a[4] as u32,
+    )?;
     chown_entry(task, &e, a[2], a[3])
 }
 
@@ -353,11 +431,16 @@ fn times(task: &Task, addr: u64, scale: i64) -> Result<[Option<SetTime>; 2]> {
     }
     let mut out = [None; 2];
     for (i, t) in out.iter_mut().enumerate() {
-        let (s, n) = (task.mem().read::<i64>(addr + 16 * i as u64)?, task.mem().read::<i64>(addr + 16 * i as u64 + 8)?);
+        let (s, n) = (
+            task.mem().read::<i64>(addr + 16 * i as u64)?,
+            task.mem().read::<i64>(addr + 16 * i as u64 + 8)?,
+        );
         *t = match n {
             libc::UTIME_NOW if scale == 1 => Some(SetTime::Now),
             libc::UTIME_OMIT if scale == 1 => None,
-            n if (0..1_000_000_000 / scale).contains(&n) => Some(SetTime::At(s, (n * scale) as u32)),
+            n if (0..1_000_000_000 / scale).contains(&n) => {
+                Some(SetTime::At(s, (n * scale) as u32))
+            }
             _ => return Err(Errno::EINVAL),
         };
     }
@@ -399,7 +482,13 @@ fn utimensat(task: &mut Task, a: Args) -> Result<u64> {
     let e = if a[1] == 0 && a[0] as i32 != CWD {
         by_fd(&*task.fds().get_io(a[0] as i32)?)?
     } else {
-        at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[3] as u32)?
+        at(
+            task,
+            &Caller::of(task),
+            a[0] as i32,
+            &path(task, a[1])?,
+            a[3] as u32,
+        )?
     };
     set_times(task, &e, t)
 }
@@ -421,7 +510,11 @@ fn truncate(task: &mut Task, a: Args) -> Result<u64> {
     }
     let who = Caller::of(task);
     let e = at(task, &who, CWD, &path(task, a[0])?, 0)?;
-    let len = if e.stat.size < a[1] { length(task, a[1])? } else { a[1] };
+    let len = if e.stat.size < a[1] {
+        length(task, a[1])?
+    } else {
+        a[1]
+    };
     task.fs().ns().truncate(&who, &e, len)?;
     Ok(0)
 }
@@ -437,7 +530,11 @@ fn ftruncate(task: &mut Task, a: Args) -> Result<u64> {
     if node::kind_of(s.mode) != libc::S_IFREG || !writable(&d) {
         return Err(Errno::EINVAL);
     }
-    let len = if s.size < a[1] { length(task, a[1])? } else { a[1] };
+    let len = if s.size < a[1] {
+        length(task, a[1])?
+    } else {
+        a[1]
+    };
     d.file.truncate(len)?;
     Ok(0)
 }
@@ -465,7 +562,10 @@ fn fallocate(task: &mut Task, a: Args) -> Result<u64> {
         libc::S_IFIFO => return Err(Errno::ESPIPE),
         _ => return Err(Errno::ENODEV),
     }
-    let end = off.checked_add(len).filter(|e| *e <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+    let end = off
+        .checked_add(len)
+        .filter(|e| *e <= i64::MAX as u64)
+        .ok_or(Errno::EFBIG)?;
     if end > s.size && !keep {
         length(task, end)?;
     }
@@ -482,7 +582,12 @@ fn fallocate(task: &mut Task, a: Args) -> Result<u64> {
     if end > s.size && !keep {
         d.file.truncate(end)?;
     }
-    rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::from_bits_retain(mode as u32), off, len)?;
+    rustix::fs::fallocate(
+        fd,
+        rustix::fs::FallocateFlags::from_bits_retain(mode as u32),
+        off,
+        len,
+    )?;
     Ok(0)
 }
 
@@ -574,10 +679,29 @@ fn umask(task: &mut Task, a: Args) -> Result<u64> {
 fn put_statfs(task: &Task, addr: u64, place: Option<&Place>) -> Result<u64> {
     let (s, dev, ro) = match place {
         Some(p) => (p.node.statfs(), p.node.stat()?.dev, p.mount.read_only),
-        None => (node::StatFs { kind: 0x5049_5045, ..Default::default() }, 0, false),
+        None => (
+            node::StatFs {
+                kind: 0x5049_5045,
+                ..Default::default()
+            },
+            0,
+            false,
+        ),
     };
     let mut b = [0u8; 120];
-    let words = [s.kind, 4096, s.blocks, s.free, s.free, s.files, s.files, dev, 255, 4096, 0x20 | u64::from(ro)];
+    let words = [
+        s.kind,
+        4096,
+        s.blocks,
+        s.free,
+        s.free,
+        s.files,
+        s.files,
+        dev,
+        255,
+        4096,
+        0x20 | u64::from(ro),
+    ];
     for (i, w) in words.iter().enumerate() {
         put(&mut b, 8 * i, *w, 8);
     }
@@ -628,14 +752,22 @@ fn fadvise64(task: &mut Task, a: Args) -> Result<u64> {
         return Err(Errno::ESPIPE);
     }
     // Advice only; the values are checked.
-    if a[3] > 5 || (a[2] as i64) < 0 { Err(Errno::EINVAL) } else { Ok(0) }
+    if a[3] > 5 || (a[2] as i64) < 0 {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(0)
+    }
 }
 fn readahead(task: &mut Task, a: Args) -> Result<u64> {
     let d = task.fds().get_io(a[0] as i32)?;
     if d.flags() as i32 & libc::O_ACCMODE == libc::O_WRONLY {
         return Err(Errno::EBADF);
     }
-    if node::kind_of(d.file.stat()?.mode) == libc::S_IFREG { Ok(0) } else { Err(Errno::EINVAL) }
+    if node::kind_of(d.file.stat()?.mode) == libc::S_IFREG {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 fn flock(task: &mut Task, a: Args) -> Result<u64> {
     let d = task.fds().get_io(a[0] as i32)?;
@@ -648,7 +780,13 @@ fn flock(task: &mut Task, a: Args) -> Result<u64> {
     };
     let o = Opened::of(&d).ok_or(Errno::EINVAL)?;
     let ns = task.fs().ns().clone();
-    ns.locks.flock(task, o.key()?, o.owner(), exclusive, op & libc::LOCK_NB == 0)?;
+    ns.locks.flock(
+        task,
+        o.key()?,
+        o.owner(),
+        exclusive,
+        op & libc::LOCK_NB == 0,
+    )?;
     Ok(0)
 }
 
@@ -703,14 +841,24 @@ fn forbidden(_: &mut Task, _: Args) -> Result<u64> {
 fn memfd_create(task: &mut Task, a: Args) -> Result<u64> {
     let flags = a[1] as u32;
     // MFD_HUGETLB is not there.
-    known(flags, libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC)?;
+    known(
+        flags,
+        libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC,
+    )?;
     if flags & (libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC) == libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC {
         return Err(Errno::EINVAL);
     }
     let name = task.mem().read_cstr(a[0], 249)?.ok_or(Errno::EINVAL)?;
     let noexec = flags & libc::MFD_NOEXEC_SEAL != 0;
-    let seals = if flags & libc::MFD_ALLOW_SEALING != 0 || noexec { 0 } else { libc::F_SEAL_SEAL as u32 };
-    let d = task.fs().ns().memfd(&Caller::of(task), &name, seals, !noexec)?;
+    let seals = if flags & libc::MFD_ALLOW_SEALING != 0 || noexec {
+        0
+    } else {
+        libc::F_SEAL_SEAL as u32
+    };
+    let d = task
+        .fs()
+        .ns()
+        .memfd(&Caller::of(task), &name, seals, !noexec)?;
     Ok(task.fds().insert(d, flags & libc::MFD_CLOEXEC != 0)? as u64)
 }
 
@@ -718,9 +866,14 @@ fn copy_file_range(task: &mut Task, a: Args) -> Result<u64> {
     if a[5] != 0 {
         return Err(Errno::EINVAL);
     }
-    let (src, dst): (Arc<Description>, Arc<Description>) =
-        (task.fds().get_io(a[0] as i32)?, task.fds().get_io(a[2] as i32)?);
-    if src.flags() as i32 & libc::O_ACCMODE == libc::O_WRONLY || !writable(&dst) || dst.flags() & libc::O_APPEND as u32 != 0 {
+    let (src, dst): (Arc<Description>, Arc<Description>) = (
+        task.fds().get_io(a[0] as i32)?,
+        task.fds().get_io(a[2] as i32)?,
+    );
+    if src.flags() as i32 & libc::O_ACCMODE == libc::O_WRONLY
+        || !writable(&dst)
+        || dst.flags() & libc::O_APPEND as u32 != 0
+    {
         return Err(Errno::EBADF);
     }
     let (s, t) = (src.file.stat()?, dst.file.stat()?);
@@ -732,14 +885,24 @@ fn copy_file_range(task: &mut Task, a: Args) -> Result<u64> {
         }
     }
     let offset = |task: &Task, p: u64, d: &Description| -> Result<u64> {
-        Ok(if p == 0 { *node::lock(&d.pos) } else { task.mem().read::<u64>(p)? })
+        Ok(if p == 0 {
+            *node::lock(&d.pos)
+        } else {
+            task.mem().read::<u64>(p)?
+        })
     };
     let (mut from, mut to) = (offset(task, a[1], &src)?, offset(task, a[3], &dst)?);
     let len = a[4].min(1 << 30);
-    if (from as i64) < 0 || (to as i64) < 0 || from.checked_add(len).is_none_or(|e| e > i64::MAX as u64) {
+    if (from as i64) < 0
+        || (to as i64) < 0
+        || from.checked_add(len).is_none_or(|e| e > i64::MAX as u64)
+    {
         return Err(Errno::EINVAL);
     }
-    if (s.dev, s.ino) == (t.dev, t.ino) && from < to.saturating_add(len) && to < from.saturating_add(len) {
+    if (s.dev, s.ino) == (t.dev, t.ino)
+        && from < to.saturating_add(len)
+        && to < from.saturating_add(len)
+    {
         return Err(Errno::EINVAL);
     }
     if to.saturating_add(len) > task.process.rlimit(libc::RLIMIT_FSIZE as usize).cur {

@@ -84,7 +84,14 @@ pub static TABLE: &[Syscall] = &[
 fn uname(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let c = &t.kernel().config;
     let mut b = [0u8; 65 * 6];
-    let fields = ["Linux", &c.hostname, &c.release, &c.version, "x86_64", "(none)"];
+    let fields = [
+        "Linux",
+        &c.hostname,
+        &c.release,
+        &c.version,
+        "x86_64",
+        "(none)",
+    ];
     for (i, f) in fields.iter().enumerate() {
         let n = f.len().min(64);
         b[65 * i..65 * i + n].copy_from_slice(&f.as_bytes()[..n]);
@@ -115,9 +122,10 @@ fn current_usage(t: &Task, who: i32) -> Result<Usage> {
     match who {
         libc::RUSAGE_SELF => Ok(own),
         libc::RUSAGE_CHILDREN => Ok(children),
-        libc::RUSAGE_THREAD => {
-            Ok(Usage { utime: super::time::cpu_or_virtual(t, t.thread.cpu_time()), ..own })
-        }
+        libc::RUSAGE_THREAD => Ok(Usage {
+            utime: super::time::cpu_or_virtual(t, t.thread.cpu_time()),
+            ..own
+        }),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -133,7 +141,10 @@ fn times(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     if a[0] != 0 {
         let own = current_usage(t, libc::RUSAGE_SELF)?;
         let children = current_usage(t, libc::RUSAGE_CHILDREN)?;
-        for (i, d) in [own.utime, own.stime, children.utime, children.stime].into_iter().enumerate() {
+        for (i, d) in [own.utime, own.stime, children.utime, children.stime]
+            .into_iter()
+            .enumerate()
+        {
             t.mem().write(a[0].wrapping_add(8 * i as u64), ticks(d))?;
         }
     }
@@ -153,7 +164,11 @@ fn id(v: u64) -> Option<u64> {
 
 /// Set real, effective and saved ids to ones that the process has already. `only_effective`: setuid(2) of an ordinary user.
 fn set_ids(t: &mut Task, who: Who, ids: [Option<u64>; 3], only_effective: bool) -> Result<u64> {
-    let mut c = t.process.cred.write().unwrap_or_else(PoisonError::into_inner);
+    let mut c = t
+        .process
+        .cred
+        .write()
+        .unwrap_or_else(PoisonError::into_inner);
     let c = &mut *c;
     let root = c.euid == 0;
     let (r, e, s, f) = match who {
@@ -201,7 +216,11 @@ fn get_res(t: &Task, a: [u64; 6], ids: [u32; 3]) -> Result<u64> {
 
 /// Gives the old id, also when the new one is refused.
 fn set_fs_id(t: &mut Task, who: Who, new: u32) -> Result<u64> {
-    let mut c = t.process.cred.write().unwrap_or_else(PoisonError::into_inner);
+    let mut c = t
+        .process
+        .cred
+        .write()
+        .unwrap_or_else(PoisonError::into_inner);
     let c = &mut *c;
     let (have, f) = match who {
         Who::User => ([c.uid, c.euid, c.suid], &mut c.fsuid),
@@ -278,11 +297,17 @@ fn prlimit(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn rlimit(t: &mut Task, p: &Arc<Process>, which: u64, new: u64, old: u64) -> Result<u64> {
-    let which = usize::try_from(which as u32).ok().filter(|w| *w < 16).ok_or(Errno::EINVAL)?;
+    let which = usize::try_from(which as u32)
+        .ok()
+        .filter(|w| *w < 16)
+        .ok_or(Errno::EINVAL)?;
     let mem = t.mem();
     let new = match new {
         0 => None,
-        at => Some(Rlimit { cur: mem.read(at)?, max: mem.read(at.wrapping_add(8))? }),
+        at => Some(Rlimit {
+            cur: mem.read(at)?,
+            max: mem.read(at.wrapping_add(8))?,
+        }),
     };
     let before = p.rlimit(which);
     if let Some(n) = new {

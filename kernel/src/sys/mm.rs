@@ -39,10 +39,22 @@ fn mmap(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let flags = flags as u32;
-    let file = if flags & libc::MAP_ANONYMOUS as u32 != 0 { None } else { Some((t.fds().get(fd as i32)?, off)) };
+    let file = if flags & libc::MAP_ANONYMOUS as u32 != 0 {
+        None
+    } else {
+        Some((t.fds().get(fd as i32)?, off))
+    };
     let prot = (prot & 7) as u8;
     let limit = t.process.rlimit(libc::RLIMIT_AS as usize).cur;
-    t.mm().map(MapRequest { addr, len, prot, flags, file, limit, who: t })
+    t.mm().map(MapRequest {
+        addr,
+        len,
+        prot,
+        flags,
+        file,
+        limit,
+        who: t,
+    })
 }
 
 fn mprotect(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -62,7 +74,15 @@ fn brk(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 fn mremap(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let limit = t.process.rlimit(libc::RLIMIT_AS as usize).cur;
     let [old, old_len, new_len, flags, to, _] = a;
-    t.mm().remap(RemapRequest { old, old_len, new_len, flags: flags as u32, to, limit, who: t })
+    t.mm().remap(RemapRequest {
+        old,
+        old_len,
+        new_len,
+        flags: flags as u32,
+        to,
+        limit,
+        who: t,
+    })
 }
 
 fn mincore(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -90,7 +110,9 @@ fn mlock(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn munlock(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let from = a[0] & !4095;
-    t.mm().check_mapped(from, a[1].wrapping_add(a[0] - from)).map_err(|_| Errno::ENOMEM)?;
+    t.mm()
+        .check_mapped(from, a[1].wrapping_add(a[0] - from))
+        .map_err(|_| Errno::ENOMEM)?;
     Ok(0)
 }
 
@@ -168,5 +190,9 @@ fn pkey_mprotect(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 /// The CPU model has no protection keys.
 fn pkey_alloc(_t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    if a[0] != 0 || a[1] & !3 != 0 { Err(Errno::EINVAL) } else { Err(Errno::ENOSPC) }
+    if a[0] != 0 || a[1] & !3 != 0 {
+        Err(Errno::EINVAL)
+    } else {
+        Err(Errno::ENOSPC)
+    }
 }

@@ -33,8 +33,15 @@ pub struct Syscall {
 /// Size of the dispatch table; x86-64 numbers in use are below.
 pub const MAX: usize = 512;
 
-static TABLES: [&[Syscall]; 7] =
-    [fs::TABLE, io::TABLE, process::TABLE, mm::TABLE, signal::TABLE, time::TABLE, info::TABLE];
+static TABLES: [&[Syscall]; 7] = [
+    fs::TABLE,
+    io::TABLE,
+    process::TABLE,
+    mm::TABLE,
+    signal::TABLE,
+    time::TABLE,
+    info::TABLE,
+];
 
 /// The system call with a number.
 pub fn lookup(nr: u32) -> Option<&'static Syscall> {

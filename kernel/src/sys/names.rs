@@ -2,7 +2,10 @@
 
 /// The name of a system call number.
 pub fn name(nr: u32) -> Option<&'static str> {
-    NAMES.binary_search_by_key(&nr, |e| e.0).ok().map(|i| NAMES[i].1)
+    NAMES
+        .binary_search_by_key(&nr, |e| e.0)
+        .ok()
+        .map(|i| NAMES[i].1)
 }
 
 #[rustfmt::skip]

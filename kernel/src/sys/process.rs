@@ -59,7 +59,11 @@ pub static TABLE: &[Syscall] = &[
 ];
 
 fn fork_with(t: &mut Task, flags: i32) -> Result<u64> {
-    let a = CloneArgs { flags: flags as u64, exit_signal: libc::SIGCHLD, ..CloneArgs::default() };
+    let a = CloneArgs {
+        flags: flags as u64,
+        exit_signal: libc::SIGCHLD,
+        ..CloneArgs::default()
+    };
     t.clone_task(a).map(|pid| pid as u64)
 }
 
@@ -94,7 +98,19 @@ fn clone3(t: &mut Task, a: [u64; 6]) -> Result<u64> {
             None => {}
         }
     }
-    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] = w;
+    let [
+        flags,
+        _pidfd,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        set_tid,
+        set_tid_size,
+        _cgroup,
+    ] = w;
     if flags & 0xff != 0 || exit_signal > 64 || (set_tid != 0) != (set_tid_size != 0) {
         return Err(Errno::EINVAL);
     }
@@ -108,7 +124,14 @@ fn clone3(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let stack = stack.checked_add(stack_size).ok_or(Errno::EINVAL)?;
-    let args = CloneArgs { flags, exit_signal: exit_signal as i32, stack, parent_tid, child_tid, tls };
+    let args = CloneArgs {
+        flags,
+        exit_signal: exit_signal as i32,
+        stack,
+        parent_tid,
+        child_tid,
+        tls,
+    };
     t.clone_task(args).map(|pid| pid as u64)
 }
 
@@ -172,7 +195,12 @@ pub(super) fn write_rusage(mem: Mem, at: u64, u: &crate::process::Usage) -> Resu
 
 fn wait4(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let (pid, status, options, usage) = (a[0] as i32, a[1], a[2] as i32, a[3]);
-    const ALLOWED: i32 = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED | libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE;
+    const ALLOWED: i32 = libc::WNOHANG
+        | libc::WUNTRACED
+        | libc::WCONTINUED
+        | libc::__WNOTHREAD
+        | libc::__WALL
+        | libc::__WCLONE;
     if options & !ALLOWED != 0 {
         return Err(Errno::EINVAL);
     }
@@ -183,7 +211,9 @@ fn wait4(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         p if p < 0 => Which::Group(-p),
         p => Which::Pid(p),
     };
-    let Some(f) = wait_child(t, which, options | libc::WEXITED)? else { return Ok(0) };
+    let Some(f) = wait_child(t, which, options | libc::WEXITED)? else {
+        return Ok(0);
+    };
     if status != 0 {
         t.mem().write(status, f.status)?;
     }
@@ -196,7 +226,8 @@ fn wait4(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 fn waitid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let (kind, id, info, options, usage) = (a[0] as u32, a[1] as i32, a[2], a[3] as i32, a[4]);
     const NEWS: i32 = libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED;
-    const ALLOWED: i32 = NEWS | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE;
+    const ALLOWED: i32 =
+        NEWS | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE;
     if options & !ALLOWED != 0 || options & NEWS == 0 {
         return Err(Errno::EINVAL);
     }
@@ -228,7 +259,14 @@ fn waitid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
                 (libc::SIGCHLD, f.code, f.pid, f.uid, value)
             }
         };
-        for (off, v) in [(0, signo), (4, 0), (8, code), (16, pid), (20, uid as i32), (24, status)] {
+        for (off, v) in [
+            (0, signo),
+            (4, 0),
+            (8, code),
+            (16, pid),
+            (20, uid as i32),
+            (24, status),
+        ] {
             mem.write(info.wrapping_add(off), v)?;
         }
     }
@@ -241,11 +279,17 @@ fn find(t: &Task, pid: i32) -> Result<Arc<Process>> {
         return Ok(t.process.clone());
     }
     let k = t.kernel();
-    k.process(pid).or_else(|| k.thread(pid).and_then(|th| th.process())).ok_or(Errno::ESRCH)
+    k.process(pid)
+        .or_else(|| k.thread(pid).and_then(|th| th.process()))
+        .ok_or(Errno::ESRCH)
 }
 
 fn find_thread(t: &Task, tid: i32) -> Result<Arc<Process>> {
-    if tid < 0 { Err(Errno::EINVAL) } else { find(t, tid) }
+    if tid < 0 {
+        Err(Errno::EINVAL)
+    } else {
+        find(t, tid)
+    }
 }
 
 fn setpgid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -315,12 +359,22 @@ fn priority_targets(t: &Task, which: u64, who: i32) -> Result<Vec<Arc<Process>>>
             all.into_iter().filter(|p| p.pgid() == g).collect()
         }
         2 => {
-            let uid = if who == 0 { t.process.credentials().uid } else { who as u32 };
-            all.into_iter().filter(|p| p.credentials().uid == uid).collect()
+            let uid = if who == 0 {
+                t.process.credentials().uid
+            } else {
+                who as u32
+            };
+            all.into_iter()
+                .filter(|p| p.credentials().uid == uid)
+                .collect()
         }
         _ => return Err(Errno::EINVAL),
     };
-    if v.is_empty() { Err(Errno::ESRCH) } else { Ok(v) }
+    if v.is_empty() {
+        Err(Errno::ESRCH)
+    } else {
+        Ok(v)
+    }
 }
 
 fn getpriority(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -362,7 +416,11 @@ fn sched_setscheduler(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn sched_setparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     find_thread(t, a[0] as i32)?;
-    if t.mem().read::<i32>(a[1])? == 0 { Ok(0) } else { Err(Errno::EINVAL) }
+    if t.mem().read::<i32>(a[1])? == 0 {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 fn sched_getparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -380,7 +438,10 @@ fn sched_rr_get_interval(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 fn sched_setattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     find_thread(t, a[0] as i32)?;
     let mem = t.mem();
-    let (policy, nice): (u32, i32) = (mem.read(a[1].wrapping_add(4))?, mem.read(a[1].wrapping_add(16))?);
+    let (policy, nice): (u32, i32) = (
+        mem.read(a[1].wrapping_add(4))?,
+        mem.read(a[1].wrapping_add(16))?,
+    );
     match policy {
         0 | 3 | 5 => setpriority(t, [0, a[0], nice as u64, 0, 0, 0]),
         1 | 2 | 6 => Err(Errno::EPERM),
@@ -534,7 +595,13 @@ fn prctl(t: &mut Task, a: [u64; 6]) -> Result<u64> {
             Ok(0)
         }
         libc::PR_GET_TIMING => Ok(0),
-        libc::PR_SET_TIMING => if x == 0 { Ok(0) } else { Err(Errno::EINVAL) },
+        libc::PR_SET_TIMING => {
+            if x == 0 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         libc::PR_SET_NAME => {
             let mut name = Vec::new();
             while name.len() < 15 {
@@ -556,15 +623,29 @@ fn prctl(t: &mut Task, a: [u64; 6]) -> Result<u64> {
             t.mem().copy_in(x, &b)?;
             Ok(0)
         }
-        libc::PR_GET_ENDIAN | libc::PR_GET_FPEMU | libc::PR_GET_FPEXC | libc::PR_GET_UNALIGN => Err(Errno::EINVAL),
+        libc::PR_GET_ENDIAN | libc::PR_GET_FPEMU | libc::PR_GET_FPEXC | libc::PR_GET_UNALIGN => {
+            Err(Errno::EINVAL)
+        }
         libc::PR_GET_TSC => {
             t.mem().write(x, libc::PR_TSC_ENABLE)?;
             Ok(0)
         }
-        libc::PR_SET_TSC => if x as i32 == libc::PR_TSC_ENABLE { Ok(0) } else { Err(Errno::EINVAL) },
+        libc::PR_SET_TSC => {
+            if x as i32 == libc::PR_TSC_ENABLE {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         libc::PR_GET_SECCOMP => Ok(0),
         libc::PR_SET_SECCOMP => Err(Errno::EINVAL),
-        libc::PR_CAPBSET_READ => if x <= 40 { Ok(0) } else { Err(Errno::EINVAL) },
+        libc::PR_CAPBSET_READ => {
+            if x <= 40 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         libc::PR_CAPBSET_DROP => Err(Errno::EPERM),
         libc::PR_GET_SECUREBITS => Ok(0),
         libc::PR_SET_SECUREBITS => Err(Errno::EPERM),
@@ -589,7 +670,8 @@ fn prctl(t: &mut Task, a: [u64; 6]) -> Result<u64> {
             Ok(0)
         }
         libc::PR_GET_CHILD_SUBREAPER => {
-            t.mem().write(x, u32::from(p.subreaper.load(Ordering::Relaxed)))?;
+            t.mem()
+                .write(x, u32::from(p.subreaper.load(Ordering::Relaxed)))?;
             Ok(0)
         }
         libc::PR_GET_TID_ADDRESS => {

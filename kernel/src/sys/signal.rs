@@ -31,7 +31,11 @@ pub static TABLE: &[Syscall] = &[
 ];
 
 fn check_signal(sig: i32) -> Result<()> {
-    if (0..=NSIG as i32).contains(&sig) { Ok(()) } else { Err(Errno::EINVAL) }
+    if (0..=NSIG as i32).contains(&sig) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 fn rt_sigaction(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -73,7 +77,10 @@ fn rt_sigaction(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         }
     }
     if old != 0 {
-        for (i, v) in [before.handler, before.flags, before.restorer, before.mask].into_iter().enumerate() {
+        for (i, v) in [before.handler, before.flags, before.restorer, before.mask]
+            .into_iter()
+            .enumerate()
+        {
             mem.write(old.wrapping_add(8 * i as u64), v)?;
         }
     }
@@ -202,8 +209,16 @@ fn may_signal(t: &Task, p: &Process, sig: i32) -> bool {
 }
 
 fn own_info(t: &Task, sig: i32, code: i32) -> SigInfo {
-    let fields = SigFields::Kill { pid: t.pid(), uid: t.process.credentials().uid };
-    SigInfo { signo: sig, errno: 0, code, fields }
+    let fields = SigFields::Kill {
+        pid: t.pid(),
+        uid: t.process.credentials().uid,
+    };
+    SigInfo {
+        signo: sig,
+        errno: 0,
+        code,
+        fields,
+    }
 }
 
 fn kill(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -214,14 +229,24 @@ fn kill(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let targets: Vec<Arc<Process>> = match pid {
         p if p > 0 => {
             // As on Linux the id of any thread names its process.
-            let one = kernel.process(p).or_else(|| kernel.thread(p).and_then(|t| t.process()));
+            let one = kernel
+                .process(p)
+                .or_else(|| kernel.thread(p).and_then(|t| t.process()));
             vec![one.ok_or(Errno::ESRCH)?]
         }
         i32::MIN => return Err(Errno::ESRCH),
-        -1 => kernel.processes().into_iter().filter(|p| p.pid != t.pid()).collect(),
+        -1 => kernel
+            .processes()
+            .into_iter()
+            .filter(|p| p.pid != t.pid())
+            .collect(),
         p => {
             let group = if p == 0 { t.process.pgid() } else { -p };
-            kernel.processes().into_iter().filter(|p| p.pgid() == group).collect()
+            kernel
+                .processes()
+                .into_iter()
+                .filter(|p| p.pgid() == group)
+                .collect()
         }
     };
     if targets.is_empty() {
@@ -239,10 +264,18 @@ fn kill(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     result.map(|()| 0)
 }
 
-fn find_thread(kernel: &Kernel, group: Option<i32>, tid: i32) -> Result<(Arc<Thread>, Arc<Process>)> {
+fn find_thread(
+    kernel: &Kernel,
+    group: Option<i32>,
+    tid: i32,
+) -> Result<(Arc<Thread>, Arc<Process>)> {
     let th = kernel.thread(tid).ok_or(Errno::ESRCH)?;
     let p = th.process().ok_or(Errno::ESRCH)?;
-    if group.is_some_and(|g| g != p.pid) { Err(Errno::ESRCH) } else { Ok((th, p)) }
+    if group.is_some_and(|g| g != p.pid) {
+        Err(Errno::ESRCH)
+    } else {
+        Ok((th, p))
+    }
 }
 
 fn tgkill_to(t: &mut Task, group: Option<i32>, tid: i32, sig: i32) -> Result<u64> {

@@ -67,7 +67,10 @@ pub fn write_timeval(mem: Mem, addr: u64, d: Duration) -> Result<()> {
 pub fn clock_now(t: &Task, clock: i32) -> Result<Duration> {
     let k = t.kernel();
     match clock {
-        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_REALTIME_ALARM | libc::CLOCK_TAI => Ok(k.clock.realtime()),
+        libc::CLOCK_REALTIME
+        | libc::CLOCK_REALTIME_COARSE
+        | libc::CLOCK_REALTIME_ALARM
+        | libc::CLOCK_TAI => Ok(k.clock.realtime()),
         libc::CLOCK_MONOTONIC
         | libc::CLOCK_MONOTONIC_RAW
         | libc::CLOCK_MONOTONIC_COARSE
@@ -82,10 +85,18 @@ pub fn clock_now(t: &Task, clock: i32) -> Result<Duration> {
                 return Err(Errno::EINVAL); // a clock of a descriptor
             }
             if thread {
-                let th = if id == 0 { t.thread.clone() } else { k.thread(id).ok_or(Errno::EINVAL)? };
+                let th = if id == 0 {
+                    t.thread.clone()
+                } else {
+                    k.thread(id).ok_or(Errno::EINVAL)?
+                };
                 Ok(cpu_or_virtual(t, th.cpu_time()))
             } else {
-                let p = if id == 0 { t.process.clone() } else { k.process(id).ok_or(Errno::EINVAL)? };
+                let p = if id == 0 {
+                    t.process.clone()
+                } else {
+                    k.process(id).ok_or(Errno::EINVAL)?
+                };
                 Ok(cpu_or_virtual(t, p.usage().0.utime))
             }
         }
@@ -96,7 +107,11 @@ pub fn clock_now(t: &Task, clock: i32) -> Result<Duration> {
 /// With a virtual clock CPU time must not come from the host either: it is the virtual time since the start.
 pub(crate) fn cpu_or_virtual(t: &Task, host: Duration) -> Duration {
     let c = &t.kernel().clock;
-    if c.is_virtual() { c.since_start() } else { host }
+    if c.is_virtual() {
+        c.since_start()
+    } else {
+        host
+    }
 }
 
 fn clock_gettime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -107,9 +122,16 @@ fn clock_gettime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn clock_getres(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     clock_now(t, a[0] as i32)?;
-    let coarse = matches!(a[0] as i32, libc::CLOCK_REALTIME_COARSE | libc::CLOCK_MONOTONIC_COARSE);
+    let coarse = matches!(
+        a[0] as i32,
+        libc::CLOCK_REALTIME_COARSE | libc::CLOCK_MONOTONIC_COARSE
+    );
     if a[1] != 0 {
-        write_timespec(t.mem(), a[1], Duration::from_nanos(if coarse { 4_000_000 } else { 1 }))?;
+        write_timespec(
+            t.mem(),
+            a[1],
+            Duration::from_nanos(if coarse { 4_000_000 } else { 1 }),
+        )?;
     }
     Ok(0)
 }
@@ -154,7 +176,9 @@ fn sleep_until(t: &mut Task, d: Deadline) -> std::result::Result<(), Duration> {
     let kernel = t.kernel().clone();
     if kernel.clock.is_virtual() && jump_is_safe(t, d) {
         kernel.clock.reached(d.at);
-        if t.interrupted() { return Err(Duration::ZERO) }
+        if t.interrupted() {
+            return Err(Duration::ZERO);
+        }
         return Ok(());
     }
     loop {
@@ -195,7 +219,9 @@ fn sleep_and_report(t: &mut Task, d: Deadline, remaining: u64) -> Result<u64> {
 /// A time on a clock as a time on the monotonic clock.
 fn to_monotonic(t: &Task, clock: i32, at: Duration) -> Duration {
     match clock {
-        libc::CLOCK_REALTIME | libc::CLOCK_TAI | libc::CLOCK_REALTIME_ALARM => at.saturating_sub(t.kernel().clock.real_offset()),
+        libc::CLOCK_REALTIME | libc::CLOCK_TAI | libc::CLOCK_REALTIME_ALARM => {
+            at.saturating_sub(t.kernel().clock.real_offset())
+        }
         _ => at,
     }
 }
@@ -209,7 +235,9 @@ fn clock_nanosleep(t: &mut Task, a: [u64; 6]) -> Result<u64> {
             return sleep_cpu(t, d, flags & libc::TIMER_ABSTIME != 0);
         }
         libc::CLOCK_REALTIME_ALARM | libc::CLOCK_BOOTTIME_ALARM => return Err(Errno::EPERM),
-        libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_REALTIME_COARSE => return Err(Errno::EOPNOTSUPP),
+        libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_REALTIME_COARSE => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         _ => return Err(Errno::EINVAL),
     }
     let d = read_timespec(t.mem(), a[2])?;
@@ -251,7 +279,10 @@ fn setitimer(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     }
     let (interval, value) = match a[1] {
         0 => (Duration::ZERO, Duration::ZERO), // as Linux (deprecated)
-        p => (read_timeval(t.mem(), p)?, read_timeval(t.mem(), p.wrapping_add(16))?),
+        p => (
+            read_timeval(t.mem(), p)?,
+            read_timeval(t.mem(), p.wrapping_add(16))?,
+        ),
     };
     let (old_interval, left) = timers::set_itimer(&t.process, a[0] as usize, value, interval);
     if a[2] != 0 {
@@ -262,9 +293,15 @@ fn setitimer(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn alarm(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let (_, left) = timers::set_itimer(&t.process, 0, Duration::from_secs(u64::from(a[0] as u32)), Duration::ZERO);
+    let (_, left) = timers::set_itimer(
+        &t.process,
+        0,
+        Duration::from_secs(u64::from(a[0] as u32)),
+        Duration::ZERO,
+    );
     // Rounded, but never to 0 while one is set.
-    let s = left.as_secs() + u64::from(left.subsec_nanos() >= 500_000_000 || (left.as_secs() == 0 && !left.is_zero()));
+    let s = left.as_secs()
+        + u64::from(left.subsec_nanos() >= 500_000_000 || (left.as_secs() == 0 && !left.is_zero()));
     Ok(s)
 }
 
@@ -311,18 +348,34 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let value = value.unwrap_or(id as u64);
     timers.insert(
         id,
-        PosixTimer { source, realtime, notify, signo, value, interval: Duration::ZERO, at: None, id: None, overrun: 0 },
+        PosixTimer {
+            source,
+            realtime,
+            notify,
+            signo,
+            value,
+            interval: Duration::ZERO,
+            at: None,
+            id: None,
+            overrun: 0,
+        },
     );
     Ok(0)
 }
 
 fn posix_timer(t: &Task, id: u64) -> Result<PosixTimer> {
-    lock(&t.process.timers).get(&(id as i32)).copied().ok_or(Errno::EINVAL)
+    lock(&t.process.timers)
+        .get(&(id as i32))
+        .copied()
+        .ok_or(Errno::EINVAL)
 }
 
 fn timer_gettime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let p = posix_timer(t, a[0])?;
-    let left = p.at.map_or(Duration::ZERO, |at| at.saturating_sub(p.source.now(&t.process)).max(Duration::from_nanos(1)));
+    let left = p.at.map_or(Duration::ZERO, |at| {
+        at.saturating_sub(p.source.now(&t.process))
+            .max(Duration::from_nanos(1))
+    });
     write_timespec(t.mem(), a[1], p.interval)?;
     write_timespec(t.mem(), a[1].wrapping_add(16), left)?;
     Ok(0)
@@ -365,7 +418,9 @@ fn timer_getoverrun(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn timer_delete(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let p = lock(&t.process.timers).remove(&(a[0] as i32)).ok_or(Errno::EINVAL)?;
+    let p = lock(&t.process.timers)
+        .remove(&(a[0] as i32))
+        .ok_or(Errno::EINVAL)?;
     if let Some(id) = p.id {
         t.kernel().timers.cancel(id);
     }
@@ -387,7 +442,11 @@ fn futex_call(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     {
         return Err(Errno::ENOSYS);
     }
-    let clock = if realtime { libc::CLOCK_REALTIME } else { libc::CLOCK_MONOTONIC };
+    let clock = if realtime {
+        libc::CLOCK_REALTIME
+    } else {
+        libc::CLOCK_MONOTONIC
+    };
     let absolute = |t: &Task, clock: i32| -> Result<Option<Deadline>> {
         if timeout == 0 {
             return Ok(None);
@@ -412,8 +471,24 @@ fn futex_call(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         libc::FUTEX_WAKE => futex::wake(t, addr, private, value, u32::MAX),
         libc::FUTEX_WAKE_BITSET => futex::wake(t, addr, private, value, value3 as u32),
         libc::FUTEX_REQUEUE => futex::requeue(t, addr, addr2, private, value, timeout as u32, None),
-        libc::FUTEX_CMP_REQUEUE => futex::requeue(t, addr, addr2, private, value, timeout as u32, Some(value3 as u32)),
-        libc::FUTEX_WAKE_OP => futex::wake_op(t, addr, addr2, private, value, timeout as u32, value3 as u32),
+        libc::FUTEX_CMP_REQUEUE => futex::requeue(
+            t,
+            addr,
+            addr2,
+            private,
+            value,
+            timeout as u32,
+            Some(value3 as u32),
+        ),
+        libc::FUTEX_WAKE_OP => futex::wake_op(
+            t,
+            addr,
+            addr2,
+            private,
+            value,
+            timeout as u32,
+            value3 as u32,
+        ),
         libc::FUTEX_LOCK_PI => {
             let d = absolute(t, libc::CLOCK_REALTIME)?;
             futex::lock_pi(t, addr, private, false, d)

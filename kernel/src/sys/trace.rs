@@ -9,9 +9,9 @@ use std::fmt::Write;
 /// Name of a signal (`SIGTERM`, `SIGRT_3`).
 pub fn signal_name(sig: i32) -> String {
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-        "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
     match usize::try_from(sig - 1).ok().and_then(|i| NAMES.get(i)) {
         Some(n) => format!("SIG{n}"),
@@ -70,7 +70,13 @@ fn argument(t: &Task, letter: u8, v: u64, next: Option<u64>) -> String {
 /// A call before it is made: what it has as input.
 pub(crate) fn call(t: &Task, s: Option<&Syscall>, nr: u32, args: &[u64; 6]) -> String {
     let Some(s) = s else {
-        return format!("{}({:#x}, {:#x}, {:#x})", super::names::name(nr).unwrap_or("syscall_?"), args[0], args[1], args[2]);
+        return format!(
+            "{}({:#x}, {:#x}, {:#x})",
+            super::names::name(nr).unwrap_or("syscall_?"),
+            args[0],
+            args[1],
+            args[2]
+        );
     };
     let reads = matches!(s.nr, 0 | 17 | 45 | 318 | 89 | 79 | 217 | 267); // the buffer is output
     let mut line = format!("{}(", s.name);

@@ -81,7 +81,13 @@ impl ProcFs {
     /// Root of /proc. `model`: the CPU model that /proc/cpuinfo shows.
     pub fn root(kernel: Weak<Kernel>, dev: u64, model: u32) -> Arc<dyn Node> {
         let fs = Arc::new(ProcFs { kernel, dev, model });
-        Arc::new(ProcNode { fs, pid: 0, tid: 0, what: What::Root, path: Vec::new() })
+        Arc::new(ProcNode {
+            fs,
+            pid: 0,
+            tid: 0,
+            what: What::Root,
+            path: Vec::new(),
+        })
     }
 }
 
@@ -110,14 +116,20 @@ struct ProcNode {
 }
 
 fn number(name: &[u8]) -> Option<i32> {
-    if name.is_empty() || name.len() > 10 || (name[0] == b'0' && name.len() > 1) || !name.iter().all(u8::is_ascii_digit) {
+    if name.is_empty()
+        || name.len() > 10
+        || (name[0] == b'0' && name.len() > 1)
+        || !name.iter().all(u8::is_ascii_digit)
+    {
         return None;
     }
     std::str::from_utf8(name).ok()?.parse().ok()
 }
 
 fn ino(path: &[u8]) -> u64 {
-    let h = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let h = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    });
     (h >> 24) | 1 << 32
 }
 
@@ -126,12 +138,31 @@ impl ProcNode {
         self.fs.kernel.upgrade().ok_or(Errno::ESRCH)
     }
     fn ctx(&self, who: &Caller) -> Result<Ctx> {
-        let (pid, tid) = if self.pid == 0 { (who.pid, who.tid) } else { (self.pid, self.tid) };
-        Ok(Ctx { kernel: self.kernel()?, pid, tid, model: self.fs.model })
+        let (pid, tid) = if self.pid == 0 {
+            (who.pid, who.tid)
+        } else {
+            (self.pid, self.tid)
+        };
+        Ok(Ctx {
+            kernel: self.kernel()?,
+            pid,
+            tid,
+            model: self.fs.model,
+        })
     }
     fn child(&self, name: &[u8], pid: i32, tid: i32, what: What) -> ProcNode {
-        let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, &b"/"[..], name].concat() };
-        ProcNode { fs: self.fs.clone(), pid, tid, what, path }
+        let path = if self.path.is_empty() {
+            name.to_vec()
+        } else {
+            [&self.path, &b"/"[..], name].concat()
+        };
+        ProcNode {
+            fs: self.fs.clone(),
+            pid,
+            tid,
+            what,
+            path,
+        }
     }
     fn kind(&self) -> u32 {
         match self.what {
@@ -195,11 +226,26 @@ impl ProcNode {
     }
     fn list(&self) -> Result<Vec<DirEntry>> {
         let entry = |name: Vec<u8>, kind: u32| {
-            let path = if self.path.is_empty() { name.clone() } else { [&self.path[..], b"/", &name].concat() };
-            DirEntry { ino: ino(&path), kind: dirent_kind(kind), name }
+            let path = if self.path.is_empty() {
+                name.clone()
+            } else {
+                [&self.path[..], b"/", &name].concat()
+            };
+            DirEntry {
+                ino: ino(&path),
+                kind: dirent_kind(kind),
+                name,
+            }
         };
-        let mut out = vec![entry(b".".to_vec(), libc::S_IFDIR), entry(b"..".to_vec(), libc::S_IFDIR)];
-        out.extend(self.items().iter().map(|i| entry(i.name().into(), i.kind())));
+        let mut out = vec![
+            entry(b".".to_vec(), libc::S_IFDIR),
+            entry(b"..".to_vec(), libc::S_IFDIR),
+        ];
+        out.extend(
+            self.items()
+                .iter()
+                .map(|i| entry(i.name().into(), i.kind())),
+        );
         let k = self.kernel()?;
         let numbers: (Vec<i32>, u32) = match self.what {
             What::Root => (k.processes().iter().map(|p| p.pid).collect(), libc::S_IFDIR),
@@ -209,12 +255,21 @@ impl ProcNode {
             }
             What::Item(i @ (Item::Fds | Item::FdInfos)) => {
                 let p = k.process(self.pid).ok_or(Errno::ENOENT)?;
-                let kind = if matches!(i, Item::Fds) { libc::S_IFLNK } else { libc::S_IFREG };
+                let kind = if matches!(i, Item::Fds) {
+                    libc::S_IFLNK
+                } else {
+                    libc::S_IFREG
+                };
                 (p.fds().list().iter().map(|(n, _)| *n).collect(), kind)
             }
             _ => (Vec::new(), 0),
         };
-        out.extend(numbers.0.iter().map(|n| entry(n.to_string().into(), numbers.1)));
+        out.extend(
+            numbers
+                .0
+                .iter()
+                .map(|n| entry(n.to_string().into(), numbers.1)),
+        );
         Ok(out)
     }
 }
@@ -224,7 +279,10 @@ impl Node for ProcNode {
         let k = self.kernel()?;
         let (uid, gid) = match self.pid {
             0 => (0, 0),
-            pid => k.process(pid).map(|p| p.credentials()).map_or((0, 0), |c| (c.euid, c.egid)),
+            pid => k
+                .process(pid)
+                .map(|p| p.credentials())
+                .map_or((0, 0), |c| (c.euid, c.egid)),
         };
         let perm = match self.what {
             What::Item(Item::File(_, m, _)) | What::Item(Item::Link(_, m, _)) => *m,
@@ -241,7 +299,11 @@ impl Node for ProcNode {
         let now = (t.as_secs() as i64, t.subsec_nanos());
         Ok(Stat {
             dev: self.fs.dev,
-            ino: if self.path.is_empty() { 1 } else { ino(&self.path) },
+            ino: if self.path.is_empty() {
+                1
+            } else {
+                ino(&self.path)
+            },
             mode: self.kind() | perm,
             nlink: if self.kind() == libc::S_IFDIR { 2 } else { 1 },
             uid,
@@ -255,7 +317,10 @@ impl Node for ProcNode {
     }
     fn lookup(&self, _: &Caller, name: &[u8]) -> Result<Found> {
         let n = self.find(name)?;
-        Ok(Found { stat: n.stat()?, node: Arc::new(n) })
+        Ok(Found {
+            stat: n.stat()?,
+            node: Arc::new(n),
+        })
     }
     fn readlink(&self, who: &Caller) -> Result<Link> {
         match self.what {
@@ -292,11 +357,23 @@ impl Node for ProcNode {
             }
             _ => return Err(Errno::ELOOP),
         };
-        let node = ProcNode { fs: self.fs.clone(), path: self.path.clone(), ..*self };
-        Ok(Arc::new(ProcFile { ctx: self.ctx(who)?, node, text: gen_, data: Mutex::default() }))
+        let node = ProcNode {
+            fs: self.fs.clone(),
+            path: self.path.clone(),
+            ..*self
+        };
+        Ok(Arc::new(ProcFile {
+            ctx: self.ctx(who)?,
+            node,
+            text: gen_,
+            data: Mutex::default(),
+        }))
     }
     fn statfs(&self) -> StatFs {
-        StatFs { kind: 0x9fa0, ..StatFs::default() }
+        StatFs {
+            kind: 0x9fa0,
+            ..StatFs::default()
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -311,7 +388,11 @@ impl ProcNode {
     fn may_inspect(&self, who: &Caller) -> Result<()> {
         let k = self.kernel()?;
         let p = k.process(self.pid).ok_or(Errno::ENOENT)?;
-        if who.is_root() || p.credentials().uid == who.uid { Ok(()) } else { Err(Errno::EACCES) }
+        if who.is_root() || p.credentials().uid == who.uid {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
     }
 }
 
@@ -323,7 +404,12 @@ impl Node for AnyFile {
         self.0.file.stat()
     }
     fn open(&self, _: &Caller, flags: u32) -> Result<Arc<dyn File>> {
-        if let Some(p) = self.0.file.as_any().downcast_ref::<crate::io::pipe::PipeEnd>() {
+        if let Some(p) = self
+            .0
+            .file
+            .as_any()
+            .downcast_ref::<crate::io::pipe::PipeEnd>()
+        {
             return p.reopen(flags);
         }
         match kind_of(self.0.file.stat()?.mode) {
@@ -361,7 +447,11 @@ impl File for ProcFile {
                     let mount = Opened::of(&d).map_or(0, |o| o.place.mount.id);
                     let ino = d.file.stat().map_or(0, |s| s.ino);
                     let pos = *lock(&d.pos);
-                    format!("pos:\t{pos}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n", d.flags()).into_bytes()
+                    format!(
+                        "pos:\t{pos}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n",
+                        d.flags()
+                    )
+                    .into_bytes()
                 }
                 Gen::Dir => return Err(Errno::EISDIR),
             };

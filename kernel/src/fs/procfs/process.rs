@@ -55,10 +55,17 @@ macro_rules! common {
 
 pub(super) static PROCESS: &[Item] = common!(
     Tasks,
-    Dir("net", &[
-        File("dev", 0o444, |_| Ok(b"Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n".to_vec())),
-        File("unix", 0o444, |_| Ok(b"Num       RefCount Protocol Flags    Type St Inode Path\n".to_vec())),
-    ])
+    Dir(
+        "net",
+        &[
+            File("dev", 0o444, |_| {
+                Ok(b"Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n".to_vec())
+            }),
+            File("unix", 0o444, |_| Ok(
+                b"Num       RefCount Protocol Flags    Type St Inode Path\n".to_vec()
+            )),
+        ]
+    )
 );
 pub(super) static THREAD: &[Item] = common!();
 
@@ -95,7 +102,9 @@ fn comm(c: &Ctx) -> Result<Vec<u8>> {
 /// Strings in the memory of the process; as much as there is.
 fn strings(c: &Ctx, range: fn(&crate::process::Image) -> (u64, u64)) -> Result<Vec<u8>> {
     // A zombie has none.
-    let Some(image) = c.process()?.image() else { return Ok(Vec::new()) };
+    let Some(image) = c.process()?.image() else {
+        return Ok(Vec::new());
+    };
     let (start, end) = range(&image);
     let len = end.saturating_sub(start).min(4 << 20);
     let mut buf = vec![0; len as usize];
@@ -132,7 +141,10 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
     let (p, t) = thread(c)?;
     let image = p.image();
     let (own, children) = p.usage();
-    let time = t.as_ref().filter(|_| c.tid != c.pid).map_or(own.utime, |t| t.cpu_time());
+    let time = t
+        .as_ref()
+        .filter(|_| c.tid != c.pid)
+        .map_or(own.utime, |t| t.cpu_time());
     let (vsize, rss) = size(&p);
     let (stack, args, env) = image.map_or((0, (0, 0), (0, 0)), |i| (i.stack, i.args, i.env));
     let (ignored, caught) = actions(&p);
@@ -194,7 +206,11 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
     let mut s = format!(") {}", state(&p, &t).0);
     for (i, f) in fields.iter().enumerate() {
         // The limits are unsigned.
-        let _ = if i == 21 { write!(s, " {}", *f as u64) } else { write!(s, " {f}") };
+        let _ = if i == 21 {
+            write!(s, " {}", *f as u64)
+        } else {
+            write!(s, " {f}")
+        };
     }
     s.push('\n');
     out.extend_from_slice(s.as_bytes());
@@ -240,7 +256,10 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
         cred.egid,
         cred.sgid,
         cred.fsgid,
-        p.fds().list().last().map_or(64, |(n, _)| (*n as usize + 1).next_multiple_of(64)),
+        p.fds()
+            .list()
+            .last()
+            .map_or(64, |(n, _)| (*n as usize + 1).next_multiple_of(64)),
         groups.join(" "),
         c.pid,
         c.tid,
@@ -258,15 +277,25 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
         0,
         0,
         0,
-        if cpus == 64 { u64::MAX } else { (1u64 << cpus) - 1 },
-        if cpus == 1 { "0".into() } else { format!("0-{}", cpus - 1) },
+        if cpus == 64 {
+            u64::MAX
+        } else {
+            (1u64 << cpus) - 1
+        },
+        if cpus == 1 {
+            "0".into()
+        } else {
+            format!("0-{}", cpus - 1)
+        },
     );
     out.extend_from_slice(s.as_bytes());
     Ok(out)
 }
 
 fn maps(c: &Ctx) -> Result<Vec<u8>> {
-    Ok(c.process()?.mm().map_or_else(Vec::new, |m| crate::fs::procmaps::maps(&m)))
+    Ok(c.process()?
+        .mm()
+        .map_or_else(Vec::new, |m| crate::fs::procmaps::maps(&m)))
 }
 
 fn limits(c: &Ctx) -> Result<Vec<u8>> {
@@ -289,11 +318,25 @@ fn limits(c: &Ctx) -> Result<Vec<u8>> {
         ("Max realtime priority", libc::RLIMIT_RTPRIO, ""),
         ("Max realtime timeout", libc::RLIMIT_RTTIME, "us"),
     ];
-    let show = |v: u64| if v == u64::MAX { "unlimited".into() } else { v.to_string() };
-    let mut s = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    let show = |v: u64| {
+        if v == u64::MAX {
+            "unlimited".into()
+        } else {
+            v.to_string()
+        }
+    };
+    let mut s = format!(
+        "{:<25} {:<20} {:<20} {:<10}\n",
+        "Limit", "Soft Limit", "Hard Limit", "Units"
+    );
     for (name, which, unit) in rows {
         let r = p.rlimit(which as usize);
-        let _ = writeln!(s, "{name:<25} {:<20} {:<20} {unit:<10}", show(r.cur), show(r.max));
+        let _ = writeln!(
+            s,
+            "{name:<25} {:<20} {:<20} {unit:<10}",
+            show(r.cur),
+            show(r.max)
+        );
     }
     Ok(s.into_bytes())
 }
@@ -322,7 +365,11 @@ fn each_mount(ns: &Namespace, mut f: impl FnMut(&crate::fs::Mount, String, &'sta
 fn mounts(c: &Ctx) -> Result<Vec<u8>> {
     let mut s = String::new();
     each_mount(c.process()?.fs().ns(), |m, at, rw| {
-        let _ = writeln!(s, "{} {at} {} {rw},nosuid,nodev,relatime 0 0", m.fstype, m.fstype);
+        let _ = writeln!(
+            s,
+            "{} {at} {} {rw},nosuid,nodev,relatime 0 0",
+            m.fstype, m.fstype
+        );
     });
     Ok(s.into_bytes())
 }
@@ -332,7 +379,11 @@ fn mountinfo(c: &Ctx) -> Result<Vec<u8>> {
     each_mount(c.process()?.fs().ns(), |m, at, rw| {
         let parent = m.parent.as_ref().map_or(0, |(p, _)| p.id);
         let dev = m.root.stat().map_or(0, |s| s.dev);
-        let _ = writeln!(s, "{} {parent} 0:{dev} / {at} {rw},nosuid,nodev,relatime - {} {} {rw}", m.id, m.fstype, m.fstype);
+        let _ = writeln!(
+            s,
+            "{} {parent} 0:{dev} / {at} {rw},nosuid,nodev,relatime - {} {} {rw}",
+            m.id, m.fstype, m.fstype
+        );
     });
     Ok(s.into_bytes())
 }

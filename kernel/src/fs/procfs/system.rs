@@ -15,7 +15,9 @@ fn text(s: impl Into<String>) -> Result<Vec<u8>> {
 
 pub(super) static ROOT: &[Item] = &[
     L("self", 0o777, |c| path(c.pid.to_string())),
-    L("thread-self", 0o777, |c| path(format!("{}/task/{}", c.pid, c.tid))),
+    L("thread-self", 0o777, |c| {
+        path(format!("{}/task/{}", c.pid, c.tid))
+    }),
     L("mounts", 0o777, |_| path("self/mounts")),
     L("net", 0o777, |_| path("self/net")),
     File("cpuinfo", 0o444, cpuinfo),
@@ -25,80 +27,136 @@ pub(super) static ROOT: &[Item] = &[
     File("loadavg", 0o444, loadavg),
     File("version", 0o444, |c| {
         let k = &c.kernel.config;
-        text(format!("Linux version {} (evm@{}) {}\n", k.release, k.hostname, k.version))
+        text(format!(
+            "Linux version {} (evm@{}) {}\n",
+            k.release, k.hostname, k.version
+        ))
     }),
     File("cmdline", 0o444, |_| text("evm\n")),
-    File("filesystems", 0o444, |_| text("nodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\toverlay\n\text4\n")),
-    File("devices", 0o444, |_| text("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")),
-    File("swaps", 0o444, |_| text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
-    File("partitions", 0o444, |_| text("major minor  #blocks  name\n\n")),
+    File("filesystems", 0o444, |_| {
+        text("nodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\toverlay\n\text4\n")
+    }),
+    File("devices", 0o444, |_| {
+        text("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")
+    }),
+    File("swaps", 0o444, |_| {
+        text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")
+    }),
+    File("partitions", 0o444, |_| {
+        text("major minor  #blocks  name\n\n")
+    }),
     File("diskstats", 0o444, |_| text("")),
     File("modules", 0o444, |_| text("")),
     File("locks", 0o444, locks),
     File("vmstat", 0o444, |c| {
-        let free = c.kernel.shown_memory().saturating_sub(c.kernel.limits.memory.used()) / 4096;
-        text(format!("nr_free_pages {free}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n"))
+        let free = c
+            .kernel
+            .shown_memory()
+            .saturating_sub(c.kernel.limits.memory.used())
+            / 4096;
+        text(format!(
+            "nr_free_pages {free}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n"
+        ))
     }),
-    File("cgroups", 0o444, |_| text("#subsys_name\thierarchy\tnum_cgroups\tenabled\n")),
+    File("cgroups", 0o444, |_| {
+        text("#subsys_name\thierarchy\tnum_cgroups\tenabled\n")
+    }),
     Dir("sys", SYS),
 ];
 
 static SYS: &[Item] = &[
-    Dir("kernel", &[
-        File("osrelease", 0o444, |c| text(format!("{}\n", c.kernel.config.release))),
-        File("ostype", 0o444, |_| text("Linux\n")),
-        File("version", 0o444, |c| text(format!("{}\n", c.kernel.config.version))),
-        File("hostname", 0o444, |c| text(format!("{}\n", c.kernel.config.hostname))),
-        File("domainname", 0o444, |_| text("(none)\n")),
-        File("pid_max", 0o444, |_| text(format!("{}\n", crate::kernel::PID_MAX))),
-        File("threads-max", 0o444, |c| text(format!("{}\n", c.kernel.limits.procs.max().min(127_000)))),
-        File("ngroups_max", 0o444, |_| text("65536\n")),
-        File("cap_last_cap", 0o444, |_| text("40\n")),
-        File("overflowuid", 0o444, |_| text("65534\n")),
-        File("overflowgid", 0o444, |_| text("65534\n")),
-        File("randomize_va_space", 0o444, |_| text("0\n")),
-        File("shmmax", 0o444, |_| text("18446744073692774399\n")),
-        File("shmall", 0o444, |_| text("18446744073692774399\n")),
-        File("shmmni", 0o444, |_| text("4096\n")),
-        File("sem", 0o444, |_| text("32000\t1024000000\t500\t32000\n")),
-        File("core_pattern", 0o444, |_| text("core\n")),
-        File("perf_event_paranoid", 0o444, |_| text("4\n")),
-        File("yama_ptrace_scope", 0o444, |_| text("1\n")),
-        Dir("random", &[
-            File("uuid", 0o444, |c| uuid(c)),
-            File("boot_id", 0o444, |_| text("00000000-0000-4000-8000-000000000000\n")),
-            File("entropy_avail", 0o444, |_| text("256\n")),
-            File("poolsize", 0o444, |_| text("256\n")),
-        ]),
-    ]),
-    Dir("vm", &[
-        File("overcommit_memory", 0o444, |_| text("0\n")),
-        File("overcommit_ratio", 0o444, |_| text("50\n")),
-        File("max_map_count", 0o444, |_| text("65530\n")),
-        File("mmap_min_addr", 0o444, |_| text("65536\n")),
-        File("swappiness", 0o444, |_| text("60\n")),
-        File("nr_hugepages", 0o444, |_| text("0\n")),
-    ]),
-    Dir("fs", &[
-        File("file-max", 0o444, |_| text("9223372036854775807\n")),
-        File("nr_open", 0o444, |_| text(format!("{}\n", crate::io::FdTable::MAX))),
-        File("pipe-max-size", 0o444, |_| text(format!("{}\n", crate::io::pipe::MAX_CAPACITY))),
-        File("file-nr", 0o444, |_| text("1024\t0\t9223372036854775807\n")),
-    ]),
-    Dir("net", &[Dir("core", &[File("somaxconn", 0o444, |_| text("4096\n"))])]),
+    Dir(
+        "kernel",
+        &[
+            File("osrelease", 0o444, |c| {
+                text(format!("{}\n", c.kernel.config.release))
+            }),
+            File("ostype", 0o444, |_| text("Linux\n")),
+            File("version", 0o444, |c| {
+                text(format!("{}\n", c.kernel.config.version))
+            }),
+            File("hostname", 0o444, |c| {
+                text(format!("{}\n", c.kernel.config.hostname))
+            }),
+            File("domainname", 0o444, |_| text("(none)\n")),
+            File("pid_max", 0o444, |_| {
+                text(format!("{}\n", crate::kernel::PID_MAX))
+            }),
+            File("threads-max", 0o444, |c| {
+                text(format!("{}\n", c.kernel.limits.procs.max().min(127_000)))
+            }),
+            File("ngroups_max", 0o444, |_| text("65536\n")),
+            File("cap_last_cap", 0o444, |_| text("40\n")),
+            File("overflowuid", 0o444, |_| text("65534\n")),
+            File("overflowgid", 0o444, |_| text("65534\n")),
+            File("randomize_va_space", 0o444, |_| text("0\n")),
+            File("shmmax", 0o444, |_| text("18446744073692774399\n")),
+            File("shmall", 0o444, |_| text("18446744073692774399\n")),
+            File("shmmni", 0o444, |_| text("4096\n")),
+            File("sem", 0o444, |_| text("32000\t1024000000\t500\t32000\n")),
+            File("core_pattern", 0o444, |_| text("core\n")),
+            File("perf_event_paranoid", 0o444, |_| text("4\n")),
+            File("yama_ptrace_scope", 0o444, |_| text("1\n")),
+            Dir(
+                "random",
+                &[
+                    File("uuid", 0o444, |c| uuid(c)),
+                    File("boot_id", 0o444, |_| {
+                        text("00000000-0000-4000-8000-000000000000\n")
+                    }),
+                    File("entropy_avail", 0o444, |_| text("256\n")),
+                    File("poolsize", 0o444, |_| text("256\n")),
+                ],
+            ),
+        ],
+    ),
+    Dir(
+        "vm",
+        &[
+            File("overcommit_memory", 0o444, |_| text("0\n")),
+            File("overcommit_ratio", 0o444, |_| text("50\n")),
+            File("max_map_count", 0o444, |_| text("65530\n")),
+            File("mmap_min_addr", 0o444, |_| text("65536\n")),
+            File("swappiness", 0o444, |_| text("60\n")),
+            File("nr_hugepages", 0o444, |_| text("0\n")),
+        ],
+    ),
+    Dir(
+        "fs",
+        &[
+            File("file-max", 0o444, |_| text("9223372036854775807\n")),
+            File("nr_open", 0o444, |_| {
+                text(format!("{}\n", crate::io::FdTable::MAX))
+            }),
+            File("pipe-max-size", 0o444, |_| {
+                text(format!("{}\n", crate::io::pipe::MAX_CAPACITY))
+            }),
+            File("file-nr", 0o444, |_| text("1024\t0\t9223372036854775807\n")),
+        ],
+    ),
+    Dir(
+        "net",
+        &[Dir("core", &[File("somaxconn", 0o444, |_| text("4096\n"))])],
+    ),
 ];
 
 fn cpuinfo(c: &Ctx) -> Result<Vec<u8>> {
     let cpus = c.kernel.config.cpus.max(1);
     let leaf = |l| evm_cpu::model::cpuid(c.model, cpus, l, 0);
-    let bytes = |regs: &[u32]| regs.iter().flat_map(|r| r.to_le_bytes()).collect::<Vec<u8>>();
+    let bytes = |regs: &[u32]| {
+        regs.iter()
+            .flat_map(|r| r.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
     let v = leaf(0);
     let vendor = String::from_utf8_lossy(&bytes(&[v[1], v[3], v[2]])).into_owned();
     let mut brand = Vec::new();
     for l in 0x8000_0002..=0x8000_0004u32 {
         brand.extend(bytes(&leaf(l)));
     }
-    let brand = String::from_utf8_lossy(&brand).trim_matches(['\0', ' ']).to_string();
+    let brand = String::from_utf8_lossy(&brand)
+        .trim_matches(['\0', ' '])
+        .to_string();
     let sig = leaf(1)[0];
     let (mut family, mut model) = (sig >> 8 & 15, sig >> 4 & 15);
     if family == 6 || family == 15 {
@@ -165,7 +223,11 @@ pub(super) fn ticks(d: std::time::Duration) -> u64 {
 }
 
 fn used(c: &Ctx) -> std::time::Duration {
-    c.kernel.processes().iter().map(|p| p.usage().0.utime + p.usage().0.stime).sum()
+    c.kernel
+        .processes()
+        .iter()
+        .map(|p| p.usage().0.utime + p.usage().0.stime)
+        .sum()
 }
 
 fn stat(c: &Ctx) -> Result<Vec<u8>> {
@@ -179,14 +241,21 @@ fn stat(c: &Ctx) -> Result<Vec<u8>> {
     }
     let boot = c.kernel.clock.realtime().saturating_sub(up).as_secs();
     let running = c.kernel.processes().len();
-    let _ = write!(s, "intr 0\nctxt 0\nbtime {boot}\nprocesses {running}\nprocs_running 1\nprocs_blocked 0\n");
+    let _ = write!(
+        s,
+        "intr 0\nctxt 0\nbtime {boot}\nprocesses {running}\nprocs_running 1\nprocs_blocked 0\n"
+    );
     text(s)
 }
 
 fn uptime(c: &Ctx) -> Result<Vec<u8>> {
     let up = c.kernel.clock.monotonic();
     let idle = (up * c.kernel.config.cpus.max(1)).saturating_sub(used(c));
-    text(format!("{:.2} {:.2}\n", up.as_secs_f64(), idle.as_secs_f64()))
+    text(format!(
+        "{:.2} {:.2}\n",
+        up.as_secs_f64(),
+        idle.as_secs_f64()
+    ))
 }
 
 fn loadavg(c: &Ctx) -> Result<Vec<u8>> {
@@ -222,10 +291,23 @@ fn locks(c: &Ctx) -> Result<Vec<u8>> {
             (false, Owner::Process(_)) => "POSIX",
             (false, Owner::Description(_)) => "OFDLCK",
         };
-        let pid = if let Owner::Process(p) = r.owner { p } else { -1 };
+        let pid = if let Owner::Process(p) = r.owner {
+            p
+        } else {
+            -1
+        };
         let mode = if r.write { "WRITE" } else { "READ" };
-        let end = if r.end == u64::MAX { "EOF".into() } else { r.end.to_string() };
-        let _ = writeln!(s, "{}: {kind}  ADVISORY  {mode} {pid} 00:{dev:02x}:{ino} {} {end}", i + 1, r.start);
+        let end = if r.end == u64::MAX {
+            "EOF".into()
+        } else {
+            r.end.to_string()
+        };
+        let _ = writeln!(
+            s,
+            "{}: {kind}  ADVISORY  {mode} {pid} 00:{dev:02x}:{ino} {} {end}",
+            i + 1,
+            r.start
+        );
     }
     text(s)
 }
