@@ -188,10 +188,10 @@ pub fn run(place: &Place, rounds: u32, names: &[String]) -> Result<Vec<Times>> {
                     .join(&b'\n')
             };
             let want = expected.get_or_insert_with(|| lines(&out.stdout)).clone();
-            let mut timed = |who: &str,
-                             run: Run,
-                             best: &mut Option<f64>,
-                             errors: &mut Vec<String>|
+            let timed = |who: &str,
+                         run: Run,
+                         best: &mut Option<f64>,
+                         errors: &mut Vec<String>|
              -> Result<()> {
                 let out = run.run(limit)?;
                 if out.status != 0 || lines(&out.stdout) != want {
