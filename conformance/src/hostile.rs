@@ -152,7 +152,7 @@ pub fn corpus(fixed: &[u8], dynamic: &[u8], random: usize) -> Vec<Hostile> {
             let at = r.below(area);
             match r.below(3) {
                 0 => b[at] ^= 1 << r.below(8),
-                1 => b[at] = r.next() as u8,
+                1 => b[at] = r.bits() as u8,
                 _ => {
                     let v = [0, u64::MAX, 1 << 31, 1 << 47, 0x7fff_ffff_ffff_ffff, 4096][r.below(6)];
                     let at = at.min(b.len() - 8) & !7;

@@ -29,7 +29,7 @@ impl Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -37,7 +37,7 @@ impl Random {
     }
     /// Below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 32) * n as u64 >> 32) as usize
+        (((self.bits() >> 32) * n as u64) >> 32) as usize
     }
 }
 
@@ -111,7 +111,7 @@ pub fn generate(line: &str) -> Result<Vec<u8>> {
     match kind {
         "numbers" => {
             for _ in 0..n {
-                let _ = writeln!(s, "{}", (r.next() >> 40) as i64 - (1 << 23));
+                let _ = writeln!(s, "{}", (r.bits() >> 40) as i64 - (1 << 23));
             }
         }
         "words" => {
@@ -132,7 +132,7 @@ pub fn generate(line: &str) -> Result<Vec<u8>> {
             }
             s.push('\n');
         }
-        "bytes" => return Ok((0..n).map(|_| (r.next() >> 32) as u8).collect()),
+        "bytes" => return Ok((0..n).map(|_| (r.bits() >> 32) as u8).collect()),
         "zeros" => return Ok(vec![0; n]),
         "table" => {
             s.push_str("id,name,value,weight\n");

@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 pub mod apps;
+pub mod bench;
 pub mod case;
 pub mod exec;
 pub mod harness;

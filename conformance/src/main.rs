@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use evm_conformance::apps::{self, Place};
-use evm_conformance::{case, exec, insn, report, root};
+use evm_conformance::{bench, case, exec, insn, report, root};
 use std::process::ExitCode;
 
 /// Conformance tests of EVM: the same programs natively and under evm.
@@ -20,6 +20,8 @@ enum Command {
     Setup,
     /// Run application cases and show the table
     Apps(Apps),
+    /// Time programs natively, under evm and under qemu-user
+    Bench(Bench),
     /// Run a command line natively in the guest root
     Native {
         /// What to run
@@ -39,6 +41,18 @@ enum Command {
         /// Groups, all if none
         groups: Vec<String>,
     },
+}
+
+#[derive(Args)]
+struct Bench {
+    /// Runs of each
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Write book/src/performance.md
+    #[arg(long)]
+    write_book: bool,
+    /// Names of programs; all if none
+    names: Vec<String>,
 }
 
 #[derive(Args)]
@@ -99,6 +113,27 @@ fn go() -> Result<bool> {
             Ok(true)
         }
         Command::Apps(o) => run_apps(&o),
+        Command::Bench(o) => {
+            let times = bench::run(&Place::ready()?, o.rounds, &o.names)?;
+            let page = bench::markdown(&times, o.rounds);
+            print!("{page}");
+            for t in &times {
+                for e in &t.errors {
+                    println!("{}: {e}", t.name);
+                }
+            }
+            std::fs::write(
+                evm_conformance::target().join("conformance/bench.json"),
+                serde_json::to_string_pretty(&times)?,
+            )?;
+            if o.write_book {
+                std::fs::write(
+                    evm_conformance::workspace().join("book/src/performance.md"),
+                    page,
+                )?;
+            }
+            Ok(times.iter().all(|t| t.evm.is_some()))
+        }
         Command::Insn { engine, groups } => {
             let place = Place::ready()?;
             let mut good = true;

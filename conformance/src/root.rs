@@ -60,9 +60,20 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
         fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }
     eprintln!("guest root: downloading packages");
-    let debs = download(apt)?;
-    eprintln!("guest root: unpacking {} packages to {}", debs.len(), root.display());
-    for dir in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32"] {
+    let debs = download(apt, &packages().collect::<Vec<_>>())?;
+    eprintln!(
+        "guest root: unpacking {} packages to {}",
+        debs.len(),
+        root.display()
+    );
+    for dir in [
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib",
+        "usr/lib32",
+        "usr/lib64",
+        "usr/libx32",
+    ] {
         fs::create_dir_all(root.join(dir))?;
         let name = dir.trim_start_matches("usr/");
         symlink(dir, root.join(name))?;
@@ -118,7 +129,7 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
 }
 
 /// Fetch the packages and all they depend on, as for a machine that has nothing installed.
-fn download(apt: &Path) -> Result<Vec<PathBuf>> {
+fn download(apt: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     for dir in ["state/lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(apt.join(dir))?;
     }
@@ -150,9 +161,14 @@ fn download(apt: &Path) -> Result<Vec<PathBuf>> {
         Ok(())
     };
     apt_get(&["update", "-q"])?;
-    let names: Vec<&str> = packages().collect();
-    let mut args = vec!["install", "-q", "-y", "--no-install-recommends", "--download-only"];
-    args.extend(&names);
+    let mut args = vec![
+        "install",
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "--download-only",
+    ];
+    args.extend(names);
     // Old versions of an earlier set-up would be unpacked as well.
     let archives = apt.join("cache/archives");
     for e in fs::read_dir(&archives)? {
@@ -169,6 +185,19 @@ fn download(apt: &Path) -> Result<Vec<PathBuf>> {
     debs.sort();
     ensure!(!debs.is_empty(), "apt-get fetched no packages");
     Ok(debs)
+}
+
+/// One package by itself, without what it depends on (a static program).
+pub fn fetch_into(name: &str, folder: &Path) -> Result<()> {
+    let debs = download(&crate::target().join("guest-apt"), &[name])?;
+    let own = debs.iter().find(|d| {
+        let file = d.file_name().unwrap_or_default().to_string_lossy();
+        file.starts_with(&format!("{name}_"))
+    });
+    unpack(
+        own.with_context(|| format!("{name} was not fetched"))?,
+        folder,
+    )
 }
 
 /// The files of one package. tar keeps the usr-merge links, which dpkg-deb -x would replace.
