@@ -27,14 +27,7 @@ struct Case {
 const LUA: &str = "local function fib(n) if n < 2 then return n end return fib(n-1) + fib(n-2) end print(fib(30)) local t = {} for i = 1, 300000 do t[i] = (i * 7919) % 1000003 end table.sort(t) print(t[1000])";
 
 const CASES: &[Case] = &[
-    Case {
-        name: "true (start)",
-        make: &[],
-        prepare: "",
-        program: "/bin/true",
-        args: &[],
-        stdin: None,
-    },
+    Case { name: "true (start)", make: &[], prepare: "", program: "/bin/true", args: &[], stdin: None },
     Case {
         name: "python3 -c pass (start)",
         make: &[],
@@ -45,10 +38,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "hmmsearch",
-        make: &[
-            ("family.sto", "family 20"),
-            ("proteins.fa", "proteins 4000"),
-        ],
+        make: &[("family.sto", "family 20"), ("proteins.fa", "proteins 4000")],
         prepare: "hmmbuild model.hmm family.sto > /dev/null",
         program: "/usr/bin/hmmsearch",
         args: &["--cpu", "0", "model.hmm", "proteins.fa"],
@@ -70,14 +60,7 @@ const CASES: &[Case] = &[
         args: &[":memory:"],
         stdin: Some("in.sql"),
     },
-    Case {
-        name: "lua",
-        make: &[],
-        prepare: "",
-        program: "/usr/bin/lua5.4",
-        args: &["-e", LUA],
-        stdin: None,
-    },
+    Case { name: "lua", make: &[], prepare: "", program: "/usr/bin/lua5.4", args: &["-e", LUA], stdin: None },
 ];
 
 /// Seconds of one case.
@@ -114,32 +97,21 @@ pub fn run(place: &Place, rounds: u32, names: &[String]) -> Result<Vec<Times>> {
         .map(|d| root.join(d).display().to_string())
         .join(":");
     let mut all = Vec::new();
-    for case in CASES
-        .iter()
-        .filter(|c| names.is_empty() || names.iter().any(|n| c.name.starts_with(n.as_str())))
-    {
+    for case in CASES.iter().filter(|c| names.is_empty() || names.iter().any(|n| c.name.starts_with(n.as_str()))) {
         let work = WorkDir::new("bench")?;
         for (file, line) in case.make {
             fs::write(work.path.join(file), inputs::generate(line)?)?;
         }
         work.give_to_guest()?;
         if !case.prepare.is_empty() {
-            let out = Native {
-                work: Some(&work.path),
-                ..Native::new(&place.guest)
-            }
-            .command(&["/bin/sh", "-c", case.prepare])
-            .run(Duration::from_secs(300))?;
+            let out = Native { work: Some(&work.path), ..Native::new(&place.guest) }
+                .command(&["/bin/sh", "-c", case.prepare])
+                .run(Duration::from_secs(300))?;
             ensure!(out.status == 0, "{}: {}", case.name, out.describe());
         }
-        let program = fs::canonicalize(root.join(&case.program[1..]))
-            .unwrap_or_else(|_| root.join(&case.program[1..]));
+        let program = fs::canonicalize(root.join(&case.program[1..])).unwrap_or_else(|_| root.join(&case.program[1..]));
         let finish = |mut c: Command| -> Run {
-            c.args(case.args)
-                .current_dir(&work.path)
-                .env_clear()
-                .env("PATH", "/usr/bin:/bin")
-                .env("LANG", "C.UTF-8");
+            c.args(case.args).current_dir(&work.path).env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
             c.env("PYTHONHOME", root.join("usr"));
             Run::new(c).stdin(case.stdin.map(|s| work.path.join(s)))
         };
@@ -163,45 +135,22 @@ pub fn run(place: &Place, rounds: u32, names: &[String]) -> Result<Vec<Times>> {
             c.arg("-L").arg(root).arg(&program);
             finish(c)
         };
-        let mut t = Times {
-            name: case.name.into(),
-            native: f64::MAX,
-            evm: None,
-            qemu: None,
-            errors: Vec::new(),
-        };
+        let mut t = Times { name: case.name.into(), native: f64::MAX, evm: None, qemu: None, errors: Vec::new() };
         let limit = Duration::from_secs(600);
         let mut expected: Option<Vec<u8>> = None;
         for _ in 0..rounds {
             let out = native().run(limit)?;
-            ensure!(
-                out.status == 0,
-                "{} natively: {}",
-                case.name,
-                out.describe()
-            );
+            ensure!(out.status == 0, "{} natively: {}", case.name, out.describe());
             t.native = t.native.min(out.wall.as_secs_f64());
-            let lines = |b: &[u8]| {
-                b.split(|c| *c == b'\n')
-                    .filter(|l| !l.starts_with(b"#"))
-                    .collect::<Vec<_>>()
-                    .join(&b'\n')
-            };
+            let lines =
+                |b: &[u8]| b.split(|c| *c == b'\n').filter(|l| !l.starts_with(b"#")).collect::<Vec<_>>().join(&b'\n');
             let want = expected.get_or_insert_with(|| lines(&out.stdout)).clone();
-            let timed = |who: &str,
-                         run: Run,
-                         best: &mut Option<f64>,
-                         errors: &mut Vec<String>|
-             -> Result<()> {
+            let timed = |who: &str, run: Run, best: &mut Option<f64>, errors: &mut Vec<String>| -> Result<()> {
                 let out = run.run(limit)?;
                 if out.status != 0 || lines(&out.stdout) != want {
                     errors.push(format!(
                         "{who}: {}",
-                        if out.status == 0 {
-                            "another output".into()
-                        } else {
-                            out.describe()
-                        }
+                        if out.status == 0 { "another output".into() } else { out.describe() }
                     ));
                 } else {
                     *best = Some(best.unwrap_or(f64::MAX).min(out.wall.as_secs_f64()));
@@ -230,18 +179,10 @@ pub fn markdown(times: &[Times], rounds: u32) -> String {
          on {}.\n\n| program | native | evm | qemu-user |\n|---|---|---|---|\n",
         machine()
     );
-    let show = |v: Option<f64>, native: f64| {
-        v.map_or("–".into(), |v| format!("{v:.3} s ({:.1})", v / native))
-    };
+    let show = |v: Option<f64>, native: f64| v.map_or("–".into(), |v| format!("{v:.3} s ({:.1})", v / native));
     for t in times {
-        let _ = writeln!(
-            s,
-            "| {} | {:.3} s | {} | {} |",
-            t.name,
-            t.native,
-            show(t.evm, t.native),
-            show(t.qemu, t.native)
-        );
+        let _ =
+            writeln!(s, "| {} | {:.3} s | {} | {} |", t.name, t.native, show(t.evm, t.native), show(t.qemu, t.native));
     }
     s
 }
@@ -252,8 +193,5 @@ fn machine() -> String {
         .lines()
         .find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|x| x.1))
         .unwrap_or("an unknown CPU");
-    format!(
-        "{model}, {} CPUs",
-        std::thread::available_parallelism().map_or(1, usize::from)
-    )
+    format!("{model}, {} CPUs", std::thread::available_parallelism().map_or(1, usize::from))
 }

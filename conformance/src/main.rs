@@ -127,10 +127,7 @@ fn go() -> Result<bool> {
                 serde_json::to_string_pretty(&times)?,
             )?;
             if o.write_book {
-                std::fs::write(
-                    evm_conformance::workspace().join("book/src/performance.md"),
-                    page,
-                )?;
+                std::fs::write(evm_conformance::workspace().join("book/src/performance.md"), page)?;
             }
             Ok(times.iter().all(|t| t.evm.is_some()))
         }

@@ -61,19 +61,8 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
     }
     eprintln!("guest root: downloading packages");
     let debs = download(apt, &packages().collect::<Vec<_>>())?;
-    eprintln!(
-        "guest root: unpacking {} packages to {}",
-        debs.len(),
-        root.display()
-    );
-    for dir in [
-        "usr/bin",
-        "usr/sbin",
-        "usr/lib",
-        "usr/lib32",
-        "usr/lib64",
-        "usr/libx32",
-    ] {
+    eprintln!("guest root: unpacking {} packages to {}", debs.len(), root.display());
+    for dir in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32"] {
         fs::create_dir_all(root.join(dir))?;
         let name = dir.trim_start_matches("usr/");
         symlink(dir, root.join(name))?;
@@ -161,13 +150,7 @@ fn download(apt: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
         Ok(())
     };
     apt_get(&["update", "-q"])?;
-    let mut args = vec![
-        "install",
-        "-q",
-        "-y",
-        "--no-install-recommends",
-        "--download-only",
-    ];
+    let mut args = vec!["install", "-q", "-y", "--no-install-recommends", "--download-only"];
     args.extend(names);
     // Old versions of an earlier set-up would be unpacked as well.
     let archives = apt.join("cache/archives");
@@ -194,10 +177,7 @@ pub fn fetch_into(name: &str, folder: &Path) -> Result<()> {
         let file = d.file_name().unwrap_or_default().to_string_lossy();
         file.starts_with(&format!("{name}_"))
     });
-    unpack(
-        own.with_context(|| format!("{name} was not fetched"))?,
-        folder,
-    )
+    unpack(own.with_context(|| format!("{name} was not fetched"))?, folder)
 }
 
 /// The files of one package. tar keeps the usr-merge links, which dpkg-deb -x would replace.
