@@ -5,6 +5,7 @@ use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
 use crate::stats::Counters;
+use evm_backend::quick::Quick;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
@@ -15,6 +16,8 @@ use std::time::Instant;
 
 /// Interpretations of a block before its region is compiled.
 pub(crate) const HOT: u32 = 40;
+/// Entries of a block of the quick tier between two reports that it is hot.
+pub(crate) const QUICK_HOT: u32 = 1024;
 /// Most entries of one region.
 const MAX_REGION_ENTRIES: usize = 48;
 
@@ -33,6 +36,8 @@ pub(crate) struct Job {
 struct Inner {
     index: Mutex<HashMap<u64, u32>>,
     store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
+    /// The same for code of the quick tier.
+    quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     queue: Mutex<Vec<Job>>,
     wake: Condvar,
     stop: AtomicBool,
@@ -61,6 +66,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 index: Mutex::new(HashMap::new()),
                 store: Mutex::new(HashMap::new()),
+                quick_store: Mutex::new(HashMap::new()),
                 queue: Mutex::new(Vec::new()),
                 wake: Condvar::new(),
                 stop: AtomicBool::new(false),
@@ -114,6 +120,39 @@ impl Engine {
             }
         }
         false
+    }
+    /// Code of the quick tier for `pc`: taken over from another process, or made. True if it is installed.
+    pub(crate) fn quick(
+        &self,
+        space: &CodeSpace,
+        mm: &Mm,
+        pc: u64,
+        compiler: &mut Quick,
+        threshold: u32,
+    ) -> Result<bool, translate::Failure> {
+        let candidates = lock(&self.inner.quick_store).get(&pc).cloned().unwrap_or_default();
+        for r in candidates.iter().rev() {
+            if translate::adopt(space, mm, r) {
+                Counters::add(&self.inner.counters.regions_adopted, 1);
+                return Ok(true);
+            }
+        }
+        let t = Instant::now();
+        let r = translate::quick(self, space, mm, pc, compiler, threshold)?;
+        let c = &self.inner.counters;
+        Counters::add(&c.quick_us, t.elapsed().as_micros() as u64);
+        let Some(r) = r else {
+            Counters::add(&c.blocks_refused, 1);
+            return Ok(false);
+        };
+        Counters::add(&c.blocks_quick, 1);
+        let mut store = lock(&self.inner.quick_store);
+        let v = store.entry(pc).or_default();
+        if v.len() >= 4 {
+            v.remove(0);
+        }
+        v.push(r);
+        Ok(true)
     }
     /// Compile now, on this thread. True if code for `pc` is installed.
     pub(crate) fn compile_now(&self, j: &Job) -> bool {
@@ -188,9 +227,7 @@ impl Engine {
                         }
                     };
                     let engine = Engine { inner };
-                    if job.space.code(engine.entry_index(job.pc)) == 0 {
-                        engine.compile_now(&job);
-                    }
+                    engine.compile_now(&job);
                 }
             });
         });
@@ -206,7 +243,7 @@ impl Engine {
 /// How an engine kind treats a block.
 pub(crate) fn threshold(kind: EngineKind) -> u32 {
     match kind {
-        EngineKind::Interp => u32::MAX,
+        EngineKind::Interp | EngineKind::Quick => u32::MAX,
         EngineKind::Jit => 0,
         EngineKind::Auto => HOT,
     }

@@ -67,7 +67,7 @@ impl CodeMemory {
     /// Copy code in and publish it; `None` when code memory is full.
     pub(crate) fn publish(&self, code: &[u8], pcs: Vec<(u32, u64)>) -> Option<&'static Piece> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = (*used + 63) & !63;
+        let at = (*used + 15) & !15;
         let n = self.count.load(Ordering::Relaxed);
         if at + code.len() > SIZE || n == MAX_REGIONS {
             return None;
@@ -82,10 +82,6 @@ impl CodeMemory {
         self.pieces[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
         self.count.store(n + 1, Ordering::Release);
         Some(piece)
-    }
-    /// Bytes in use.
-    pub(crate) fn used(&self) -> usize {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct Compiled {
     pub source: Vec<(u64, Vec<u8>)>,
     /// Compiled in precise mode.
     pub precise: bool,
+    /// Code of the quick tier.
+    pub quick: bool,
     /// Guest instructions in it.
     pub insns: u32,
     /// Guest pcs of its blocks that could be entries.
@@ -80,6 +82,9 @@ pub(crate) struct Compiled {
 pub(crate) struct CodeSpace {
     entries: Table<AtomicU64>,
     ibtc: Table<AtomicU64>,
+    counts: Table<AtomicU32>,
+    /// Times that a pc was reported hot.
+    asked: Mutex<HashMap<u64, u32>>,
     /// 0: no translation; 1: has translations; 2: has translations and is write-protected for them.
     page_state: Table<AtomicU8>,
     page_version: Table<AtomicU32>,
@@ -107,6 +112,8 @@ impl CodeSpace {
         Ok(CodeSpace {
             entries: Table::new(MAX_ENTRIES)?,
             ibtc: Table::new(IBTC)?,
+            counts: Table::new(MAX_ENTRIES)?,
+            asked: Mutex::new(HashMap::new()),
             page_state: Table::new(pages)?,
             page_version: Table::new(pages)?,
             page_head: Table::new(pages)?,
@@ -124,6 +131,18 @@ impl CodeSpace {
     /// Host address of the entry table.
     pub(crate) fn entries_ptr(&self) -> u64 {
         self.entries.ptr as u64
+    }
+    /// Host address of the table of entry counters.
+    pub(crate) fn counts_ptr(&self) -> u64 {
+        self.counts.ptr as u64
+    }
+    /// Quick code at `pc` was reported hot; true if it is to be compiled: the first time, and ever more rarely after
+    /// that, as code may have been dropped.
+    pub(crate) fn is_wanted(&self, pc: u64) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = asked.entry(pc).or_insert(0);
+        *n += 1;
+        n.is_power_of_two()
     }
     /// Host address of the indirect branch table.
     pub(crate) fn ibtc_ptr(&self) -> u64 {
@@ -227,44 +246,53 @@ impl CodeSpace {
             }
         }
     }
-    /// Install a region whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
+    /// Let invalidation of the pages of `[start, start + len)` find an entry. False if the table is full.
+    fn bind_pages(&self, start: u64, len: u64, index: u32) -> bool {
+        for page in start / PAGE..=(start + len - 1) / PAGE {
+            let n = self.node_count.fetch_add(1, Ordering::Relaxed);
+            if n as usize >= MAX_NODES {
+                self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
+                return false;
+            }
+            let node = &self.nodes.slice()[n as usize];
+            node[0].store(index, Ordering::Relaxed);
+            let head = &self.page_head.slice()[page as usize];
+            let mut old = head.load(Ordering::Acquire);
+            loop {
+                node[1].store(old, Ordering::Relaxed);
+                match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => break,
+                    Err(now) => old = now,
+                }
+            }
+        }
+        true
+    }
+    /// Install code whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
     pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
-        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         for (start, bytes) in &r.source {
-            let mut page = start / PAGE;
-            while page <= (start + bytes.len() as u64 - 1) / PAGE {
-                for (_, index) in &r.entries {
-                    let n = self.node_count.fetch_add(1, Ordering::Relaxed);
-                    if n as usize >= MAX_NODES {
-                        self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
-                        return false;
-                    }
-                    let node = &self.nodes.slice()[n as usize];
-                    node[0].store(*index, Ordering::Relaxed);
-                    let head = &self.page_head.slice()[page as usize];
-                    let mut old = head.load(Ordering::Acquire);
-                    loop {
-                        node[1].store(old, Ordering::Relaxed);
-                        match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
-                            Ok(_) => break,
-                            Err(now) => old = now,
-                        }
-                    }
+            for (_, index) in &r.entries {
+                if !self.bind_pages(*start, bytes.len() as u64, *index) {
+                    return false;
                 }
-                page += 1;
             }
         }
         for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {
             self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
             self.remember(*pc, *index);
-            regions.insert(*pc, r.clone());
         }
-        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        for pc in &r.blocks {
-            owners.insert(*pc, r.clone());
+        if !r.quick {
+            let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+            for (pc, _) in r.entries.iter().filter(|e| e.1 != 0) {
+                regions.insert(*pc, r.clone());
+            }
+            drop(regions);
+            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            for pc in &r.blocks {
+                owners.insert(*pc, r.clone());
+            }
         }
-        drop(owners);
         if self.source_versions(&r.source) != versions {
             for (_, index) in &r.entries {
                 self.entries.slice()[*index as usize].store(0, Ordering::Release);
@@ -315,18 +343,5 @@ impl CodeSpace {
     /// See [`CodeSpace::versions`], over the pieces of a region.
     pub(crate) fn source_versions(&self, source: &[(u64, Vec<u8>)]) -> u64 {
         source.iter().map(|(a, b)| self.versions(*a, b.len() as u64)).sum()
-    }
-    /// The installed region entered at a pc, live or not.
-    pub(crate) fn region_at(&self, pc: u64) -> Option<Arc<Compiled>> {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).cloned()
-    }
-    /// Regions that are live, each once.
-    pub(crate) fn live(&self) -> Vec<Arc<Compiled>> {
-        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        regions
-            .iter()
-            .filter(|(pc, r)| r.entries[0].0 == **pc && self.code(r.entries[0].1) == r.code)
-            .map(|(_, r)| r.clone())
-            .collect()
     }
 }

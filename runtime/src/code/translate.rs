@@ -4,6 +4,7 @@ use crate::code::memory::CodeMemory;
 use crate::code::space::{CodeSpace, Compiled};
 use crate::engine::Engine;
 use evm_backend::interp;
+use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
 use evm_lifter::{Code, LiftError, Mode, Options};
@@ -160,7 +161,50 @@ pub(crate) fn region(
         source.push((*a, bytes));
     }
     let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).collect();
-    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, insns: region.insns, blocks });
+    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, quick: false, insns: region.insns, blocks });
+    Ok(space.install(&r, versions).then_some(r))
+}
+
+/// Compile the basic block at `pc` with the quick tier and install it. `None`: code memory is full, or the tier has no
+/// code for the block, or it changed meanwhile; it is interpreted.
+pub(crate) fn quick(
+    engine: &Engine,
+    space: &CodeSpace,
+    mm: &Mm,
+    pc: u64,
+    compiler: &mut Quick,
+    threshold: u32,
+) -> Result<Option<Arc<Compiled>>, Failure> {
+    let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
+        return Ok(None);
+    };
+    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
+    let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
+    evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
+    evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
+        return Ok(None);
+    };
+    let Some(piece) = memory.publish(&code.code, code.pcs) else {
+        return Ok(None);
+    };
+    let mut versions = 0;
+    let mut source = Vec::with_capacity(region.source.len());
+    for (a, n) in &region.source {
+        let mut bytes = vec![0; *n as usize];
+        snap.fetch(*a, &mut bytes);
+        versions += snap.versions(*a, u64::from(*n));
+        source.push((*a, bytes));
+    }
+    let r = Arc::new(Compiled {
+        code: piece.start,
+        entries: vec![(pc, engine.entry_index(pc))],
+        source,
+        precise: true,
+        quick: true,
+        insns: region.insns,
+        blocks: vec![],
+    });
     Ok(space.install(&r, versions).then_some(r))
 }
 
