@@ -30,6 +30,11 @@ pub trait Code {
     fn read(&mut self, _addr: u64, _buf: &mut [u8]) -> usize {
         0
     }
+    /// Whether the block at a guest address is worth translating. If not, the region is left where something jumps
+    /// to it.
+    fn is_warm(&mut self, _pc: u64) -> bool {
+        true
+    }
 }
 
 impl<F: FnMut(u64, &mut [u8]) -> usize> Code for F {
@@ -53,7 +58,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Region, max_insns: 3000, max_blocks: 1000, bits: 64 }
+        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, bits: 64 }
     }
 }
 
@@ -87,6 +92,8 @@ pub struct Lifted {
     pub region: Region,
     /// Instructions without translation.
     pub notes: Vec<LiftNote>,
+    /// Blocks left out because they are not warm.
+    pub cold: Vec<u64>,
 }
 
 /// Instructions of a block in [`Mode::Block`].
@@ -183,11 +190,12 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
         return Err(LiftError::Fetch { addr });
     }
     let mut entries = vec![entry];
+    let mut cold = Set::default();
     let (guest, tables) = match opts.mode {
         Mode::Block => (one_block(entry, code), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
-            discover(&entries, opts, code)
+            discover(&entries, opts, code, &mut cold)
         }
     };
     entries.retain(|e| guest.contains_key(e));
@@ -195,7 +203,9 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
         Mode::Block => vec![],
         Mode::Region => stubs(&guest, code),
     };
-    Ok(translate(&guest, &entries, &stubs, tables, opts))
+    let mut lifted = translate(&guest, &entries, &stubs, tables, opts);
+    lifted.cold = cold.into_iter().collect();
+    Ok(lifted)
 }
 
 fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
@@ -214,7 +224,12 @@ fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
     BTreeMap::from([(entry, g)])
 }
 
-fn discover(entries: &[u64], opts: &Options, code: &mut Reader) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
+fn discover(
+    entries: &[u64],
+    opts: &Options,
+    code: &mut Reader,
+    cold: &mut Set,
+) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
     let mut seen: Map<Instruction> = Map::default();
     let mut leaders: Set = Set::default();
     let mut work: VecDeque<u64> = VecDeque::new();
@@ -256,6 +271,10 @@ fn discover(entries: &[u64], opts: &Options, code: &mut Reader) -> (BTreeMap<u64
                     tables.insert(pc, cases);
                 }
                 for t in to {
+                    if !leaders.contains(&t) && !code.code.is_warm(t) {
+                        cold.insert(t);
+                        continue;
+                    }
                     if leaders.len() < opts.max_blocks && leaders.insert(t) {
                         work.push_back(t);
                     }
@@ -475,7 +494,7 @@ fn translate(
         }
     }
     cx.b.region.source = source;
-    Lifted { region: cx.b.region, notes }
+    Lifted { region: cx.b.region, notes, cold: vec![] }
 }
 
 /// Marker and translation of one instruction.

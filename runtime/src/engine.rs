@@ -17,9 +17,9 @@ use std::time::Instant;
 /// Interpretations of a block before its region is compiled.
 pub(crate) const HOT: u32 = 40;
 /// Entries of a block of the quick tier between two reports that it is hot.
-pub(crate) const QUICK_HOT: u32 = 1024;
+pub(crate) const QUICK_HOT: u32 = 2048;
 /// Most entries of one region.
-const MAX_REGION_ENTRIES: usize = 48;
+const MAX_REGION_ENTRIES: usize = 32;
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -31,6 +31,8 @@ pub(crate) struct Job {
     pub mm: Arc<Mm>,
     pub pc: u64,
     pub precise: bool,
+    /// Asked for by the quick tier's counters.
+    pub background: bool,
 }
 
 struct Inner {
@@ -86,6 +88,10 @@ impl Engine {
         // table is full share it.
         let n = m.len() as u32 + 1;
         if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
+    }
+    /// The same if it has been given out.
+    pub(crate) fn known_index(&self, pc: u64) -> Option<u32> {
+        lock(&self.inner.index).get(&pc).copied()
     }
     pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
         thread_local! {
@@ -165,19 +171,27 @@ impl Engine {
         if let Some(owner) = j.space.owner(j.pc)
             && owner.entries.len() < MAX_REGION_ENTRIES
         {
+            // Each time the same region is extended it takes four times the heat.
+            let n = j.space.compiles(owner.entries[0].0);
+            if j.background && j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(2) {
+                return false;
+            }
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len()));
+            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)));
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);
         }
+        j.space.note_compile(pc);
         let c = &self.inner.counters;
-        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise);
+        let asked = j.pc;
+        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background);
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {
+                if std::env::var_os("EVM_DEBUG").is_some() { eprintln!("region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}", r.entries.len(), r.insns, r.blocks.len(), t.elapsed().as_micros(), j.space.code(self.entry_index(j.pc)) != 0); }
                 Counters::add(&c.regions_compiled, 1);
                 Counters::add(&c.insns_compiled, u64::from(r.insns));
                 let mut store = lock(&self.inner.store);

@@ -263,7 +263,7 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task) }
+        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task), background: false }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
@@ -313,8 +313,8 @@ impl Thread {
     }
     /// Quick code at `pc` has run often.
     fn hot(&mut self, pc: u64) {
-        if self.kind == EngineKind::Auto && self.space.is_wanted(pc) {
-            self.engine.request(self.job(pc));
+        if self.kind == EngineKind::Auto && self.space.is_wanted(pc, self.engine.entry_index(pc)) {
+            self.engine.request(Job { background: true, ..self.job(pc) });
         }
     }
     /// Run at `pc`, which the code tables do not know; gives the next pc or [`LEAVE`].

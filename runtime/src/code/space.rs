@@ -75,7 +75,7 @@ pub(crate) struct Compiled {
     pub quick: bool,
     /// Guest instructions in it.
     pub insns: u32,
-    /// Guest pcs of its blocks that could be entries.
+    /// Guest pcs of its blocks that could be entries, and of those that were left out as cold.
     pub blocks: Vec<u64>,
 }
 
@@ -99,6 +99,8 @@ pub(crate) struct CodeSpace {
     regions: Mutex<HashMap<u64, Arc<Compiled>>>,
     /// Region that holds each block, live or not.
     owners: Mutex<HashMap<u64, Arc<Compiled>>>,
+    /// Times that the region at a pc was compiled.
+    compiled: Mutex<HashMap<u64, u32>>,
     /// Interpreter blocks by pc.
     blocks: Mutex<HashMap<u64, Arc<BlockEntry>>>,
     /// Keeps the memory alive.
@@ -123,6 +125,7 @@ impl CodeSpace {
             base: arena.base(),
             regions: Mutex::new(HashMap::new()),
             owners: Mutex::new(HashMap::new()),
+            compiled: Mutex::new(HashMap::new()),
             blocks: Mutex::new(HashMap::new()),
             arena,
             invalidations: AtomicU64::new(0),
@@ -136,9 +139,15 @@ impl CodeSpace {
     pub(crate) fn counts_ptr(&self) -> u64 {
         self.counts.ptr as u64
     }
+    /// How often quick code at `pc` was reported hot.
+    pub(crate) fn reports(&self, pc: u64) -> u32 {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).copied().unwrap_or(0)
+    }
     /// Quick code at `pc` was reported hot; true if it is to be compiled: the first time, and ever more rarely after
     /// that, as code may have been dropped.
-    pub(crate) fn is_wanted(&self, pc: u64) -> bool {
+    pub(crate) fn is_wanted(&self, pc: u64, index: u32) -> bool {
+        // The count itself has wrapped around; its low bits are free to say so.
+        self.counts.slice()[index as usize].fetch_or(1, Ordering::Relaxed);
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let n = asked.entry(pc).or_insert(0);
         *n += 1;
@@ -301,6 +310,17 @@ impl CodeSpace {
         }
         true
     }
+    /// Note that the region at `pc` is being compiled; gives how often it was before.
+    pub(crate) fn note_compile(&self, pc: u64) -> u32 {
+        let mut m = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = m.entry(pc).or_insert(0);
+        *n += 1;
+        *n - 1
+    }
+    /// How often the region at `pc` was compiled.
+    pub(crate) fn compiles(&self, pc: u64) -> u32 {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).copied().unwrap_or(0)
+    }
     fn is_live(&self, r: &Compiled) -> bool {
         self.code(r.entries[0].1) == r.code
     }
@@ -309,15 +329,18 @@ impl CodeSpace {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.get(&pc).filter(|r| self.is_live(r)).cloned()
     }
-    /// Blocks of a region that were interpreted often, although the region has them: wanted as entries.
-    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize) -> Vec<u64> {
-        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        r.blocks
-            .iter()
-            .filter(|pc| blocks.get(pc).is_some_and(|b| b.count.load(Ordering::Relaxed) > 8))
-            .take(max)
-            .copied()
-            .collect()
+    /// How often quick code with this entry index was entered, modulo `period`; at least `period` if it was reported
+    /// hot.
+    pub(crate) fn entered(&self, index: u32, period: u32) -> u32 {
+        let step = ((1u64 << 32) / u64::from(period)) as u32;
+        let n = self.counts.slice()[index as usize].load(Ordering::Relaxed);
+        n / step + if n % step != 0 { period } else { 0 }
+    }
+    /// Blocks of a region that are entered from outside again and again, although the region has them: wanted as
+    /// entries. `index` gives entry indices, `period` is the number of entries between two reports.
+    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize, period: u32, index: impl Fn(u64) -> u32) -> Vec<u64> {
+        let hot = |pc: u64| self.entered(index(pc), period) >= 32 || self.reports(pc) > 0;
+        r.blocks.iter().copied().filter(|pc| hot(*pc)).take(max).collect()
     }
     /// The interpreter block at a pc, if its bytes are unchanged.
     pub(crate) fn block(&self, pc: u64) -> Option<Arc<BlockEntry>> {

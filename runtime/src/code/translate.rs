@@ -2,7 +2,7 @@
 
 use crate::code::memory::CodeMemory;
 use crate::code::space::{CodeSpace, Compiled};
-use crate::engine::Engine;
+use crate::engine::{Engine, QUICK_HOT};
 use evm_backend::interp;
 use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
@@ -22,11 +22,16 @@ pub(crate) enum Failure {
     Internal(String),
 }
 
+/// Entries of a block that make it part of the regions it is reached from.
+const WARM: u32 = 8;
+
 /// Guest code as it was when its pages were first looked at.
 struct Snapshot<'a> {
     space: &'a CodeSpace,
     mm: &'a Mm,
     pages: HashMap<u64, (Option<Box<[u8]>>, u32)>,
+    /// Translate only blocks that the quick tier's counters have seen.
+    profile: Option<&'a Engine>,
 }
 
 impl Snapshot<'_> {
@@ -63,6 +68,9 @@ impl evm_lifter::Code for Snapshot<'_> {
     fn read(&mut self, addr: u64, buf: &mut [u8]) -> usize {
         if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
+    fn is_warm(&mut self, pc: u64) -> bool {
+        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM))
+    }
     fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
         let mut done = 0;
         while done < buf.len() {
@@ -98,10 +106,10 @@ pub(crate) struct BlockEntry {
     pub insns: u32,
 }
 
-fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_ir::Region, Failure> {
+fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
     let opts = Options { mode, ..Options::default() };
     match evm_lifter::lift(pc, extra, snap, &opts) {
-        Ok(l) => Ok(l.region),
+        Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
         Err(e) => Err(Failure::Internal(e.to_string())),
     }
@@ -109,8 +117,8 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
 
 /// Translate one basic block for the interpreter.
 pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
+    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
+    let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
@@ -135,12 +143,13 @@ pub(crate) fn region(
     pc: u64,
     extra: &[u64],
     precise: bool,
+    profile: bool,
 ) -> Result<Option<Arc<Compiled>>, Failure> {
     let Some(memory) = CodeMemory::get() else {
         return Ok(None);
     };
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, extra, Mode::Region)?;
+    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: profile.then_some(engine) };
+    let evm_lifter::Lifted { mut region, cold, .. } = lift(&mut snap, pc, extra, Mode::Region)?;
     let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
     // The trust boundary: nothing but the validator's word makes a region safe to run.
@@ -160,7 +169,7 @@ pub(crate) fn region(
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).collect();
+    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
     let r = Arc::new(Compiled { code: piece.start, entries, source, precise, quick: false, insns: region.insns, blocks });
     Ok(space.install(&r, versions).then_some(r))
 }
@@ -178,8 +187,8 @@ pub(crate) fn quick(
     let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
         return Ok(None);
     };
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, &[], Mode::Block)?;
+    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
+    let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
@@ -210,7 +219,7 @@ pub(crate) fn quick(
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
+    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
     let mut versions = 0;
     for (a, bytes) in &r.source {
         let mut now = vec![0; bytes.len()];
