@@ -52,8 +52,8 @@ pub(crate) struct Lifter {
     pub(crate) cc: Cc,
     /// Whether the current block got its terminator.
     pub(crate) ended: bool,
-    /// Stubs that only jump through a pointer: where the pointer is.
-    pub(crate) plt: Map<u64>,
+    /// Stubs that only jump through a pointer: where the pointer is, and what it held when the region was made.
+    pub(crate) plt: Map<(u64, u64)>,
     /// Cases of indirect jumps through tables, by the jump's address.
     pub(crate) tables: Map<Vec<u64>>,
     /// Blocks of the region by address.

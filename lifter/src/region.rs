@@ -340,6 +340,8 @@ struct Stub {
     pc: u64,
     len: u32,
     pointer: u64,
+    /// What the pointer holds now: a guess for later.
+    target: u64,
 }
 
 /// Callees that only jump through a pointer.
@@ -363,7 +365,9 @@ fn stubs(guest: &BTreeMap<u64, Guest>, code: &mut Reader) -> Vec<Stub> {
             }
             if i.is_jmp_near_indirect() && i.is_ip_rel_memory_operand() {
                 let pointer = i.ip_rel_memory_address();
-                out.push(Stub { pc, len: (at - pc) as u32, pointer });
+                let mut now = [0; 8];
+                code.code.read(pointer, &mut now);
+                out.push(Stub { pc, len: (at - pc) as u32, pointer, target: u64::from_le_bytes(now) });
             }
             break;
         }
@@ -416,7 +420,7 @@ fn translate(
     let (rpo, headers) = order(guest, entries);
     let mut cx = Lifter::new(opts.bits);
     cx.tables = tables;
-    cx.plt = stubs.iter().map(|s| (s.pc, s.pointer)).collect();
+    cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();
     let mut notes = vec![];
     let mut preds: Map<Vec<u64>> = Map::default();
     for pc in &rpo {

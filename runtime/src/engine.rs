@@ -9,7 +9,7 @@ use evm_backend::quick::Quick;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use std::time::Instant;
 /// Interpretations of a block before its region is compiled.
 pub(crate) const HOT: u32 = 40;
 /// Entries of a block of the quick tier between two reports that it is hot.
-pub(crate) const QUICK_HOT: u32 = 2048;
+pub(crate) const QUICK_HOT: u32 = 16384;
 /// Most entries of one region.
 const MAX_REGION_ENTRIES: usize = 32;
 
@@ -40,7 +40,7 @@ struct Inner {
     store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// The same for code of the quick tier.
     quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
-    queue: Mutex<Vec<Job>>,
+    queue: Mutex<VecDeque<Job>>,
     wake: Condvar,
     stop: AtomicBool,
     worker: OnceLock<()>,
@@ -69,7 +69,7 @@ impl Engine {
                 index: Mutex::new(HashMap::new()),
                 store: Mutex::new(HashMap::new()),
                 quick_store: Mutex::new(HashMap::new()),
-                queue: Mutex::new(Vec::new()),
+                queue: Mutex::new(VecDeque::new()),
                 wake: Condvar::new(),
                 stop: AtomicBool::new(false),
                 worker: OnceLock::new(),
@@ -93,15 +93,17 @@ impl Engine {
     pub(crate) fn known_index(&self, pc: u64) -> Option<u32> {
         lock(&self.inner.index).get(&pc).copied()
     }
-    pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
+    pub(crate) fn compile(&self, region: &Region, precise: bool, min_limit: u64) -> Result<Code, String> {
         thread_local! {
-            static COMPILER: std::cell::RefCell<Option<Compiler>> = const { std::cell::RefCell::new(None) };
+            static COMPILER: std::cell::RefCell<Option<(u64, Compiler)>> = const { std::cell::RefCell::new(None) };
         }
         COMPILER.with_borrow_mut(|c| {
             let c = match c {
-                Some(c) => c,
-                None => {
-                    c.insert(Compiler::new(crate::thread::ABI, CompilerSettings::default()).map_err(|e| e.to_string())?)
+                Some((limit, c)) if *limit == min_limit => c,
+                _ => {
+                    let settings = CompilerSettings { min_limit, ..CompilerSettings::default() };
+                    let made = Compiler::new(crate::thread::ABI, settings).map_err(|e| e.to_string())?;
+                    &mut c.insert((min_limit, made)).1
                 }
             };
             c.compile(region, CompileOptions { precise, ..CompileOptions::default() }, &mut |pc| self.entry_index(pc))
@@ -171,9 +173,10 @@ impl Engine {
         if let Some(owner) = j.space.owner(j.pc)
             && owner.entries.len() < MAX_REGION_ENTRIES
         {
-            // Each time the same region is extended it takes four times the heat.
+            // Blocks of one loop get hot together; the region of the first has the others too, and they show by another
+            // report that they are still entered from outside. Each time a region is extended it takes four times the heat.
             let n = j.space.compiles(owner.entries[0].0);
-            if j.background && j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(2) {
+            if j.background && j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(1) {
                 return false;
             }
             pc = owner.entries[0].0;
@@ -227,7 +230,7 @@ impl Engine {
                             if inner.stop.load(Ordering::Relaxed) {
                                 return;
                             }
-                            if let Some(j) = q.pop() {
+                            if let Some(j) = q.pop_front() {
                                 break j;
                             }
                             let (g, t) = inner
@@ -245,7 +248,7 @@ impl Engine {
                 }
             });
         });
-        lock(&self.inner.queue).push(j);
+        lock(&self.inner.queue).push_back(j);
         self.inner.wake.notify_one();
     }
     /// Forget queued requests (the job they were for has ended).

@@ -73,6 +73,8 @@ pub(crate) struct Compiled {
     pub precise: bool,
     /// Code of the quick tier.
     pub quick: bool,
+    /// It is for address spaces of at least this many bytes.
+    pub min_limit: u64,
     /// Guest instructions in it.
     pub insns: u32,
     /// Guest pcs of its blocks that could be entries, and of those that were left out as cold.
@@ -339,7 +341,7 @@ impl CodeSpace {
     /// Blocks of a region that are entered from outside again and again, although the region has them: wanted as
     /// entries. `index` gives entry indices, `period` is the number of entries between two reports.
     pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize, period: u32, index: impl Fn(u64) -> u32) -> Vec<u64> {
-        let hot = |pc: u64| self.entered(index(pc), period) >= 32 || self.reports(pc) > 0;
+        let hot = |pc: u64| self.entered(index(pc), period) >= period / 16 || self.reports(pc) > 0;
         r.blocks.iter().copied().filter(|pc| hot(*pc)).take(max).collect()
     }
     /// The interpreter block at a pc, if its bytes are unchanged.

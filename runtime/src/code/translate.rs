@@ -23,7 +23,7 @@ pub(crate) enum Failure {
 }
 
 /// Entries of a block that make it part of the regions it is reached from.
-const WARM: u32 = 8;
+const WARM: u32 = 128;
 
 /// Guest code as it was when its pages were first looked at.
 struct Snapshot<'a> {
@@ -155,7 +155,7 @@ pub(crate) fn region(
     // The trust boundary: nothing but the validator's word makes a region safe to run.
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     debug_assert!(std::ptr::eq(region.layout, &raw const LAYOUT));
-    let code = engine.compile(&region, precise).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
+    let code = engine.compile(&region, precise, space.arena.size()).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     let Some(piece) = memory.publish(&code.code, code.pcs) else {
         return Ok(None);
     };
@@ -170,7 +170,7 @@ pub(crate) fn region(
         source.push((*a, bytes));
     }
     let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
-    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, quick: false, insns: region.insns, blocks });
+    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, quick: false, min_limit: space.arena.size(), insns: region.insns, blocks });
     Ok(space.install(&r, versions).then_some(r))
 }
 
@@ -211,6 +211,7 @@ pub(crate) fn quick(
         source,
         precise: true,
         quick: true,
+        min_limit: 0,
         insns: region.insns,
         blocks: vec![],
     });
@@ -219,6 +220,9 @@ pub(crate) fn quick(
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
+    if space.arena.size() < r.min_limit {
+        return false;
+    }
     let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
     let mut versions = 0;
     for (a, bytes) in &r.source {
