@@ -79,8 +79,8 @@ impl Lifter {
             targets: Map::default(),
             known: [None; 128],
             low: [None; 16],
-            consts: vec![],
-            defs: vec![],
+            consts: Vec::with_capacity(16),
+            defs: Vec::with_capacity(128),
             stubs: Map::default(),
         }
     }

@@ -417,7 +417,8 @@ fn translate(
     tables: Map<Vec<u64>>,
     opts: &Options,
 ) -> Lifted {
-    let (rpo, headers) = order(guest, entries);
+    let (rpo, headers) =
+        if opts.mode == Mode::Block { (entries.to_vec(), Set::default()) } else { order(guest, entries) };
     let mut cx = Lifter::new(opts.bits);
     cx.tables = tables;
     cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();

@@ -9,7 +9,9 @@ use evm_backend::quick::Quick;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
+use evm_lifter::AddressHasher;
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -36,7 +38,7 @@ pub(crate) struct Job {
 }
 
 struct Inner {
-    index: Mutex<HashMap<u64, u32>>,
+    index: Mutex<HashMap<u64, u32, BuildHasherDefault<AddressHasher>>>,
     store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// The same for code of the quick tier.
     quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
@@ -66,7 +68,7 @@ impl Engine {
         crate::host::enter::install();
         Engine {
             inner: Arc::new(Inner {
-                index: Mutex::new(HashMap::new()),
+                index: Mutex::default(),
                 store: Mutex::new(HashMap::new()),
                 quick_store: Mutex::new(HashMap::new()),
                 queue: Mutex::new(VecDeque::new()),

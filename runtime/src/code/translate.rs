@@ -9,7 +9,6 @@ use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -25,42 +24,40 @@ pub(crate) enum Failure {
 /// Entries of a block that make it part of the regions it is reached from.
 const WARM: u32 = 128;
 
-/// Guest code as it was when its pages were first looked at.
+/// Guest code whose pages are watched from when they were first looked at: if their versions are still the same
+/// when the translation is installed, all reads saw the same bytes.
 struct Snapshot<'a> {
     space: &'a CodeSpace,
     mm: &'a Mm,
-    pages: HashMap<u64, (Option<Box<[u8]>>, u32)>,
+    /// Pages looked at: number, whether it can be executed, version.
+    pages: Vec<(u64, bool, u32)>,
     /// Translate only blocks that the quick tier's counters have seen.
     profile: Option<&'a Engine>,
 }
 
-impl Snapshot<'_> {
-    fn page(&mut self, page: u64) -> Option<&[u8]> {
-        let (space, mm) = (self.space, self.mm);
-        self.pages
-            .entry(page)
-            .or_insert_with(|| {
-                let addr = page * PAGE;
-                let Some(perm) = mm.code_page(addr) else {
-                    return (None, 0);
-                };
-                let version = space.version(addr);
-                space.watch(addr, perm.writable);
-                let mut buf = vec![0u8; PAGE as usize].into_boxed_slice();
-                match space.arena.mem().copy_out(addr, &mut buf) {
-                    Ok(()) => (Some(buf), version),
-                    Err(_) => (None, version),
-                }
-            })
-            .0
-            .as_deref()
+impl<'a> Snapshot<'a> {
+    fn new(space: &'a CodeSpace, mm: &'a Mm, profile: Option<&'a Engine>) -> Snapshot<'a> {
+        Snapshot { space, mm, pages: Vec::with_capacity(2), profile }
+    }
+    fn is_code(&mut self, page: u64) -> bool {
+        if let Some(p) = self.pages.iter().find(|p| p.0 == page) {
+            return p.1;
+        }
+        let addr = page * PAGE;
+        let (good, version) = match self.mm.code_page(addr) {
+            None => (false, 0),
+            Some(perm) => {
+                let version = self.space.version(addr);
+                self.space.watch(addr, perm.writable);
+                (true, version)
+            }
+        };
+        self.pages.push((page, good, version));
+        good
     }
     fn versions(&self, start: u64, len: u64) -> u64 {
-        let mut sum = 0;
-        for page in start / PAGE..=(start + len.max(1) - 1) / PAGE {
-            sum += self.pages.get(&page).map_or(0, |p| u64::from(p.1));
-        }
-        sum
+        let last = (start + len.max(1) - 1) / PAGE;
+        self.pages.iter().filter(|p| (start / PAGE..=last).contains(&p.0)).map(|p| u64::from(p.2)).sum()
     }
 }
 
@@ -77,12 +74,13 @@ impl evm_lifter::Code for Snapshot<'_> {
             let Some(at) = addr.checked_add(done as u64) else {
                 break;
             };
-            let off = (at % PAGE) as usize;
-            let Some(bytes) = self.page(at / PAGE) else {
+            if !self.is_code(at / PAGE) {
                 break;
-            };
-            let n = (bytes.len() - off).min(buf.len() - done);
-            buf[done..done + n].copy_from_slice(&bytes[off..off + n]);
+            }
+            let n = ((PAGE - at % PAGE) as usize).min(buf.len() - done);
+            if self.space.arena.mem().copy_out(at, &mut buf[done..done + n]).is_err() {
+                break;
+            }
             done += n;
         }
         done
@@ -117,7 +115,7 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
 
 /// Translate one basic block for the interpreter.
 pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
+    let mut snap = Snapshot::new(space, mm, None);
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
@@ -148,7 +146,7 @@ pub(crate) fn region(
     let Some(memory) = CodeMemory::get() else {
         return Ok(None);
     };
-    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: profile.then_some(engine) };
+    let mut snap = Snapshot::new(space, mm, profile.then_some(engine));
     let evm_lifter::Lifted { mut region, cold, .. } = lift(&mut snap, pc, extra, Mode::Region)?;
     let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
@@ -187,7 +185,7 @@ pub(crate) fn quick(
     let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
         return Ok(None);
     };
-    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
+    let mut snap = Snapshot::new(space, mm, None);
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
@@ -223,7 +221,7 @@ pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
     if space.arena.size() < r.min_limit {
         return false;
     }
-    let mut snap = Snapshot { space, mm, pages: HashMap::new(), profile: None };
+    let mut snap = Snapshot::new(space, mm, None);
     let mut versions = 0;
     for (a, bytes) in &r.source {
         let mut now = vec![0; bytes.len()];
