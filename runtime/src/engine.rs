@@ -91,6 +91,10 @@ impl Engine {
         let n = m.len() as u32 + 1;
         if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
     }
+    /// One more than the largest entry index given out.
+    pub(crate) fn entries(&self) -> usize {
+        lock(&self.inner.index).len() + 1
+    }
     /// The same if it has been given out.
     pub(crate) fn known_index(&self, pc: u64) -> Option<u32> {
         lock(&self.inner.index).get(&pc).copied()

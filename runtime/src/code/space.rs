@@ -94,6 +94,10 @@ pub(crate) struct CodeSpace {
     /// Nodes (entry index, next node); node 0 is "none".
     nodes: Table<[AtomicU32; 2]>,
     node_count: AtomicU32,
+    /// Held while translations are installed.
+    installs: Mutex<()>,
+    /// Pages that ever had translations; may name one twice.
+    watched: Mutex<Vec<u32>>,
     /// Changes whenever any page's version does.
     pub(crate) generation: AtomicU64,
     /// Host base of guest memory.
@@ -123,6 +127,8 @@ impl CodeSpace {
             page_head: Table::new(pages)?,
             nodes: Table::new(MAX_NODES)?,
             node_count: AtomicU32::new(1),
+            installs: Mutex::new(()),
+            watched: Mutex::new(Vec::new()),
             generation: AtomicU64::new(1),
             base: arena.base(),
             regions: Mutex::new(HashMap::new()),
@@ -198,6 +204,9 @@ impl CodeSpace {
         let Some(s) = self.page_state.slice().get(page) else {
             return;
         };
+        if s.load(Ordering::Acquire) == 0 {
+            self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(page as u32);
+        }
         if writable {
             if s.load(Ordering::Acquire) != 2 {
                 // Order: protect first, then mark, so that a mark of 2 means protected.
@@ -248,6 +257,56 @@ impl CodeSpace {
             }
         }
     }
+    /// Take over the translations of the process that this one is a copy of, if none was dropped since its
+    /// generation was `generation`. `entries` is the number of entry indices in use. Nothing runs here yet.
+    pub(crate) fn inherit(&self, parent: &CodeSpace, generation: u64, entries: usize) {
+        // No installation is half done.
+        let _guard = parent.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        if parent.generation.load(Ordering::Acquire) != generation {
+            return;
+        }
+        let copy = |to: &Table<AtomicU64>, from: &Table<AtomicU64>| {
+            for (t, f) in to.slice().iter().zip(from.slice()).take(entries) {
+                let v = f.load(Ordering::Acquire);
+                if v != 0 {
+                    t.store(v, Ordering::Release);
+                }
+            }
+        };
+        let pages: Vec<_> = parent
+            .watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|p| {
+                let p = *p as usize;
+                (p, parent.page_state.slice()[p].load(Ordering::Acquire), parent.page_head.slice()[p].load(Ordering::Acquire))
+            })
+            .collect();
+        let nodes = (parent.node_count.load(Ordering::Acquire) as usize).min(MAX_NODES);
+        for (t, f) in self.nodes.slice().iter().zip(parent.nodes.slice()).take(nodes) {
+            t[0].store(f[0].load(Ordering::Relaxed), Ordering::Relaxed);
+            t[1].store(f[1].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.node_count.store(nodes as u32, Ordering::Release);
+        let regions = parent.regions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        copy(&self.entries, &parent.entries);
+        for (page, state, head) in pages.iter().filter(|p| p.1 != 0) {
+            self.page_head.slice()[*page].store(*head, Ordering::Release);
+            if *state == 2 {
+                let _ = self.arena.protect(*page as u64 * PAGE, PAGE, Prot::R);
+            }
+            self.page_state.slice()[*page].store(*state, Ordering::Release);
+        }
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = pages.iter().map(|p| p.0 as u32).collect();
+        *self.regions.lock().unwrap_or_else(PoisonError::into_inner) = regions;
+        // What was dropped meanwhile must not come back here.
+        if parent.generation.load(Ordering::Acquire) != generation {
+            for e in self.entries.slice().iter().take(entries) {
+                e.store(0, Ordering::Release);
+            }
+        }
+    }
     /// Drop every translation (a mode of translation changed).
     pub(crate) fn drop_all(&self) {
         let regions = std::mem::take(&mut *self.regions.lock().unwrap_or_else(PoisonError::into_inner));
@@ -282,6 +341,7 @@ impl CodeSpace {
     /// Install code whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
     pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
+        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         for (start, bytes) in &r.source {
             for (_, index) in &r.entries {
                 if !self.bind_pages(*start, bytes.len() as u64, *index) {
