@@ -28,14 +28,7 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case {
-        name: "fork-bomb",
-        args: &["fork"],
-        limit: "procs=40,wall=4s",
-        status: ENDED,
-        says: "",
-        resident: 1500,
-    },
+    Case { name: "fork-bomb", args: &["fork"], limit: "procs=40,wall=4s", status: ENDED, says: "", resident: 1500 },
     Case {
         name: "fork-until-refused",
         args: &["fork-once"],
@@ -125,6 +118,63 @@ const CASES: &[Case] = &[
         resident: 500,
     },
     Case {
+        name: "mapping-bomb",
+        args: &["mappings"],
+        limit: "memory=200MiB",
+        status: REFUSED,
+        says: "mappings, then ENOMEM; fork ",
+        resident: 800,
+    },
+    Case { name: "link-bomb", args: &["links"], limit: "memory=100MiB,wall=20s", status: -1, says: "", resident: 1000 },
+    Case {
+        name: "socket-filler",
+        args: &["sockets"],
+        limit: "memory=200MiB,files=400,wall=60s",
+        status: -1,
+        says: "",
+        resident: 1200,
+    },
+    Case {
+        name: "descriptors-in-flight",
+        args: &["fds"],
+        limit: "memory=200MiB,wall=60s",
+        status: -1,
+        says: "",
+        resident: 1200,
+    },
+    Case {
+        name: "host-files",
+        args: &["host-files"],
+        limit: "memory=300MiB,procs=60,files=100000,wall=60s",
+        status: -1,
+        says: "",
+        resident: 1200,
+    },
+    Case {
+        name: "signal-queue",
+        args: &["signals"],
+        limit: "wall=60s",
+        status: REFUSED,
+        says: "signals, then EAGAIN",
+        resident: 500,
+    },
+    Case {
+        name: "timer-bomb",
+        args: &["timers"],
+        limit: "wall=60s",
+        status: REFUSED,
+        says: "timers, then EAGAIN",
+        resident: 500,
+    },
+    Case {
+        name: "endless-new-code",
+        args: &["code"],
+        limit: "memory=300MiB,wall=6s",
+        status: ENDED,
+        says: "",
+        resident: 1400,
+    },
+    Case {
         name: "file-bomb",
         args: &["files"],
         limit: "files=64",
@@ -132,14 +182,7 @@ const CASES: &[Case] = &[
         says: "64 files, then EMFILE",
         resident: 500,
     },
-    Case {
-        name: "endless-output",
-        args: &["output"],
-        limit: "output=3MiB",
-        status: ENDED,
-        says: "",
-        resident: 500,
-    },
+    Case { name: "endless-output", args: &["output"], limit: "output=3MiB", status: ENDED, says: "", resident: 500 },
     Case {
         name: "endless-errors",
         args: &["output", "2"],
@@ -148,22 +191,8 @@ const CASES: &[Case] = &[
         says: "",
         resident: 500,
     },
-    Case {
-        name: "tight-loop-cpu",
-        args: &["spin"],
-        limit: "cpu=1s",
-        status: ENDED,
-        says: "",
-        resident: 500,
-    },
-    Case {
-        name: "tight-loop-wall",
-        args: &["spin"],
-        limit: "wall=1s",
-        status: ENDED,
-        says: "",
-        resident: 500,
-    },
+    Case { name: "tight-loop-cpu", args: &["spin"], limit: "cpu=1s", status: ENDED, says: "", resident: 500 },
+    Case { name: "tight-loop-wall", args: &["spin"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
     Case {
         name: "loops-in-children",
         args: &["spin-children"],
@@ -183,14 +212,7 @@ const CASES: &[Case] = &[
     Case { name: "sleeper", args: &["sleep"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
     Case { name: "stopped", args: &["stop"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
     Case { name: "blocked-read", args: &["read"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
-    Case {
-        name: "system-call-loop",
-        args: &["syscalls"],
-        limit: "wall=1s",
-        status: ENDED,
-        says: "",
-        resident: 500,
-    },
+    Case { name: "system-call-loop", args: &["syscalls"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
     Case {
         name: "long-instruction",
         args: &["rep"],
@@ -200,14 +222,7 @@ const CASES: &[Case] = &[
         resident: 1200,
     },
     Case { name: "exec-loop", args: &["exec"], limit: "wall=2s", status: ENDED, says: "", resident: 800 },
-    Case {
-        name: "endless-recursion",
-        args: &["recurse"],
-        limit: "wall=30s",
-        status: 139,
-        says: "",
-        resident: 800,
-    },
+    Case { name: "endless-recursion", args: &["recurse"], limit: "wall=30s", status: 139, says: "", resident: 800 },
 ];
 
 fn check(place: &Place, case: &Case, engine: &str) -> Result<()> {

@@ -23,8 +23,9 @@ pub trait Host: Send + Sync {
     fn spawn(&self, task: Task) -> Result<()>;
     /// Guest code in the range may have changed or gone: drop translations. Called after the change.
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64);
-    /// A new address space exists (nothing runs in it yet); the runtime may set its attachment.
-    fn new_arena(&self, mm: &Mm);
+    /// A new address space exists (nothing runs in it yet); the runtime sets its attachment. ENOMEM if the host has no
+    /// room for that.
+    fn new_arena(&self, mm: &Mm) -> Result<()>;
     /// A thread has something to do in the kernel: make it leave guest code and call [`Task::deliver_signals`] soon. May be
     /// called for threads that are in the kernel or that the runtime does not know (yet, or any more).
     fn kick(&self, tid: i32);
@@ -52,6 +53,8 @@ pub enum EndReason {
     Limit(&'static str),
     /// The embedder ended it.
     Cancelled,
+    /// A bug of ours: a thread panicked, and nothing more can be promised.
+    Failed,
 }
 
 /// Receives trace lines.

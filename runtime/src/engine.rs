@@ -4,9 +4,10 @@
 use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
+use crate::guard;
 use crate::stats::Counters;
-use evm_backend::quick::Quick;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
+use evm_backend::quick::Quick;
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
 use std::collections::{HashMap, VecDeque};
@@ -146,7 +147,7 @@ impl Engine {
             }
         }
         let t = Instant::now();
-        let r = translate::quick(self, space, mm, pc, compiler, threshold)?;
+        let r = guard::caught(pc, || translate::quick(self, space, mm, pc, compiler, threshold))?;
         let c = &self.inner.counters;
         Counters::add(&c.quick_us, t.elapsed().as_micros() as u64);
         let Some(r) = r else {
@@ -190,7 +191,7 @@ impl Engine {
         j.space.note_compile(pc);
         let c = &self.inner.counters;
         let asked = j.pc;
-        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background);
+        let r = guard::caught(pc, || translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background));
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {

@@ -18,6 +18,7 @@ use crate::code::space::CodeSpace;
 use crate::code::translate::{self, BlockEntry};
 use crate::config::EngineKind;
 use crate::engine::{self, Engine, Job};
+use crate::guard;
 use crate::host::enter;
 use crate::stats::Counters;
 use crate::vm::Shared;
@@ -253,7 +254,8 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = Arc::new(translate::block(&self.engine, &self.space, self.task.mm(), pc)?);
+                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc))?;
+                let b = Arc::new(b);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());
                 b
@@ -305,7 +307,16 @@ impl Thread {
         }
         let mm = self.task.mm().clone();
         let threshold = if self.kind == EngineKind::Auto { engine::QUICK_HOT } else { 1 << 31 };
-        let done = self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold)?;
+        let done = match self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold) {
+            Ok(done) => done,
+            Err(translate::Failure::Internal(e)) => {
+                // The interpreter does without it. A panic may have left the compiler's buffers in any state.
+                self.engine.report(e);
+                self.quick = Quick::default();
+                false
+            }
+            Err(e) => return Err(e),
+        };
         if !done {
             self.refused.insert(pc);
         }

@@ -73,13 +73,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Exit status as a shell shows it: the code, 128 + signal, or 124 when a limit ended the job.
+    /// Exit status as a shell shows it: the code, 128 + signal, 124 when a limit ended the job, or 125 when we failed.
     pub fn status(&self) -> i32 {
         match self.reason {
             EndReason::Exit(c) => c,
             EndReason::Signal(s) => 128 + s,
             EndReason::Limit(_) => 124,
             EndReason::Cancelled => 130,
+            EndReason::Failed => 125,
         }
     }
 }
@@ -88,7 +89,6 @@ impl Outcome {
 pub(crate) struct Shared {
     pub engine: Engine,
     pub kind: EngineKind,
-    spaces: Mutex<HashMap<usize, (Weak<Mm>, Arc<CodeSpace>)>>,
     threads: Mutex<HashMap<i32, usize>>,
     unlifted: Mutex<BTreeMap<String, u64>>,
     me: Weak<Shared>,
@@ -99,23 +99,14 @@ impl Shared {
         Arc::new_cyclic(|me| Shared {
             engine,
             kind,
-            spaces: Mutex::default(),
             threads: Mutex::default(),
             unlifted: Mutex::default(),
             me: me.clone(),
         })
     }
-    /// The code space of an address space, made at first use.
-    pub(crate) fn space_of(&self, mm: &Arc<Mm>) -> Arc<CodeSpace> {
-        let mut m = lock(&self.spaces);
-        m.retain(|_, (w, _)| w.strong_count() > 0);
-        let key = Arc::as_ptr(mm) as usize;
-        if let Some((_, s)) = m.get(&key) {
-            return s.clone();
-        }
-        let s = Arc::new(CodeSpace::new(mm.arena().clone()).expect("host address space for translation tables"));
-        m.insert(key, (Arc::downgrade(mm), s.clone()));
-        s
+    /// The code space of an address space.
+    pub(crate) fn space_of(&self, mm: &Mm) -> Arc<CodeSpace> {
+        attached(mm).expect("new_arena gives every address space its code space")
     }
     /// A thread begins: its state may be poked by `kick`.
     pub(crate) fn register(&self, tid: i32, cpu: *mut CpuState) {
@@ -136,6 +127,10 @@ impl Shared {
     }
 }
 
+fn attached(mm: &Mm) -> Option<Arc<CodeSpace>> {
+    mm.attachment.get()?.clone().downcast().ok()
+}
+
 impl Host for Shared {
     fn spawn(&self, task: Task) -> Result<(), Errno> {
         let Some(shared) = self.me.upgrade() else {
@@ -149,11 +144,16 @@ impl Host for Shared {
             .map_err(|_| Errno::EAGAIN)
     }
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64) {
-        if let Some((_, s)) = lock(&self.spaces).get(&(std::ptr::from_ref(mm) as usize)) {
+        if let Some(s) = attached(mm) {
             s.changed(addr, len);
         }
     }
-    fn new_arena(&self, _mm: &Mm) {}
+    fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
+        let space = CodeSpace::new(mm.arena().clone()).map_err(|_| Errno::ENOMEM)?;
+        // It is new, so nothing is attached yet.
+        let _ = mm.attachment.set(Arc::new(space));
+        Ok(())
+    }
     fn kick(&self, tid: i32) {
         let m = lock(&self.threads);
         if let Some(cpu) = m.get(&tid) {
@@ -219,6 +219,12 @@ impl Handle {
     /// End all processes of the job at once.
     pub fn cancel(&self) {
         self.kernel.kill_job(EndReason::Cancelled);
+    }
+    /// Give the terminal the settings back that it had, for ends that skip the ordinary one.
+    pub fn restore_terminal(&self) {
+        if let Some(t) = &self.terminal {
+            t.restore();
+        }
     }
     /// Send a signal of the terminal (SIGINT, SIGWINCH …) to the guest's foreground group. False if there is no such
     /// group or, for SIGINT, if nobody in it handles the signal.

@@ -174,7 +174,7 @@ fn pkey_alloc(_t: &mut Task, a: [u64; 6]) -> Result<u64> {
 /// There is one node, so there is nothing to move; other processes than the job's do not exist.
 fn migrate_pages(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let pid = a[0] as i32;
-    if pid != 0 && t.process.kernel.process(pid).is_none() {
+    if pid != 0 && t.kernel().process(pid).is_none() {
         return Err(Errno::ESRCH);
     }
     Ok(0)
