@@ -166,14 +166,7 @@ const CASES: &[Case] = &[
         says: "timers, then EAGAIN",
         resident: 500,
     },
-    Case {
-        name: "endless-new-code",
-        args: &["code"],
-        limit: "memory=300MiB,wall=6s",
-        status: ENDED,
-        says: "",
-        resident: 1400,
-    },
+    Case { name: "new-code", args: &["code"], limit: "memory=300MiB,wall=6s", status: ENDED, says: "", resident: 1400 },
     Case {
         name: "file-bomb",
         args: &["files"],

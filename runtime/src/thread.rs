@@ -43,7 +43,7 @@ pub(crate) const STACK: usize = 16 << 20;
 const RESERVE: u64 = 2 << 20;
 
 /// Where compiled code and the interpreter find things in the state.
-pub(crate) const ABI: Abi = Abi {
+pub const ABI: Abi = Abi {
     mem_base: offset_of!(CpuState, mem_base) as u32,
     mem_limit: offset_of!(CpuState, mem_limit) as u32,
     poll: offset_of!(CpuState, poll) as u32,
