@@ -280,7 +280,9 @@ impl Thread {
             EngineKind::Auto => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
-                    || (n > self.threshold && (n / self.threshold).is_power_of_two() && n % self.threshold == 0)
+                    || (n > self.threshold
+                        && (n / self.threshold).is_power_of_two()
+                        && n.is_multiple_of(self.threshold))
                 {
                     self.engine.request(self.job(b.pc));
                 }
