@@ -58,7 +58,7 @@ pub struct Run {
     #[arg(required = true, trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"], num_args = 1.., hide_default_value = true)]
     pub command: Vec<OsString>,
 
-    /// Give the program a folder or file: HOST[::GUEST][:ro] (may be repeated)
+    /// Give the program a folder or file: `HOST[::GUEST][:ro]` (may be repeated)
     ///
     /// Without GUEST, `--dir .` is /work, a relative HOST is below /work, and an absolute HOST has the same path in the
     /// guest. `:ro` refuses writing. Nothing outside HOST can be reached through it.
