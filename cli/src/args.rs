@@ -120,6 +120,13 @@ pub struct Run {
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Engine")]
     pub engine: EngineKind,
 
+    /// Leave the host process what the job does not need: to debug evm itself
+    ///
+    /// Otherwise the process gives up, where the host offers it (Landlock, seccomp), all files but those of the job, the
+    /// network, other processes and starting any.
+    #[arg(long, help_heading = "Engine")]
+    pub no_confine: bool,
+
     /// Say at the end what the run did: on stderr, as text or JSON
     #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "text", help_heading = "Engine")]
     pub stats: Option<Stats>,

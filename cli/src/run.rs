@@ -165,7 +165,10 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         trace: o.trace.as_deref().map(trace_sink).transpose()?,
         ..Config::default()
     };
-    let vm = Vm::new(&Engine::new(), config, &module)?;
+    let mut vm = Vm::new(&Engine::new(), config, &module)?;
+    if !o.no_confine {
+        vm.confine()?;
+    }
     end_on_signals(vm.handle())?;
     end_on_panics(vm.handle());
     let outcome = match vm.run() {

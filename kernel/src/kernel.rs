@@ -193,6 +193,8 @@ pub struct Kernel {
     /// Timers; also for files that wake at a time (timerfd).
     pub timers: Timers,
     pub(crate) futexes: FutexTable,
+    /// Host paths that the guest's file systems are made from; the flag says read-only.
+    pub host_mounts: Mutex<Vec<(std::path::PathBuf, bool)>>,
     /// Sockets and the like.
     pub io: crate::io::JobIo,
     pub(crate) host: Arc<dyn Host>,
@@ -210,6 +212,7 @@ impl Kernel {
     pub fn new(config: Config, host: Arc<dyn Host>) -> Arc<Kernel> {
         Arc::new(Kernel {
             limits: Limits::new(config.limits),
+            host_mounts: Mutex::default(),
             io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),
             counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },

@@ -31,6 +31,7 @@ pub use engine::Engine;
 pub use evm_kernel::errno::Errno;
 pub use evm_kernel::kernel::{EndReason, TraceSink};
 pub use guard::panic_is_caught;
+pub use host::confine::Confinement;
 pub use stats::Stats;
 pub use thread::ABI;
 pub use vm::{Handle, Module, Outcome, Vm};

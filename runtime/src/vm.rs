@@ -3,8 +3,10 @@
 use crate::code::space::CodeSpace;
 use crate::config::{Config, EngineKind};
 use crate::engine::{Engine, lock};
+use crate::host::confine::{Confinement, confine};
 use crate::stats::Stats;
 use crate::thread;
+use anyhow::Context;
 use evm_cpu::CpuState;
 use evm_kernel::errno::Errno;
 use evm_kernel::kernel::{EndReason, Host, Kernel};
@@ -168,6 +170,7 @@ pub struct Vm {
     shared: Arc<Shared>,
     world: crate::world::World,
     started: Instant,
+    confinement: Confinement,
 }
 
 impl Vm {
@@ -175,7 +178,14 @@ impl Vm {
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
         let shared = Shared::new(engine.clone(), config.engine);
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
-        Ok(Vm { kernel, shared, world, started: Instant::now() })
+        Ok(Vm { kernel, shared, world, started: Instant::now(), confinement: Confinement::default() })
+    }
+    /// Take from the calling thread, for good, what the job does not need of the host, as far as the host offers to: see
+    /// [`Confinement`]. For processes that do nothing but run this job; before any other thread is started.
+    pub fn confine(&mut self) -> anyhow::Result<Confinement> {
+        let mounts = lock(&self.kernel.host_mounts).clone();
+        self.confinement = confine(&mounts).context("confining the process (--no-confine leaves that out)")?;
+        Ok(self.confinement)
     }
     /// A handle that can end the job from another thread.
     pub fn handle(&self) -> Handle {
@@ -194,6 +204,7 @@ impl Vm {
             engine: self.shared.engine.counters().table(),
             wall_us: self.started.elapsed().as_micros() as u64,
             peak_rss: peak_rss(),
+            confinement: self.confinement,
             ..Stats::default()
         };
         for (name, n, known) in self.kernel.counters.syscalls() {
