@@ -183,7 +183,9 @@ impl Engine {
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)));
+            extra.extend(
+                j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)),
+            );
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);
@@ -195,7 +197,16 @@ impl Engine {
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {
-                if std::env::var_os("EVM_DEBUG").is_some() { eprintln!("region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}", r.entries.len(), r.insns, r.blocks.len(), t.elapsed().as_micros(), j.space.code(self.entry_index(j.pc)) != 0); }
+                if std::env::var_os("EVM_DEBUG").is_some() {
+                    eprintln!(
+                        "region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}",
+                        r.entries.len(),
+                        r.insns,
+                        r.blocks.len(),
+                        t.elapsed().as_micros(),
+                        j.space.code(self.entry_index(j.pc)) != 0
+                    );
+                }
                 Counters::add(&c.regions_compiled, 1);
                 Counters::add(&c.insns_compiled, u64::from(r.insns));
                 let mut store = lock(&self.inner.store);

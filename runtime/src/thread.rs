@@ -265,7 +265,13 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task), background: false }
+        Job {
+            space: self.space.clone(),
+            mm: self.task.mm().clone(),
+            pc,
+            precise: handles_faults(&self.task),
+            background: false,
+        }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
