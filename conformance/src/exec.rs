@@ -340,7 +340,8 @@ impl WorkDir {
             if chown {
                 std::os::unix::fs::lchown(p, Some(USER), Some(USER))?;
             }
-            if !p.is_symlink() {
+            let kind = fs::symlink_metadata(p)?.file_type();
+            if kind.is_file() || kind.is_dir() {
                 let time = std::time::UNIX_EPOCH + Duration::from_secs(1_704_067_200);
                 fs::File::open(p)?.set_modified(time)?;
             }

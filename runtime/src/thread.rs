@@ -18,6 +18,7 @@ use crate::code::space::CodeSpace;
 use crate::code::translate::{self, BlockEntry};
 use crate::config::EngineKind;
 use crate::engine::{self, Engine, Job};
+use crate::guard;
 use crate::host::enter;
 use crate::stats::Counters;
 use crate::vm::Shared;
@@ -42,7 +43,7 @@ pub(crate) const STACK: usize = 16 << 20;
 const RESERVE: u64 = 2 << 20;
 
 /// Where compiled code and the interpreter find things in the state.
-pub(crate) const ABI: Abi = Abi {
+pub const ABI: Abi = Abi {
     mem_base: offset_of!(CpuState, mem_base) as u32,
     mem_limit: offset_of!(CpuState, mem_limit) as u32,
     poll: offset_of!(CpuState, poll) as u32,
@@ -253,7 +254,8 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = Arc::new(translate::block(&self.engine, &self.space, self.task.mm(), pc)?);
+                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc))?;
+                let b = Arc::new(b);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());
                 b
@@ -263,7 +265,13 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task), background: false }
+        Job {
+            space: self.space.clone(),
+            mm: self.task.mm().clone(),
+            pc,
+            precise: handles_faults(&self.task),
+            background: false,
+        }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
@@ -278,7 +286,9 @@ impl Thread {
             EngineKind::Auto => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
-                    || (n > self.threshold && (n / self.threshold).is_power_of_two() && n % self.threshold == 0)
+                    || (n > self.threshold
+                        && (n / self.threshold).is_power_of_two()
+                        && n.is_multiple_of(self.threshold))
                 {
                     self.engine.request(self.job(b.pc));
                 }
@@ -305,7 +315,16 @@ impl Thread {
         }
         let mm = self.task.mm().clone();
         let threshold = if self.kind == EngineKind::Auto { engine::QUICK_HOT } else { 1 << 31 };
-        let done = self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold)?;
+        let done = match self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold) {
+            Ok(done) => done,
+            Err(translate::Failure::Internal(e)) => {
+                // The interpreter does without it. A panic may have left the compiler's buffers in any state.
+                self.engine.report(e);
+                self.quick = Quick::default();
+                false
+            }
+            Err(e) => return Err(e),
+        };
         if !done {
             self.refused.insert(pc);
         }

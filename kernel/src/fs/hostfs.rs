@@ -56,6 +56,7 @@ impl HostFs {
     pub fn mount(path: &std::path::Path, opt: HostOptions, world: Arc<dyn World>) -> Result<Arc<dyn Node>> {
         let root = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let reopen = fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        world.mounted(path, opt.read_only);
         let strict = !opt.public && rustix::process::geteuid().is_root();
         let fs = Arc::new(HostFs {
             opt,
@@ -395,6 +396,23 @@ impl HostFile {
         }
         Ok(())
     }
+    /// As much of a write as the limit has room for: a full disk takes a part, then nothing.
+    fn granted<'a>(&self, pos: u64, buf: &'a [u8]) -> Result<&'a [u8]> {
+        match self.account(pos.saturating_add(buf.len() as u64)) {
+            Ok(()) => Ok(buf),
+            Err(Errno::ENOSPC) => {
+                let (max, used) = self.fs.world.disk();
+                let end = self.end.load(Ordering::Relaxed).saturating_add(max.saturating_sub(used));
+                let n = end.saturating_sub(pos).min(buf.len() as u64);
+                if n == 0 {
+                    return Err(Errno::ENOSPC);
+                }
+                self.account(pos + n)?;
+                Ok(&buf[..n as usize])
+            }
+            Err(e) => Err(e),
+        }
+    }
 }
 
 impl File for HostFile {
@@ -404,19 +422,18 @@ impl File for HostFile {
         }
         Ok(rustix::io::pread(&self.fd, buf, pos)?)
     }
-    fn write(&self, _: &dyn Blocking, pos: u64, buf: &[u8], _: bool) -> Result<usize> {
+    fn write(&self, _: &dyn Blocking, pos: u64, mut buf: &[u8], _: bool) -> Result<usize> {
         let accounted = self.end.load(Ordering::Relaxed) != u64::MAX;
         if pos == u64::MAX {
             if accounted {
-                let size = self.stat()?.size;
-                self.account(size.saturating_add(buf.len() as u64))?;
+                buf = self.granted(self.stat()?.size, buf)?;
             }
             let iov = [std::io::IoSlice::new(buf)];
             // An offset of -1 leaves the position to RWF_APPEND.
             return Ok(rustix::io::pwritev2(&self.fd, &iov, u64::MAX, rustix::io::ReadWriteFlags::APPEND)?);
         }
         if accounted {
-            self.account(pos.saturating_add(buf.len() as u64))?;
+            buf = self.granted(pos, buf)?;
         }
         Ok(rustix::io::pwrite(&self.fd, buf, pos)?)
     }
@@ -441,7 +458,8 @@ impl File for HostFile {
         Ok(fs::ftruncate(&self.fd, len)?)
     }
     fn sync(&self, data: bool) -> Result<()> {
-        Ok(if data { fs::fdatasync(&self.fd)? } else { fs::fsync(&self.fd)? })
+        let _: () = if data { fs::fdatasync(&self.fd)? } else { fs::fsync(&self.fd)? };
+        Ok(())
     }
     fn entries(&self, pos: u64) -> Result<Vec<(DirEntry, u64)>> {
         if self.kind != libc::S_IFDIR {

@@ -179,6 +179,11 @@ impl World for KernelWorld {
     fn disk(&self) -> (u64, u64) {
         self.0.upgrade().map_or((u64::MAX, 0), |k| (k.limits.disk.max(), k.limits.disk.used()))
     }
+    fn mounted(&self, path: &std::path::Path, read_only: bool) {
+        if let Some(k) = self.0.upgrade() {
+            crate::process::lock(&k.host_mounts).push((path.into(), read_only));
+        }
+    }
     fn now(&self) -> (i64, u32) {
         self.0.upgrade().map_or((0, 0), |k| {
             let t = k.clock.realtime();

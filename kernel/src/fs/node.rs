@@ -204,6 +204,8 @@ pub trait World: Send + Sync {
     fn release_disk(&self, bytes: u64);
     /// Limit and use of disk space (`u64::MAX` = no limit).
     fn disk(&self) -> (u64, u64);
+    /// A host path has become a file system of the guest.
+    fn mounted(&self, path: &std::path::Path, read_only: bool) {}
     /// Wall-clock time: seconds and nanoseconds.
     fn now(&self) -> (i64, u32);
     /// Random bytes for /dev/urandom.

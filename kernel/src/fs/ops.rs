@@ -491,7 +491,7 @@ impl Namespace {
         let plain = kind_of(s.mode) == libc::S_IFREG
             && s.mode & libc::S_ISUID == 0
             && s.mode & (libc::S_ISGID | libc::S_IXGRP) != libc::S_ISGID | libc::S_IXGRP;
-        if !who.owns(s) && !(plain && who.check(s, R | W).is_ok()) {
+        if !(who.owns(s) || plain && who.check(s, R | W).is_ok()) {
             return Err(Errno::EPERM);
         }
         self.change_dir(who, &p.dir)?;

@@ -241,7 +241,7 @@ impl Mm {
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             attachment: OnceLock::new(),
         });
-        kernel.host.new_arena(&mm);
+        kernel.host.new_arena(&mm)?;
         Ok(mm)
     }
     /// The memory.

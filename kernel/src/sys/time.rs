@@ -311,7 +311,8 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         (signo, notify, Some(value))
     };
     let mut timers = lock(&t.process.timers);
-    let id = (0..).find(|i| !timers.contains_key(i)).unwrap_or(0);
+    let after = timers.last_key_value().map_or(Some(0), |(k, _)| k.checked_add(1));
+    let id = after.or_else(|| (0..).find(|i| !timers.contains_key(i))).unwrap_or(0);
     if timers.len() as u64 >= t.process.rlimit(libc::RLIMIT_SIGPENDING as usize).cur {
         return Err(Errno::EAGAIN);
     }

@@ -69,7 +69,7 @@ static SYS: &[Item] = &[
             Dir(
                 "random",
                 &[
-                    File("uuid", 0o444, |c| uuid(c)),
+                    File("uuid", 0o444, uuid),
                     File("boot_id", 0o444, |_| text("00000000-0000-4000-8000-000000000000\n")),
                     File("entropy_avail", 0o444, |_| text("256\n")),
                     File("poolsize", 0o444, |_| text("256\n")),
