@@ -1,6 +1,6 @@
-//! Instructions as text, for reports.
+//! Instructions as text, for reports; and what they do to memory, for faults.
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter};
+use iced_x86::{Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess};
 use std::fmt::Write;
 
 /// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
@@ -20,4 +20,12 @@ pub fn describe(pc: u64, bytes: &[u8]) -> String {
     }
     let _ = write!(text, "] at {pc:#x}");
     text
+}
+
+/// Whether the 64-bit instruction at `pc` changes the memory that it reads.
+pub fn modifies_memory(pc: u64, bytes: &[u8]) -> bool {
+    let insn = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
+    let mut info = InstructionInfoFactory::new();
+    let all = info.info(&insn).used_memory();
+    all.iter().any(|m| matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite))
 }

@@ -24,5 +24,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use describe::describe;
+pub use describe::{describe, modifies_memory};
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};

@@ -207,10 +207,14 @@ impl Thread {
     }
     fn raise(&mut self, code: u32, arg: u64) -> bool {
         Counters::add(&self.engine.counters().faults, 1);
+        // SAFETY: own state.
+        let pc = unsafe { (*self.cpu).rip };
+        let mut code = code;
         if code == exc::UD {
-            // SAFETY: own state.
-            let pc = unsafe { (*self.cpu).rip };
             self.shared.note_unlifted(self.task.mem(), pc);
+        } else if code == exc::PF && evm_lifter::modifies_memory(pc, &self.shared.code_at(self.task.mem(), pc)) {
+            // The CPU asks for write access before it reads what it is going to change.
+            code = exc::PF_WRITE;
         }
         let flow = self.in_kernel(|t| t.exception(code, arg));
         self.note(flow)
@@ -332,6 +336,9 @@ impl Thread {
         let (code, arg) = unsafe { ((*self.cpu).pending - 1, (*self.cpu).pending_arg) };
         // SAFETY: own state.
         unsafe { (*self.cpu).pending = 0 };
+        if code == u64::from(exc::SKIP) {
+            return arg;
+        }
         if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
     }
     fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {

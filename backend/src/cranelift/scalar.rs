@@ -55,6 +55,7 @@ impl Lower<'_, '_> {
                 let a = self.keep_order(a, ty);
                 return Ok(if i.op == Op::FAdd { self.b.ins().fadd(a, b) } else { self.b.ins().fmul(a, b) });
             }
+            Op::FComi => return self.signaling(i, a, b),
             Op::CvtFI => return self.float_to_int(i, a),
             Op::Mul | Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => {
                 if let Some(v) = self.product(i, a, b) {
@@ -192,6 +193,32 @@ impl Lower<'_, '_> {
         let shape = if ty == types::F32 { types::F32X4 } else { types::F64X2 };
         let v = self.b.ins().scalar_to_vector(shape, a);
         self.b.ins().extractlane(v, 0)
+    }
+
+    /// COMISx: UCOMISx, and where that finds a NaN a vector comparison for the exception flag.
+    fn signaling(&mut self, i: &Inst, a: V, b: V) -> Result<V, Error> {
+        let r = self.b.ins().fcmp(float_cc(i.imm)?, a, b);
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, b);
+        let (raise, go) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(raise);
+        self.b.ins().brif(nan, raise, &[], go, &[]);
+        self.b.switch_to_block(raise);
+        let shape = if i.ty == Type::F32 { types::F32X4 } else { types::F64X2 };
+        let (a, b) = (self.b.ins().scalar_to_vector(shape, a), self.b.ins().scalar_to_vector(shape, b));
+        // CMPPS with LT, a signaling predicate.
+        let m = self.b.ins().fcmp(FloatCC::LessThan, a, b);
+        self.sink(m);
+        self.b.ins().jump(go, &[]);
+        self.b.switch_to_block(go);
+        Ok(r)
+    }
+
+    /// Keep an operation whose result nobody uses: it raises flags.
+    pub(super) fn sink(&mut self, v: V) {
+        let slot = *self.sink_slot.get_or_insert_with(|| {
+            self.b.create_sized_stack_slot(cl::StackSlotData::new(cl::StackSlotKind::ExplicitSlot, 16, 4))
+        });
+        self.b.ins().stack_store(types::I64, v, slot, 0);
     }
 
     /// CVTTSx2SI: out of range and NaN give the minimum integer.

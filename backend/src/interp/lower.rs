@@ -491,7 +491,8 @@ impl Lower<'_> {
             }
             Sig::Un => self.apply1(scalar::un(i.op, i.ty).map(Apply1::F1), i, insts, 0),
             Sig::FCmp => {
-                let f = fcond(i).and_then(|c| scalar::fcmp(c, i.ty));
+                let f = if i.op == Op::FComi { scalar::fcomi } else { scalar::fcmp };
+                let f = fcond(i).and_then(|c| f(c, i.ty));
                 self.apply2(f.map(Apply2::F2), i, insts, 0);
             }
             Sig::VFCmp => {

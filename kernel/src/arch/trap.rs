@@ -61,6 +61,15 @@ pub(crate) fn signal(cpu: &CpuState, mm: &Mm, code: u32, arg: u64) -> (SigInfo, 
             };
             (info, Trap { number: 14, error, cr2: arg })
         }
+        // The kernel's half: nothing there is told apart.
+        exc::PF | exc::PF_WRITE | exc::PF_EXEC if arg >= CANONICAL.wrapping_neg() => {
+            let bits = match code {
+                exc::PF_WRITE => 2,
+                exc::PF_EXEC => 16,
+                _ => 0,
+            };
+            (SigInfo::fault(libc::SIGSEGV, 1, arg), Trap { number: 14, error: 5 | bits, cr2: arg })
+        }
         // A non-canonical address is a general protection fault, without an address.
         _ => (kernel(libc::SIGSEGV), trap(if code == exc::OF { code } else { exc::GP })),
     }

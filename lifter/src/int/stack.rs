@@ -202,6 +202,12 @@ fn enter(cx: &mut Lifter, i: &Instruction) {
         let f = cx.trunc(ty, frame);
         cx.store(ty, at, f);
     }
+    if alloc > 0 {
+        // It asks whether the new top of the stack can be written.
+        let at = cx.sp_plus(-i64::from(below) - i64::from(alloc));
+        let zero = cx.iconst(Type::I8, 0);
+        cx.rmw(Op::AtomicOr, Type::I8, Addr { base: at, disp: 0 }, zero);
+    }
     cx.move_sp(-i64::from(below) - i64::from(alloc));
     let f = cx.trunc(Type::int(bp.size() as u32), frame);
     let f = if ty == Type::I16 { cx.trunc(Type::I16, frame) } else { f };

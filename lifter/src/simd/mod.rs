@@ -220,6 +220,11 @@ impl<'a> Vector<'a> {
     fn enter_mmx(&mut self) {
         self.cx.call(evm_cpu::helper::MMX_ENTER, &[]);
     }
+    /// The part of it that comes before a store: a pending #MF is raised.
+    fn wait_mmx(&mut self) {
+        let none = self.iconst(0);
+        self.cx.call(evm_cpu::helper::X87_TOP, &[none]);
+    }
     fn iconst(&mut self, v: u64) -> Value {
         self.cx.iconst(Type::I64, v as i64)
     }

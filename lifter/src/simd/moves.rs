@@ -156,14 +156,20 @@ fn movd(v: &mut Vector, ty: Type) -> Result<(), crate::ctx::Unlifted> {
     if from_vector {
         let x = v.src(1, 0);
         let x = v.cx.b.extract(shape, x, 0);
-        if v.form == Form::Mmx && !to_vector {
-            v.enter_mmx();
-        }
         if !to_vector {
             if v.is_mem(0) {
+                if v.form == Form::Mmx {
+                    v.wait_mmx();
+                }
                 let a = v.addr();
                 v.cx.store(ty, a, x);
+                if v.form == Form::Mmx {
+                    v.enter_mmx();
+                }
             } else {
+                if v.form == Form::Mmx {
+                    v.enter_mmx();
+                }
                 v.cx.set_gpr(v.i.op_register(0), x);
             }
             return Ok(());
