@@ -98,6 +98,8 @@ pub mod exc {
     pub const OF: u32 = 4;
     /// #UD: not an instruction of the model, or not lifted
     pub const UD: u32 = 6;
+    /// #SS: an address of the stack segment that is not canonical
+    pub const SS: u32 = 12;
     /// #GP
     pub const GP: u32 = 13;
     /// #PF; arg is the address
@@ -114,6 +116,8 @@ pub mod exc {
     pub const PF_EXEC: u32 = 33;
     /// Not an exception: the rest of the instruction is left out; arg is the address to go on at
     pub const SKIP: u32 = 34;
+    /// Not an exception: SSE exceptions are unmasked from now on; arg is the address to go on at
+    pub const FP_MODE: u32 = 35;
 }
 
 /// Services ([`evm_ir::Term::Service`] codes).

@@ -1,6 +1,6 @@
 //! Instructions as text, for reports; and what they do to memory, for faults.
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess};
+use iced_x86::{Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, Register};
 use std::fmt::Write;
 
 /// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
@@ -22,10 +22,36 @@ pub fn describe(pc: u64, bytes: &[u8]) -> String {
     text
 }
 
-/// Whether the 64-bit instruction at `pc` changes the memory that it reads.
-pub fn modifies_memory(pc: u64, bytes: &[u8]) -> bool {
+/// What an instruction that faulted in memory does there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// It changes the memory that it reads, at this address: the CPU asks for write access first.
+    pub modified: Option<u64>,
+    /// It uses the stack segment.
+    pub stack: bool,
+}
+
+/// What the 64-bit instruction at `pc` does to memory; `register` gives 64-bit general registers by number, and
+/// bases of FS (16) and GS (17).
+pub fn access(pc: u64, bytes: &[u8], register: impl Fn(usize) -> u64) -> Access {
     let insn = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
     let mut info = InstructionInfoFactory::new();
     let all = info.info(&insn).used_memory();
-    all.iter().any(|m| matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite))
+    let modified =
+        all.iter().find(|m| matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite)).and_then(|m| {
+            m.virtual_address(0, |r, _, _| {
+                Some(match r {
+                    Register::FS => register(16),
+                    Register::GS => register(17),
+                    r if r.is_gpr64() => register(r.number()),
+                    r if r.is_gpr32() => register(r.number()) & 0xffff_ffff,
+                    _ => 0,
+                })
+            })
+        });
+    let stack = all.iter().any(|m| {
+        let base = m.base().full_register();
+        matches!(base, Register::RSP | Register::RBP) && !matches!(m.segment(), Register::FS | Register::GS)
+    });
+    Access { modified, stack }
 }

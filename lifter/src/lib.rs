@@ -24,5 +24,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use describe::{describe, modifies_memory};
+pub use describe::{Access, access, describe};
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};

@@ -20,6 +20,8 @@ pub enum Mode {
     Block,
     /// All that direct jumps reach.
     Region,
+    /// One instruction, which raises the floating exception flags that it raises by itself.
+    Strict,
 }
 
 /// Where code is read from. A closure `FnMut(addr, buf) -> usize` is one without `read`.
@@ -155,6 +157,9 @@ fn flow(i: &Instruction) -> Flow {
         FlowControl::Next => match i.mnemonic() {
             // Raise without a translation, or may end the block.
             Mnemonic::Hlt => Flow::End(vec![]),
+            // What loads MXCSR ends its region: see `simd::system`.
+            Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => Flow::End(vec![]),
+            Mnemonic::Fxrstor | Mnemonic::Fxrstor64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => Flow::End(vec![]),
             Mnemonic::Syscall => Flow::End(vec![i.next_ip()]),
             _ => Flow::Next,
         },
@@ -184,7 +189,8 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     }
     let mut entries = vec![entry];
     let (guest, tables) = match opts.mode {
-        Mode::Block => (one_block(entry, code), Map::default()),
+        Mode::Block => (one_block(entry, code, BLOCK_INSNS), Map::default()),
+        Mode::Strict => (one_block(entry, code, 1), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
             discover(&entries, opts, code)
@@ -192,16 +198,16 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     };
     entries.retain(|e| guest.contains_key(e));
     let stubs = match opts.mode {
-        Mode::Block => vec![],
+        Mode::Block | Mode::Strict => vec![],
         Mode::Region => stubs(&guest, code),
     };
     Ok(translate(&guest, &entries, &stubs, tables, opts))
 }
 
-fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
+fn one_block(entry: u64, code: &mut Reader, most: usize) -> BTreeMap<u64, Guest> {
     let mut g = Guest { insns: vec![], succs: vec![] };
     let mut pc = entry;
-    while g.insns.len() < BLOCK_INSNS {
+    while g.insns.len() < most {
         let Fetched::Insn(i) = code.decode(pc) else {
             break;
         };
@@ -397,6 +403,7 @@ fn translate(
     let (rpo, headers) = order(guest, entries);
     let mut cx = Lifter::new(opts.bits);
     cx.tables = tables;
+    cx.strict = opts.mode == Mode::Strict;
     cx.plt = stubs.iter().map(|s| (s.pc, s.pointer)).collect();
     let mut notes = vec![];
     let mut preds: Map<Vec<u64>> = Map::default();
@@ -410,7 +417,7 @@ fn translate(
             preds.entry(*s).or_default().push(*pc);
         }
     }
-    if opts.mode == Mode::Block {
+    if opts.mode != Mode::Region {
         cx.targets.clear();
     }
     cx.b.region.entries = entries.iter().map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32)).collect();

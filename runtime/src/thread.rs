@@ -25,8 +25,10 @@ use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, RuntimeFn};
 use evm_backend::interp::{self, Exit};
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
+use evm_lifter::Mode;
 use evm_kernel::task::Task;
 use evm_memory::{Fault, Mem};
+use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,6 +97,8 @@ pub(crate) struct Thread {
     stack_limit: u64,
     cache: Box<[Option<Arc<BlockEntry>>; CACHE]>,
     frame: interp::Frame,
+    /// Single instructions, while SSE exceptions are unmasked.
+    strict: HashMap<u64, BlockEntry>,
     insns: u64,
     blocks: u64,
 }
@@ -122,6 +126,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         stack_limit,
         cache: Box::new([const { None }; CACHE]),
         frame: interp::Frame::default(),
+        strict: HashMap::new(),
         insns: 0,
         blocks: 0,
     });
@@ -174,6 +179,7 @@ impl Thread {
         self.space = self.shared.space_of(self.task.mm());
         self.space_ptr = Arc::as_ptr(&self.space);
         self.cache.fill(None);
+        self.strict.clear();
         self.bind(t);
     }
     fn flush_counters(&mut self) {
@@ -207,17 +213,40 @@ impl Thread {
     }
     fn raise(&mut self, code: u32, arg: u64) -> bool {
         Counters::add(&self.engine.counters().faults, 1);
-        // SAFETY: own state.
-        let pc = unsafe { (*self.cpu).rip };
-        let mut code = code;
-        if code == exc::UD {
-            self.shared.note_unlifted(self.task.mem(), pc);
-        } else if code == exc::PF && evm_lifter::modifies_memory(pc, &self.shared.code_at(self.task.mem(), pc)) {
-            // The CPU asks for write access before it reads what it is going to change.
-            code = exc::PF_WRITE;
-        }
+        let (code, arg) = match code {
+            exc::UD => {
+                self.shared.note_unlifted(self.task.mem(), self.rip());
+                (code, arg)
+            }
+            exc::PF | exc::PF_WRITE => self.memory_fault(code, arg),
+            _ => (code, arg),
+        };
         let flow = self.in_kernel(|t| t.exception(code, arg));
         self.note(flow)
+    }
+    /// The exception of a memory access that failed, as the CPU would find it.
+    fn memory_fault(&self, code: u32, arg: u64) -> (u32, u64) {
+        // SAFETY: own state.
+        let cpu = unsafe { &*self.cpu };
+        let mem = self.task.mem();
+        let register = |n: usize| match n {
+            16 => cpu.fs_base,
+            17 => cpu.gs_base,
+            n => cpu.gpr[n & 15],
+        };
+        let access = evm_lifter::access(cpu.rip, &self.shared.code_at(mem, cpu.rip), register);
+        let canonical = arg as i64 >> 47 == 0 || arg as i64 >> 47 == -1;
+        if !canonical {
+            return (if access.stack { exc::SS } else { exc::GP }, arg);
+        }
+        match access.modified {
+            // It asks for write access first, from the first byte on.
+            Some(at) if code == exc::PF => {
+                let first = at / evm_memory::PAGE != arg / evm_memory::PAGE && mem.fetch_or(at, 1, 0).is_err();
+                (exc::PF_WRITE, if first { at } else { arg })
+            }
+            _ => (code, arg),
+        }
     }
     /// Serve the poll word. False: leave.
     fn poll(&mut self) -> bool {
@@ -245,7 +274,7 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = Arc::new(translate::block(&self.engine, &self.space, self.task.mm(), pc)?);
+                let b = Arc::new(translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block)?);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());
                 b
@@ -339,6 +368,9 @@ impl Thread {
         if code == u64::from(exc::SKIP) {
             return arg;
         }
+        if code == u64::from(exc::FP_MODE) {
+            return self.careful(arg);
+        }
         if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
     }
     fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
@@ -360,7 +392,61 @@ impl Thread {
             self.leave = Leave::Unwind;
             return LEAVE;
         }
+        // SAFETY: own state.
+        if nr == libc::SYS_rt_sigreturn as u64 && unsafe { (*self.cpu).unmasked() } {
+            return self.careful(self.rip());
+        }
         self.rip()
+    }
+    /// Go on at `pc` with SSE exceptions unmasked: no compiled code of this thread may run any more.
+    fn careful(&mut self, pc: u64) -> u64 {
+        if self.kind == EngineKind::Interp {
+            return pc;
+        }
+        self.set_rip(pc);
+        self.leave = Leave::Unwind;
+        LEAVE
+    }
+    /// Run one instruction with SSE exceptions unmasked.
+    fn strictly(&mut self, pc: u64) -> u64 {
+        if self.strict.get(&pc).is_none_or(|b| !self.space.fresh(b)) {
+            let b = match translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Strict) {
+                Ok(b) => b,
+                Err(_) => return self.interpret(pc),
+            };
+            if self.strict.len() > 1 << 16 {
+                self.strict.clear();
+            }
+            self.strict.insert(pc, b);
+        }
+        let Some(b) = self.strict.get(&pc) else {
+            return self.interpret(pc);
+        };
+        let mem = self.task.mem();
+        // SAFETY: own state; as in `interpret`.
+        unsafe {
+            let before = (*self.cpu).clone();
+            let flags = mxcsr();
+            let exit = interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame);
+            if (*self.cpu).pending == u64::from(exc::XM) + 1 {
+                // The fault hook masked all exceptions, and the instruction was done. Take it back but for the flags;
+                // those that come with the result are not raised if one of the operands' was.
+                let mut raised = mxcsr() & 0x3f;
+                let unmasked = !(flags >> 7) & 0x3f;
+                if raised & !flags & unmasked & 7 != 0 {
+                    raised = flags & 0x3f | raised & 7;
+                }
+                let cpu = &mut *self.cpu;
+                (cpu.gpr, cpu.xmm, cpu.ymm_hi, cpu.fpr) = (before.gpr, before.xmm, before.ymm_hi, before.fpr);
+                (cpu.cc_op, cpu.cc_a, cpu.cc_b, cpu.cc_c) = (before.cc_op, before.cc_a, before.cc_b, before.cc_c);
+                (cpu.fsw, cpu.ftw, cpu.pending) = (before.fsw, before.ftw, 0);
+                cpu.mxcsr = flags & !0x3f | raised;
+                set_mxcsr(flags & !0x3f | raised);
+                self.set_rip(pc);
+                return if self.raise(exc::XM, 0) { self.rip() } else { LEAVE };
+            }
+            self.exit(exit, mem)
+        }
     }
     fn rip(&self) -> u64 {
         // SAFETY: own state.
@@ -415,6 +501,10 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 && (pc == u.ret || (*t).rsp() > u.rsp)
             {
                 return pc;
+            }
+            if (*(*t).cpu).unmasked() {
+                pc = (*t).strictly(pc);
+                continue;
             }
             let code = (*t).space.lookup(pc);
             if code != 0 {

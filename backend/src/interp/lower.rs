@@ -469,9 +469,9 @@ impl Lower<'_> {
     }
 
     fn inst(&mut self, i: &Inst, insts: &[Inst]) {
-        // Results that nobody uses are not computed, except for loads, which may fault.
+        // Results that nobody uses are not computed, except where that may fault or raises flags.
         let unused = i.dst.is_some() && self.uses.get(i.dst.0 as usize) == Some(&0);
-        if unused && i.op.flags() == 0 {
+        if unused && i.op.flags() == 0 && !i.op.raises_flags(i.ty) {
             self.end_uses(i);
             return;
         }

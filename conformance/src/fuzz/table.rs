@@ -183,12 +183,25 @@ fn iced_flags(bits: u32) -> u64 {
 }
 
 /// Why a difference does not count, if it does not.
-pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, native: &str) -> Option<&'static str> {
+pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> Option<&'static str> {
     let signal = kind >= 0x100;
     let vector = what.starts_with("xmm") || what.starts_with("ymm");
     if signal && vector && insns.iter().any(|i| i.is_vsib()) {
         return Some("how many elements of a gather are done before one faults is the CPU's choice; here none");
     }
-    let _ = native;
+    if kind == 0x10b && trap == 13 && matches!(what, "rip" | "rsp") || what.starts_with("mem") && kind == 0x10b && trap == 13 {
+        use iced_x86::FlowControl as F;
+        let leaves = |i: &Instruction| matches!(i.flow_control(), F::IndirectBranch | F::IndirectCall | F::Return);
+        if insns.last().is_some_and(leaves) {
+            return Some("a jump to an address that is not canonical faults at the jump; here at that address");
+        }
+    }
+    if signal && what == "flags" && insns.iter().any(|i| i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())) {
+        return Some("flags at a fault in the middle of a repeated comparison are those of some comparison before");
+    }
+    let memory = matches!(kind, 0x10b | 0x107);
+    if memory && what == "mxcsr" && insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX) {
+        return Some("a compiled 256-bit instruction may raise flags for its first half before its second half faults");
+    }
     None
 }

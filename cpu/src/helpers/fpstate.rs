@@ -9,6 +9,7 @@ use super::sse::{Lanes, host_mxcsr, set_host_mxcsr};
 use super::state;
 use crate::xsave::{self, Component};
 use crate::{CpuState, exc};
+use evm_memory::Fault;
 use std::arch::x86_64::__m128i;
 
 type S = *mut u8;
@@ -335,6 +336,16 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
 
 /// MASKMOVDQU, MASKMOVQ: bytes of `x` whose mask byte has its top bit set.
 extern "sysv64" fn maskmov(st: S, addr: u64, x: __m128i, mask: __m128i) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let probe = s.mem();
+    // Unlike VMASKMOV*, it faults at pages that the mask leaves out.
+    for at in [addr, addr.wrapping_add(15)] {
+        if let Err(f) = probe.fetch_or(at, 1, 0) {
+            let page = if at == addr { at } else { at & !(evm_memory::PAGE - 1) };
+            return s.raise_fault(Fault { addr: page, ..f });
+        }
+    }
     mask_store(st, addr, 1, mask, x);
 }
 

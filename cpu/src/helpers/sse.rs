@@ -72,8 +72,9 @@ helpers! { super::int::BASE + super::int::FNS.len();
     PCMPISTR "pcmpistr" I1V2_R(pcmpistr) Pure false;
     PCMPESTR "pcmpestr" I3V2_R(pcmpestr) Pure false;
     PCMPSTR_MASK "pcmpstr_mask" I2_V(pcmpstr_mask) Pure false;
-    LDMXCSR "ldmxcsr" I1(ldmxcsr) Private true;
-    STMXCSR "stmxcsr" I0_R(stmxcsr) Private false;
+    LDMXCSR "ldmxcsr" I1(ldmxcsr) All true;
+    STMXCSR "stmxcsr" I0_R(stmxcsr) All false;
+    FP_MODE "fp_mode" I1(fp_mode) All true;
 }
 
 /// 128 bits seen as an array of lanes.
@@ -716,6 +717,21 @@ pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
     }
     st.mxcsr = v as u32;
     set_host_mxcsr(v as u32);
+}
+
+/// After MXCSR was loaded: if it unmasks exceptions, have the engine run on with care from `next`.
+pub(crate) extern "sysv64" fn fp_mode(st: S, next: u64) {
+    // SAFETY: the engine's pointer.
+    let st = unsafe { state(st) };
+    if st.unmasked() {
+        st.raise(exc::FP_MODE, next);
+    }
+}
+impl crate::CpuState {
+    /// Whether SSE exceptions are unmasked.
+    pub fn unmasked(&self) -> bool {
+        self.mxcsr & 0x1f80 != 0x1f80
+    }
 }
 
 /// STMXCSR.

@@ -741,6 +741,7 @@ impl CpuState {
 extern "sysv64" fn x87_emms(st: S) {
     let s = waiting!(st);
     s.ftw = 0xffff;
+    s.set_top(0);
 }
 
 /// FLDCW.

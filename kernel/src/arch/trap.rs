@@ -45,6 +45,7 @@ pub(crate) fn signal(cpu: &CpuState, mm: &Mm, code: u32, arg: u64) -> (SigInfo, 
             let raised = cpu.mxcsr & !(cpu.mxcsr >> 7) & 0x3f;
             (SigInfo::fault(libc::SIGFPE, fpe_code(raised), at), trap(code))
         }
+        exc::SS => (kernel(libc::SIGBUS), trap(code)),
         exc::AC => (SigInfo::fault(libc::SIGBUS, 1, 0), trap(code)),
         exc::PF | exc::PF_WRITE | exc::PF_EXEC if arg < CANONICAL => {
             let (access, bits) = match code {

@@ -46,6 +46,10 @@ pub(super) fn lift(v: &mut Vector) -> Done {
         }
         Vperm2f128 | Vperm2i128 => {
             let imm = v.imm();
+            if v.is_mem(2) {
+                // Read even if nothing of it is chosen.
+                v.src(2, 0);
+            }
             let halves = [imm & 15, imm >> 4].map(|c| match c {
                 c if c & 8 != 0 => v.zero(),
                 c => v.src(1 + u32::from(c >> 1 & 1), usize::from(c & 1)),
@@ -143,7 +147,7 @@ fn gather(v: &mut Vector, isize: u32, esize: u32) {
             | u64::from(esize) << 16
             | u64::from(first_index) << 24
             | lanes << 32
-            | u64::from(v.cx.bits == 32) << 40;
+            | u64::from(v.cx.bits == 32 || v.i.memory_base().size() == 4) << 40;
         let form = v.iconst(form);
         v.cx.call(h::GATHER, &[base, form, dst, idx, mask])
     };

@@ -59,6 +59,8 @@ struct Vector<'a> {
     i: &'a Instruction,
     form: Form,
     mem: Option<Addr>,
+    /// Both halves of a 256-bit memory operand, read at once: no flag is raised before the second was.
+    wide: Option<[Value; 2]>,
 }
 
 impl<'a> Vector<'a> {
@@ -71,7 +73,7 @@ impl<'a> Vector<'a> {
             EncodingKind::VEX => Form::Vex128,
             _ => return Err(Unlifted),
         };
-        Ok(Vector { cx, i, form, mem: None })
+        Ok(Vector { cx, i, form, mem: None, wide: None })
     }
     fn vex(&self) -> bool {
         matches!(self.form, Form::Vex128 | Form::Vex256)
@@ -165,6 +167,14 @@ impl<'a> Vector<'a> {
                 self.load(Type::I64, 0)
             };
             return self.low64(v);
+        }
+        if self.form == Form::Vex256 && self.i.memory_size().size() == 32 {
+            if let Some(w) = self.wide {
+                return w[half];
+            }
+            let w = [self.load(Type::V128, 0), self.load(Type::V128, 16)];
+            self.wide = Some(w);
+            return w[half];
         }
         self.load(Type::V128, 16 * half as i32)
     }

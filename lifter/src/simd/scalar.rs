@@ -108,6 +108,11 @@ fn comis(v: &mut Vector, ty: Type, bits: Type, signaling: bool) {
     if signaling {
         let (x, y) = (v.cx.bitcast(ty, a), v.cx.bitcast(ty, b));
         v.cx.b.push(Op::FComi, ty, x, y, Value::NONE, FCond::Lt as i64);
+    } else if v.cx.strict {
+        // A comparison for equality has the same flags, and as a vector it stays.
+        let z = v.zero();
+        let (x, y) = (v.cx.b.insert(shape(bits), z, 0, a), v.cx.b.insert(shape(bits), z, 0, b));
+        v.cx.b.push(Op::VFCmp, shape(ty), x, y, Value::NONE, FCond::Eq as i64);
     }
     v.cx.set_cc(cc::FCMP, bits, a, b, Value::NONE);
 }

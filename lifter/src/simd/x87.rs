@@ -80,7 +80,6 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.call(if m == Fbstp { h::X87_FBST } else { h::X87_FST80 }, &[next]);
             let (lo, hi) = (cx.b.extract(I64X2, v, 0), cx.b.extract(I16X8, v, 4));
             let a = cx.addr(i);
-            // The second part first: it is the one that can cross into a page that is not there.
             store_both(cx, a, lo, hi);
             stored(cx);
             pop(cx);
@@ -209,10 +208,10 @@ fn load80(cx: &mut Lifter, i: &Instruction) -> (Value, Value) {
     (lo, cx.zext(I64, hi))
 }
 
-/// Ten bytes, the last two first: if these fault nothing was written.
+/// Ten bytes.
 fn store_both(cx: &mut Lifter, a: Addr, lo: Value, hi: Value) {
-    cx.store(I16, a.plus(8), hi);
     cx.store(I64, a, lo);
+    cx.store(I16, a.plus(8), hi);
 }
 
 /// After a store: the status word that its helper found.
