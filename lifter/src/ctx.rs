@@ -56,6 +56,8 @@ pub(crate) struct Lifter {
     pub(crate) plt: Map<u64>,
     /// Cases of indirect jumps through tables, by the jump's address.
     pub(crate) tables: Map<Vec<u64>>,
+    /// A condition of the current flags, which are those of a floating comparison, was computed.
+    pub(crate) fcmp_used: bool,
     /// Floating comparisons raise their flags where they stand.
     pub(crate) strict: bool,
     /// Blocks of the region by address.
@@ -79,6 +81,7 @@ impl Lifter {
             plt: Map::default(),
             tables: Map::default(),
             strict: false,
+            fcmp_used: false,
             targets: Map::default(),
             known: [None; 128],
             low: [None; 16],

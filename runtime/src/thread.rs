@@ -429,17 +429,12 @@ impl Thread {
             let flags = mxcsr();
             let exit = interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame);
             if (*self.cpu).pending == u64::from(exc::XM) + 1 {
-                // The fault hook masked all exceptions, and the instruction was done. Take it back but for the flags;
-                // those that come with the result are not raised if one of the operands' was.
-                let mut raised = mxcsr() & 0x3f;
-                let unmasked = !(flags >> 7) & 0x3f;
-                if raised & !flags & unmasked & 7 != 0 {
-                    raised = flags & 0x3f | raised & 7;
-                }
+                // The fault hook noted the flags and masked all exceptions, and the instruction was done: take it back.
+                let raised = (*self.cpu).pending_arg as u32 & 0x3f;
                 let cpu = &mut *self.cpu;
                 (cpu.gpr, cpu.xmm, cpu.ymm_hi, cpu.fpr) = (before.gpr, before.xmm, before.ymm_hi, before.fpr);
                 (cpu.cc_op, cpu.cc_a, cpu.cc_b, cpu.cc_c) = (before.cc_op, before.cc_a, before.cc_b, before.cc_c);
-                (cpu.fsw, cpu.ftw, cpu.pending) = (before.fsw, before.ftw, 0);
+                cpu.pending = 0;
                 cpu.mxcsr = flags & !0x3f | raised;
                 set_mxcsr(flags & !0x3f | raised);
                 self.set_rip(pc);

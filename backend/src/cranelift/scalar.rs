@@ -237,6 +237,18 @@ impl Lower<'_, '_> {
             };
             return Ok(self.b.ins().extractlane(v, 0));
         }
+        // What follows compares, which is not to be seen in the flags: a denormal, which gives 0 and is inexact, is
+        // replaced by one half.
+        let (ints, one, normal, half) = if from == types::F32 {
+            (types::I32, 1, 1i64 << 24, self.b.ins().f32const(0.5))
+        } else {
+            (types::I64, 1, 1i64 << 53, self.b.ins().f64const(0.5))
+        };
+        let bits = self.b.ins().bitcast(ints, MemFlagsData::new(), a);
+        let bits = self.b.ins().ishl_imm_u(bits, one);
+        let bits = self.b.ins().iadd_imm_s(bits, -1);
+        let tiny = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, bits, normal - 1);
+        let a = self.b.ins().select(tiny, half, a);
         let a = if from == types::F32 { self.b.ins().fpromote(types::F64, a) } else { a };
         let sat = self.b.ins().fcvt_to_sint_sat(types::I64, a);
         let size = self.b.ins().fabs(a);

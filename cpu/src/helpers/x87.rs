@@ -359,10 +359,7 @@ extern "sysv64" fn x87_fst_st(st: S, i: u64, pop: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     if pop == 2 && s.empty(0) {
-        // FSTPNCE: no exception; an empty register is copied as one.
-        let (from, to) = (s.phys(0), s.phys(i));
-        s.fpr[to] = s.fpr[from];
-        s.ftw |= 3 << (2 * to);
+        // FSTPNCE: no exception, and nothing is copied.
         return s.pop();
     }
     let v = if s.empty(0) {

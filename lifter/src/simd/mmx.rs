@@ -27,9 +27,8 @@ pub(super) fn lift(v: &mut Vector) -> Done {
         }
         M::Maskmovq => {
             let (x, m) = (v.src(1, 0), v.src(2, 0));
-            v.wait_mmx();
-            moves::maskmov(v, x, m);
             v.enter_mmx();
+            moves::maskmov(v, x, m);
         }
         _ => return Ok(false),
     }

@@ -115,6 +115,7 @@ fn comis(v: &mut Vector, ty: Type, bits: Type, signaling: bool) {
         v.cx.b.push(Op::VFCmp, shape(ty), x, y, Value::NONE, FCond::Eq as i64);
     }
     v.cx.set_cc(cc::FCMP, bits, a, b, Value::NONE);
+    v.cx.fcmp_used = signaling || v.cx.strict;
 }
 
 /// CMPSS, CMPSD: a mask in lane 0. Compared as vectors with zeros above, since only those comparisons know which
