@@ -64,7 +64,7 @@ impl Lifter {
     /// The flags are about to be replaced. If they are those of UCOMISx and no condition was wanted, nothing has raised
     /// its exception flags yet: a comparison that stays does.
     fn drop_fcmp(&mut self) {
-        let Some(kind) = self.cc.kind.filter(|k| k & !3 == cc::FCMP && self.cc.dirty && !self.fcmp_used) else {
+        let Some(kind) = self.cc.kind.filter(|k| k & !3 == cc::FCMP && !self.fcmp_used) else {
             return;
         };
         let (ints, floats) = if width(kind) == Type::I32 { (Type::I32X4, Type::F32X4) } else { (Type::I64X2, Type::F64X2) };

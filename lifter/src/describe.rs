@@ -1,6 +1,6 @@
 //! Instructions as text, for reports; and what they do to memory, for faults.
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, Register};
+use iced_x86::{Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register};
 use std::fmt::Write;
 
 /// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
@@ -25,33 +25,41 @@ pub fn describe(pc: u64, bytes: &[u8]) -> String {
 /// What an instruction that faulted in memory does there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {
-    /// It changes the memory that it reads, at this address: the CPU asks for write access first.
-    pub modified: Option<u64>,
-    /// It uses the stack segment.
+    /// It changes the memory that it reads: the CPU asks for write access first.
+    pub modifies: bool,
+    /// The address of that memory, where it is known.
+    pub start: Option<u64>,
+    /// The access uses the stack segment.
     pub stack: bool,
 }
 
-/// What the 64-bit instruction at `pc` does to memory; `register` gives 64-bit general registers by number, and
-/// bases of FS (16) and GS (17).
-pub fn access(pc: u64, bytes: &[u8], register: impl Fn(usize) -> u64) -> Access {
+/// What the 64-bit instruction at `pc`, which faulted at `at`, does to memory; `register` gives 64-bit general
+/// registers by number, and the bases of FS (16) and GS (17).
+pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -> Access {
+    use iced_x86::Mnemonic as M;
     let insn = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
     let mut info = InstructionInfoFactory::new();
-    let all = info.info(&insn).used_memory();
-    let modified =
-        all.iter().find(|m| matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite)).and_then(|m| {
-            m.virtual_address(0, |r, _, _| {
-                Some(match r {
-                    Register::FS => register(16),
-                    Register::GS => register(17),
-                    r if r.is_gpr64() => register(r.number()),
-                    r if r.is_gpr32() => register(r.number()) & 0xffff_ffff,
-                    _ => 0,
-                })
+    let mut out = Access { modifies: false, start: None, stack: false };
+    // The register's bits above the operand's width are part of the address.
+    let far = matches!(insn.mnemonic(), M::Bts | M::Btr | M::Btc) && insn.op1_kind() == OpKind::Register;
+    for m in info.info(&insn).used_memory() {
+        let start = m.virtual_address(0, |r, _, _| {
+            Some(match r {
+                Register::FS => register(16),
+                Register::GS => register(17),
+                r if r.is_gpr64() => register(r.number()),
+                r if r.is_gpr32() => register(r.number()) & 0xffff_ffff,
+                _ => 0,
             })
         });
-    let stack = all.iter().any(|m| {
+        if matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite) {
+            out.modifies = true;
+            out.start = start.filter(|_| !far);
+        }
+        let near = start.is_none_or(|s| at.wrapping_sub(s) < 4096);
         let base = m.base().full_register();
-        matches!(base, Register::RSP | Register::RBP) && !matches!(m.segment(), Register::FS | Register::GS)
-    });
-    Access { modified, stack }
+        let other = matches!(m.segment(), Register::FS | Register::GS);
+        out.stack |= near && !other && matches!(base, Register::RSP | Register::RBP);
+    }
+    out
 }

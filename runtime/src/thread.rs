@@ -234,19 +234,17 @@ impl Thread {
             17 => cpu.gs_base,
             n => cpu.gpr[n & 15],
         };
-        let access = evm_lifter::access(cpu.rip, &self.shared.code_at(mem, cpu.rip), register);
+        let access = evm_lifter::access(cpu.rip, &self.shared.code_at(mem, cpu.rip), arg, register);
         let canonical = arg as i64 >> 47 == 0 || arg as i64 >> 47 == -1;
         if !canonical {
             return (if access.stack { exc::SS } else { exc::GP }, arg);
         }
-        match access.modified {
-            // It asks for write access first, from the first byte on.
-            Some(at) if code == exc::PF => {
-                let first = at / evm_memory::PAGE != arg / evm_memory::PAGE && mem.fetch_or(at, 1, 0).is_err();
-                (exc::PF_WRITE, if first { at } else { arg })
-            }
-            _ => (code, arg),
+        if !access.modifies || code != exc::PF {
+            return (code, arg);
         }
+        // It asks for write access first, from the first byte on.
+        let before = |at: &u64| at / evm_memory::PAGE != arg / evm_memory::PAGE && mem.fetch_or(*at, 1, 0).is_err();
+        (exc::PF_WRITE, access.start.filter(before).unwrap_or(arg))
     }
     /// Serve the poll word. False: leave.
     fn poll(&mut self) -> bool {

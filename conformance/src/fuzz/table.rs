@@ -155,7 +155,14 @@ fn is_far(code: Code) -> bool {
 
 /// Flags whose value is not defined after the instruction, by the manual.
 pub fn undefined_flags(i: &Instruction) -> u64 {
-    iced_flags(i.rflags_undefined())
+    // OF is defined for a count of 1 only, which iced knows of constants; more than the width makes CF undefined.
+    let shifts = matches!(
+        i.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    );
+    let one = i.code().op_code().op_kinds().contains(&iced_x86::OpCodeOperandKind::imm8_const_1);
+    let more = if shifts && !one { 0x800 } else { 0 };
+    iced_flags(i.rflags_undefined()) | more
 }
 
 /// Flags that an instruction is sure to write with a defined value.
@@ -198,6 +205,28 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     }
     if signal && what == "flags" && insns.iter().any(|i| i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())) {
         return Some("flags at a fault in the middle of a repeated comparison are those of some comparison before");
+    }
+    let has = |names: &[M]| insns.iter().any(|i| names.contains(&i.mnemonic()));
+    if signal && what == "si_addr" && has(&[M::Frstor, M::Fldenv, M::Fnsave, M::Fnstenv]) {
+        return Some("in which order microcode reads an image is the CPU's choice");
+    }
+    if signal
+        && what == "si_addr"
+        && has(&[
+            M::Maskmovq,
+            M::Maskmovdqu,
+            M::Vmaskmovdqu,
+            M::Vmaskmovps,
+            M::Vmaskmovpd,
+            M::Vpmaskmovd,
+            M::Vpmaskmovq,
+        ])
+    {
+        return Some("which byte of a masked access is said to fault is the CPU's choice; here the first under the mask");
+    }
+    let wide = insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX);
+    if kind == 0x108 && trap == 19 && wide && matches!(what, "mxcsr" | "si_code") {
+        return Some("an unmasked exception shows the flags of the first half of a 256-bit instruction that has one");
     }
     let memory = matches!(kind, 0x10b | 0x107);
     if memory && what == "mxcsr" && insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX) {

@@ -666,9 +666,13 @@ extern "sysv64" fn x87_free(st: S, i: u64, pop: u64) {
     }
 }
 
-/// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait).
+/// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait); 8: the beginning of an MMX store, which makes TOP 0
+/// even if it faults.
 extern "sysv64" fn x87_top(st: S, add: u64) {
     let s = waiting!(st);
+    if add == 8 {
+        return s.set_top(0);
+    }
     if add != 0 {
         s.fsw &= !C1;
         s.set_top(s.top() + add as usize);

@@ -232,8 +232,8 @@ impl<'a> Vector<'a> {
     }
     /// The part of it that comes before a store: a pending #MF is raised.
     fn wait_mmx(&mut self) {
-        let none = self.iconst(0);
-        self.cx.call(evm_cpu::helper::X87_TOP, &[none]);
+        let store = self.iconst(8);
+        self.cx.call(evm_cpu::helper::X87_TOP, &[store]);
     }
     fn iconst(&mut self, v: u64) -> Value {
         self.cx.iconst(Type::I64, v as i64)
