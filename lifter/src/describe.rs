@@ -1,6 +1,6 @@
 //! Instructions as text, for reports; and what they do to memory, for faults.
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register};
 use std::fmt::Write;
 
 /// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
@@ -27,10 +27,12 @@ pub fn describe(pc: u64, bytes: &[u8]) -> String {
 pub struct Access {
     /// It changes the memory that it reads: the CPU asks for write access first.
     pub modifies: bool,
-    /// The address of that memory, where it is known.
+    /// The address of what it writes, where it is known.
     pub start: Option<u64>,
     /// The access uses the stack segment.
     pub stack: bool,
+    /// A waiting x87 or MMX instruction: a pending #MF comes first.
+    pub waits: bool,
 }
 
 /// What the 64-bit instruction at `pc`, which faulted at `at`, does to memory; `register` gives 64-bit general
@@ -39,7 +41,17 @@ pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -
     use iced_x86::Mnemonic as M;
     let insn = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
     let mut info = InstructionInfoFactory::new();
-    let mut out = Access { modifies: false, start: None, stack: false };
+    let mut out = Access { modifies: false, start: None, stack: false, waits: false };
+    let mm = |k| insn.op_kind(k) == OpKind::Register && insn.op_register(k).is_mm();
+    let control = matches!(
+        insn.mnemonic(),
+        M::Fnstcw | M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fninit | M::Fnclex | M::Fxsave | M::Fxsave64
+    );
+    let x87 = insn.mnemonic() == M::Fisttp || insn.code().cpuid_features().iter().any(|f| {
+        matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387)
+    });
+    out.waits = x87 && !control || (0..insn.op_count()).any(mm);
+    let single = info.info(&insn).used_memory().len() == 1;
     // The register's bits above the operand's width are part of the address.
     let far = matches!(insn.mnemonic(), M::Bts | M::Btr | M::Btc) && insn.op1_kind() == OpKind::Register;
     for m in info.info(&insn).used_memory() {
@@ -52,11 +64,11 @@ pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -
                 _ => 0,
             })
         });
-        if matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite) {
-            out.modifies = true;
+        out.modifies |= matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+        if !matches!(m.access(), OpAccess::Read | OpAccess::CondRead) {
             out.start = start.filter(|_| !far);
         }
-        let near = start.is_none_or(|s| at.wrapping_sub(s) < 4096);
+        let near = single || start.is_none_or(|s| at.wrapping_sub(s) < 4096);
         let base = m.base().full_register();
         let other = matches!(m.segment(), Register::FS | Register::GS);
         out.stack |= near && !other && matches!(base, Register::RSP | Register::RBP);

@@ -235,15 +235,21 @@ impl Thread {
             n => cpu.gpr[n & 15],
         };
         let access = evm_lifter::access(cpu.rip, &self.shared.code_at(mem, cpu.rip), arg, register);
+        if access.waits && cpu.fsw & 0x80 != 0 {
+            return (exc::MF, 0);
+        }
         let canonical = arg as i64 >> 47 == 0 || arg as i64 >> 47 == -1;
         if !canonical {
             return (if access.stack { exc::SS } else { exc::GP }, arg);
         }
-        if !access.modifies || code != exc::PF {
+        if code == exc::PF && !access.modifies {
             return (code, arg);
         }
-        // It asks for write access first, from the first byte on.
-        let before = |at: &u64| at / evm_memory::PAGE != arg / evm_memory::PAGE && mem.fetch_or(*at, 1, 0).is_err();
+        // It asks for write access first, from the first byte on; wide stores are lifted from their end.
+        let before = |at: &u64| {
+            let (first, this) = (*at / evm_memory::PAGE, arg / evm_memory::PAGE);
+            (first + 1 == this || first == this && *at < arg && arg - at < 64) && mem.fetch_or(*at, 1, 0).is_err()
+        };
         (exc::PF_WRITE, access.start.filter(before).unwrap_or(arg))
     }
     /// Serve the poll word. False: leave.
@@ -478,8 +484,9 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                     return LEAVE;
                 }
                 if (*th.cpu).pending == 0 {
-                    // Compiled code wanted the thread to leave and the reason is gone: go on where it stopped.
-                    pc = th.rip();
+                    // Nobody wants to leave: the guest itself jumped to this address.
+                    th.set_rip(LEAVE);
+                    pc = if th.raise(exc::PF_EXEC, LEAVE) { th.rip() } else { LEAVE };
                     continue;
                 }
                 pc = leave_pending(th);

@@ -17,10 +17,6 @@ pub struct Case {
     pub state: Input,
     /// Values to be the address of the case's exit for branches.
     pub fixes: Vec<Fix>,
-    /// Flags of undefined value after it.
-    pub undefined: u64,
-    /// Memory that is not to be compared.
-    pub skip: Vec<(u64, u64)>,
 }
 
 /// A place that holds the branch exit's address.
@@ -142,8 +138,6 @@ impl Generator {
             insns,
             state: self.state.clone(),
             fixes: self.fixes.clone(),
-            undefined: self.undefined,
-            skip: vec![],
         })
     }
 

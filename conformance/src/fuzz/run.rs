@@ -95,7 +95,7 @@ impl Runner {
             let mut b = vec![];
             err.read_to_end(&mut b).map(|_| b)
         });
-        let end = Instant::now() + Duration::from_secs(120);
+        let end = Instant::now() + Duration::from_secs(30);
         let status = loop {
             if let Some(s) = child.try_wait()? {
                 break Some(s);

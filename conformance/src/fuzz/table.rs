@@ -211,7 +211,7 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
         return Some("in which order microcode reads an image is the CPU's choice");
     }
     if signal
-        && what == "si_addr"
+        && matches!(what, "si_addr" | "si_code")
         && has(&[
             M::Maskmovq,
             M::Maskmovdqu,
@@ -227,6 +227,12 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     let wide = insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX);
     if kind == 0x108 && trap == 19 && wide && matches!(what, "mxcsr" | "si_code") {
         return Some("an unmasked exception shows the flags of the first half of a 256-bit instruction that has one");
+    }
+    if kind == 0x105 && trap == 1 {
+        return Some("single steps by TF are not there");
+    }
+    if what == "mxcsr" && insns.len() > 1 && has(&[M::Ucomiss, M::Ucomisd, M::Vucomiss, M::Vucomisd]) {
+        return Some("UCOMISx raises its exception flags where a condition is wanted, at the latest at the block's end");
     }
     let memory = matches!(kind, 0x10b | 0x107);
     if memory && what == "mxcsr" && insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX) {

@@ -66,7 +66,7 @@ helpers! { super::int::BASE + super::int::FNS.len();
     RCPPS "rcpps" I0V1_V(rcpps) Pure false;
     RSQRTPS "rsqrtps" I0V1_V(rsqrtps) Pure false;
     CVTPH2PS "cvtph2ps" I0V1_V(cvtph2ps) Pure false;
-    CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private false;
+    CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private true;
     FMA "fma" I1V3_V(fma) Private false;
     VCMP "vcmp" I1V2_V(vcmp) Private false;
     PCMPISTR "pcmpistr" I1V2_R(pcmpistr) Pure false;

@@ -74,6 +74,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                     let mut a = cx.addr(i);
                     if matches!(i.memory_base(), Register::RSP | Register::ESP) {
                         a = a.plus(size as i32);
+                        if i.memory_base() == Register::ESP {
+                            a = cx.narrow_addr(a);
+                        }
                     }
                     cx.store(ty, a, v);
                     cx.move_sp(i64::from(size));

@@ -101,7 +101,7 @@ fn maskmov(v: &mut Vector, shape: Type) {
     let size = v.iconst(u64::from(shape.lane().bytes()));
     let a = v.addr();
     if v.is_mem(0) {
-        for half in 0..v.halves() {
+        for half in (0..v.halves()).rev() {
             let (m, x) = (v.src(1, half), v.src(2, half));
             let a = v.cx.flat(a.plus(16 * half as i32));
             v.cx.call(h::MASK_STORE, &[a, size, m, x]);

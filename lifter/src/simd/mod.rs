@@ -235,6 +235,11 @@ impl<'a> Vector<'a> {
         let store = self.iconst(8);
         self.cx.call(evm_cpu::helper::X87_TOP, &[store]);
     }
+    /// Raise a pending #MF before anything is done.
+    fn wait(&mut self) {
+        let none = self.iconst(0);
+        self.cx.call(evm_cpu::helper::X87_TOP, &[none]);
+    }
     fn iconst(&mut self, v: u64) -> Value {
         self.cx.iconst(Type::I64, v as i64)
     }
