@@ -6,6 +6,7 @@
 //! * [`case`](mod@case) reads the table of cases (`apps/*.toml`), [`inputs`] makes their input files from a seed.
 //! * [`apps`] runs a case and compares; [`report`] writes the table for the book.
 //! * [`insn`] writes programs that execute each instruction with random operands and print what they did.
+//! * [`fuzz`] compares random instructions on random states with the CPU.
 //! * [`harness`] shows cases to `cargo test` and `cargo nextest` as single tests.
 //!
 //! What is known to fail stands in `known-failures.txt` with a reason; an unexpected pass fails, too.
@@ -15,6 +16,7 @@ pub mod apps;
 pub mod bench;
 pub mod case;
 pub mod exec;
+pub mod fuzz;
 pub mod harness;
 pub mod host;
 pub mod hostile;

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use evm_conformance::apps::{self, Place};
-use evm_conformance::{bench, case, exec, insn, report, root};
+use evm_conformance::{bench, case, exec, fuzz, insn, report, root};
 use std::process::ExitCode;
 
 /// Conformance tests of EVM: the same programs natively and under evm.
@@ -33,6 +33,17 @@ enum Command {
         /// Names of cases
         names: Vec<String>,
     },
+    /// Compare random instructions on random states with the CPU
+    Fuzz(Fuzz),
+    /// Run a program of cases in an engine
+    #[command(hide = true)]
+    FuzzRun {
+        #[arg(long)]
+        engine: String,
+        #[arg(long)]
+        model: String,
+        file: std::path::PathBuf,
+    },
     /// Compare instructions with the CPU
     Insn {
         /// One engine only
@@ -41,6 +52,33 @@ enum Command {
         /// Groups, all if none
         groups: Vec<String>,
     },
+}
+
+#[derive(Args)]
+struct Fuzz {
+    /// How long
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Seed; a new one if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// One engine only
+    #[arg(long)]
+    engine: Option<String>,
+    /// CPU model: v2 or v3
+    #[arg(long, default_value = "v3")]
+    features: String,
+    /// Cases with unmasked floating exceptions, of a hundred
+    #[arg(long, default_value_t = 5)]
+    unmask: u64,
+    /// Stop at this many differences
+    #[arg(long, default_value_t = 40)]
+    most: usize,
+    /// Show the table of feature groups
+    #[arg(long)]
+    report: bool,
+    /// Only instructions with one of these in their names
+    only: Vec<String>,
 }
 
 #[derive(Args)]
@@ -131,6 +169,8 @@ fn go() -> Result<bool> {
             }
             Ok(times.iter().all(|t| t.evm.is_some()))
         }
+        Command::Fuzz(o) => run_fuzz(&o),
+        Command::FuzzRun { engine, model, file } => fuzz::run::run_image(&file, &engine, &model),
         Command::Insn { engine, groups } => {
             let place = Place::ready()?;
             let mut good = true;
@@ -189,4 +229,40 @@ fn run_apps(o: &Apps) -> Result<bool> {
         println!("wrote {}", file.display());
     }
     Ok(good)
+}
+
+fn run_fuzz(o: &Fuzz) -> Result<bool> {
+    let seed = match o.seed {
+        Some(s) => s,
+        None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
+    };
+    let features = match o.features.as_str() {
+        "v2" => fuzz::state::Features::V2,
+        "v3" => fuzz::state::Features::V3,
+        f => anyhow::bail!("no CPU model {f}: v2 or v3"),
+    };
+    let engines: Vec<&'static str> =
+        exec::ENGINES.iter().copied().filter(|e| o.engine.as_deref().is_none_or(|o| o == *e)).collect();
+    let options = fuzz::Options {
+        time: std::time::Duration::from_secs(o.seconds),
+        seed,
+        engines: engines.clone(),
+        features,
+        only: o.only.clone(),
+        unmask: o.unmask,
+        most: o.most,
+    };
+    println!("seed {seed}, {}", features.model());
+    let out = fuzz::run(&options, &std::env::current_exe()?)?;
+    for f in &out.findings {
+        print!("{}", f.show());
+    }
+    if o.report {
+        print!("{}", fuzz::report::text(&out, &engines, features));
+    }
+    println!("{} cases, {} forms; {} kinds of differences", out.cases, out.counts.len(), out.findings.len());
+    for (name, s) in ["native"].iter().chain(&engines).zip(&out.seconds) {
+        println!("    {name}: {:.0} cases/s", out.cases as f64 / s.max(1e-9));
+    }
+    Ok(out.findings.is_empty())
 }

@@ -119,12 +119,13 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         RES => szp(a) | (c & (CF | OF)),
         MUL => szp(a) | bit(c & 1 != 0, CF | OF),
         FCMP => {
-            let (x, y) = if op & 3 == 2 {
-                (f64::from(f32::from_bits(a as u32)), f64::from(f32::from_bits(b as u32)))
+            // Compared in their own width: a conversion would raise flags of its own.
+            let order = if op & 3 == 2 {
+                f32::from_bits(a as u32).partial_cmp(&f32::from_bits(b as u32))
             } else {
-                (f64::from_bits(a), f64::from_bits(b))
+                f64::from_bits(a).partial_cmp(&f64::from_bits(b))
             };
-            match x.partial_cmp(&y) {
+            match order {
                 None => ZF | PF | CF,
                 Some(std::cmp::Ordering::Less) => CF,
                 Some(std::cmp::Ordering::Equal) => ZF,

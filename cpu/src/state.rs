@@ -45,6 +45,8 @@ pub struct CpuState {
     pub mxcsr: u32,
     /// Segment selectors es cs ss ds fs gs.
     pub segs: [u16; 6],
+    /// The x87 status word after a store that is under way.
+    pub x87_next: u64,
     /// Last x87 instruction pointer.
     pub fip: u64,
     /// Last x87 data pointer.
@@ -100,6 +102,8 @@ pub mod exc {
     pub const OF: u32 = 4;
     /// #UD: not an instruction of the model, or not lifted
     pub const UD: u32 = 6;
+    /// #SS: an address of the stack segment that is not canonical
+    pub const SS: u32 = 12;
     /// #GP
     pub const GP: u32 = 13;
     /// #PF; arg is the address
@@ -114,6 +118,10 @@ pub mod exc {
     pub const PF_WRITE: u32 = 32;
     /// #PF by an instruction fetch
     pub const PF_EXEC: u32 = 33;
+    /// Not an exception: the rest of the instruction is left out; arg is the address to go on at
+    pub const SKIP: u32 = 34;
+    /// Not an exception: SSE exceptions are unmasked from now on; arg is the address to go on at
+    pub const FP_MODE: u32 = 35;
 }
 
 /// Services ([`evm_ir::Term::Service`] codes).
@@ -165,6 +173,7 @@ layout! {
     MM4 "mm4" F + 64, I64, false; MM5 "mm5" F + 80, I64, false; MM6 "mm6" F + 96, I64, false; MM7 "mm7" F + 112, I64, false;
     FTW "ftw" offset_of!(CpuState, ftw), I16, false;
     FSW "fsw" offset_of!(CpuState, fsw), I16, false; FCW "fcw" offset_of!(CpuState, fcw), I16, false;
+    X87_NEXT "x87_next" offset_of!(CpuState, x87_next), I64, false;
 }
 
 /// The layout of [`CpuState`] as IR slots.
@@ -209,6 +218,7 @@ impl Default for CpuState {
             fop: 0,
             mxcsr: 0x1f80,
             segs: [0, 0x33, 0x2b, 0, 0, 0],
+            x87_next: 0,
             fip: 0,
             fdp: 0,
             mem_base: 0,

@@ -150,6 +150,7 @@ ops! {
     FMinX "fmin_x" Bin 0, "a < b ? a : b (the second operand if equal or unordered)";
     FMaxX "fmax_x" Bin 0, "a > b ? a : b (the second operand if equal or unordered)";
     FCmp "fcmp" FCmp 0, "floating comparison";
+    FComi "fcomi" FCmp EFFECT, "floating comparison that raises the flags of COMISx (quiet NaNs are invalid) even if unused";
     FPromote "fpromote" Conv 0, "F32 to F64";
     FDemote "fdemote" Conv 0, "F64 to F32, rounded by MXCSR";
     CvtIF "cvt_if" Conv 0, "signed I32/I64 to F32/F64, rounded by MXCSR";
@@ -312,6 +313,18 @@ impl FCond {
 }
 
 impl Op {
+    /// Whether it may set exception flags of MXCSR, so that it is not to be removed even if its result is unused.
+    /// (Comparisons are not among them: they come from the conditions that use them.)
+    pub const fn raises_flags(self, ty: Type) -> bool {
+        match self {
+            Op::FAdd | Op::FSub | Op::FMul | Op::FDiv | Op::FSqrt | Op::FMinX | Op::FMaxX => true,
+            Op::FPromote | Op::FDemote | Op::CvtIF | Op::CvtFI | Op::VCvtIF | Op::VFCmp => true,
+            Op::VAdd | Op::VSub | Op::VMul | Op::VDiv | Op::VSqrt | Op::VFMinX | Op::VFMaxX => {
+                matches!(ty, Type::F32X4 | Type::F64X2)
+            }
+            _ => false,
+        }
+    }
     /// Result type of an instruction with this opcode and `ty`, or `None` if it has no result
     /// (helper calls: see the region's call list).
     pub const fn result(self, ty: Type) -> Option<Type> {

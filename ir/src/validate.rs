@@ -53,7 +53,7 @@ pub fn shapes(op: Op) -> &'static [Type] {
         Bswap | Zext | Sext => &[I16, I32, I64],
         Trunc => &[I8, I16, I32],
         Bitcast => &[I32, I64, F32, F64],
-        FAdd | FSub | FMul | FDiv | FSqrt | FMinX | FMaxX | FCmp | CvtIF => FLOATS,
+        FAdd | FSub | FMul | FDiv | FSqrt | FMinX | FMaxX | FCmp | FComi | CvtIF => FLOATS,
         FPromote => &[F64],
         FDemote => &[F32],
         CvtFI => &[I32, I64],

@@ -100,6 +100,8 @@ pub struct Config {
     pub hwcap: (u64, u64),
     /// XCR0 of the CPU model: 3 = x87 and SSE, 7 = with AVX; 0 = no XSAVE (signal frames hold a plain FXSAVE image).
     pub xfeatures: u64,
+    /// The CPU model that programs see (index in `evm_cpu::model::MODELS`).
+    pub cpu_model: u32,
     /// When the first process ends, end those that are left (else the job lasts until all have ended).
     pub kill_orphans: bool,
     /// Trace system calls and signals to this.
@@ -124,6 +126,7 @@ impl Default for Config {
             shown_memory: 4 << 30,
             hwcap: (0x0789_fbff, 0),
             xfeatures: 3,
+            cpu_model: 0,
             kill_orphans: false,
             trace: None,
         }

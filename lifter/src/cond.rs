@@ -46,6 +46,7 @@ impl Lifter {
     /// The flags are now those of `kind` (of module [`cc`]) at width `ty` with these operands, given as
     /// integers of that width (or I64). `Value::NONE` for operands that the kind does not use.
     pub fn set_cc(&mut self, kind: u64, ty: Type, a: Value, b: Value, c: Value) {
+        self.drop_fcmp();
         let some = |v: Value| v.is_some().then_some(v);
         let w = if kind == cc::EAGER { 0 } else { u64::from(ty.bytes().trailing_zeros()) };
         self.cc = Cc {
@@ -59,6 +60,19 @@ impl Lifter {
             op: None,
             dirty: true,
         };
+    }
+    /// The flags are about to be replaced. If they are those of UCOMISx and no condition was wanted, nothing has raised
+    /// its exception flags yet: a comparison that stays does.
+    fn drop_fcmp(&mut self) {
+        let Some(kind) = self.cc.kind.filter(|k| k & !3 == cc::FCMP && !self.fcmp_used) else {
+            return;
+        };
+        let (ints, floats) = if width(kind) == Type::I32 { (Type::I32X4, Type::F32X4) } else { (Type::I64X2, Type::F64X2) };
+        if let [Some(a), Some(b), _] = self.cc.vals {
+            let z = self.b.vconst(0);
+            let (x, y) = (self.b.insert(ints, z, 0, a), self.b.insert(ints, z, 0, b));
+            self.b.push(Op::VFCmp, floats, x, y, Value::NONE, FCond::Eq as i64);
+        }
     }
     /// If `cond` (I8) is not zero the flags become as by [`Lifter::set_cc`], else they stay.
     pub fn set_cc_if(&mut self, cond: Value, kind: u64, ty: Type, a: Value, b: Value, c: Value) {
@@ -490,6 +504,7 @@ impl Lifter {
         use ConditionCode as C;
         let fty = if ty == Type::I32 { Type::F32 } else { Type::F64 };
         let (a, b) = (self.cc_arg(0, ty), self.cc_arg(1, ty));
+        self.fcmp_used |= !matches!(c, C::o | C::s | C::l | C::no | C::ns | C::ge);
         match c {
             C::o | C::s | C::l => return self.zero(),
             C::no | C::ns | C::ge => return self.one(),

@@ -56,6 +56,10 @@ pub(crate) struct Lifter {
     pub(crate) plt: Map<(u64, u64)>,
     /// Cases of indirect jumps through tables, by the jump's address.
     pub(crate) tables: Map<Vec<u64>>,
+    /// A condition of the current flags, which are those of a floating comparison, was computed.
+    pub(crate) fcmp_used: bool,
+    /// Floating comparisons raise their flags where they stand.
+    pub(crate) strict: bool,
     /// Blocks of the region by address.
     pub(crate) targets: Map<Block>,
     known: [Option<Value>; 128],
@@ -76,6 +80,8 @@ impl Lifter {
             ended: false,
             plt: Map::default(),
             tables: Map::default(),
+            strict: false,
+            fcmp_used: false,
             targets: Map::default(),
             known: [None; 128],
             low: [None; 16],
@@ -296,7 +302,8 @@ impl Lifter {
         }
         v
     }
-    fn narrow_addr(&mut self, a: Addr) -> Addr {
+    /// An address modulo 2^32.
+    pub fn narrow_addr(&mut self, a: Addr) -> Addr {
         let v = self.flat(a);
         let v = self.trunc(Type::I32, v);
         Addr { base: self.zext(Type::I64, v), disp: 0 }

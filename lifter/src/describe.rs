@@ -1,6 +1,6 @@
-//! Instructions as text, for reports.
+//! Instructions as text, for reports; and what they do to memory, for faults.
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register};
 use std::fmt::Write;
 
 /// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
@@ -20,4 +20,58 @@ pub fn describe(pc: u64, bytes: &[u8]) -> String {
     }
     let _ = write!(text, "] at {pc:#x}");
     text
+}
+
+/// What an instruction that faulted in memory does there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// It changes the memory that it reads: the CPU asks for write access first.
+    pub modifies: bool,
+    /// The address of what it writes, where it is known.
+    pub start: Option<u64>,
+    /// The access uses the stack segment.
+    pub stack: bool,
+    /// A waiting x87 or MMX instruction: a pending #MF comes first.
+    pub waits: bool,
+}
+
+/// What the 64-bit instruction at `pc`, which faulted at `at`, does to memory; `register` gives 64-bit general
+/// registers by number, and the bases of FS (16) and GS (17).
+pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -> Access {
+    use iced_x86::Mnemonic as M;
+    let insn = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
+    let mut info = InstructionInfoFactory::new();
+    let mut out = Access { modifies: false, start: None, stack: false, waits: false };
+    let mm = |k| insn.op_kind(k) == OpKind::Register && insn.op_register(k).is_mm();
+    let control = matches!(
+        insn.mnemonic(),
+        M::Fnstcw | M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fninit | M::Fnclex | M::Fxsave | M::Fxsave64
+    );
+    let x87 = insn.mnemonic() == M::Fisttp || insn.code().cpuid_features().iter().any(|f| {
+        matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387)
+    });
+    out.waits = x87 && !control || (0..insn.op_count()).any(mm);
+    let single = info.info(&insn).used_memory().len() == 1;
+    // The register's bits above the operand's width are part of the address.
+    let far = matches!(insn.mnemonic(), M::Bts | M::Btr | M::Btc) && insn.op1_kind() == OpKind::Register;
+    for m in info.info(&insn).used_memory() {
+        let start = m.virtual_address(0, |r, _, _| {
+            Some(match r {
+                Register::FS => register(16),
+                Register::GS => register(17),
+                r if r.is_gpr64() => register(r.number()),
+                r if r.is_gpr32() => register(r.number()) & 0xffff_ffff,
+                _ => 0,
+            })
+        });
+        out.modifies |= matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+        if !matches!(m.access(), OpAccess::Read | OpAccess::CondRead) {
+            out.start = start.filter(|_| !far);
+        }
+        let near = single || start.is_none_or(|s| at.wrapping_sub(s) < 4096);
+        let base = m.base().full_register();
+        let other = matches!(m.segment(), Register::FS | Register::GS);
+        out.stack |= near && !other && matches!(base, Register::RSP | Register::RBP);
+    }
+    out
 }

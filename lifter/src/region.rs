@@ -20,6 +20,8 @@ pub enum Mode {
     Block,
     /// All that direct jumps reach.
     Region,
+    /// One instruction, which raises the floating exception flags that it raises by itself.
+    Strict,
 }
 
 /// Where code is read from. A closure `FnMut(addr, buf) -> usize` is one without `read`.
@@ -162,6 +164,9 @@ fn flow(i: &Instruction) -> Flow {
         FlowControl::Next => match i.mnemonic() {
             // Raise without a translation, or may end the block.
             Mnemonic::Hlt => Flow::End(vec![]),
+            // What loads MXCSR ends its region: see `simd::system`.
+            Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => Flow::End(vec![]),
+            Mnemonic::Fxrstor | Mnemonic::Fxrstor64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => Flow::End(vec![]),
             Mnemonic::Syscall => Flow::End(vec![i.next_ip()]),
             _ => Flow::Next,
         },
@@ -192,7 +197,8 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     let mut entries = vec![entry];
     let mut cold = Set::default();
     let (guest, tables) = match opts.mode {
-        Mode::Block => (one_block(entry, code), Map::default()),
+        Mode::Block => (one_block(entry, code, BLOCK_INSNS), Map::default()),
+        Mode::Strict => (one_block(entry, code, 1), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
             discover(&entries, opts, code, &mut cold)
@@ -200,7 +206,7 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     };
     entries.retain(|e| guest.contains_key(e));
     let stubs = match opts.mode {
-        Mode::Block => vec![],
+        Mode::Block | Mode::Strict => vec![],
         Mode::Region => stubs(&guest, code),
     };
     let mut lifted = translate(&guest, &entries, &stubs, tables, opts);
@@ -208,10 +214,10 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     Ok(lifted)
 }
 
-fn one_block(entry: u64, code: &mut Reader) -> BTreeMap<u64, Guest> {
+fn one_block(entry: u64, code: &mut Reader, most: usize) -> BTreeMap<u64, Guest> {
     let mut g = Guest { insns: vec![], succs: vec![] };
     let mut pc = entry;
-    while g.insns.len() < BLOCK_INSNS {
+    while g.insns.len() < most {
         let Fetched::Insn(i) = code.decode(pc) else {
             break;
         };
@@ -418,9 +424,10 @@ fn translate(
     opts: &Options,
 ) -> Lifted {
     let (rpo, headers) =
-        if opts.mode == Mode::Block { (entries.to_vec(), Set::default()) } else { order(guest, entries) };
+        if opts.mode != Mode::Region { (entries.to_vec(), Set::default()) } else { order(guest, entries) };
     let mut cx = Lifter::new(opts.bits);
     cx.tables = tables;
+    cx.strict = opts.mode == Mode::Strict;
     cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();
     let mut notes = vec![];
     let mut preds: Map<Vec<u64>> = Map::default();
@@ -434,7 +441,7 @@ fn translate(
             preds.entry(*s).or_default().push(*pc);
         }
     }
-    if opts.mode == Mode::Block {
+    if opts.mode != Mode::Region {
         cx.targets.clear();
     }
     cx.b.region.entries = entries.iter().map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32)).collect();

@@ -113,7 +113,7 @@ impl Mem {
                 }
             }
         }
-        if err == 0 { Ok(v) } else { Err(Fault { addr, write: false }) }
+        if err == 0 { Ok(v) } else { Err(self.first_bad(addr, size, false)) }
     }
     /// Write the low `size` (1, 2, 4, 8) bytes of `v`.
     #[inline(always)]
@@ -137,7 +137,7 @@ impl Mem {
                 }
             }
         }
-        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
+        if err == 0 { Ok(()) } else { Err(self.first_bad(addr, size, true)) }
     }
     /// Read 16 bytes.
     #[inline(always)]
@@ -151,7 +151,7 @@ impl Mem {
             if err == 0 {
                 Ok(std::mem::transmute::<std::arch::x86_64::__m128i, u128>(x))
             } else {
-                Err(Fault { addr, write: false })
+                Err(self.first_bad(addr, 16, false))
             }
         }
     }
@@ -165,7 +165,22 @@ impl Mem {
             let x: std::arch::x86_64::__m128i = std::mem::transmute(v);
             guarded!("movdqu xmmword ptr [{p}], {x}", p = in(reg) p, x = in(xmm_reg) x, err = inout(reg) err, options(nostack, preserves_flags));
         }
-        if err == 0 { Ok(()) } else { Err(Fault { addr, write: true }) }
+        if err == 0 { Ok(()) } else { Err(self.first_bad(addr, 16, true)) }
+    }
+    /// The fault of an access that failed: at its start, or where it crosses into a page if only that is not there.
+    #[cold]
+    #[inline(never)]
+    fn first_bad(&self, addr: u64, size: u64, write: bool) -> Fault {
+        let last = addr + (size - 1);
+        let page = last & !(crate::PAGE - 1);
+        if page > addr {
+            // An atomic or with 0 asks for what a write asks for, and writes what is there.
+            let first = if write { self.fetch_or(addr, 1, 0) } else { self.load(addr, 1) };
+            if first.is_ok() {
+                return Fault { addr: page, write };
+            }
+        }
+        Fault { addr, write }
     }
     /// Compare and swap of `size` (1, 2, 4, 8) bytes; gives the old value, zero-extended.
     #[inline]
@@ -191,7 +206,7 @@ impl Mem {
             }
         }
         let mask = u64::MAX >> (64 - 8 * size);
-        if err == 0 { Ok(old & mask) } else { Err(Fault { addr, write: true }) }
+        if err == 0 { Ok(old & mask) } else { Err(if size == 1 { Fault { addr, write: true } } else { self.first_bad(addr, size, true) }) }
     }
     /// Compare and swap of 16 bytes at a 16-byte aligned address (an unaligned one is a fault).
     pub fn cas128(&self, addr: u64, expected: u128, new: u128) -> Result<u128, Fault> {

@@ -24,7 +24,7 @@ pub use arena::{Arena, PAGE, Prot, pagemap};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("guest memory fault at {addr:#x} ({})", if *.write { "write" } else { "read" })]
 pub struct Fault {
-    /// Guest address of (the first byte of) the access.
+    /// Guest address of the access, or where it crosses into the page that failed.
     pub addr: u64,
     /// Whether it was a write.
     pub write: bool,

@@ -27,9 +27,10 @@ use evm_backend::interp::{self, Exit};
 use evm_backend::quick::Quick;
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
+use evm_lifter::Mode;
 use evm_kernel::task::Task;
 use evm_memory::{Fault, Mem};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,6 +105,8 @@ pub(crate) struct Thread {
     quick: Quick,
     /// Blocks that the quick tier did not take.
     refused: HashSet<u64>,
+    /// Single instructions, while SSE exceptions are unmasked.
+    strict: HashMap<u64, BlockEntry>,
     insns: u64,
     blocks: u64,
 }
@@ -133,6 +136,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         frame: interp::Frame::default(),
         quick: Quick::default(),
         refused: HashSet::new(),
+        strict: HashMap::new(),
         insns: 0,
         blocks: 0,
     });
@@ -187,6 +191,7 @@ impl Thread {
         self.space_ptr = Arc::as_ptr(&self.space);
         self.cache.fill(None);
         self.refused.clear();
+        self.strict.clear();
         self.bind(t);
     }
     fn flush_counters(&mut self) {
@@ -220,13 +225,44 @@ impl Thread {
     }
     fn raise(&mut self, code: u32, arg: u64) -> bool {
         Counters::add(&self.engine.counters().faults, 1);
-        if code == exc::UD {
-            // SAFETY: own state.
-            let pc = unsafe { (*self.cpu).rip };
-            self.shared.note_unlifted(self.task.mem(), pc);
-        }
+        let (code, arg) = match code {
+            exc::UD => {
+                self.shared.note_unlifted(self.task.mem(), self.rip());
+                (code, arg)
+            }
+            exc::PF | exc::PF_WRITE => self.memory_fault(code, arg),
+            _ => (code, arg),
+        };
         let flow = self.in_kernel(|t| t.exception(code, arg));
         self.note(flow)
+    }
+    /// The exception of a memory access that failed, as the CPU would find it.
+    fn memory_fault(&self, code: u32, arg: u64) -> (u32, u64) {
+        // SAFETY: own state.
+        let cpu = unsafe { &*self.cpu };
+        let mem = self.task.mem();
+        let register = |n: usize| match n {
+            16 => cpu.fs_base,
+            17 => cpu.gs_base,
+            n => cpu.gpr[n & 15],
+        };
+        let access = evm_lifter::access(cpu.rip, &self.shared.code_at(mem, cpu.rip), arg, register);
+        if access.waits && cpu.fsw & 0x80 != 0 {
+            return (exc::MF, 0);
+        }
+        let canonical = arg as i64 >> 47 == 0 || arg as i64 >> 47 == -1;
+        if !canonical {
+            return (if access.stack { exc::SS } else { exc::GP }, arg);
+        }
+        if code == exc::PF && !access.modifies {
+            return (code, arg);
+        }
+        // It asks for write access first, from the first byte on; wide stores are lifted from their end.
+        let before = |at: &u64| {
+            let (first, this) = (*at / evm_memory::PAGE, arg / evm_memory::PAGE);
+            (first + 1 == this || first == this && *at < arg && arg - at < 64) && mem.fetch_or(*at, 1, 0).is_err()
+        };
+        (exc::PF_WRITE, access.start.filter(before).unwrap_or(arg))
     }
     /// Serve the poll word. False: leave.
     fn poll(&mut self) -> bool {
@@ -254,7 +290,7 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc))?;
+                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block))?;
                 let b = Arc::new(b);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());
@@ -401,6 +437,12 @@ impl Thread {
         let (code, arg) = unsafe { ((*self.cpu).pending - 1, (*self.cpu).pending_arg) };
         // SAFETY: own state.
         unsafe { (*self.cpu).pending = 0 };
+        if code == u64::from(exc::SKIP) {
+            return arg;
+        }
+        if code == u64::from(exc::FP_MODE) {
+            return self.careful(arg);
+        }
         if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
     }
     fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
@@ -422,7 +464,56 @@ impl Thread {
             self.leave = Leave::Unwind;
             return LEAVE;
         }
+        // SAFETY: own state.
+        if nr == libc::SYS_rt_sigreturn as u64 && unsafe { (*self.cpu).unmasked() } {
+            return self.careful(self.rip());
+        }
         self.rip()
+    }
+    /// Go on at `pc` with SSE exceptions unmasked: no compiled code of this thread may run any more.
+    fn careful(&mut self, pc: u64) -> u64 {
+        if self.kind == EngineKind::Interp {
+            return pc;
+        }
+        self.set_rip(pc);
+        self.leave = Leave::Unwind;
+        LEAVE
+    }
+    /// Run one instruction with SSE exceptions unmasked.
+    fn strictly(&mut self, pc: u64) -> u64 {
+        if self.strict.get(&pc).is_none_or(|b| !self.space.fresh(b)) {
+            let b = match translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Strict) {
+                Ok(b) => b,
+                Err(_) => return self.interpret(pc),
+            };
+            if self.strict.len() > 1 << 16 {
+                self.strict.clear();
+            }
+            self.strict.insert(pc, b);
+        }
+        let Some(b) = self.strict.get(&pc) else {
+            return self.interpret(pc);
+        };
+        let mem = self.task.mem();
+        // SAFETY: own state; as in `interpret`.
+        unsafe {
+            let before = (*self.cpu).clone();
+            let flags = mxcsr();
+            let exit = interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame);
+            if (*self.cpu).pending == u64::from(exc::XM) + 1 {
+                // The fault hook noted the flags and masked all exceptions, and the instruction was done: take it back.
+                let raised = (*self.cpu).pending_arg as u32 & 0x3f;
+                let cpu = &mut *self.cpu;
+                (cpu.gpr, cpu.xmm, cpu.ymm_hi, cpu.fpr) = (before.gpr, before.xmm, before.ymm_hi, before.fpr);
+                (cpu.cc_op, cpu.cc_a, cpu.cc_b, cpu.cc_c) = (before.cc_op, before.cc_a, before.cc_b, before.cc_c);
+                cpu.pending = 0;
+                cpu.mxcsr = flags & !0x3f | raised;
+                set_mxcsr(flags & !0x3f | raised);
+                self.set_rip(pc);
+                return if self.raise(exc::XM, 0) { self.rip() } else { LEAVE };
+            }
+            self.exit(exit, mem)
+        }
     }
     fn rip(&self) -> u64 {
         // SAFETY: own state.
@@ -461,8 +552,9 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                     return LEAVE;
                 }
                 if (*th.cpu).pending == 0 {
-                    // Compiled code wanted the thread to leave and the reason is gone: go on where it stopped.
-                    pc = th.rip();
+                    // Nobody wants to leave: the guest itself jumped to this address.
+                    th.set_rip(LEAVE);
+                    pc = if th.raise(exc::PF_EXEC, LEAVE) { th.rip() } else { LEAVE };
                     continue;
                 }
                 pc = leave_pending(th);
@@ -477,6 +569,10 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 && (pc == u.ret || (*t).rsp() > u.rsp)
             {
                 return pc;
+            }
+            if (*(*t).cpu).unmasked() {
+                pc = (*t).strictly(pc);
+                continue;
             }
             let code = (*t).space.lookup(pc);
             if code != 0 {

@@ -118,11 +118,15 @@ impl Shared {
     pub(crate) fn unregister(&self, tid: i32) {
         lock(&self.threads).remove(&tid);
     }
-    /// Keep the text of an instruction that raised #UD, for the report at the end.
-    pub(crate) fn note_unlifted(&self, mem: Mem, pc: u64) {
+    /// The bytes of the instruction at `pc`, and some behind it.
+    pub(crate) fn code_at(&self, mem: Mem, pc: u64) -> Vec<u8> {
         let mut bytes = [0u8; 15];
         let n = (1..=15).rev().find(|n| mem.copy_out(pc, &mut bytes[..*n]).is_ok()).unwrap_or(0);
-        let text = evm_lifter::describe(pc, &bytes[..n]);
+        bytes[..n].to_vec()
+    }
+    /// Keep the text of an instruction that raised #UD, for the report at the end.
+    pub(crate) fn note_unlifted(&self, mem: Mem, pc: u64) {
+        let text = evm_lifter::describe(pc, &self.code_at(mem, pc));
         let mut m = lock(&self.unlifted);
         if m.len() < 256 || m.contains_key(&text) {
             *m.entry(text).or_insert(0) += 1;

@@ -42,6 +42,7 @@ pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Res
             limits: config.limits,
             hwcap: (u64::from(model::cpuid(cpu, 1, 1, 0)[3]), 0),
             xfeatures: model::xcr0(cpu),
+            cpu_model: cpu,
             trace: config.trace,
             ..defaults
         },

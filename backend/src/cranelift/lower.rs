@@ -103,6 +103,10 @@ pub(super) struct Lower<'a, 'f> {
     pub paired: HashSet<(Op, Value, Value)>,
     pub pairs: HashMap<(Op, V, V), (V, V)>,
     pub stats: Stats,
+    /// Where results go that only exist for the flags they raise.
+    pub sink_slot: Option<cl::StackSlot>,
+    /// Number of uses, by IR value.
+    uses: Vec<u32>,
 }
 
 impl<'a, 'f> Lower<'a, 'f> {
@@ -161,6 +165,8 @@ impl<'a, 'f> Lower<'a, 'f> {
             paired: HashSet::new(),
             pairs: HashMap::new(),
             stats: Stats::default(),
+            sink_slot: None,
+            uses: vec![],
         }
     }
 
@@ -202,6 +208,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             }
             super::exits::uses(&blk.term).into_iter().for_each(&mut count);
         }
+        self.uses.clone_from(&uses);
         for blk in &self.r.blocks {
             let loads: HashSet<Value> = blk
                 .insts
@@ -604,6 +611,9 @@ impl<'a, 'f> Lower<'a, 'f> {
                 _ => self.scalar(i)?,
             },
         };
+        if i.op.raises_flags(i.ty) && self.uses.get(i.dst.0 as usize) == Some(&0) {
+            self.sink(dst);
+        }
         self.set(i.dst, dst);
         Ok(())
     }

@@ -55,6 +55,7 @@ impl Lower<'_, '_> {
                 let a = self.keep_order(a, ty);
                 return Ok(if i.op == Op::FAdd { self.b.ins().fadd(a, b) } else { self.b.ins().fmul(a, b) });
             }
+            Op::FComi => return self.signaling(i, a, b),
             Op::CvtFI => return self.float_to_int(i, a),
             Op::Mul | Op::UMulHi | Op::SMulHi if i.ty == Type::I64 => {
                 if let Some(v) = self.product(i, a, b) {
@@ -194,6 +195,32 @@ impl Lower<'_, '_> {
         self.b.ins().extractlane(v, 0)
     }
 
+    /// COMISx: UCOMISx, and where that finds a NaN a vector comparison for the exception flag.
+    fn signaling(&mut self, i: &Inst, a: V, b: V) -> Result<V, Error> {
+        let r = self.b.ins().fcmp(float_cc(i.imm)?, a, b);
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, b);
+        let (raise, go) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(raise);
+        self.b.ins().brif(nan, raise, &[], go, &[]);
+        self.b.switch_to_block(raise);
+        let shape = if i.ty == Type::F32 { types::F32X4 } else { types::F64X2 };
+        let (a, b) = (self.b.ins().scalar_to_vector(shape, a), self.b.ins().scalar_to_vector(shape, b));
+        // CMPPS with LT, a signaling predicate.
+        let m = self.b.ins().fcmp(FloatCC::LessThan, a, b);
+        self.sink(m);
+        self.b.ins().jump(go, &[]);
+        self.b.switch_to_block(go);
+        Ok(r)
+    }
+
+    /// Keep an operation whose result nobody uses: it raises flags.
+    pub(super) fn sink(&mut self, v: V) {
+        let slot = *self.sink_slot.get_or_insert_with(|| {
+            self.b.create_sized_stack_slot(cl::StackSlotData::new(cl::StackSlotKind::ExplicitSlot, 16, 4))
+        });
+        self.b.ins().stack_store(types::I64, v, slot, 0);
+    }
+
     /// CVTTSx2SI: out of range and NaN give the minimum integer.
     fn float_to_int(&mut self, i: &Inst, a: V) -> Result<V, Error> {
         let from = self.b.func.dfg.value_type(a);
@@ -210,6 +237,18 @@ impl Lower<'_, '_> {
             };
             return Ok(self.b.ins().extractlane(v, 0));
         }
+        // What follows compares, which is not to be seen in the flags: a denormal, which gives 0 and is inexact, is
+        // replaced by one half.
+        let (ints, one, normal, half) = if from == types::F32 {
+            (types::I32, 1, 1i64 << 24, self.b.ins().f32const(0.5))
+        } else {
+            (types::I64, 1, 1i64 << 53, self.b.ins().f64const(0.5))
+        };
+        let bits = self.b.ins().bitcast(ints, MemFlagsData::new(), a);
+        let bits = self.b.ins().ishl_imm_u(bits, one);
+        let bits = self.b.ins().iadd_imm_s(bits, -1);
+        let tiny = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, bits, normal - 1);
+        let a = self.b.ins().select(tiny, half, a);
         let a = if from == types::F32 { self.b.ins().fpromote(types::F64, a) } else { a };
         let sat = self.b.ins().fcvt_to_sint_sat(types::I64, a);
         let size = self.b.ins().fabs(a);

@@ -469,9 +469,9 @@ impl Lower<'_> {
     }
 
     fn inst(&mut self, i: &Inst, insts: &[Inst]) {
-        // Results that nobody uses are not computed, except for loads, which may fault.
+        // Results that nobody uses are not computed, except where that may fault or raises flags.
         let unused = i.dst.is_some() && self.uses.get(i.dst.0 as usize) == Some(&0);
-        if unused && i.op.flags() == 0 {
+        if unused && i.op.flags() == 0 && !i.op.raises_flags(i.ty) {
             self.end_uses(i);
             return;
         }
@@ -491,7 +491,8 @@ impl Lower<'_> {
             }
             Sig::Un => self.apply1(scalar::un(i.op, i.ty).map(Apply1::F1), i, insts, 0),
             Sig::FCmp => {
-                let f = fcond(i).and_then(|c| scalar::fcmp(c, i.ty));
+                let f = if i.op == Op::FComi { scalar::fcomi } else { scalar::fcmp };
+                let f = fcond(i).and_then(|c| f(c, i.ty));
                 self.apply2(f.map(Apply2::F2), i, insts, 0);
             }
             Sig::VFCmp => {

@@ -151,6 +151,7 @@ fn operation(r: &Region, i: &Inst, values: &[u128], m: Mem) -> Result<Option<u12
                 Cond::Sge => sa >= sb,
             }))
         }
+        Sig::FCmp if i.op == Op::FComi => cell(scalar::fcomi(fcond, ty).unwrap()(a, b)),
         Sig::FCmp => cell(scalar::fcmp(fcond, ty).unwrap()(a, b)),
         Sig::VFCmp => vec(vector::fcmp(fcond, ty).unwrap()(wa, wb)),
         Sig::Select => vec(if a != 0 { wb } else { wc }),

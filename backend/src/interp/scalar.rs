@@ -230,25 +230,64 @@ pub fn conv(op: Op, from: Type, to: Type) -> Option<Fn1> {
     })
 }
 
-fn cmp32<const P: u8>(a: u64, b: u64) -> u64 {
-    let mut x = f32::from_bits(a as u32);
-    let y = f32::from_bits(b as u32);
-    // SAFETY: registers only.
-    unsafe {
-        asm!("cmpss {x}, {y}, {p}", x = inout(xmm_reg) x, y = in(xmm_reg) y, p = const P,
-            options(nomem, nostack, preserves_flags));
-    }
-    u64::from(x.to_bits() & 1)
+macro_rules! compare {
+    ($quiet:ident $signal:ident $t:ty, |$x:ident| $of:expr, $ins:literal) => {
+        /// As UCOMISx compares: only signalling NaNs are invalid.
+        fn $quiet<const P: u8>(a: u64, b: u64) -> u64 {
+            let of = |$x: u64| -> $t { $of };
+            let (x, y) = (of(a), of(b));
+            let unordered = || x.partial_cmp(&y).is_none();
+            u64::from(match P {
+                0 => x == y,
+                1 => x < y,
+                2 => x <= y,
+                3 => unordered(),
+                4 => x != y,
+                5 => unordered() || x >= y,
+                6 => unordered() || x > y,
+                _ => !unordered(),
+            })
+        }
+        fn $signal<const P: u8>(a: u64, b: u64) -> u64 {
+            let of = |$x: u64| -> $t { $of };
+            // SAFETY: registers only.
+            unsafe {
+                asm!(concat!($ins, " {x}, {y}"), x = in(xmm_reg) of(a), y = in(xmm_reg) of(b), options(nomem, nostack));
+            }
+            $quiet::<P>(a, b)
+        }
+    };
 }
-fn cmp64<const P: u8>(a: u64, b: u64) -> u64 {
-    let mut x = f64::from_bits(a);
-    let y = f64::from_bits(b);
-    // SAFETY: registers only.
-    unsafe {
-        asm!("cmpsd {x}, {y}, {p}", x = inout(xmm_reg) x, y = in(xmm_reg) y, p = const P,
-            options(nomem, nostack, preserves_flags));
+compare!(cmp32 signal32 f32, |x| f32::from_bits(x as u32), "comiss");
+compare!(cmp64 signal64 f64, |x| f64::from_bits(x), "comisd");
+
+/// Floating comparison that raises the flags of COMISx.
+pub fn fcomi(cond: FCond, ty: Type) -> Option<Fn2> {
+    const S: [Fn2; 8] = [
+        signal32::<0>,
+        signal32::<1>,
+        signal32::<2>,
+        signal32::<3>,
+        signal32::<4>,
+        signal32::<5>,
+        signal32::<6>,
+        signal32::<7>,
+    ];
+    const D: [Fn2; 8] = [
+        signal64::<0>,
+        signal64::<1>,
+        signal64::<2>,
+        signal64::<3>,
+        signal64::<4>,
+        signal64::<5>,
+        signal64::<6>,
+        signal64::<7>,
+    ];
+    match ty {
+        Type::F32 => Some(S[cond as usize]),
+        Type::F64 => Some(D[cond as usize]),
+        _ => None,
     }
-    x.to_bits() & 1
 }
 
 /// Floating comparison, 0 or 1.

@@ -9,6 +9,7 @@ use super::sse::{Lanes, host_mxcsr, set_host_mxcsr};
 use super::state;
 use crate::xsave::{self, Component};
 use crate::{CpuState, exc};
+use evm_memory::Fault;
 use std::arch::x86_64::__m128i;
 
 type S = *mut u8;
@@ -23,7 +24,7 @@ helpers! { super::crypto::BASE + super::crypto::FNS.len();
     FRSTOR "frstor" I2(frstor) All true;
     FNSTENV "fnstenv" I2(fnstenv) All true;
     FLDENV "fldenv" I2(fldenv) All true;
-    MASKMOV "maskmov" I1V2(maskmov) All true;
+    MASKMOV "maskmov" I2V2(maskmov) All true;
     MASK_LOAD "mask_load" I2V1_V(mask_load) All true;
     MASK_STORE "mask_store" I2V2(mask_store) All true;
     GATHER "gather" I2V3_V(gather) All true;
@@ -333,8 +334,18 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
     }
 }
 
-/// MASKMOVDQU, MASKMOVQ: bytes of `x` whose mask byte has its top bit set.
-extern "sysv64" fn maskmov(st: S, addr: u64, x: __m128i, mask: __m128i) {
+/// MASKMOVDQU, MASKMOVQ (`size` 16, 8): bytes of `x` whose mask byte has its top bit set.
+extern "sysv64" fn maskmov(st: S, addr: u64, size: u64, x: __m128i, mask: __m128i) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let probe = s.mem();
+    // Unlike VMASKMOV*, it faults at pages that the mask leaves out.
+    for at in [addr, addr.wrapping_add(size - 1)] {
+        if let Err(f) = probe.fetch_or(at, 1, 0) {
+            let page = if at == addr { at } else { at & !(evm_memory::PAGE - 1) };
+            return s.raise_fault(Fault { addr: page, ..f });
+        }
+    }
     mask_store(st, addr, 1, mask, x);
 }
 
@@ -364,7 +375,21 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let (mask, x, bits) = (u128::of(mask), u128::of(x), 8 * size as u32);
-    for k in 0..16 / size {
+    let active = |k: &u64| mask >> (bits * (*k as u32 + 1) - 1) & 1 != 0;
+    let lanes = 0..16 / size;
+    // All or nothing: where it crosses a page, both are asked first.
+    if let (Some(first), Some(last)) = (lanes.clone().find(active), lanes.clone().rfind(active)) {
+        let ends = [addr.wrapping_add(first * size), addr.wrapping_add(last * size + size - 1)];
+        if ends[0] / evm_memory::PAGE != ends[1] / evm_memory::PAGE {
+            for at in ends {
+                if let Err(f) = s.mem().fetch_or(at, 1, 0) {
+                    let page = if at == ends[0] { at } else { at & !(evm_memory::PAGE - 1) };
+                    return s.raise_fault(Fault { addr: page, ..f });
+                }
+            }
+        }
+    }
+    for k in lanes {
         let at = bits * k as u32;
         if mask >> (at + bits - 1) & 1 != 0
             && let Err(f) = s.mem().store(addr.wrapping_add(k * size), size, (x >> at) as u64)

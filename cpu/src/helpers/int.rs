@@ -239,6 +239,10 @@ impl Rep {
         }
         self.count -= n;
     }
+    /// Elements from DI on that lie in its page.
+    fn page_left(&self) -> u64 {
+        (evm_memory::PAGE - self.di % evm_memory::PAGE) / self.size
+    }
     /// Elements that a chunk from `at` of at most `max` bytes may have without wrapping.
     fn chunk(&self, max: u64) -> u64 {
         self.count.min(max / self.size)
@@ -289,6 +293,8 @@ fn movs(r: &mut Rep, seg: u64) -> Result<(), Fault> {
             if ahead < n * r.size {
                 n = ahead / r.size;
             }
+            // Nor across the end of a page: an element that cannot be written whole is not written in part.
+            n = n.min(r.page_left());
             let len = (n * r.size) as usize;
             let wraps = r.si.checked_add(len as u64).is_none_or(|e| e > r.mask)
                 || r.di.checked_add(len as u64).is_none_or(|e| e > r.mask);
@@ -322,8 +328,8 @@ fn stos(r: &mut Rep, v: u64) -> Result<(), Fault> {
     let size = r.size as usize;
     let uniform = bytes[..size.min(8)].iter().all(|b| *b == bytes[0]);
     while r.count > 0 {
-        if r.forward() && uniform && r.count > 1 {
-            let n = r.chunk(1 << 20);
+        if r.forward() && uniform && r.count > 1 && (r.di % r.size == 0 || r.page_left() > 0) {
+            let n = if r.di % r.size == 0 { r.chunk(1 << 20) } else { r.chunk(1 << 20).min(r.page_left()) };
             let len = n * r.size;
             let wraps = r.di.checked_add(len).is_none_or(|e| e > r.mask);
             if !wraps {
@@ -396,11 +402,11 @@ unsafe extern "sysv64" fn rep_cmps(st: *mut u8, how: u64, seg: u64) {
         if r.count == 0 {
             break Ok(());
         }
-        let a = match r.mem.load(seg.wrapping_add(r.si), r.size) {
+        let b = match r.mem.load(r.di, r.size) {
             Ok(v) => v,
             Err(f) => break Err(f),
         };
-        let b = match r.mem.load(r.di, r.size) {
+        let a = match r.mem.load(seg.wrapping_add(r.si), r.size) {
             Ok(v) => v,
             Err(f) => break Err(f),
         };

@@ -66,13 +66,15 @@ helpers! { super::int::BASE + super::int::FNS.len();
     RCPPS "rcpps" I0V1_V(rcpps) Pure false;
     RSQRTPS "rsqrtps" I0V1_V(rsqrtps) Pure false;
     CVTPH2PS "cvtph2ps" I0V1_V(cvtph2ps) Pure false;
-    CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private false;
+    CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private true;
     FMA "fma" I1V3_V(fma) Private false;
+    VCMP "vcmp" I1V2_V(vcmp) Private false;
     PCMPISTR "pcmpistr" I1V2_R(pcmpistr) Pure false;
     PCMPESTR "pcmpestr" I3V2_R(pcmpestr) Pure false;
     PCMPSTR_MASK "pcmpstr_mask" I2_V(pcmpstr_mask) Pure false;
-    LDMXCSR "ldmxcsr" I1(ldmxcsr) Private true;
-    STMXCSR "stmxcsr" I0_R(stmxcsr) Private false;
+    LDMXCSR "ldmxcsr" I1(ldmxcsr) All true;
+    STMXCSR "stmxcsr" I0_R(stmxcsr) All false;
+    FP_MODE "fp_mode" I1(fp_mode) All true;
 }
 
 /// 128 bits seen as an array of lanes.
@@ -199,20 +201,46 @@ binary! {
     psignw(a: [i16; 8], b: [i16; 8]) -> [i16; 8] { each(|i| sign_of(a[i], a[i].wrapping_neg(), b[i])) }
     /// PSIGND.
     psignd(a: [i32; 4], b: [i32; 4]) -> [i32; 4] { each(|i| sign_of(a[i], a[i].wrapping_neg(), b[i])) }
-    /// VPSLLVD: lanes shifted by lanes.
-    psllvd(a: [u32; 4], b: [u32; 4]) -> [u32; 4] { each(|i| if b[i] < 32 { a[i] << b[i] } else { 0 }) }
-    /// VPSRLVD.
-    psrlvd(a: [u32; 4], b: [u32; 4]) -> [u32; 4] { each(|i| if b[i] < 32 { a[i] >> b[i] } else { 0 }) }
-    /// VPSRAVD.
-    psravd(a: [i32; 4], b: [u32; 4]) -> [i32; 4] { each(|i| a[i] >> b[i].min(31)) }
-    /// VPSLLVQ.
-    psllvq(a: [u64; 2], b: [u64; 2]) -> [u64; 2] { each(|i| if b[i] < 64 { a[i] << b[i] } else { 0 }) }
-    /// VPSRLVQ.
-    psrlvq(a: [u64; 2], b: [u64; 2]) -> [u64; 2] { each(|i| if b[i] < 64 { a[i] >> b[i] } else { 0 }) }
     /// VPERMILPS with a vector of selectors.
     permilps(a: [u32; 4], b: [u32; 4]) -> [u32; 4] { each(|i| a[(b[i] & 3) as usize]) }
     /// VPERMILPD with a vector of selectors (bit 1).
     permilpd(a: [u64; 2], b: [u64; 2]) -> [u64; 2] { each(|i| a[(b[i] >> 1 & 1) as usize]) }
+}
+
+/// Lanes shifted by lanes. Not written as a loop over lanes: without AVX2 the compiler makes multiplications by floating
+/// powers of two of it, which change MXCSR.
+macro_rules! variable_shift {
+    ($( #[doc = $doc:literal] $name:ident $ins:literal $lane:ty, $signed:ty, |$a:ident, $n:ident| $e:expr; )*) => { $(
+        #[doc = $doc]
+        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
+            if std::is_x86_feature_detected!("avx2") {
+                let r: __m128i;
+                // SAFETY: one register-only instruction that the host has (checked above).
+                unsafe { asm!(concat!($ins, " {r}, {a}, {b}"), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags, pure)) };
+                return r;
+            }
+            const N: usize = 16 / size_of::<$lane>();
+            let (a, b) = (<[$signed; N]>::of(a), <[$lane; N]>::of(b));
+            let mut r = [0 as $signed; N];
+            for i in 0..N {
+                let ($a, $n) = (a[i], std::hint::black_box(b[i]));
+                r[i] = $e;
+            }
+            r.reg()
+        }
+    )* };
+}
+variable_shift! {
+    /// VPSLLVD.
+    psllvd "vpsllvd" u32, u32, |a, n| if n < 32 { a << n } else { 0 };
+    /// VPSRLVD.
+    psrlvd "vpsrlvd" u32, u32, |a, n| if n < 32 { a >> n } else { 0 };
+    /// VPSRAVD.
+    psravd "vpsravd" u32, i32, |a, n| a >> n.min(31);
+    /// VPSLLVQ.
+    psllvq "vpsllvq" u64, u64, |a, n| if n < 64 { a << n } else { 0 };
+    /// VPSRLVQ.
+    psrlvq "vpsrlvq" u64, u64, |a, n| if n < 64 { a >> n } else { 0 };
 }
 
 /// PHMINPOSUW: the least word and its index.
@@ -627,6 +655,23 @@ pub(crate) extern "sysv64" fn fma(_: S, form: u64, x: __m128i, y: __m128i, z: __
     r
 }
 
+/// VCMPPS, VCMPPD: predicate, | 32 for doubles. Only where AVX is shown, so the host has it.
+pub(crate) extern "sysv64" fn vcmp(_: S, form: u64, a: __m128i, b: __m128i) -> __m128i {
+    let mut r = a;
+    if !std::is_x86_feature_detected!("avx") {
+        return r;
+    }
+    macro_rules! run { ($($n:literal)*) => { match form & 63 {
+        // SAFETY: one register-only instruction; the host has AVX (checked above).
+        $( $n => unsafe { asm!(concat!("vcmpps {r}, {a}, {b}, ", $n), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags)) }, )*
+        // SAFETY: as above.
+        $( n if n == $n + 32 => unsafe { asm!(concat!("vcmppd {r}, {a}, {b}, ", $n), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags)) }, )*
+        _ => {}
+    } } }
+    run!(11 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    r
+}
+
 fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
     // Whether the product and the addend of lane i change sign.
     let signs = |i: usize| match form >> 1 & 7 {
@@ -672,6 +717,21 @@ pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
     }
     st.mxcsr = v as u32;
     set_host_mxcsr(v as u32);
+}
+
+/// After MXCSR was loaded: if it unmasks exceptions, have the engine run on with care from `next`.
+pub(crate) extern "sysv64" fn fp_mode(st: S, next: u64) {
+    // SAFETY: the engine's pointer.
+    let st = unsafe { state(st) };
+    if st.unmasked() {
+        st.raise(exc::FP_MODE, next);
+    }
+}
+impl crate::CpuState {
+    /// Whether SSE exceptions are unmasked.
+    pub fn unmasked(&self) -> bool {
+        self.mxcsr & 0x1f80 != 0x1f80
+    }
 }
 
 /// STMXCSR.

@@ -33,9 +33,9 @@ helpers! { super::sse::BASE + super::sse::FNS.len();
     X87_FLD_ST "x87_fld_st" I1(x87_fld_st) Private true;
     X87_FBLD "x87_fbld" I2(x87_fbld) Private true;
     X87_FLDC "x87_fldc" I1(x87_fldc) Private true;
-    X87_FST "x87_fst" I1_R(x87_fst) Private true;
-    X87_FST80 "x87_fst80" I0_V(x87_fst80) Private true;
-    X87_FBST "x87_fbst" I0_V(x87_fbst) Private true;
+    X87_FST "x87_fst" I2_R(x87_fst) Private true;
+    X87_FST80 "x87_fst80" I1_V(x87_fst80) Private true;
+    X87_FBST "x87_fbst" I1_V(x87_fbst) Private true;
     X87_FST_ST "x87_fst_st" I2(x87_fst_st) Private true;
     X87_ARITH "x87_arith" I1(x87_arith) Private true;
     X87_ARITH_MEM "x87_arith_mem" I2(x87_arith_mem) Private true;
@@ -266,12 +266,37 @@ extern "sysv64" fn x87_fldc(st: S, which: u64) {
     s.push(r);
 }
 
-/// The value of ST(0) as FST/FIST (kinds 0-4) or FISTTP (8 + kind) stores it; it is not popped.
-extern "sysv64" fn x87_fst(st: S, kind: u64) -> u64 {
+/// How a store to memory goes on: the status word after it is left for the lifted code, which writes it once
+/// memory is written. An unmasked exception stores nothing and pops nothing, and the next waiting
+/// instruction raises #MF: the rest of this instruction, up to `next`, is left out.
+fn before_store(s: &mut CpuState, sw: u16, next: u64) {
+    let old = s.fsw;
+    s.merge(sw);
+    if sw & !s.fcw & 0x1f != 0 {
+        s.raise(exc::SKIP, next);
+        return;
+    }
+    s.x87_next = u64::from(s.fsw);
+    s.fsw = old;
+}
+/// The same when ST(0) is empty; whether the default value is to be stored.
+fn store_underflow(s: &mut CpuState, next: u64) -> bool {
+    let old = s.fsw;
+    if !s.stack_fault(false) {
+        s.raise(exc::SKIP, next);
+        return false;
+    }
+    s.x87_next = u64::from(s.fsw);
+    s.fsw = old;
+    true
+}
+
+/// The value of ST(0) as FST/FIST (kinds 0-4) or FISTTP (8 + kind) stores it; it is not popped. `next`: the
+/// address of the next instruction.
+extern "sysv64" fn x87_fst(st: S, kind: u64, next: u64) -> u64 {
     let s = waiting!(st, 0);
     if s.empty(0) {
-        if !s.stack_fault(false) {
-            s.raise(exc::MF, 0);
+        if !store_underflow(s, next) {
             return 0;
         }
         return match kind & 7 {
@@ -300,43 +325,32 @@ extern "sysv64" fn x87_fst(st: S, kind: u64) -> u64 {
         11 => run!("fisttp dword ptr [{r}]"),
         _ => run!("fisttp qword ptr [{r}]"),
     };
-    // Unmasked overflow and underflow do not store either.
-    s.merge(sw);
-    if sw & !s.fcw & 0x1f != 0 {
-        s.raise(exc::MF, 0);
-    }
+    before_store(s, sw, next);
     r
 }
 
 /// ST(0) as FSTP m80 stores it.
-extern "sysv64" fn x87_fst80(st: S) -> __m128i {
+extern "sysv64" fn x87_fst80(st: S, next: u64) -> __m128i {
     let s = waiting!(st, 0u128.reg());
-    s.fsw &= !C1;
     if s.empty(0) {
-        if !s.stack_fault(false) {
-            s.raise(exc::MF, 0);
-        }
+        store_underflow(s, next);
         return QNAN.reg();
     }
+    s.x87_next = u64::from(s.fsw & !C1);
     s.st(0).reg()
 }
 
 /// ST(0) as FBSTP stores it.
-extern "sysv64" fn x87_fbst(st: S) -> __m128i {
+extern "sysv64" fn x87_fbst(st: S, next: u64) -> __m128i {
     let s = waiting!(st, 0u128.reg());
     let mut r = QNAN;
     if s.empty(0) {
-        if !s.stack_fault(false) {
-            s.raise(exc::MF, 0);
-        }
+        store_underflow(s, next);
         return r.reg();
     }
     let (a, cw) = (s.st(0), s.fcw);
     let sw = host!(cw, ["fld tbyte ptr [{a}]"] ["fbstp tbyte ptr [{r}]"] [] a = in(reg) &a, r = in(reg) &mut r,);
-    s.merge(sw);
-    if sw & !s.fcw & 0x1f != 0 {
-        s.raise(exc::MF, 0);
-    }
+    before_store(s, sw, next);
     r.reg()
 }
 
@@ -344,6 +358,10 @@ extern "sysv64" fn x87_fbst(st: S) -> __m128i {
 extern "sysv64" fn x87_fst_st(st: S, i: u64, pop: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
+    if pop == 2 && s.empty(0) {
+        // FSTPNCE: no exception, and nothing is copied.
+        return s.pop();
+    }
     let v = if s.empty(0) {
         if !s.stack_fault(false) {
             return;
@@ -471,7 +489,13 @@ extern "sysv64" fn x87_com(st: S, form: u64) {
 /// FCOMI*, FUCOMI*: gives ZF, PF, CF.
 extern "sysv64" fn x87_comi(st: S, form: u64) -> u64 {
     let s = waiting!(st, 0);
+    // C1 stays, except that a stack fault clears it.
+    let c1 = s.fsw & C1;
+    let fault = s.empty(0) || s.empty(form & 7);
     let (c, ok) = com(s, form);
+    if !fault {
+        s.fsw = s.fsw & !C1 | c1;
+    }
     if ok {
         for _ in 0..form >> 3 & 3 {
             s.pop();
@@ -642,9 +666,13 @@ extern "sysv64" fn x87_free(st: S, i: u64, pop: u64) {
     }
 }
 
-/// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait).
+/// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait); 8: the beginning of an MMX store, which makes TOP 0
+/// even if it faults.
 extern "sysv64" fn x87_top(st: S, add: u64) {
     let s = waiting!(st);
+    if add == 8 {
+        return s.set_top(0);
+    }
     if add != 0 {
         s.fsw &= !C1;
         s.set_top(s.top() + add as usize);
@@ -654,7 +682,6 @@ extern "sysv64" fn x87_top(st: S, add: u64) {
 /// FCMOVcc with the condition's value.
 extern "sysv64" fn x87_cmov(st: S, cond: u64, i: u64) {
     let s = waiting!(st);
-    s.fsw &= !C1;
     if s.empty(0) || s.empty(i) {
         if s.stack_fault(false) {
             s.set_st(0, QNAN);
@@ -715,6 +742,7 @@ impl CpuState {
 extern "sysv64" fn x87_emms(st: S) {
     let s = waiting!(st);
     s.ftw = 0xffff;
+    s.set_top(0);
 }
 
 /// FLDCW.

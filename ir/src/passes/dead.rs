@@ -118,7 +118,8 @@ fn bit(slot: i64) -> u128 {
     SlotSet(u32::try_from(slot).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0)).0
 }
 
-/// Remove instructions without effect whose result nobody uses. Loads stay: they may fault.
+/// Remove instructions without effect whose result nobody uses. Loads stay: they may fault; so does floating arithmetic,
+/// which raises flags.
 pub fn dead_code(r: &mut Region) {
     let mut used = vec![false; r.types.len()];
     let mut keep = Vec::new();
@@ -138,7 +139,7 @@ pub fn dead_code(r: &mut Region) {
         for (n, i) in data.insts.iter().enumerate().rev() {
             let free = match i.op {
                 Op::Call => r.call_effects(i) == (crate::Effects::Pure, false),
-                op => op.flags() & (flags::EFFECT | flags::READ | flags::WRITE) == 0,
+                op => op.flags() & (flags::EFFECT | flags::READ | flags::WRITE) == 0 && !op.raises_flags(i.ty),
             };
             if free && !used.get(i.dst.0 as usize).copied().unwrap_or(false) {
                 keep[n] = false;

@@ -45,6 +45,7 @@ pub(crate) fn signal(cpu: &CpuState, mm: &Mm, code: u32, arg: u64) -> (SigInfo, 
             let raised = cpu.mxcsr & !(cpu.mxcsr >> 7) & 0x3f;
             (SigInfo::fault(libc::SIGFPE, fpe_code(raised), at), trap(code))
         }
+        exc::SS => (kernel(libc::SIGBUS), trap(code)),
         exc::AC => (SigInfo::fault(libc::SIGBUS, 1, 0), trap(code)),
         exc::PF | exc::PF_WRITE | exc::PF_EXEC if arg < CANONICAL => {
             let (access, bits) = match code {
@@ -60,6 +61,15 @@ pub(crate) fn signal(cpu: &CpuState, mm: &Mm, code: u32, arg: u64) -> (SigInfo, 
                 FaultKind::Beyond => SigInfo::fault(libc::SIGBUS, 2, arg),
             };
             (info, Trap { number: 14, error, cr2: arg })
+        }
+        // The kernel's half: nothing there is told apart.
+        exc::PF | exc::PF_WRITE | exc::PF_EXEC if arg >= CANONICAL.wrapping_neg() => {
+            let bits = match code {
+                exc::PF_WRITE => 2,
+                exc::PF_EXEC => 16,
+                _ => 0,
+            };
+            (SigInfo::fault(libc::SIGSEGV, 1, arg), Trap { number: 14, error: 5 | bits, cr2: arg })
         }
         // A non-canonical address is a general protection fault, without an address.
         _ => (kernel(libc::SIGSEGV), trap(if code == exc::OF { code } else { exc::GP })),

@@ -4,7 +4,7 @@ use super::{Done, Loc};
 use crate::ctx::{Addr, Lifter, full};
 use evm_cpu::{cc, helper};
 use evm_ir::{Cond, Op, Type, Value};
-use iced_x86::{Instruction, Mnemonic as M, OpKind};
+use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
 const NO: Value = Value::NONE;
 
@@ -144,6 +144,11 @@ fn result(cx: &mut Lifter, i: &Instruction, ty: Type, r: Value, carry: Value) {
 }
 
 /// BT and friends: CF = the bit, ZF stays; SF stays or is clear; the others, undefined, are clear.
+/// Whether an address without registers has the address-size prefix.
+fn narrow(i: &Instruction) -> bool {
+    i.memory_base() == Register::None && i.memory_index() == Register::None || i.memory_base() == Register::EIP
+}
+
 fn bit_test(cx: &mut Lifter, i: &Instruction) {
     let ty = cx.op_type(i, 0);
     let bits = i64::from(ty.bits());
@@ -160,6 +165,9 @@ fn bit_test(cx: &mut Lifter, i: &Instruction) {
         let bytes = cx.bini(Op::Shl, Type::I64, units, i64::from(ty.bytes().trailing_zeros()));
         let base = cx.bin(Op::Add, Type::I64, a.base, bytes);
         d = Loc::Mem(Addr { base, disp: a.disp }, ty);
+        if i.memory_base().is_gpr32() || i.memory_index().is_gpr32() || i.memory_displ_size() == 4 && narrow(i) {
+            d = Loc::Mem(cx.narrow_addr(Addr { base, disp: a.disp }), ty);
+        }
     }
     let one = cx.iconst(ty, 1);
     let mask = cx.bin(Op::Shl, ty, one, n);

@@ -144,7 +144,8 @@ fn rotate_carry(cx: &mut Lifter, i: &Instruction) {
     let top = ty.bits() - 1;
     let (r, cf, cond);
     match n {
-        Count::Const(0) => {
+        // A full turn changes nothing, not even OF.
+        Count::Const(n) if n % (ty.bits() + 1) == 0 => {
             cx.write_loc(d, a);
             return;
         }
@@ -175,6 +176,11 @@ fn rotate_carry(cx: &mut Lifter, i: &Instruction) {
             cf = cx.trunc(Type::I8, v);
             cond = match n {
                 Count::Const(_) => None,
+                Count::Dynamic(v) if ty.bits() < 32 => {
+                    let turn = cx.iconst(Type::I8, i64::from(ty.bits()) + 1);
+                    let rest = cx.bin(Op::URem, Type::I8, v, turn);
+                    Some(cx.icmpi(Cond::Ne, rest, 0))
+                }
                 Count::Dynamic(v) => Some(cx.icmpi(Cond::Ne, v, 0)),
             };
         }

@@ -74,6 +74,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                     let mut a = cx.addr(i);
                     if matches!(i.memory_base(), Register::RSP | Register::ESP) {
                         a = a.plus(size as i32);
+                        if i.memory_base() == Register::ESP {
+                            a = cx.narrow_addr(a);
+                        }
                     }
                     cx.store(ty, a, v);
                     cx.move_sp(i64::from(size));
@@ -201,6 +204,12 @@ fn enter(cx: &mut Lifter, i: &Instruction) {
         let at = cx.stack(-below);
         let f = cx.trunc(ty, frame);
         cx.store(ty, at, f);
+    }
+    if alloc > 0 {
+        // It asks whether the new top of the stack can be written.
+        let at = cx.sp_plus(-i64::from(below) - i64::from(alloc));
+        let zero = cx.iconst(Type::I8, 0);
+        cx.rmw(Op::AtomicOr, Type::I8, Addr { base: at, disp: 0 }, zero);
     }
     cx.move_sp(-i64::from(below) - i64::from(alloc));
     let f = cx.trunc(Type::int(bp.size() as u32), frame);

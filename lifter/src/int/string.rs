@@ -136,8 +136,8 @@ fn single(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: bool)
         }
         Kind::Cmps => {
             let (s, d) = (source(cx), dest(cx));
-            let a = cx.load(ty, s);
             let b = cx.load(ty, d);
+            let a = cx.load(ty, s);
             step(cx, si, size);
             step(cx, di, size);
             cx.set_cc(cc::SUB, ty, a, b, Value::NONE);

@@ -22,13 +22,15 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         | M::Prefetcht2
         | M::Lfence
         | M::Sfence
-        | M::Clflush
-        | M::Clflushopt
-        | M::Clwb
         | M::Cldemote
         | M::Fnop
         | M::Rdsspd
         | M::Rdsspq => {}
+        // They read, as far as faults go.
+        M::Clflush | M::Clflushopt | M::Clwb => {
+            let a = cx.addr(i);
+            cx.load(Type::I8, a);
+        }
         M::Mfence => {
             cx.b.push(Op::Fence, Type::I64, Value::NONE, Value::NONE, Value::NONE, 0);
         }

@@ -46,6 +46,10 @@ pub(super) fn lift(v: &mut Vector) -> Done {
         }
         Vperm2f128 | Vperm2i128 => {
             let imm = v.imm();
+            if v.is_mem(2) {
+                // Read even if nothing of it is chosen.
+                v.src(2, 0);
+            }
             let halves = [imm & 15, imm >> 4].map(|c| match c {
                 c if c & 8 != 0 => v.zero(),
                 c => v.src(1 + u32::from(c >> 1 & 1), usize::from(c & 1)),
@@ -97,7 +101,7 @@ fn maskmov(v: &mut Vector, shape: Type) {
     let size = v.iconst(u64::from(shape.lane().bytes()));
     let a = v.addr();
     if v.is_mem(0) {
-        for half in 0..v.halves() {
+        for half in (0..v.halves()).rev() {
             let (m, x) = (v.src(1, half), v.src(2, half));
             let a = v.cx.flat(a.plus(16 * half as i32));
             v.cx.call(h::MASK_STORE, &[a, size, m, x]);
@@ -143,7 +147,7 @@ fn gather(v: &mut Vector, isize: u32, esize: u32) {
             | u64::from(esize) << 16
             | u64::from(first_index) << 24
             | lanes << 32
-            | u64::from(v.cx.bits == 32) << 40;
+            | u64::from(v.cx.bits == 32 || v.i.memory_base().size() == 4) << 40;
         let form = v.iconst(form);
         v.cx.call(h::GATHER, &[base, form, dst, idx, mask])
     };

@@ -155,6 +155,7 @@ fn to_mmx(v: &mut Vector, helper: u16, bytes: u32) {
     } else {
         x
     };
+    v.wait();
     let r = v.cx.call(helper, &[x]);
     let r = v.cx.b.extract(I64X2, r, 0);
     v.set_mm(v.reg(0), r);

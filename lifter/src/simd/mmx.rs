@@ -20,9 +20,10 @@ pub(super) fn lift(v: &mut Vector) -> Done {
         M::Movntq => {
             let x = v.src(1, 0);
             let x = v.cx.b.extract(I64X2, x, 0);
-            v.enter_mmx();
+            v.wait_mmx();
             let a = v.addr();
             v.cx.store(I64, a, x);
+            v.enter_mmx();
         }
         M::Maskmovq => {
             let (x, m) = (v.src(1, 0), v.src(2, 0));

@@ -59,6 +59,8 @@ struct Vector<'a> {
     i: &'a Instruction,
     form: Form,
     mem: Option<Addr>,
+    /// Both halves of a 256-bit memory operand, read at once: no flag is raised before the second was.
+    wide: Option<[Value; 2]>,
 }
 
 impl<'a> Vector<'a> {
@@ -71,7 +73,7 @@ impl<'a> Vector<'a> {
             EncodingKind::VEX => Form::Vex128,
             _ => return Err(Unlifted),
         };
-        Ok(Vector { cx, i, form, mem: None })
+        Ok(Vector { cx, i, form, mem: None, wide: None })
     }
     fn vex(&self) -> bool {
         matches!(self.form, Form::Vex128 | Form::Vex256)
@@ -166,6 +168,14 @@ impl<'a> Vector<'a> {
             };
             return self.low64(v);
         }
+        if self.form == Form::Vex256 && self.i.memory_size().size() == 32 {
+            if let Some(w) = self.wide {
+                return w[half];
+            }
+            let w = [self.load(Type::V128, 0), self.load(Type::V128, 16)];
+            self.wide = Some(w);
+            return w[half];
+        }
         self.load(Type::V128, 16 * half as i32)
     }
     /// The low `bytes` (2, 4, 8, 16) of vector operand `op` from byte `offset` on, at the bottom of a vector.
@@ -219,6 +229,16 @@ impl<'a> Vector<'a> {
     /// The effect on the x87 state of an MMX instruction that writes no MMX register.
     fn enter_mmx(&mut self) {
         self.cx.call(evm_cpu::helper::MMX_ENTER, &[]);
+    }
+    /// The part of it that comes before a store: a pending #MF is raised.
+    fn wait_mmx(&mut self) {
+        let store = self.iconst(8);
+        self.cx.call(evm_cpu::helper::X87_TOP, &[store]);
+    }
+    /// Raise a pending #MF before anything is done.
+    fn wait(&mut self) {
+        let none = self.iconst(0);
+        self.cx.call(evm_cpu::helper::X87_TOP, &[none]);
     }
     fn iconst(&mut self, v: u64) -> Value {
         self.cx.iconst(Type::I64, v as i64)

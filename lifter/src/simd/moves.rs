@@ -83,7 +83,8 @@ fn whole(v: &mut Vector) {
     let vals: Vec<Value> = (0..v.halves()).map(|half| v.src(1, half)).collect();
     if v.is_mem(0) {
         let a = v.addr();
-        for (k, x) in vals.iter().enumerate() {
+        // The end first: it is what may lie in a page that is not there.
+        for (k, x) in vals.iter().enumerate().rev() {
             v.cx.store(V128, a.plus(16 * k as i32), *x);
         }
     } else {
@@ -156,14 +157,20 @@ fn movd(v: &mut Vector, ty: Type) -> Result<(), crate::ctx::Unlifted> {
     if from_vector {
         let x = v.src(1, 0);
         let x = v.cx.b.extract(shape, x, 0);
-        if v.form == Form::Mmx && !to_vector {
-            v.enter_mmx();
-        }
         if !to_vector {
             if v.is_mem(0) {
+                if v.form == Form::Mmx {
+                    v.wait_mmx();
+                }
                 let a = v.addr();
                 v.cx.store(ty, a, x);
+                if v.form == Form::Mmx {
+                    v.enter_mmx();
+                }
             } else {
+                if v.form == Form::Mmx {
+                    v.enter_mmx();
+                }
                 v.cx.set_gpr(v.i.op_register(0), x);
             }
             return Ok(());
@@ -301,7 +308,8 @@ pub(super) fn maskmov(v: &mut Vector, x: Value, m: Value) {
         v.cx.zext(I64, a)
     };
     let a = v.cx.with_segment(v.i, a);
-    v.cx.call(h::MASKMOV, &[a, x, m]);
+    let size = v.iconst(if v.form == Form::Mmx { 8 } else { 16 });
+    v.cx.call(h::MASKMOV, &[a, size, x, m]);
 }
 
 /// PCMPxSTRx: flags, and the index in ECX or the mask in XMM0.

@@ -424,12 +424,9 @@ fn shift(v: &mut Vector, op: Op, ty: Type, half: usize) -> Value {
         return v.cx.b.bin(op, ty, a, n);
     }
     let a = v.src(first, half);
-    let count = if v.is_mem(first + 1) {
-        v.load(I64, 0)
-    } else {
-        let c = v.src(first + 1, 0);
-        v.cx.b.extract(I64X2, c, 0)
-    };
+    // All of a memory operand is read, though only its low half counts.
+    let count = v.src(first + 1, 0);
+    let count = v.cx.b.extract(I64X2, count, 0);
     let fits = v.cx.icmpi(Cond::Ult, count, bits);
     if op == Op::VSar {
         let max = v.cx.iconst(I64, bits - 1);
@@ -445,30 +442,32 @@ fn shift(v: &mut Vector, op: Op, ty: Type, half: usize) -> Value {
 }
 
 /// A float predicate in terms of the eight of the IR: condition, operands swapped, and what to combine it with.
-pub(super) enum Pred {
+enum Pred {
     Plain(FCond, bool),
     Or(FCond, FCond),
     And(FCond, FCond),
-    Const(bool),
 }
 
-/// The predicates of VCMPPS; signalling and quiet ones have the same results.
-pub(super) fn predicate(imm: u8) -> Pred {
+/// The predicates of VCMPPS that are made of the IR's.
+fn predicate(imm: u8) -> Pred {
     match imm & 15 {
         n @ 0..=7 => Pred::Plain(FCond::ALL[usize::from(n)], false),
         8 => Pred::Or(FCond::Eq, FCond::Uno),
         9 => Pred::Plain(FCond::Nle, true),
         10 => Pred::Plain(FCond::Nlt, true),
-        11 => Pred::Const(false),
         12 => Pred::And(FCond::Ne, FCond::Ord),
         13 => Pred::Plain(FCond::Le, true),
-        14 => Pred::Plain(FCond::Lt, true),
-        _ => Pred::Const(true),
+        _ => Pred::Plain(FCond::Lt, true),
     }
 }
 
-fn compare(v: &mut Vector, ty: Type, a: Value, b: Value, imm: u8) -> Value {
-    let imm = if v.vex() { imm } else { imm & 7 };
+pub(super) fn compare(v: &mut Vector, ty: Type, a: Value, b: Value, imm: u8) -> Value {
+    let imm = if v.vex() { imm & 31 } else { imm & 7 };
+    // The IR's comparisons are signalling as the first eight are; the constants raise flags all the same.
+    if imm > 15 || matches!(imm, 11 | 15) {
+        let form = v.iconst(u64::from(imm) | u64::from(ty == F64X2) << 5);
+        return v.cx.call(h::VCMP, &[form, a, b]);
+    }
     let one = |v: &mut Vector, c: FCond, a, b| v.cx.b.push(Op::VFCmp, ty, a, b, Value::NONE, c as i64);
     match predicate(imm) {
         Pred::Plain(c, false) => one(v, c, a, b),
@@ -481,8 +480,6 @@ fn compare(v: &mut Vector, ty: Type, a: Value, b: Value, imm: u8) -> Value {
             let (x, y) = (one(v, c, a, b), one(v, d, a, b));
             v.cx.b.bin(Op::VAnd, V128, x, y)
         }
-        Pred::Const(false) => v.zero(),
-        Pred::Const(true) => v.cx.b.vconst(u128::MAX),
     }
 }
 

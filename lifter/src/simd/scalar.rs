@@ -1,9 +1,9 @@
 //! Scalar floating point: lane 0 is computed, the other lanes are those of the first source.
 //!
-//! Quirk: COMISx, UCOMISx and CMPSx give exact results, but the exception flags of MXCSR are those of the
-//! comparison that the consumer of the result needs (none if nobody does), not of the instruction.
+//! The flags of UCOMISx are computed, and its exception flags raised, where a condition is wanted; COMISx raises
+//! its own, being invalid for quiet NaNs too.
 
-use super::{Done, Vector, moves, packed};
+use super::{Done, Vector, moves, packed, select};
 use evm_cpu::{cc, helper as h};
 use evm_ir::{FCond, Op, Type, Type::*, Value};
 use iced_x86::Mnemonic as M;
@@ -26,20 +26,28 @@ pub(super) fn lift(v: &mut Vector) -> Done {
         Maxsd | Vmaxsd => (Op::FMaxX, F64),
         Sqrtss | Vsqrtss => (Op::FSqrt, F32),
         Sqrtsd | Vsqrtsd => (Op::FSqrt, F64),
-        Ucomiss | Comiss | Vucomiss | Vcomiss => {
-            comis(v, I32);
+        Ucomiss | Vucomiss => {
+            comis(v, F32, I32, false);
             return Ok(true);
         }
-        Ucomisd | Comisd | Vucomisd | Vcomisd => {
-            comis(v, I64);
+        Ucomisd | Vucomisd => {
+            comis(v, F64, I64, false);
+            return Ok(true);
+        }
+        Comiss | Vcomiss => {
+            comis(v, F32, I32, true);
+            return Ok(true);
+        }
+        Comisd | Vcomisd => {
+            comis(v, F64, I64, true);
             return Ok(true);
         }
         Cmpss | Vcmpss => {
-            compare(v, F32, I32);
+            compare(v, F32);
             return Ok(true);
         }
         Cmpsd | Vcmpsd if moves::has_xmm(v) => {
-            compare(v, F64, I64);
+            compare(v, F64);
             return Ok(true);
         }
         Rcpss | Vrcpss => {
@@ -95,35 +103,34 @@ pub(super) fn lane(v: &mut Vector, op: u32, ty: Type) -> Value {
 }
 
 /// UCOMISx and COMISx: flags from the bits of both (see `cc::FCMP`).
-fn comis(v: &mut Vector, bits: Type) {
+fn comis(v: &mut Vector, ty: Type, bits: Type, signaling: bool) {
     let (a, b) = (lane(v, 0, bits), lane(v, 1, bits));
+    if signaling {
+        let (x, y) = (v.cx.bitcast(ty, a), v.cx.bitcast(ty, b));
+        v.cx.b.push(Op::FComi, ty, x, y, Value::NONE, FCond::Lt as i64);
+    } else if v.cx.strict {
+        // A comparison for equality has the same flags, and as a vector it stays.
+        let z = v.zero();
+        let (x, y) = (v.cx.b.insert(shape(bits), z, 0, a), v.cx.b.insert(shape(bits), z, 0, b));
+        v.cx.b.push(Op::VFCmp, shape(ty), x, y, Value::NONE, FCond::Eq as i64);
+    }
     v.cx.set_cc(cc::FCMP, bits, a, b, Value::NONE);
+    v.cx.fcmp_used = signaling || v.cx.strict;
 }
 
-/// CMPSS, CMPSD: a mask in lane 0.
-fn compare(v: &mut Vector, ty: Type, bits: Type) {
+/// CMPSS, CMPSD: a mask in lane 0. Compared as vectors with zeros above, since only those comparisons know which
+/// predicates are invalid for quiet NaNs.
+fn compare(v: &mut Vector, ty: Type) {
     let first = v.first();
     let imm = if v.vex() { v.imm() } else { v.imm() & 7 };
     let x = lane(v, first + 1, ty);
     let a = v.src(first, 0);
     let y = v.cx.b.extract(shape(ty), a, 0);
-    let one = |v: &mut Vector, c: FCond, a, b| v.cx.b.fcmp(c, ty, a, b);
-    let r = match packed::predicate(imm) {
-        packed::Pred::Plain(c, false) => one(v, c, y, x),
-        packed::Pred::Plain(c, true) => one(v, c, x, y),
-        packed::Pred::Or(c, d) => {
-            let (p, q) = (one(v, c, y, x), one(v, d, y, x));
-            v.cx.bin(Op::Or, I8, p, q)
-        }
-        packed::Pred::And(c, d) => {
-            let (p, q) = (one(v, c, y, x), one(v, d, y, x));
-            v.cx.bin(Op::And, I8, p, q)
-        }
-        packed::Pred::Const(c) => v.cx.iconst(I8, i64::from(c)),
-    };
-    let r = v.cx.zext(bits, r);
-    let r = v.cx.un(Op::Neg, bits, r);
-    let r = v.cx.b.insert(shape(bits), a, 0, r);
+    let z = v.zero();
+    let (x, y) = (v.cx.b.insert(shape(ty), z, 0, x), v.cx.b.insert(shape(ty), z, 0, y));
+    let r = packed::compare(v, shape(ty), y, x, imm);
+    let lane0 = select::blend(ty.bytes() as usize, 1);
+    let r = v.cx.b.shuffle(a, r, lane0);
     v.set(&[r]);
 }
 

@@ -3,7 +3,7 @@
 use super::Done;
 use crate::ctx::Lifter;
 use evm_cpu::{exc, helper as h};
-use evm_ir::{Cond, Op, Type::*};
+use evm_ir::{Cond, Op, Term, Type::*};
 use iced_x86::{Instruction, Mnemonic as M, Register};
 
 /// Translate an instruction on the vector units' state.
@@ -14,6 +14,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.load(I32, a);
             let v = cx.zext(I64, v);
             cx.call(h::LDMXCSR, &[v]);
+            mode_changed(cx);
         }
         M::Stmxcsr | M::Vstmxcsr => {
             let v = cx.call(h::STMXCSR, &[]);
@@ -22,10 +23,16 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.store(I32, a, v);
         }
         M::Fxsave | M::Fxsave64 => state(cx, i, h::FXSAVE, 16, i.mnemonic() == M::Fxsave64),
-        M::Fxrstor | M::Fxrstor64 => state(cx, i, h::FXRSTOR, 16, i.mnemonic() == M::Fxrstor64),
+        M::Fxrstor | M::Fxrstor64 => {
+            state(cx, i, h::FXRSTOR, 16, i.mnemonic() == M::Fxrstor64);
+            mode_changed(cx);
+        }
         M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => masked(cx, i, h::XSAVE),
         M::Xsavec | M::Xsavec64 => masked(cx, i, h::XSAVEC),
-        M::Xrstor | M::Xrstor64 => masked(cx, i, h::XRSTOR),
+        M::Xrstor | M::Xrstor64 => {
+            masked(cx, i, h::XRSTOR);
+            mode_changed(cx);
+        }
         M::Fnsave => state(cx, i, h::FNSAVE, 1, i.memory_size().size() == 94),
         M::Frstor => state(cx, i, h::FRSTOR, 1, i.memory_size().size() == 94),
         M::Fnstenv => state(cx, i, h::FNSTENV, 1, i.memory_size().size() == 14),
@@ -33,6 +40,15 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// MXCSR was loaded. Floating operations before and behind it are not in one region, so that none is moved
+/// over it or merged with one on the other side.
+fn mode_changed(cx: &mut Lifter) {
+    let next = cx.iconst(I64, cx.next as i64);
+    cx.call(h::FP_MODE, &[next]);
+    let next = cx.iconst(I64, cx.next as i64);
+    cx.end(Term::Exit(next));
 }
 
 /// A helper of the address and a flag, after an alignment check.

@@ -1,8 +1,8 @@
 //! x87: operands and memory here, arithmetic in helpers that run the host's x87.
 //!
 //! A helper raises a pending #MF first (the instruction waits), so each waiting instruction has
-//! at least one helper call before it writes anything. Stores to memory are three steps: convert
-//! (helper), store, pop: a fault of the store then leaves the stack as it was.
+//! at least one helper call before it writes anything. Stores to memory are four steps: convert
+//! (helper), store, status, pop: a fault of the store then leaves all as it was.
 
 use super::Done;
 use crate::ctx::{Addr, Lifter};
@@ -72,15 +72,16 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         Fldln2 => call1(cx, h::X87_FLDC, 5),
         Fldz => call1(cx, h::X87_FLDC, 6),
         Fst | Fstp | Fstpnce if !is_mem(i) => {
-            let (d, pop) = (konst(cx, st(i, 0)), konst(cx, i64::from(m != Fst)));
+            let (d, pop) = (konst(cx, st(i, 0)), konst(cx, if m == Fstpnce { 2 } else { i64::from(m != Fst) }));
             cx.call(h::X87_FST_ST, &[d, pop]);
         }
         Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
-            let v = if m == Fbstp { cx.call(h::X87_FBST, &[]) } else { cx.call(h::X87_FST80, &[]) };
+            let next = konst(cx, i.next_ip() as i64);
+            let v = cx.call(if m == Fbstp { h::X87_FBST } else { h::X87_FST80 }, &[next]);
             let (lo, hi) = (cx.b.extract(I64X2, v, 0), cx.b.extract(I16X8, v, 4));
             let a = cx.addr(i);
-            // The second part first: it is the one that can cross into a page that is not there.
             store_both(cx, a, lo, hi);
+            stored(cx);
             pop(cx);
         }
         Fst | Fstp | Fist | Fistp | Fisttp => {
@@ -88,10 +89,12 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                 return Ok(false);
             };
             let k = konst(cx, k as i64 + if m == Fisttp { 8 } else { 0 });
-            let v = cx.call(h::X87_FST, &[k]);
+            let next = konst(cx, i.next_ip() as i64);
+            let v = cx.call(h::X87_FST, &[k, next]);
             let v = cx.trunc(ty, v);
             let a = cx.addr(i);
             cx.store(ty, a, v);
+            stored(cx);
             if !matches!(m, Fst | Fist) {
                 pop(cx);
             }
@@ -205,10 +208,17 @@ fn load80(cx: &mut Lifter, i: &Instruction) -> (Value, Value) {
     (lo, cx.zext(I64, hi))
 }
 
-/// Ten bytes, the last two first: if these fault nothing was written.
+/// Ten bytes.
 fn store_both(cx: &mut Lifter, a: Addr, lo: Value, hi: Value) {
-    cx.store(I16, a.plus(8), hi);
     cx.store(I64, a, lo);
+    cx.store(I16, a.plus(8), hi);
+}
+
+/// After a store: the status word that its helper found.
+fn stored(cx: &mut Lifter) {
+    let sw = cx.get(slot::X87_NEXT);
+    let sw = cx.trunc(I16, sw);
+    cx.put(slot::FSW, sw);
 }
 
 /// Mark ST(0) empty and increment TOP.

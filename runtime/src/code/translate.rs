@@ -113,10 +113,16 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
     }
 }
 
-/// Translate one basic block for the interpreter.
-pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
+/// Translate one basic block, or in strict mode one instruction, for the interpreter.
+pub(crate) fn block(
+    engine: &Engine,
+    space: &CodeSpace,
+    mm: &Mm,
+    pc: u64,
+    mode: Mode,
+) -> Result<BlockEntry, Failure> {
     let mut snap = Snapshot::new(space, mm, None);
-    let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
+    let mut region = lift(&mut snap, pc, &[], mode)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));

@@ -111,8 +111,10 @@ fn hook(f: &mut HostFault<'_>) -> Action {
             // An unmasked SSE exception in the interpreter or a helper: mask, note, go on to the end of the step.
             // SAFETY: fpregs points into the signal frame.
             unsafe {
-                (*f.context.uc_mcontext.fpregs).mxcsr |= 0x1f80;
+                let live = &mut (*f.context.uc_mcontext.fpregs).mxcsr;
                 (*state).pending = u64::from(exc::XM) + 1;
+                (*state).pending_arg = u64::from(*live);
+                *live |= 0x1f80;
             }
             return Action::Resume;
         }

@@ -21,7 +21,7 @@ fn types(op: Op) -> Vec<Type> {
         | Rotr | Neg | Not | Clz | Ctz | Popcnt | Icmp => INTS.to_vec(),
         AtomicAdd | AtomicAnd | AtomicOr | AtomicXor | AtomicXchg => INTS.to_vec(),
         AtomicCas => vec![I8, I16, I32, I64, V128],
-        FAdd | FSub | FMul | FDiv | FSqrt | FMinX | FMaxX | FCmp => FLOATS.to_vec(),
+        FAdd | FSub | FMul | FDiv | FSqrt | FMinX | FMaxX | FCmp | FComi => FLOATS.to_vec(),
         Select | Load | Store => vec![I8, I16, I32, I64, F32, F64, V128],
         VAdd | VSub => SHAPES.to_vec(),
         VMul => vec![I16X8, I32X4, F32X4, F64X2],

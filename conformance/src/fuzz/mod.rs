@@ -1,0 +1,410 @@
+//! The instruction fuzzer: random instructions on random states, on the CPU and on the engines.
+//!
+//! * [`table`] says which instructions belong to a CPU model, and what is not compared, with reasons;
+//! * [`generate`] makes cases from iced-x86's tables: all forms, operands, prefixes; memory operands at and across
+//!   the ends of pages; sequences in which nothing undefined is read;
+//! * [`state`] has states: edge values of integers, floats of all classes, rounding modes, x87 stacks;
+//! * [`image`] makes the program of a batch, [`run`] runs it natively and in an engine;
+//! * here cases are compared, and those that differ are made small.
+
+pub mod generate;
+pub mod image;
+pub mod report;
+pub mod run;
+pub mod state;
+pub mod table;
+
+use anyhow::{Result, ensure};
+use generate::{Case, Generator};
+use iced_x86::Code;
+use run::{On, Runner};
+use state::{Difference, Features, Input};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long; at least one batch is run.
+    pub time: Duration,
+    /// Seed.
+    pub seed: u64,
+    /// Engines.
+    pub engines: Vec<&'static str>,
+    /// CPU model.
+    pub features: Features,
+    /// Only instructions whose mnemonic or code has one of these in its name.
+    pub only: Vec<String>,
+    /// Cases with unmasked floating exceptions, of a hundred.
+    pub unmask: u64,
+    /// Report no more than this many kinds of differences.
+    pub most: usize,
+}
+
+/// Counts of a form.
+#[derive(Clone, Default, Debug)]
+pub struct Count {
+    /// Cases with this form in them.
+    pub cases: u64,
+    /// Of these, equal to native, by engine.
+    pub equal: Vec<u64>,
+}
+
+/// A difference that stays.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The engine.
+    pub engine: &'static str,
+    /// The smallest case.
+    pub case: Case,
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// How many cases differed in the same way before they were made small.
+    pub times: u64,
+}
+
+/// What came out.
+#[derive(Default)]
+pub struct Outcome {
+    /// Cases run.
+    pub cases: u64,
+    /// Differences.
+    pub findings: Vec<Finding>,
+    /// Counts by form.
+    pub counts: BTreeMap<Code, Count>,
+    /// Forms for which no case could be made.
+    pub not_made: Vec<Code>,
+    /// Seconds spent natively, and by engine.
+    pub seconds: Vec<f64>,
+}
+
+/// Whether the host has what a model shows.
+pub fn host_has(f: Features) -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    let v2 = has!("sse4.2") && has!("popcnt") && has!("aes") && has!("pclmulqdq") && has!("sha");
+    let v3 = has!("avx2")
+        && has!("fma")
+        && has!("f16c")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("lzcnt")
+        && has!("movbe")
+        && has!("adx")
+        && has!("xsave");
+    v2 && (f == Features::V2 || v3)
+}
+
+/// Forms that belong to a model: those that are run.
+pub fn forms(f: Features) -> Vec<Code> {
+    Code::values().filter(|c| table::belongs(*c, f) && table::not_run(*c).is_none()).collect()
+}
+
+const BATCH: usize = 1500;
+
+struct Fuzz<'a> {
+    options: &'a Options,
+    runner: Runner,
+    out: Outcome,
+    /// Cases of a kind already made small.
+    seen: BTreeMap<(&'static str, Vec<Code>), usize>,
+}
+
+/// Run.
+pub fn run(options: &Options, program: &Path) -> Result<Outcome> {
+    ensure!(host_has(options.features), "this host lacks instructions of {}", options.features.model());
+    let mut forms = forms(options.features);
+    forms.retain(|c| {
+        let name = format!("{c:?}").to_lowercase();
+        options.only.is_empty() || options.only.iter().any(|o| name.contains(&o.to_lowercase()))
+    });
+    ensure!(!forms.is_empty(), "no instruction of that name");
+    let mut f = Fuzz {
+        options,
+        runner: Runner::new(program, options.features)?,
+        out: Outcome { seconds: vec![0.0; 1 + options.engines.len()], ..Outcome::default() },
+        seen: BTreeMap::new(),
+    };
+    let mut rng = state::Rng(options.seed);
+    let mut generator = Generator::new(rng.next(), options.features, options.unmask);
+    let end = Instant::now() + options.time;
+    let mut order: Vec<Code> = vec![];
+    loop {
+        let mut cases = vec![];
+        while cases.len() < BATCH {
+            if order.is_empty() {
+                order.clone_from(&forms);
+                for k in (1..order.len()).rev() {
+                    order.swap(k, rng.below(k as u64 + 1) as usize);
+                }
+            }
+            let Some(first) = order.pop() else {
+                continue;
+            };
+            // Every form by itself, and at the end of a sequence.
+            let long = if rng.chance(30) { 11 } else { 3 };
+            let n = if rng.chance(60) { 0 } else { 1 + rng.below(long) };
+            let mut codes: Vec<Code> = (0..n).map(|_| forms[rng.below(forms.len() as u64) as usize]).collect();
+            codes.push(first);
+            let made = generator.case(&codes).or_else(|| (0..20).find_map(|_| generator.case(&[first])));
+            match made {
+                Some(c) => cases.push(c),
+                None => {
+                    if !f.out.not_made.contains(&first) {
+                        f.out.not_made.push(first);
+                    }
+                    if f.out.not_made.len() == forms.len() {
+                        break;
+                    }
+                }
+            }
+        }
+        ensure!(!cases.is_empty(), "no case could be made");
+        f.batch(&cases)?;
+        if Instant::now() > end || f.out.findings.len() >= options.most {
+            break;
+        }
+    }
+    let counts = &f.out.counts;
+    f.out.not_made.retain(|c| !counts.contains_key(c));
+    Ok(f.out)
+}
+
+impl Fuzz<'_> {
+    fn batch(&mut self, cases: &[Case]) -> Result<()> {
+        let batch = self.runner.batch(cases)?;
+        let start = Instant::now();
+        let Ok(native) = self.runner.run(&batch, On::Native)? else {
+            // A case destroyed the frame: run the halves.
+            if cases.len() > 1 {
+                let (a, b) = cases.split_at(cases.len() / 2);
+                self.batch(a)?;
+                return self.batch(b);
+            }
+            return Ok(());
+        };
+        self.out.seconds[0] += start.elapsed().as_secs_f64();
+        self.out.cases += cases.len() as u64;
+        let engines = self.options.engines.clone();
+        for c in cases {
+            for i in &c.insns {
+                let n = self.out.counts.entry(i.code()).or_default();
+                n.cases += 1;
+                n.equal.resize(engines.len(), 0);
+            }
+        }
+        for (e, engine) in engines.iter().enumerate() {
+            let start = Instant::now();
+            let got = self.runner.run(&batch, On::Engine(engine))?;
+            self.out.seconds[1 + e] += start.elapsed().as_secs_f64();
+            match got {
+                Ok(got) => {
+                    for (n, c) in cases.iter().enumerate() {
+                        let (Some(a), Some(b)) = (native.get(n), got.get(n)) else {
+                            continue;
+                        };
+                        if compare(c, &batch.inputs[n], &a, &b, self.options.features).is_empty() {
+                            for i in &c.insns {
+                                if let Some(k) = self.out.counts.get_mut(&i.code()) {
+                                    k.equal[e] += 1;
+                                }
+                            }
+                        } else {
+                            self.found(c, engine)?;
+                        }
+                    }
+                }
+                Err(how) => self.died(cases, engine, &how)?,
+            }
+        }
+        Ok(())
+    }
+    /// The engine did not come to the end: find the case.
+    fn died(&mut self, cases: &[Case], engine: &'static str, how: &str) -> Result<()> {
+        if cases.len() == 1 {
+            if let Some(d) = self.differs(&cases[0], engine)? {
+                self.keep(cases[0].clone(), engine, d);
+            }
+            return Ok(());
+        }
+        let (a, b) = cases.split_at(cases.len() / 2);
+        let mut again = false;
+        for half in [a, b] {
+            let batch = self.runner.batch(half)?;
+            if let Err(how) = self.runner.run(&batch, On::Engine(engine))? {
+                again = true;
+                self.died(half, engine, &how)?;
+                break;
+            }
+        }
+        ensure!(again, "{engine} died in a batch, in neither of its halves: {how}");
+        Ok(())
+    }
+    /// What differs when the case runs by itself.
+    fn differs(&mut self, c: &Case, engine: &'static str) -> Result<Option<Vec<Difference>>> {
+        let Ok(batch) = self.runner.batch(std::slice::from_ref(c)) else {
+            return Ok(None);
+        };
+        let Ok(native) = self.runner.run(&batch, On::Native)? else {
+            return Ok(None);
+        };
+        let d = match self.runner.run(&batch, On::Engine(engine))? {
+            Ok(got) => match (native.get(0), got.get(0)) {
+                (Some(a), Some(b)) => compare(c, &batch.inputs[0], &a, &b, self.options.features),
+                _ => vec![],
+            },
+            Err(how) => vec![("engine".into(), "ended".into(), how)],
+        };
+        Ok((!d.is_empty()).then_some(d))
+    }
+    fn found(&mut self, c: &Case, engine: &'static str) -> Result<()> {
+        let key = (engine, c.insns.iter().map(|i| i.code()).collect::<Vec<_>>());
+        if let Some(n) = self.seen.get(&key) {
+            self.out.findings[*n].times += 1;
+            return Ok(());
+        }
+        if self.out.findings.len() >= self.options.most {
+            return Ok(());
+        }
+        // Differences of single instructions that are known explain longer ones, mostly.
+        if c.insns.len() > 1
+            && let Some(n) = c.insns.iter().find_map(|i| self.seen.get(&(engine, vec![i.code()])))
+        {
+            self.out.findings[*n].times += 1;
+            return Ok(());
+        }
+        let Some(d) = self.differs(c, engine)? else {
+            return Ok(());
+        };
+        let (small, d) = self.shrink(c.clone(), d, engine)?;
+        self.keep(small, engine, d);
+        Ok(())
+    }
+    fn keep(&mut self, case: Case, engine: &'static str, differences: Vec<Difference>) {
+        let key = (engine, case.insns.iter().map(|i| i.code()).collect::<Vec<_>>());
+        if let Some(n) = self.seen.get(&key) {
+            self.out.findings[*n].times += 1;
+            return;
+        }
+        self.seen.insert(key, self.out.findings.len());
+        self.out.findings.push(Finding { engine, case, differences, times: 1 });
+    }
+    /// Leave out instructions, then make state plain, as long as there is a difference.
+    fn shrink(&mut self, mut c: Case, mut d: Vec<Difference>, engine: &'static str) -> Result<(Case, Vec<Difference>)> {
+        let mut k = c.insns.len();
+        while k > 0 && c.insns.len() > 1 {
+            k -= 1;
+            let mut less = c.clone();
+            less.insns.remove(k);
+            if let Some(x) = self.differs(&less, engine)? {
+                (c, d) = (less, x);
+            }
+        }
+        let plain = Input::plain(c.state.window);
+        type Step = fn(&mut Input, &Input);
+        let steps: &[Step] = &[
+            |s, p| s.gpr = p.gpr,
+            |s, p| (s.xmm, s.ymm) = (p.xmm, p.ymm),
+            |s, p| s.ymm = p.ymm,
+            |s, p| s.data = p.data,
+            |s, p| (s.st, s.ftw, s.fsw) = (p.st, p.ftw, p.fsw),
+            |s, p| s.fcw = p.fcw,
+            |s, p| s.fsw = p.fsw,
+            |s, p| s.mxcsr = p.mxcsr,
+            |s, _| s.mxcsr &= !0x3f,
+            |s, p| s.flags = p.flags,
+        ];
+        for step in steps {
+            let mut less = c.clone();
+            step(&mut less.state, &plain);
+            less.state.fix();
+            if less.state != c.state
+                && let Some(x) = self.differs(&less, engine)?
+            {
+                (c, d) = (less, x);
+            }
+        }
+        for n in 0..16 {
+            for vector in [false, true] {
+                let mut less = c.clone();
+                if vector {
+                    (less.state.xmm[n], less.state.ymm[n]) = (0, 0);
+                } else if n != 4 {
+                    less.state.gpr[n] = 0;
+                }
+                if less.state != c.state
+                    && let Some(x) = self.differs(&less, engine)?
+                {
+                    (c, d) = (less, x);
+                }
+            }
+        }
+        Ok((c, d))
+    }
+}
+
+/// What of a case's result is to be equal, and is not.
+fn compare(c: &Case, i: &Input, a: &state::Output, b: &state::Output, f: Features) -> Vec<Difference> {
+    let undefined = c.insns.iter().fold(0, |u, i| u & !table::written_flags(i) | table::undefined_flags(i));
+    let mut flags = 0xcd5 & !undefined;
+    if a.kind() >= 0x100 {
+        // It ended in the middle: what was undefined there is not known here.
+        for insn in &c.insns {
+            flags &= !table::undefined_flags(insn);
+        }
+    }
+    let mut d = a.differences(b, i, f, flags);
+    let trap = a.word(image::output::TRAPNO);
+    d.retain(|(what, _, _)| table::not_compared(&c.insns, a.kind(), what, trap).is_none());
+    d
+}
+
+impl Finding {
+    /// The case and what is wrong with it.
+    pub fn show(&self) -> String {
+        let c = &self.case;
+        let mut s = format!("{} ({}): {}\n", self.engine, self.times, c.text());
+        let codes: Vec<String> = c.insns.iter().map(|i| format!("{:?}", i.code())).collect();
+        s += &format!("    {}\n", codes.join(" "));
+        for (what, a, b) in self.differences.iter().take(6) {
+            s += &format!("    {what}: {a} natively, {b} here\n");
+        }
+        s + &format!("    with {}\n", describe(&c.state))
+    }
+}
+
+/// What of a state is not plain.
+fn describe(s: &Input) -> String {
+    let p = Input::plain(s.window);
+    let names = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    let mut out = vec![format!("window={:x}", s.window)];
+    for (n, name) in names.iter().enumerate() {
+        if s.gpr[n] != p.gpr[n] {
+            out.push(format!("{name}={:x}", s.gpr[n]));
+        }
+    }
+    if s.flags != p.flags {
+        out.push(format!("flags={:x}", s.flags));
+    }
+    for n in 0..16 {
+        if s.xmm[n] != 0 {
+            out.push(format!("xmm{n}={:032x}", s.xmm[n]));
+        }
+        if s.ymm[n] != 0 {
+            out.push(format!("ymm{n}h={:032x}", s.ymm[n]));
+        }
+    }
+    if s.st != p.st || s.ftw != p.ftw || s.fsw != p.fsw || s.fcw != p.fcw {
+        out.push(format!("fcw={:x} fsw={:x} ftw={:x}", s.fcw, s.fsw, s.ftw));
+        for (n, v) in s.st.iter().enumerate() {
+            out.push(format!("st{n}={v:020x}"));
+        }
+    }
+    if s.mxcsr != p.mxcsr {
+        out.push(format!("mxcsr={:x}", s.mxcsr));
+    }
+    if s.data != p.data {
+        out.push("data=…".into());
+    }
+    out.join(" ")
+}

@@ -1,0 +1,152 @@
+//! Running a batch: natively as a process, and under an engine in a process of this program.
+
+use super::generate::Case;
+use super::image::{self, CODE, output};
+use super::state::{Features, Input, Output};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where cases run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum On {
+    /// The CPU.
+    Native,
+    /// The engine of that name.
+    Engine(&'static str),
+}
+
+/// What runs batches.
+pub struct Runner {
+    folder: PathBuf,
+    program: PathBuf,
+    features: Features,
+    number: u32,
+}
+
+/// A batch: its program, and the cases' states with addresses filled in.
+pub struct Batch {
+    file: PathBuf,
+    /// States before.
+    pub inputs: Vec<Input>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// States after, one behind the other.
+pub struct Outputs(Vec<u8>);
+
+impl Outputs {
+    /// That of a case.
+    pub fn get(&self, n: usize) -> Option<Output<'_>> {
+        let size = output::SIZE as usize;
+        self.0.get(n * size..(n + 1) * size).map(Output)
+    }
+}
+
+impl Runner {
+    /// `program`: an `evm-conformance`, to run engines with.
+    pub fn new(program: &Path, features: Features) -> Result<Runner> {
+        let folder = crate::target().join("conformance").join(format!("fuzz-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        Ok(Runner { folder, program: program.into(), features, number: 0 })
+    }
+    /// The program of these cases. Cases that cannot be encoded are an error.
+    pub fn batch(&mut self, cases: &[Case]) -> Result<Batch> {
+        let exits = image::exits()?;
+        let mut code = vec![];
+        let mut inputs = vec![];
+        for c in cases {
+            let (bytes, state) = c.encode(CODE + code.len() as u64, exits).context("a case that does not encode")?;
+            code.extend(bytes);
+            inputs.push(state);
+        }
+        let file = self.folder.join(format!("batch-{}", self.number));
+        self.number += 1;
+        fs::write(&file, image::elf(&inputs, &code, self.features)?)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        Ok(Batch { file, inputs })
+    }
+    /// Run a batch; `Err` says how it ended instead of giving all states.
+    pub fn run(&self, batch: &Batch, on: On) -> Result<std::result::Result<Outputs, String>> {
+        let mut command = match on {
+            On::Native => Command::new(&batch.file),
+            On::Engine(e) => {
+                let mut c = Command::new(&self.program);
+                c.args(["fuzz-run", "--engine", e, "--model", self.features.model()]).arg(&batch.file);
+                c
+            }
+        };
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (mut out, mut err) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
+        let reader = std::thread::spawn(move || {
+            let mut b = vec![];
+            out.read_to_end(&mut b).map(|_| b)
+        });
+        let errors = std::thread::spawn(move || {
+            let mut b = vec![];
+            err.read_to_end(&mut b).map(|_| b)
+        });
+        let end = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(s) = child.try_wait()? {
+                break Some(s);
+            }
+            if Instant::now() > end {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        };
+        let all = reader.join().map_err(|_| anyhow::anyhow!("reader"))??;
+        let errors = errors.join().map_err(|_| anyhow::anyhow!("reader"))??;
+        if all.len() == batch.inputs.len() * output::SIZE as usize {
+            return Ok(Ok(Outputs(all)));
+        }
+        let how = status.map_or_else(|| "did not end".into(), |s| s.to_string());
+        let text = String::from_utf8_lossy(&errors);
+        Ok(Err(format!("{how} {}", text.lines().next().unwrap_or_default())))
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The engine's side: run a program of cases in this process, and pass its output on.
+pub fn run_image(file: &Path, engine: &str, model: &str) -> Result<bool> {
+    use evm_runtime::{Config, Engine, EngineKind, Module, Stream, Sysroot, Vm};
+    let kind = match engine {
+        "interp" => EngineKind::Interp,
+        "jit" => EngineKind::Jit,
+        "auto" => EngineKind::Auto,
+        e => anyhow::bail!("no engine {e}"),
+    };
+    let config = Config {
+        engine: kind,
+        cpu: model.into(),
+        args: vec![b"cases".to_vec()],
+        sysroot: Sysroot::None,
+        stdin: Stream::Null,
+        stdout: Stream::Capture,
+        stderr: Stream::Null,
+        ..Config::default()
+    };
+    let vm = Vm::new(&Engine::new(), config, &Module::from_bytes("cases", fs::read(file)?))?;
+    let end = vm.run()?;
+    use std::io::Write;
+    std::io::stdout().write_all(&end.stdout)?;
+    ensure!(end.status() == 0, "ended with {:?}", end.reason);
+    Ok(true)
+}
