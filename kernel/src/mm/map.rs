@@ -83,7 +83,7 @@ impl Mm {
             } else if r.flags & MAP_32BIT != 0 {
                 s.find_free(len, MIN_ADDR, (1 << 31).min(s.mmap_top)).ok_or(Errno::ENOMEM)?
             } else {
-                let image = if r.file.is_some() && !shared { s.find_image(len) } else { None };
+                let image = r.file.as_ref().filter(|_| !shared).and_then(|(d, _)| s.find_image(len, &d.path));
                 image.or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top)).ok_or(Errno::ENOMEM)?
             }
         };
@@ -306,9 +306,9 @@ impl Mm {
         lock(&self.space).mmap_top = top;
     }
     /// A free range for a position-independent image.
-    pub(crate) fn image_range(&self, len: u64) -> Option<u64> {
+    pub(crate) fn image_range(&self, len: u64, path: &[u8]) -> Option<u64> {
         let s = lock(&self.space);
-        s.find_image(len).or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top))
+        s.find_image(len, path).or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top))
     }
     /// brk(2): the new end of the heap, or the old one if it cannot be moved. `limit` is RLIMIT_DATA.
     pub fn brk(&self, to: u64, limit: u64) -> u64 {

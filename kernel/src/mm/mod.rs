@@ -39,9 +39,11 @@ pub const MIN_ADDR: u64 = 0x1_0000;
 
 /// Images (programs, libraries, small files) are mapped below 2 GiB where there is room: then their addresses are
 /// 32-bit constants of translated code, and accesses at known addresses need no check.
-pub(crate) const IMAGE_LOW: u64 = 0x1000_0000;
+pub(crate) const IMAGE_LOW: u64 = 0x3000_0000;
 /// End of the range for images.
 pub(crate) const IMAGE_TOP: u64 = 0x7fff_0000;
+/// Distance of the places that an image may prefer.
+const IMAGE_STEP: u64 = 1 << 20;
 /// Largest mapping that goes there.
 pub(crate) const IMAGE_MAX: u64 = 256 << 20;
 
@@ -353,9 +355,18 @@ impl Space {
         let start = top.checked_sub(len)?;
         (start >= low && self.is_free(start, top)).then_some(start)
     }
-    /// Highest free range among those for images.
-    pub fn find_image(&self, len: u64) -> Option<u64> {
-        if len > IMAGE_MAX { None } else { self.find_free(len, IMAGE_LOW, IMAGE_TOP.min(self.mmap_top)) }
+    /// A free range among those for images. The same file gets the same address in every process where that is free,
+    /// so that translations of a library are good for all programs that use it.
+    pub fn find_image(&self, len: u64, path: &[u8]) -> Option<u64> {
+        let top = IMAGE_TOP.min(self.mmap_top);
+        if len > IMAGE_MAX || top < IMAGE_LOW + len {
+            return None;
+        }
+        // FNV-1a over the path picks one of the places, a megabyte apart.
+        let hash = path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let places = (top - IMAGE_LOW - len) / IMAGE_STEP + 1;
+        let at = IMAGE_LOW + (hash ^ hash >> 32) % places * IMAGE_STEP;
+        if self.is_free(at, at + len) { Some(at) } else { self.find_free(len, IMAGE_LOW, top) }
     }
     /// Make `addr` a boundary between mappings.
     pub fn split(&mut self, addr: u64) {
