@@ -356,7 +356,9 @@ impl Task {
             let own = Arc::new(self.fs.fork());
             self.set_fs(own);
         }
-        drop(self.fds.close_on_exec());
+        for d in self.fds.close_on_exec() {
+            crate::fs::closed(self, &d);
+        }
         let mut actions = *lock(&p.actions());
         for a in &mut actions {
             *a = SigAction { handler: if a.handler == SIG_IGN { SIG_IGN } else { 0 }, ..SigAction::default() };

@@ -79,7 +79,11 @@ impl Task {
             lock(&p.usage).0.utime += time;
             threads.is_empty()
         };
-        // Closed before anyone learns of the end.
+        // Closed before anyone learns of the end; record locks go with the process.
+        if last {
+            self.fs.ns().locks.release_process(p.pid);
+            kernel.io.ipc.sem.end(p.pid);
+        }
         drop(std::mem::replace(&mut self.fds, Arc::new(FdTable::new(0))));
         if last {
             let status = lock(&p.group_exit).unwrap_or(status);

@@ -229,6 +229,10 @@ impl MemNode {
         let mut m = lock(&self.meta);
         m.mtime = now;
         m.ctime = now;
+        if self.kind == libc::S_IFREG {
+            // A program that was written to has no set-id bits.
+            m.mode = super::ops::strip(m.mode).unwrap_or(m.mode);
+        }
     }
     fn relink(&self, by: i32) {
         let now = self.fs.world.now();
@@ -254,7 +258,20 @@ impl MemNode {
                 data.len()
             }
             Body::Symlink(t) => t.len() as u64,
-            Body::Dir(d) => 20 * (2 + lock(d).names.len() as u64),
+            Body::Dir(d) => {
+                let (lower, names) = {
+                    let d = lock(d);
+                    (d.lower.clone(), d.names.len() as u64)
+                };
+                // An overlay's directories look as those below.
+                match lower.and_then(|l| l.stat().ok()) {
+                    Some(s) => {
+                        blocks = Some(s.blocks);
+                        s.size
+                    }
+                    None => 20 * (2 + names),
+                }
+            }
             _ => 0,
         };
         let m = lock(&self.meta);
@@ -580,6 +597,11 @@ impl MemNode {
     /// Seals of a memfd; EINVAL for other files.
     pub fn seals(&self) -> Result<u32> {
         Ok(self.file()?.seals.load(Ordering::Relaxed))
+    }
+    /// Whether a seal is in the way of a shared mapping: of one to write to, or of writing through one that is there.
+    pub fn write_sealed(&self, write: bool) -> bool {
+        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
+        write && self.seals().is_ok_and(|s| s & seals as u32 != 0)
     }
     /// Add seals (F_ADD_SEALS).
     pub fn add_seals(&self, add: u32) -> Result<()> {

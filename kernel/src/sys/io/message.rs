@@ -143,7 +143,8 @@ fn send(
         None => (Vec::new(), own),
     };
     let len = total(parts);
-    if len > MAX && s.kind != Kind::Stream {
+    let most = if s.family == libc::AF_UNIX { s.buffers().0.saturating_sub(32) as u64 } else { 65_507 };
+    if len > most && s.kind != Kind::Stream {
         return Err(Errno::EMSGSIZE);
     }
     let nonblock = d.nonblock() || flags & libc::MSG_DONTWAIT != 0;

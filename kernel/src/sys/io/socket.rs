@@ -182,13 +182,7 @@ pub(super) fn find(task: &Task, s: &Socket, a: &Addr) -> Result<Option<Arc<Socke
             reg.get(&key).map(Some).ok_or(Errno::ECONNREFUSED)
         }
         Parsed::Inet { local: false, .. } => Err(Errno::ENETUNREACH),
-        Parsed::Inet { port, .. } => {
-            let stream = s.kind == Kind::Stream;
-            let six = s.family == libc::AF_INET6;
-            let own = reg.get(&Key::Port { stream, six, port });
-            let other = || reg.get(&Key::Port { stream, six: !six, port }).filter(|o| six || !o.options().v6_only);
-            Ok(own.or_else(other))
-        }
+        Parsed::Inet { .. } => Ok(reg.reached(s, a)),
     }
 }
 
@@ -204,17 +198,19 @@ pub(super) fn connect(task: &mut Task, [fd, addr, len, ..]: [u64; 6]) -> Result<
         if s.family != libc::AF_UNIX {
             autobind(task, s)?;
         }
-        let to = to.ok_or(Errno::ECONNREFUSED)?;
-        return s.connect_datagram(Some((&to, a))).map(|()| 0);
+        return s.connect_datagram(Some((to.as_ref(), a))).map(|()| 0);
     }
     if a.parse(s.family)? == Parsed::Unspec {
         return Err(Errno::EINVAL);
     }
-    let to = find(task, s, &a)?.ok_or(Errno::ECONNREFUSED)?;
+    let to = find(task, s, &a)?;
     if s.family != libc::AF_UNIX {
         autobind(task, s)?;
     }
-    s.connect(task, &to, cred(task), d.nonblock()).map(|()| 0)
+    let Some(to) = to else {
+        return Err(s.refuse(Errno::ECONNREFUSED, d.nonblock()));
+    };
+    s.connect(task, &to, &a, cred(task), d.nonblock()).map(|()| 0)
 }
 
 pub(super) fn accept(task: &mut Task, [fd, addr, lenp, ..]: [u64; 6]) -> Result<u64> {
