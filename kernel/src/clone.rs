@@ -95,6 +95,7 @@ fn new_process(kernel: &Arc<Kernel>, n: NewProcess) -> Process {
         exit_signal: AtomicI32::new(n.exit_signal),
         pdeath_signal: AtomicI32::new(0),
         no_new_privs: AtomicBool::new(false),
+        oom_adjust: AtomicI32::new(0),
         dumpable: AtomicU32::new(1),
         subreaper: AtomicBool::new(false),
         keepcaps: AtomicBool::new(false),
@@ -310,6 +311,7 @@ impl Task {
             },
         ));
         process.nice.store(p.nice(), Ordering::Relaxed);
+        process.oom_adjust.store(p.oom_adjust(), Ordering::Relaxed);
         process.no_new_privs.store(p.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         process.dumpable.store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -108,7 +108,7 @@ impl File for Opened {
         if self.ns.watches.any() { Ok(None) } else { self.file.direct(write_end) }
     }
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file.direct_fd()
+        if self.ns.watches.any() { None } else { self.file.direct_fd() }
     }
     fn set_flags(&self, flags: u32) {
         self.file.set_flags(flags);

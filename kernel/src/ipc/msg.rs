@@ -6,6 +6,7 @@ use crate::io::lock;
 use crate::task::Task;
 use crate::wait::WaitQueue;
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Mutex;
 
 /// Largest message, and bytes in a new queue.
@@ -34,6 +35,34 @@ struct Queue {
 pub struct Queues {
     table: Mutex<Table<Queue>>,
     queue: WaitQueue,
+}
+
+impl Queues {
+    /// Text of /proc/sysvipc/msg.
+    pub fn listing(&self) -> Vec<u8> {
+        let mut s = String::from("       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
+        for (id, q) in &lock(&self.table).objects {
+            let (p, t) = (&q.perm, q.times);
+            let _ = writeln!(
+                s,
+                "{:10} {id:10}  {:4o}  {:10} {:10} {:5} {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10}",
+                p.key,
+                p.mode,
+                q.bytes,
+                q.messages.len(),
+                q.pids[0],
+                q.pids[1],
+                p.uid,
+                p.gid,
+                p.cuid,
+                p.cgid,
+                t[0],
+                t[1],
+                t[2]
+            );
+        }
+        s.into_bytes()
+    }
 }
 
 /// msgget(2).

@@ -7,6 +7,7 @@ use crate::sys::time::read_timespec;
 use crate::task::Task;
 use crate::wait::WaitQueue;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Mutex;
 
 const VALUE_MAX: i32 = 32_767;
@@ -44,6 +45,27 @@ pub struct Sets {
 }
 
 impl Sets {
+    /// Text of /proc/sysvipc/sem.
+    pub fn listing(&self) -> Vec<u8> {
+        let mut s = String::from("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+        for (id, o) in &lock(&self.state).sets.objects {
+            let p = &o.perm;
+            let _ = writeln!(
+                s,
+                "{:10} {id:10}  {:4o} {:10} {:5} {:5} {:5} {:5} {:10} {:10}",
+                p.key,
+                p.mode,
+                o.all.len(),
+                p.uid,
+                p.gid,
+                p.cuid,
+                p.cgid,
+                o.otime,
+                o.ctime
+            );
+        }
+        s.into_bytes()
+    }
     /// A process ends: undo what it asked to undo.
     pub(crate) fn end(&self, pid: i32) {
         let mut s = lock(&self.state);

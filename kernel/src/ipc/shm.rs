@@ -6,6 +6,7 @@ use crate::io::lock;
 use crate::kernel::Kernel;
 use crate::mm::{self, MapRequest};
 use crate::task::Task;
+use std::fmt::Write;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
@@ -87,6 +88,23 @@ impl Segments {
             e.lpid = pid;
             *(if attach { &mut e.atime } else { &mut e.dtime }) = at;
         }
+    }
+}
+
+impl Segments {
+    /// Text of /proc/sysvipc/shm.
+    pub fn listing(&self) -> Vec<u8> {
+        let mut s = String::from("       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
+        for (id, e) in &self.table().objects {
+            let p = &e.perm;
+            let mode = p.mode | if e.keep.is_none() { DEST } else { 0 } | if e.locked { LOCKED } else { 0 };
+            let _ = writeln!(
+                s,
+                "{:10} {id:10}  {mode:4o} {:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}",
+                p.key, e.size, e.cpid, e.lpid, e.attached(), p.uid, p.gid, p.cuid, p.cgid, e.atime, e.dtime, e.ctime, 0, 0
+            );
+        }
+        s.into_bytes()
     }
 }
 

@@ -304,6 +304,10 @@ impl Mm {
         let accessible = lock(&self.space).at(addr).is_some_and(|(_, v)| v.prot != 0);
         accessible && share::resident(&self.arena, &[(page, page + PAGE)]) != 0
     }
+    /// Bytes of a range that are resident on the host.
+    pub fn resident_in(&self, start: u64, end: u64) -> u64 {
+        share::resident(&self.arena, &[(start, end)])
+    }
     /// Why an access faulted.
     pub fn fault_kind(&self, addr: u64, access: Access) -> FaultKind {
         let s = lock(&self.space);

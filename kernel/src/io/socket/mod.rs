@@ -6,6 +6,7 @@
 //! Locking: one socket's state is locked at a time, never two; queues are woken, and descriptions in flight dropped, with none.
 
 mod addr;
+mod interface;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -879,6 +880,7 @@ impl File for Handle {
             linux_raw_sys::ioctl::FIONREAD if self.0.is_listening() => return Err(Errno::EINVAL),
             linux_raw_sys::ioctl::FIONREAD => self.0.readable_bytes(),
             linux_raw_sys::ioctl::TIOCOUTQ => self.0.unread_by_peer(),
+            c if interface::KNOWN.contains(&c) => return interface::ioctl(mem, c, arg),
             _ => return Err(Errno::ENOTTY),
         };
         mem.write(arg, n as u32)?;
