@@ -150,6 +150,9 @@ pub fn open_exec(task: &Task, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc
         return Err(Errno::EACCES);
     }
     who.check(&e.stat, node::X)?;
+    if node::lock(&task.fs().ns().writers).contains_key(&(e.stat.dev, e.stat.ino)) {
+        return Err(Errno::ETXTBSY);
+    }
     // Reading the program needs no read permission.
     let root = Caller { uid: 0, gid: 0, ..who };
     task.fs().ns.open_entry(&root, task, e, libc::O_RDONLY as u32, false)

@@ -25,6 +25,8 @@ pub struct Opened {
     ns: Arc<Namespace>,
     /// IN_CLOSE_*, or 0 for a descriptor that nobody is told about (O_PATH).
     close_event: u32,
+    /// The file, if it is counted as open for writing.
+    written: Option<super::locks::Key>,
 }
 
 impl Opened {
@@ -120,6 +122,13 @@ impl File for Opened {
             self.ns.locks.release(k, self.owner());
         }
         self.file.release();
+        if let Some(k) = self.written {
+            let mut all = lock(&self.ns.writers);
+            match all.get_mut(&k) {
+                Some(n) if *n > 1 => *n -= 1,
+                _ => drop(all.remove(&k)),
+            }
+        }
         if self.close_event != 0 {
             self.ns.happened(&self.place, self.close_event);
         }
@@ -408,8 +417,15 @@ impl Namespace {
         if close_event != 0 {
             self.happened(&place, notify::IN_OPEN);
         }
+        let written = match place.node.stat() {
+            Ok(s) if close_event == notify::IN_CLOSE_WRITE && kind_of(s.mode) == libc::S_IFREG => Some((s.dev, s.ino)),
+            _ => None,
+        };
+        if let Some(k) = written {
+            *lock(&self.writers).entry(k).or_default() += 1;
+        }
         let file = file.unwrap_or_else(|| Arc::new(PathOnly(place.node.clone())));
-        Description::new(Arc::new(Opened { place, file, ns: self.clone(), close_event }), flags, path)
+        Description::new(Arc::new(Opened { place, file, ns: self.clone(), close_event, written }), flags, path)
     }
     /// Make an entry in a directory that was checked to have none of the name.
     fn create(&self, who: &Caller, p: &Parent, what: Make<'_>, mode: u32) -> Result<Entry> {

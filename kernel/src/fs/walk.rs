@@ -197,6 +197,8 @@ pub struct Namespace {
     mounts: RwLock<Vec<Arc<Mount>>>,
     /// Record locks and flock locks.
     pub locks: super::locks::Locks,
+    /// Files that are open for writing: how often.
+    pub(super) writers: Mutex<std::collections::HashMap<(u64, u64), usize>>,
     /// Who is told about changes.
     pub watches: super::notify::Watches,
     pub(super) fifos: super::fifo::Fifos,
@@ -213,6 +215,7 @@ impl Namespace {
             memory: super::memfs::MemFs::root(world, 2, 0o700, (0, 0)),
             root,
             locks: Default::default(),
+            writers: Default::default(),
             watches: Default::default(),
             fifos: Default::default(),
         }

@@ -7,9 +7,12 @@
 
 mod addr;
 mod interface;
+mod netlink;
 mod registry;
 #[cfg(test)]
 mod tests;
+
+pub use netlink::address as netlink_addr;
 
 pub use addr::{Addr, Key, Parsed};
 pub use registry::Registry;

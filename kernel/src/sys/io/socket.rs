@@ -1,7 +1,7 @@
 //! Making and connecting sockets.
 //!
-//! AF_UNIX, and AF_INET/AF_INET6 as on a machine that has only its loopback (other addresses are ENETUNREACH). Every
-//! other family, AF_NETLINK included, is EAFNOSUPPORT.
+//! AF_UNIX, AF_INET/AF_INET6 as on a machine that has only its loopback (other addresses are ENETUNREACH), and AF_NETLINK for
+//! questions about interfaces and addresses. Every other family is EAFNOSUPPORT.
 
 use super::control::insert_pair;
 use crate::errno::{Errno, Result};
@@ -36,6 +36,11 @@ fn checked(domain: i32, kind: i32, protocol: i32) -> Result<Kind> {
             (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => Ok(Kind::Datagram),
             (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
             (libc::SOCK_RAW, _) => Err(Errno::EPERM),
+            _ => Err(Errno::ESOCKTNOSUPPORT),
+        },
+        libc::AF_NETLINK => match (kind & !FLAGS, protocol) {
+            (libc::SOCK_RAW | libc::SOCK_DGRAM, libc::NETLINK_ROUTE) => Ok(Kind::Datagram),
+            (libc::SOCK_RAW | libc::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
             _ => Err(Errno::ESOCKTNOSUPPORT),
         },
         _ => Err(Errno::EAFNOSUPPORT),
@@ -99,6 +104,7 @@ pub(super) fn put_addr(task: &Task, a: &Addr, family: i32, addr: u64, lenp: u64)
 pub(super) fn named(a: &Addr, family: i32) -> Addr {
     match (a.0.is_empty(), family) {
         (true, libc::AF_UNIX) => Addr::unix(b""),
+        (true, libc::AF_NETLINK) => socket::netlink_addr(0),
         (true, f) => Addr::inet(f, true, 0),
         (false, libc::AF_UNIX) if a.0.get(2).is_some_and(|c| *c != 0) => Addr([&a.0[..], &[0]].concat()),
         _ => a.clone(),
@@ -128,6 +134,9 @@ pub(super) fn bind(task: &mut Task, [fd, addr, len, ..]: [u64; 6]) -> Result<u64
     let d = task.fds().get_io(fd as i32)?;
     let s = socket::of(&d)?;
     let a = get_addr(task, addr, len)?;
+    if s.family == libc::AF_NETLINK {
+        return s.bind_netlink(&a, task.pid()).map(|()| 0);
+    }
     match a.parse(s.family)? {
         Parsed::Unspec => return Err(Errno::EINVAL),
         Parsed::Unnamed if s.is_bound() => return Err(Errno::EINVAL),
