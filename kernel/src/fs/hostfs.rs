@@ -114,14 +114,8 @@ impl HostFs {
     }
     /// An open file; one to write to is accounted for if there is a limit.
     fn file(self: &Arc<Self>, fd: OwnedFd, kind: u32, writes: bool) -> Result<HostFile> {
-        let mut file = HostFile {
-            fs: self.clone(),
-            fd,
-            kind,
-            end: AtomicU64::new(u64::MAX),
-            ino: 0,
-            cursor: Mutex::new(0),
-        };
+        let mut file =
+            HostFile { fs: self.clone(), fd, kind, end: AtomicU64::new(u64::MAX), ino: 0, cursor: Mutex::new(0) };
         if writes && self.world.disk().0 != u64::MAX {
             let s = file.stat()?;
             file.ino = s.ino;

@@ -330,13 +330,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// As [`new`](Self::new), within bounds.
-    fn scoped(
-        ns: &'a Namespace,
-        who: &'a Caller,
-        start: &Place,
-        path: &[u8],
-        scope: &'a Scope,
-    ) -> Result<Walk<'a>> {
+    fn scoped(ns: &'a Namespace, who: &'a Caller, start: &Place, path: &[u8], scope: &'a Scope) -> Result<Walk<'a>> {
         let mut w = Walk::new(ns, who, start, path)?;
         w.scope = Some(scope);
         if path[0] == b'/' {
@@ -352,9 +346,7 @@ impl<'a> Walk<'a> {
             Some(s) if s.has(Scope::NO_XDEV) && !s.bounded() && !Arc::ptr_eq(&self.at.mount, &self.ns.root) => {
                 Err(Errno::EXDEV)
             }
-            Some(s) if s.has(Scope::IN_ROOT) => {
-                Ok(Place { path: s.base.path(), held: None, ..s.base.clone() })
-            }
+            Some(s) if s.has(Scope::IN_ROOT) => Ok(Place { path: s.base.path(), held: None, ..s.base.clone() }),
             _ => Ok(self.ns.root()),
         }
     }

@@ -158,13 +158,7 @@ pub(crate) fn open(task: &mut Task, [addr, flags, mode, attr, ..]: [u64; 6]) -> 
                     return Err(Errno::ENOSPC);
                 }
                 let perm = Perm::new(0, mode as u32 & !task.fs().umask(), &cred);
-                let state = State {
-                    messages: BTreeMap::new(),
-                    count: 0,
-                    bytes: 0,
-                    notice: None,
-                    receivers: 0,
-                };
+                let state = State { messages: BTreeMap::new(), count: 0, bytes: 0, notice: None, receivers: 0 };
                 let q = Arc::new(MessageQueue {
                     perm: Mutex::new(perm),
                     max,
@@ -332,8 +326,7 @@ pub(crate) fn notify(task: &mut Task, [fd, event, ..]: [u64; 6]) -> Result<u64> 
         None
     } else {
         let mem = task.mem();
-        let (value, signo, kind) =
-            (mem.read::<u64>(event)?, mem.read::<i32>(event + 8)?, mem.read::<i32>(event + 12)?);
+        let (value, signo, kind) = (mem.read::<u64>(event)?, mem.read::<i32>(event + 8)?, mem.read::<i32>(event + 12)?);
         Some(match kind {
             libc::SIGEV_NONE => Notice::None,
             libc::SIGEV_SIGNAL if (1..=64).contains(&signo) => Notice::Signal(signo, value),

@@ -40,7 +40,9 @@ pub struct Queues {
 impl Queues {
     /// Text of /proc/sysvipc/msg.
     pub fn listing(&self) -> Vec<u8> {
-        let mut s = String::from("       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
+        let mut s = String::from(
+            "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
+        );
         for (id, q) in &lock(&self.table).objects {
             let (p, t) = (&q.perm, q.times);
             let _ = writeln!(
@@ -70,9 +72,16 @@ pub(crate) fn get(task: &mut Task, [key, flags, ..]: [u64; 6]) -> Result<u64> {
     let kernel = task.kernel().clone();
     let when = now(task);
     let mut t = lock(&kernel.io.ipc.msg.table);
-    let id = t.open(task, key as i32, flags as i32, |_| Ok(()), |q| &q.perm, |perm| {
-        Ok(Queue { perm, messages: VecDeque::new(), bytes: 0, max: QUEUE_MAX, times: [0, 0, when], pids: [0; 2] })
-    })?;
+    let id = t.open(
+        task,
+        key as i32,
+        flags as i32,
+        |_| Ok(()),
+        |q| &q.perm,
+        |perm| {
+            Ok(Queue { perm, messages: VecDeque::new(), bytes: 0, max: QUEUE_MAX, times: [0, 0, when], pids: [0; 2] })
+        },
+    )?;
     Ok(id as u64)
 }
 

@@ -47,7 +47,8 @@ pub struct Sets {
 impl Sets {
     /// Text of /proc/sysvipc/sem.
     pub fn listing(&self) -> Vec<u8> {
-        let mut s = String::from("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+        let mut s =
+            String::from("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
         for (id, o) in &lock(&self.state).sets.objects {
             let p = &o.perm;
             let _ = writeln!(
@@ -100,12 +101,19 @@ pub(crate) fn get(task: &mut Task, [key, n, flags, ..]: [u64; 6]) -> Result<u64>
     let mut s = lock(&kernel.io.ipc.sem.state);
     let when = now(task);
     let enough = |o: &Set| if n as usize > o.all.len() { Err(Errno::EINVAL) } else { Ok(()) };
-    let id = s.sets.open(task, key as i32, flags as i32, enough, |o| &o.perm, |perm| {
-        if n == 0 {
-            return Err(Errno::EINVAL);
-        }
-        Ok(Set { perm, all: vec![Semaphore::default(); n as usize], otime: 0, ctime: when })
-    })?;
+    let id = s.sets.open(
+        task,
+        key as i32,
+        flags as i32,
+        enough,
+        |o| &o.perm,
+        |perm| {
+            if n == 0 {
+                return Err(Errno::EINVAL);
+            }
+            Ok(Set { perm, all: vec![Semaphore::default(); n as usize], otime: 0, ctime: when })
+        },
+    )?;
     Ok(id as u64)
 }
 
@@ -119,7 +127,11 @@ fn attempt(s: &mut State, id: i32, ops: &[Op], pid: i32, when: i64) -> Result<Op
         let by = i32::from(o.by);
         let waits = if by == 0 { *v != 0 } else { *v + by < 0 };
         if waits {
-            return if o.flags & libc::IPC_NOWAIT as i16 != 0 { Err(Errno::EAGAIN) } else { Ok(Some((o.num, by == 0))) };
+            return if o.flags & libc::IPC_NOWAIT as i16 != 0 {
+                Err(Errno::EAGAIN)
+            } else {
+                Ok(Some((o.num, by == 0)))
+            };
         }
         if *v + by > VALUE_MAX {
             return Err(Errno::ERANGE);
@@ -247,11 +259,25 @@ pub(crate) fn control(task: &mut Task, [id, num, cmd, arg, ..]: [u64; 6]) -> Res
         libc::IPC_INFO | INFO => {
             let (sets, total, highest) = {
                 let s = lock(&sems.state);
-                (s.sets.objects.len() as i32, s.sets.objects.values().map(|o| o.all.len() as i32).sum(), s.sets.highest())
+                (
+                    s.sets.objects.len() as i32,
+                    s.sets.objects.values().map(|o| o.all.len() as i32).sum(),
+                    s.sets.highest(),
+                )
             };
             let (usz, aem) = if cmd == INFO { (sets, total) } else { (20, VALUE_MAX) };
-            let info =
-                [1_024_000_000, 32_000, 1_024_000_000, 1_024_000_000, PER_SET as i32, OPS_MAX as i32, 500, usz, VALUE_MAX, aem];
+            let info = [
+                1_024_000_000,
+                32_000,
+                1_024_000_000,
+                1_024_000_000,
+                PER_SET as i32,
+                OPS_MAX as i32,
+                500,
+                usz,
+                VALUE_MAX,
+                aem,
+            ];
             for (i, w) in info.iter().enumerate() {
                 mem.write(arg.wrapping_add(4 * i as u64), *w)?;
             }

@@ -94,14 +94,29 @@ impl Segments {
 impl Segments {
     /// Text of /proc/sysvipc/shm.
     pub fn listing(&self) -> Vec<u8> {
-        let mut s = String::from("       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
+        let mut s = String::from(
+            "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+        );
         for (id, e) in &self.table().objects {
             let p = &e.perm;
             let mode = p.mode | if e.keep.is_none() { DEST } else { 0 } | if e.locked { LOCKED } else { 0 };
             let _ = writeln!(
                 s,
                 "{:10} {id:10}  {mode:4o} {:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}",
-                p.key, e.size, e.cpid, e.lpid, e.attached(), p.uid, p.gid, p.cuid, p.cgid, e.atime, e.dtime, e.ctime, 0, 0
+                p.key,
+                e.size,
+                e.cpid,
+                e.lpid,
+                e.attached(),
+                p.uid,
+                p.gid,
+                p.cuid,
+                p.cgid,
+                e.atime,
+                e.dtime,
+                e.ctime,
+                0,
+                0
             );
         }
         s.into_bytes()
@@ -119,28 +134,35 @@ pub(crate) fn get(task: &mut Task, [key, size, flags, ..]: [u64; 6]) -> Result<u
     let fits = |e: &Entry| if size > e.size { Err(Errno::EINVAL) } else { Ok(()) };
     let when = now(task);
     let pid = task.pid();
-    let id = t.open(task, key, flags, fits, |e| &e.perm, |perm| {
-        if size == 0 || size > 1 << 46 {
-            return Err(Errno::EINVAL);
-        }
-        kernel.limits.charge_memory(size.next_multiple_of(4096))?;
-        let release = || kernel.limits.release_memory(size.next_multiple_of(4096));
-        let file = mm::segment_file(size.next_multiple_of(4096)).inspect_err(|_| release())?;
-        let key = perm.key;
-        let segment = Arc::new(Segment { id: OnceLock::new(), key, file, kernel: Arc::downgrade(&kernel), size });
-        Ok(Entry {
-            perm,
-            segment: Arc::downgrade(&segment),
-            keep: Some(segment),
-            size,
-            atime: 0,
-            dtime: 0,
-            ctime: when,
-            cpid: pid,
-            lpid: 0,
-            locked: false,
-        })
-    })?;
+    let id = t.open(
+        task,
+        key,
+        flags,
+        fits,
+        |e| &e.perm,
+        |perm| {
+            if size == 0 || size > 1 << 46 {
+                return Err(Errno::EINVAL);
+            }
+            kernel.limits.charge_memory(size.next_multiple_of(4096))?;
+            let release = || kernel.limits.release_memory(size.next_multiple_of(4096));
+            let file = mm::segment_file(size.next_multiple_of(4096)).inspect_err(|_| release())?;
+            let key = perm.key;
+            let segment = Arc::new(Segment { id: OnceLock::new(), key, file, kernel: Arc::downgrade(&kernel), size });
+            Ok(Entry {
+                perm,
+                segment: Arc::downgrade(&segment),
+                keep: Some(segment),
+                size,
+                atime: 0,
+                dtime: 0,
+                ctime: when,
+                cpid: pid,
+                lpid: 0,
+                locked: false,
+            })
+        },
+    )?;
     if let Some(s) = t.get(id)?.segment.upgrade() {
         // Not set anew if it was there.
         let _ = s.id.set(id);

@@ -320,7 +320,18 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let value = value.unwrap_or(id as u64);
     timers.insert(
         id,
-        PosixTimer { source, realtime, notify, signo, value, interval: Duration::ZERO, at: None, id: None, overrun: 0, missed: 0 },
+        PosixTimer {
+            source,
+            realtime,
+            notify,
+            signo,
+            value,
+            interval: Duration::ZERO,
+            at: None,
+            id: None,
+            overrun: 0,
+            missed: 0,
+        },
     );
     Ok(0)
 }

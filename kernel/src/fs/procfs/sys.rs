@@ -14,6 +14,25 @@ fn cpus(c: &Ctx) -> i32 {
 fn cpu_list(c: &Ctx) -> Result<Vec<u8>> {
     text(if cpus(c) == 1 { "0\n".to_string() } else { format!("0-{}\n", cpus(c) - 1) })
 }
+/// A set of CPUs as words of 32 bits, highest first.
+fn mask(c: &Ctx, has: impl Fn(i32) -> bool) -> Result<Vec<u8>> {
+    let n = cpus(c);
+    let words: Vec<String> = (0..(n + 31) / 32)
+        .rev()
+        .map(|w| {
+            let bits = (0..32).filter(|b| w * 32 + b < n && has(w * 32 + b)).fold(0u32, |m, b| m | 1 << b);
+            let width = if w == (n - 1) / 32 { ((n - 1) % 32 / 4 + 1) as usize } else { 8 };
+            format!("{bits:0width$x}")
+        })
+        .collect();
+    text(words.join(",") + "\n")
+}
+fn cpu_mask(c: &Ctx) -> Result<Vec<u8>> {
+    mask(c, |_| true)
+}
+fn own_mask(c: &Ctx) -> Result<Vec<u8>> {
+    mask(c, |n| n == c.index)
+}
 fn own(c: &Ctx) -> Result<Vec<u8>> {
     text(format!("{}\n", c.index))
 }
@@ -68,6 +87,10 @@ static CPU: &[Item] = &[
             &[
                 File("core_id", 0o444, own),
                 File("physical_package_id", 0o444, |_| text("0\n")),
+                File("thread_siblings", 0o444, own_mask),
+                File("core_cpus", 0o444, own_mask),
+                File("core_siblings", 0o444, cpu_mask),
+                File("package_cpus", 0o444, cpu_mask),
                 File("thread_siblings_list", 0o444, own),
                 File("core_cpus_list", 0o444, own),
                 File("core_siblings_list", 0o444, cpu_list),
@@ -82,5 +105,5 @@ static NODE: &[Item] = &[
     File("possible", 0o444, |_| text("0\n")),
     File("has_cpu", 0o444, |_| text("0\n")),
     File("has_memory", 0o444, |_| text("0\n")),
-    Many("node", |_| 1, &[File("cpulist", 0o444, cpu_list)]),
+    Many("node", |_| 1, &[File("cpulist", 0o444, cpu_list), File("cpumap", 0o444, cpu_mask)]),
 ];

@@ -457,9 +457,7 @@ impl Socket {
     /// connect(2) of a datagram socket: sets or (`None`) clears the default receiver.
     /// Of UDP, nobody need be there.
     pub fn connect_datagram(self: &Arc<Self>, to: Option<(Option<&Arc<Socket>>, Addr)>) -> Result<()> {
-        if let Some(t) =
-            to.as_ref().and_then(|(t, _)| *t).filter(|t| t.family == libc::AF_UNIX && !t.accepts(self))
-        {
+        if let Some(t) = to.as_ref().and_then(|(t, _)| *t).filter(|t| t.family == libc::AF_UNIX && !t.accepts(self)) {
             return Err(if t.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
         }
         {
@@ -798,7 +796,8 @@ impl Socket {
             s.shut = RCV | SND;
             let inbox = std::mem::take(&mut s.inbox);
             // Something unread, or SO_LINGER with no time.
-            let reset = s.bytes > 0 || self.family != libc::AF_UNIX && s.options.linger.0 != 0 && s.options.linger.1 == 0;
+            let reset =
+                s.bytes > 0 || self.family != libc::AF_UNIX && s.options.linger.0 != 0 && s.options.linger.1 == 0;
             s.bytes = 0;
             (s.peer.upgrade(), inbox, s.listening.take(), s.key.take(), reset)
         };

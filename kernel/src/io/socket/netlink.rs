@@ -143,7 +143,13 @@ impl Socket {
             let mut s = lock(&self.state);
             for data in send.into_iter().filter(|d| !d.is_empty()) {
                 s.bytes += data.len();
-                s.inbox.push_back(Message { data, at: 0, from: address(0), rights: Vec::new(), cred: super::Cred::default() });
+                s.inbox.push_back(Message {
+                    data,
+                    at: 0,
+                    from: address(0),
+                    rights: Vec::new(),
+                    cred: super::Cred::default(),
+                });
             }
         }
         self.queue.wake_all();

@@ -185,7 +185,9 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
 /// Whether any process of the job has a shared mapping of the file that it may write to.
 fn mapped_writable(task: &Task, f: &crate::fs::memfs::MemNode) -> bool {
     task.kernel().processes().iter().filter_map(|p| p.mm()).any(|mm| {
-        mm.shared_writable_files().iter().any(|d| Opened::of(d).and_then(Opened::memory).is_some_and(|m| std::ptr::eq(m, f)))
+        mm.shared_writable_files()
+            .iter()
+            .any(|d| Opened::of(d).and_then(Opened::memory).is_some_and(|m| std::ptr::eq(m, f)))
     })
 }
 
