@@ -160,7 +160,8 @@ impl Kernel {
         let thread = Thread::new(pid, Arc::downgrade(&process), 0, Vec::new());
         table.enter(&process, &thread);
         drop(table);
-        let cpu = Box::new(CpuState { cpus: kernel.config.cpus, model: kernel.config.cpu_model, ..CpuState::default() });
+        let cpu =
+            Box::new(CpuState { cpus: kernel.config.cpus, model: kernel.config.cpu_model, ..CpuState::default() });
         let mut task = Task::new(cpu, process, thread, mm, p.fds, p.fs);
         // An empty process that executes the program; if that fails the task is dropped and with it the process.
         let file = match &p.bytes {

@@ -111,6 +111,9 @@ fn end_process(p: &Arc<Process>, status: i32) {
     }
     *p.image.write().unwrap_or_else(PoisonError::into_inner) = None;
     crate::timers::delete_all(p);
+    if p.sid() == p.pid {
+        crate::io::tty::leader_gone(kernel, p.pid);
+    }
     let mut hang_up = Vec::new();
     let mut deaths = Vec::new();
     {

@@ -168,8 +168,15 @@ impl MemFs {
         let fs = Arc::new(MemFs { dev, world, next_ino: AtomicU64::new(1), rename: Mutex::default(), magic });
         // The root is not charged for, nor ever refused.
         let _ = fs.world.charge_disk(NODE_COST);
+        let below = lower.as_ref().and_then(|l| l.stat().ok());
         let dir = DirBody { lower, ..DirBody::default() };
-        fs.new_node(libc::S_IFDIR | (mode & 0o7777), owner, Body::Dir(Mutex::new(dir)), 2)
+        let root = fs.new_node(libc::S_IFDIR | (mode & 0o7777), owner, Body::Dir(Mutex::new(dir)), 2);
+        if let Some(s) = below {
+            let mut m = lock(&root.meta);
+            m.nlink = s.nlink;
+            (m.atime, m.mtime, m.ctime, m.btime) = (s.atime, s.mtime, s.ctime, s.btime);
+        }
+        root
     }
     fn new_node(self: &Arc<Self>, mode: u32, owner: (u32, u32), body: Body, nlink: u32) -> Arc<MemNode> {
         let now = self.world.now();

@@ -216,19 +216,9 @@ impl World for KernelWorld {
         }
     }
     fn terminal(&self, pid: i32) -> Result<Arc<dyn File>> {
-        // The terminal is where the session got it from: a standard stream of the process or of one of its ancestors.
         let k = self.0.upgrade().ok_or(Errno::ENXIO)?;
-        let mut at = k.process(pid);
-        for _ in 0..64 {
-            let Some(p) = at else { break };
-            for (_, e) in p.fds().list() {
-                if crate::io::tty::control(&*e.desc.file).is_some() {
-                    return Ok(e.desc.file.clone());
-                }
-            }
-            at = k.process(p.ppid());
-        }
-        Err(Errno::ENXIO)
+        let p = k.process(pid).ok_or(Errno::ENXIO)?;
+        crate::io::tty::of_session(&k, &p).ok_or(Errno::ENXIO)
     }
     fn pty_master(&self, pid: i32) -> Result<Arc<dyn File>> {
         let k = self.0.upgrade().ok_or(Errno::ENXIO)?;

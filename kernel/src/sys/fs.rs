@@ -31,6 +31,9 @@ fn do_open(task: &mut Task, dirfd: i32, p: &[u8], flags: u32, mode: u64) -> Resu
     let at = base(task, dirfd, p)?;
     let mode = masked(task, mode);
     let d = task.fs().ns().open(&who, &*task, &at, p, flags, mode)?;
+    if flags & libc::O_NOCTTY as u32 == 0 {
+        crate::io::tty::opened(task, &d);
+    }
     Ok(task.fds().insert(d, flags & libc::O_CLOEXEC as u32 != 0)? as u64)
 }
 fn open(task: &mut Task, a: Args) -> Result<u64> {
