@@ -13,6 +13,21 @@ use linux_raw_sys::ioctl as c;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+/// The requests that change a terminal.
+const CHANGES: [u32; 11] = [
+    c::TIOCSPGRP,
+    c::TCSETS,
+    c::TCSETSW,
+    c::TCSETSF,
+    c::TCSETA,
+    c::TCSETAW,
+    c::TCSETAF,
+    c::TCSBRK,
+    c::TCSBRKP,
+    c::TCXONC,
+    c::TCFLSH,
+];
+
 /// Session and foreground group of a terminal; 0 = none.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -45,6 +60,11 @@ impl Control {
     pub fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> Option<Result<u64>> {
         let p = &task.process;
         let own = self.session() == p.sid();
+        if CHANGES.contains(&cmd)
+            && let Err(e) = self.check_change(task)
+        {
+            return Some(Err(e));
+        }
         Some(match cmd {
             c::TIOCGPGRP if !own => Err(Errno::ENOTTY),
             c::TIOCGPGRP => task.mem().write(arg, self.foreground()).map(|()| 0).map_err(Errno::from),
@@ -86,6 +106,21 @@ impl Control {
         }
         self.pgrp.store(pgrp, Ordering::Relaxed);
         Ok(0)
+    }
+    /// Whether a process in the background may not change the terminal: it gets SIGTTOU, unless it blocks or ignores that.
+    fn check_change(&self, task: &Task) -> Result<()> {
+        let (p, fg) = (&task.process, self.foreground());
+        let blocked = task.thread.mask() & crate::signal::bit(libc::SIGTTOU) != 0;
+        if fg == 0
+            || self.session() != p.sid()
+            || p.pgid() == fg
+            || blocked
+            || p.action(libc::SIGTTOU).handler == crate::signal::SIG_IGN
+        {
+            return Ok(());
+        }
+        task.kernel().signal_group(p.pgid(), SigInfo::kernel(libc::SIGTTOU))?;
+        Err(Errno::EINTR)
     }
     /// Whether a process in the background may not read (it gets SIGTTIN and this EINTR, or EIO if it ignores that).
     pub fn check_read(&self, task: &Task) -> Result<()> {
