@@ -195,7 +195,8 @@ impl<'a> Native<'a> {
         let mut script = String::from(
             "R=$1 W=$2 P=$3; shift 3\n\
              mount --rbind /dev \"$R/dev\"\n\
-             mount -t proc proc \"$R/proc\"\n",
+             mount -t proc proc \"$R/proc\"\n\
+             mount --rbind /sys \"$R/sys\"\n",
         );
         if !self.writable_root {
             script.push_str(

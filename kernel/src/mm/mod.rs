@@ -16,6 +16,7 @@ mod tests;
 
 use crate::errno::{Errno, Result};
 use crate::file::Description;
+use crate::ipc::shm::Segment;
 use crate::kernel::Kernel;
 use crate::process::lock;
 use evm_memory::{Arena, Mem, PAGE, Prot};
@@ -23,6 +24,8 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
+
+pub(crate) use share::memory_file as segment_file;
 
 pub use map::MapRequest;
 pub use remap::RemapRequest;
@@ -63,6 +66,8 @@ pub(crate) enum Backing {
     Anon,
     /// Shared anonymous pages, in a host memory file.
     Shared(Arc<OwnedFd>),
+    /// A segment of System V, which is accounted for by itself.
+    Segment(Arc<Segment>),
     /// A file with a host descriptor.
     File(Arc<Description>),
     /// A private copy of a file that has none.
@@ -76,6 +81,7 @@ impl Backing {
         match (self, o) {
             (Backing::Anon, Backing::Anon) => true,
             (Backing::Shared(a), Backing::Shared(b)) => Arc::ptr_eq(a, b),
+            (Backing::Segment(a), Backing::Segment(b)) => Arc::ptr_eq(a, b),
             (Backing::File(a), Backing::File(b))
             | (Backing::Copy(a), Backing::Copy(b))
             | (Backing::Hole(a), Backing::Hole(b)) => Arc::ptr_eq(a, b),
@@ -137,7 +143,7 @@ impl Vma {
     fn counts(&self) -> bool {
         match self.backing {
             Backing::Shared(_) => true,
-            Backing::Hole(_) => false,
+            Backing::Hole(_) | Backing::Segment(_) => false,
             _ => !self.shared && self.prot & W != 0 && !self.noreserve,
         }
     }
@@ -288,6 +294,22 @@ impl Mm {
         let ranges: Vec<(u64, u64)> = lock(&self.space).vmas.iter().map(|(s, v)| (*s, v.end)).collect();
         share::resident(&self.arena, &ranges)
     }
+    /// Files of shared mappings that are or may be made writable.
+    pub fn shared_writable_files(&self) -> Vec<Arc<Description>> {
+        let s = lock(&self.space);
+        let writable = |d: &&Arc<Description>| d.flags() & libc::O_ACCMODE as u32 == libc::O_RDWR as u32;
+        s.vmas.values().filter(|v| v.shared).filter_map(|v| v.backing.description().filter(writable)).cloned().collect()
+    }
+    /// Whether the page table of a real machine would have the page of an address: it was touched, and is not PROT_NONE.
+    pub fn is_present(&self, addr: u64) -> bool {
+        let page = page_down(addr);
+        let accessible = lock(&self.space).at(addr).is_some_and(|(_, v)| v.prot != 0);
+        accessible && share::resident(&self.arena, &[(page, page + PAGE)]) != 0
+    }
+    /// Bytes of a range that are resident on the host.
+    pub fn resident_in(&self, start: u64, end: u64) -> u64 {
+        share::resident(&self.arena, &[(start, end)])
+    }
     /// Why an access faulted.
     pub fn fault_kind(&self, addr: u64, access: Access) -> FaultKind {
         let s = lock(&self.space);
@@ -309,6 +331,9 @@ impl Mm {
 fn entry(start: u64, v: &Vma) -> MapEntry {
     let mut e =
         MapEntry { start, end: v.end, prot: v.prot, shared: v.shared, offset: 0, dev: 0, ino: 0, name: Vec::new() };
+    if let Backing::Segment(g) = &v.backing {
+        return MapEntry { offset: v.offset, dev: 1, ino: g.id() as u64, name: g.name(), ..e };
+    }
     match v.backing.description() {
         Some(d) => {
             e.offset = v.offset;

@@ -56,7 +56,8 @@ fn mprotect(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn brk(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let limit = t.process.rlimit(libc::RLIMIT_DATA as usize).cur;
-    Ok(t.mm().brk(a[0], limit))
+    let space = t.process.rlimit(libc::RLIMIT_AS as usize).cur;
+    Ok(t.mm().brk(a[0], limit, space))
 }
 
 fn mremap(t: &mut Task, a: [u64; 6]) -> Result<u64> {

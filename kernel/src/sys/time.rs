@@ -27,7 +27,7 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 224, name: "timer_gettime", args: "dp", f: timer_gettime },
     Syscall { nr: 225, name: "timer_getoverrun", args: "d", f: timer_getoverrun },
     Syscall { nr: 226, name: "timer_delete", args: "d", f: timer_delete },
-    Syscall { nr: 227, name: "clock_settime", args: "dp", f: |_, _| Err(Errno::EPERM) },
+    Syscall { nr: 227, name: "clock_settime", args: "dp", f: |_, a| Err(if a[0] as i32 == libc::CLOCK_REALTIME { Errno::EPERM } else { Errno::EINVAL }) },
     Syscall { nr: 228, name: "clock_gettime", args: "dp", f: clock_gettime },
     Syscall { nr: 229, name: "clock_getres", args: "dp", f: clock_getres },
     Syscall { nr: 230, name: "clock_nanosleep", args: "dxpp", f: clock_nanosleep },
@@ -320,7 +320,18 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let value = value.unwrap_or(id as u64);
     timers.insert(
         id,
-        PosixTimer { source, realtime, notify, signo, value, interval: Duration::ZERO, at: None, id: None, overrun: 0 },
+        PosixTimer {
+            source,
+            realtime,
+            notify,
+            signo,
+            value,
+            interval: Duration::ZERO,
+            at: None,
+            id: None,
+            overrun: 0,
+            missed: 0,
+        },
     );
     Ok(0)
 }
@@ -355,6 +366,7 @@ fn timer_settime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         }
         e.at = None;
         e.overrun = 0;
+        e.missed = 0;
         e.interval = interval;
     }
     if !value.is_zero() {
