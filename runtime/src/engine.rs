@@ -198,21 +198,10 @@ impl Engine {
         }
         j.space.note_compile(pc);
         let c = &self.inner.counters;
-        let asked = j.pc;
         let r = guard::caught(pc, || translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background));
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {
-                if std::env::var_os("EVM_DEBUG").is_some() {
-                    eprintln!(
-                        "region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}",
-                        r.entries.len(),
-                        r.insns,
-                        r.blocks.len(),
-                        t.elapsed().as_micros(),
-                        j.space.code(self.entry_index(j.pc)) != 0
-                    );
-                }
                 Counters::add(&c.regions_compiled, 1);
                 Counters::add(&c.insns_compiled, u64::from(r.insns));
                 let mut store = lock(&self.inner.store);

@@ -27,8 +27,8 @@ use evm_backend::interp::{self, Exit};
 use evm_backend::quick::Quick;
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
-use evm_lifter::Mode;
 use evm_kernel::task::Task;
+use evm_lifter::Mode;
 use evm_memory::{Fault, Mem};
 use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
@@ -290,7 +290,8 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block))?;
+                let b =
+                    guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block))?;
                 let b = Arc::new(b);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());

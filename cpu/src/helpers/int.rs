@@ -328,8 +328,8 @@ fn stos(r: &mut Rep, v: u64) -> Result<(), Fault> {
     let size = r.size as usize;
     let uniform = bytes[..size.min(8)].iter().all(|b| *b == bytes[0]);
     while r.count > 0 {
-        if r.forward() && uniform && r.count > 1 && (r.di % r.size == 0 || r.page_left() > 0) {
-            let n = if r.di % r.size == 0 { r.chunk(1 << 20) } else { r.chunk(1 << 20).min(r.page_left()) };
+        if r.forward() && uniform && r.count > 1 && (r.di.is_multiple_of(r.size) || r.page_left() > 0) {
+            let n = if r.di.is_multiple_of(r.size) { r.chunk(1 << 20) } else { r.chunk(1 << 20).min(r.page_left()) };
             let len = n * r.size;
             let wraps = r.di.checked_add(len).is_none_or(|e| e > r.mask);
             if !wraps {

@@ -280,7 +280,11 @@ impl CodeSpace {
             .iter()
             .map(|p| {
                 let p = *p as usize;
-                (p, parent.page_state.slice()[p].load(Ordering::Acquire), parent.page_head.slice()[p].load(Ordering::Acquire))
+                (
+                    p,
+                    parent.page_state.slice()[p].load(Ordering::Acquire),
+                    parent.page_head.slice()[p].load(Ordering::Acquire),
+                )
             })
             .collect();
         let nodes = (parent.node_count.load(Ordering::Acquire) as usize).min(MAX_NODES);
@@ -396,7 +400,7 @@ impl CodeSpace {
     pub(crate) fn entered(&self, index: u32, period: u32) -> u32 {
         let step = ((1u64 << 32) / u64::from(period)) as u32;
         let n = self.counts.slice()[index as usize].load(Ordering::Relaxed);
-        n / step + if n % step != 0 { period } else { 0 }
+        n / step + if n.is_multiple_of(step) { 0 } else { period }
     }
     /// Blocks of a region that are entered from outside again and again, although the region has them: wanted as
     /// entries. `index` gives entry indices, `period` is the number of entries between two reports.
