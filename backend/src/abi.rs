@@ -33,6 +33,10 @@ pub struct Abi {
     /// u64: guest address of an access that failed the limit check, written before a trap with [`TRAP_LIMIT`] in precise
     /// code; other code may leave it as it was (elsewhere the host's fault address tells).
     pub fault_addr: u32,
+    /// u64: host address of the table of entry counters (u32), by entry index; quick code adds to them.
+    pub counts: u32,
+    /// 1 KiB, aligned to 16: scratch of quick code, not used across calls that run guest code.
+    pub scratch: u32,
     /// u64: the guest pc; stored before a return with [`EXIT_PENDING`].
     pub rip: u32,
 }
@@ -53,6 +57,8 @@ pub enum RuntimeFn {
     Service = 2,
     /// `(state, code, arg, pc) -> pc`: [`evm_ir::Term::Raise`]; the result is what the region returns.
     Raise = 3,
+    /// `(state, pc)`: quick code at `pc` has been entered often.
+    Hot = 4,
 }
 
 /// Index in the helper table of the IR's helper 0.

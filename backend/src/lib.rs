@@ -4,3 +4,4 @@
 pub mod abi;
 pub mod cranelift;
 pub mod interp;
+pub mod quick;

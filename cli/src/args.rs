@@ -140,11 +140,13 @@ pub enum CpuModel {
 /// Engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
-    /// Interpret first, compile what is hot
+    /// Compile quickly what runs, and well what is hot
     Auto,
     /// Interpret everything
     Interp,
-    /// Compile everything before it runs
+    /// Compile quickly what runs, nothing more
+    Quick,
+    /// Compile everything well before it runs
     Jit,
 }
 

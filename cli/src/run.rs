@@ -121,6 +121,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         engine: match o.engine {
             args::EngineKind::Auto => EngineKind::Auto,
             args::EngineKind::Interp => EngineKind::Interp,
+            args::EngineKind::Quick => EngineKind::Quick,
             args::EngineKind::Jit => EngineKind::Jit,
         },
         args: o.command.iter().map(|a| a.as_bytes().to_vec()).collect(),

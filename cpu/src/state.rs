@@ -63,6 +63,8 @@ pub struct CpuState {
     pub entries: u64,
     /// Table from guest pc to entry index: 65,536 words `(pc >> 16) << 32 | index`, slot `pc & 0xffff`.
     pub ibtc: u64,
+    /// Table of entry counters (u32), by engine-wide entry index.
+    pub counts: u64,
     /// Table of helper addresses, by helper index.
     pub helpers: u64,
     /// A helper's request: 0 none, else an [`exc`] code + 1.
@@ -83,6 +85,8 @@ pub struct CpuState {
     pub tsc: u64,
     /// What each RDTSC adds to `tsc`; 0: RDTSC shows the host's counter.
     pub tsc_step: u64,
+    /// Scratch of quick code.
+    pub scratch: [u128; 64],
 }
 
 /// Exceptions a region or a helper can raise.
@@ -223,6 +227,7 @@ impl Default for CpuState {
             stack_limit: 0,
             entries: 0,
             ibtc: 0,
+            counts: 0,
             helpers: 0,
             pending: 0,
             pending_arg: 0,
@@ -233,6 +238,7 @@ impl Default for CpuState {
             insns: 0,
             tsc: 0,
             tsc_step: 0,
+            scratch: [0; 64],
         }
     }
 }

@@ -162,9 +162,9 @@ impl Builder {
     pub fn new(layout: &'static Layout, helpers: &'static [HelperSig]) -> Self {
         Builder {
             region: Region {
-                blocks: vec![],
+                blocks: Vec::with_capacity(4),
                 entries: vec![],
-                types: vec![],
+                types: Vec::with_capacity(128),
                 pool: vec![],
                 calls: vec![],
                 slot_sets: vec![],
@@ -183,7 +183,7 @@ impl Builder {
             insn_start,
             loop_header: false,
             poll_spill: SlotSet::default(),
-            insts: vec![],
+            insts: Vec::with_capacity(if self.region.blocks.is_empty() { 64 } else { 4 }),
             term: Term::Raise { code: u32::MAX, arg: 0, pc },
         });
         Block(self.region.blocks.len() as u32 - 1)

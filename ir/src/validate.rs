@@ -87,7 +87,8 @@ pub fn validate(r: &Region) -> Result<(), Invalid> {
             return whole(format!("entry block{} does not exist", e.0));
         }
     }
-    if let Some(n) = r.slot_sets.iter().position(|s| s.0 & !r.promotable().0 != 0) {
+    let promotable = r.promotable().0;
+    if let Some(n) = r.slot_sets.iter().position(|s| s.0 & !promotable != 0) {
         return whole(format!("slot set {n} has slots that are not promotable"));
     }
     let mut v = Check { r, defined: vec![u32::MAX; r.types.len()], block: 0, at: 0, put: false };
@@ -101,13 +102,12 @@ pub fn validate(r: &Region) -> Result<(), Invalid> {
         }
         v.at = data.insts.len();
         v.term(&data.term)?;
-        if data.poll_spill.0 & !r.promotable().0 != 0 {
+        if data.poll_spill.0 & !promotable != 0 {
             return v.bad("poll_spill has slots that are not promotable".into());
         }
     }
-    let cfg = Cfg::new(r);
     loops(r)?;
-    promotion(r, &cfg)
+    promotion(r)
 }
 
 struct Check<'a> {
@@ -313,6 +313,14 @@ impl Check<'_> {
 /// Every cycle of jumps goes through a loop header, so that a poll ends it.
 fn loops(r: &Region) -> Result<(), Invalid> {
     let n = r.blocks.len();
+    // Most small regions only jump forward, or to headers.
+    let mut forward = true;
+    for (b, data) in r.blocks.iter().enumerate() {
+        data.term.for_each_target(|t| forward &= t.0 as usize > b || r.blocks[t.0 as usize].loop_header);
+    }
+    if forward {
+        return Ok(());
+    }
     // 0 not seen, 1 being visited, 2 done
     let mut state = vec![0u8; n];
     let mut succ: Vec<Vec<u32>> = vec![vec![]; n];
@@ -356,12 +364,13 @@ fn loops(r: &Region) -> Result<(), Invalid> {
 
 /// In a region with fills or spills, variables are stored before anything that reads all state, and read
 /// only where they have a value.
-fn promotion(r: &Region, cfg: &Cfg) -> Result<(), Invalid> {
-    let promoted =
-        r.blocks.iter().any(|b| b.poll_spill.0 != 0 || b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)));
+fn promotion(r: &Region) -> Result<(), Invalid> {
+    // Every fill and spill names one of the region's slot sets.
+    let promoted = !r.slot_sets.is_empty() || r.blocks.iter().any(|b| b.poll_spill.0 != 0);
     if !promoted {
         return Ok(());
     }
+    let cfg = &Cfg::new(r);
     let all = r.promotable().0;
     let n = r.blocks.len();
     // (dirty, has a value) at the start of blocks; what is unreached has every value.

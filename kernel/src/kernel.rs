@@ -25,6 +25,14 @@ pub trait Host: Send + Sync {
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64);
     /// A new address space exists (nothing runs in it yet); the runtime may set its attachment.
     fn new_arena(&self, mm: &Mm);
+    /// A number that changes whenever translations of an address space are dropped. Asked before its memory is copied
+    /// for a forked process.
+    fn code_generation(&self, _mm: &Mm) -> u64 {
+        0
+    }
+    /// `child` is a copy of `parent`, whose mappings cannot change during the call: where the number of
+    /// [`Host::code_generation`] is still `generation`, translations of one are good for the other.
+    fn forked(&self, _parent: &Mm, _child: &Arc<Mm>, _generation: u64) {}
     /// A thread has something to do in the kernel: make it leave guest code and call [`Task::deliver_signals`] soon. May be
     /// called for threads that are in the kernel or that the runtime does not know (yet, or any more).
     fn kick(&self, tid: i32);

@@ -52,8 +52,8 @@ pub(crate) struct Lifter {
     pub(crate) cc: Cc,
     /// Whether the current block got its terminator.
     pub(crate) ended: bool,
-    /// Stubs that only jump through a pointer: where the pointer is.
-    pub(crate) plt: Map<u64>,
+    /// Stubs that only jump through a pointer: where the pointer is, and what it held when the region was made.
+    pub(crate) plt: Map<(u64, u64)>,
     /// Cases of indirect jumps through tables, by the jump's address.
     pub(crate) tables: Map<Vec<u64>>,
     /// A condition of the current flags, which are those of a floating comparison, was computed.
@@ -85,8 +85,8 @@ impl Lifter {
             targets: Map::default(),
             known: [None; 128],
             low: [None; 16],
-            consts: vec![],
-            defs: vec![],
+            consts: Vec::with_capacity(16),
+            defs: Vec::with_capacity(128),
             stubs: Map::default(),
         }
     }

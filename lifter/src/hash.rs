@@ -9,9 +9,9 @@ pub(crate) type Map<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
 /// Set of addresses.
 pub(crate) type Set = HashSet<u64, BuildHasherDefault<AddressHasher>>;
 
-/// Multiplies by an odd constant, and mixes the high bits down.
+/// Hasher for guest addresses: multiplies by an odd constant, and mixes the high bits down.
 #[derive(Default)]
-pub(crate) struct AddressHasher(u64);
+pub struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn finish(&self) -> u64 {

@@ -25,4 +25,5 @@ mod table;
 mod tests;
 
 pub use describe::{Access, access, describe};
+pub use hash::AddressHasher;
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};

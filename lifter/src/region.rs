@@ -32,6 +32,11 @@ pub trait Code {
     fn read(&mut self, _addr: u64, _buf: &mut [u8]) -> usize {
         0
     }
+    /// Whether the block at a guest address is worth translating. If not, the region is left where something jumps
+    /// to it.
+    fn is_warm(&mut self, _pc: u64) -> bool {
+        true
+    }
 }
 
 impl<F: FnMut(u64, &mut [u8]) -> usize> Code for F {
@@ -55,7 +60,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Region, max_insns: 3000, max_blocks: 1000, bits: 64 }
+        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, bits: 64 }
     }
 }
 
@@ -89,6 +94,8 @@ pub struct Lifted {
     pub region: Region,
     /// Instructions without translation.
     pub notes: Vec<LiftNote>,
+    /// Blocks left out because they are not warm.
+    pub cold: Vec<u64>,
 }
 
 /// Instructions of a block in [`Mode::Block`].
@@ -188,12 +195,13 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
         return Err(LiftError::Fetch { addr });
     }
     let mut entries = vec![entry];
+    let mut cold = Set::default();
     let (guest, tables) = match opts.mode {
         Mode::Block => (one_block(entry, code, BLOCK_INSNS), Map::default()),
         Mode::Strict => (one_block(entry, code, 1), Map::default()),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
-            discover(&entries, opts, code)
+            discover(&entries, opts, code, &mut cold)
         }
     };
     entries.retain(|e| guest.contains_key(e));
@@ -201,7 +209,9 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
         Mode::Block | Mode::Strict => vec![],
         Mode::Region => stubs(&guest, code),
     };
-    Ok(translate(&guest, &entries, &stubs, tables, opts))
+    let mut lifted = translate(&guest, &entries, &stubs, tables, opts);
+    lifted.cold = cold.into_iter().collect();
+    Ok(lifted)
 }
 
 fn one_block(entry: u64, code: &mut Reader, most: usize) -> BTreeMap<u64, Guest> {
@@ -220,7 +230,12 @@ fn one_block(entry: u64, code: &mut Reader, most: usize) -> BTreeMap<u64, Guest>
     BTreeMap::from([(entry, g)])
 }
 
-fn discover(entries: &[u64], opts: &Options, code: &mut Reader) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
+fn discover(
+    entries: &[u64],
+    opts: &Options,
+    code: &mut Reader,
+    cold: &mut Set,
+) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
     let mut seen: Map<Instruction> = Map::default();
     let mut leaders: Set = Set::default();
     let mut work: VecDeque<u64> = VecDeque::new();
@@ -262,6 +277,10 @@ fn discover(entries: &[u64], opts: &Options, code: &mut Reader) -> (BTreeMap<u64
                     tables.insert(pc, cases);
                 }
                 for t in to {
+                    if !leaders.contains(&t) && !code.code.is_warm(t) {
+                        cold.insert(t);
+                        continue;
+                    }
                     if leaders.len() < opts.max_blocks && leaders.insert(t) {
                         work.push_back(t);
                     }
@@ -327,6 +346,8 @@ struct Stub {
     pc: u64,
     len: u32,
     pointer: u64,
+    /// What the pointer holds now: a guess for later.
+    target: u64,
 }
 
 /// Callees that only jump through a pointer.
@@ -350,7 +371,9 @@ fn stubs(guest: &BTreeMap<u64, Guest>, code: &mut Reader) -> Vec<Stub> {
             }
             if i.is_jmp_near_indirect() && i.is_ip_rel_memory_operand() {
                 let pointer = i.ip_rel_memory_address();
-                out.push(Stub { pc, len: (at - pc) as u32, pointer });
+                let mut now = [0; 8];
+                code.code.read(pointer, &mut now);
+                out.push(Stub { pc, len: (at - pc) as u32, pointer, target: u64::from_le_bytes(now) });
             }
             break;
         }
@@ -400,11 +423,12 @@ fn translate(
     tables: Map<Vec<u64>>,
     opts: &Options,
 ) -> Lifted {
-    let (rpo, headers) = order(guest, entries);
+    let (rpo, headers) =
+        if opts.mode != Mode::Region { (entries.to_vec(), Set::default()) } else { order(guest, entries) };
     let mut cx = Lifter::new(opts.bits);
     cx.tables = tables;
     cx.strict = opts.mode == Mode::Strict;
-    cx.plt = stubs.iter().map(|s| (s.pc, s.pointer)).collect();
+    cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();
     let mut notes = vec![];
     let mut preds: Map<Vec<u64>> = Map::default();
     for pc in &rpo {
@@ -482,7 +506,7 @@ fn translate(
         }
     }
     cx.b.region.source = source;
-    Lifted { region: cx.b.region, notes }
+    Lifted { region: cx.b.region, notes, cold: vec![] }
 }
 
 /// Marker and translation of one instruction.

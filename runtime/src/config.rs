@@ -7,12 +7,14 @@ use std::path::PathBuf;
 /// Which engine runs guest code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum EngineKind {
-    /// Interpret first, compile what is hot in the background.
+    /// Compile what runs with the quick tier, and what is hot with Cranelift in the background.
     #[default]
     Auto,
     /// Interpret everything.
     Interp,
-    /// Compile every region before it first runs.
+    /// The quick tier alone.
+    Quick,
+    /// Compile every region with Cranelift before it first runs.
     Jit,
 }
 

@@ -5,18 +5,23 @@ use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
 use crate::stats::Counters;
+use evm_backend::quick::Quick;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
-use std::collections::HashMap;
+use evm_lifter::AddressHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// Interpretations of a block before its region is compiled.
 pub(crate) const HOT: u32 = 40;
+/// Entries of a block of the quick tier between two reports that it is hot.
+pub(crate) const QUICK_HOT: u32 = 16384;
 /// Most entries of one region.
-const MAX_REGION_ENTRIES: usize = 48;
+const MAX_REGION_ENTRIES: usize = 32;
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -28,12 +33,16 @@ pub(crate) struct Job {
     pub mm: Arc<Mm>,
     pub pc: u64,
     pub precise: bool,
+    /// Asked for by the quick tier's counters.
+    pub background: bool,
 }
 
 struct Inner {
-    index: Mutex<HashMap<u64, u32>>,
+    index: Mutex<HashMap<u64, u32, BuildHasherDefault<AddressHasher>>>,
     store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
-    queue: Mutex<Vec<Job>>,
+    /// The same for code of the quick tier.
+    quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
+    queue: Mutex<VecDeque<Job>>,
     wake: Condvar,
     stop: AtomicBool,
     worker: OnceLock<()>,
@@ -59,9 +68,10 @@ impl Engine {
         crate::host::enter::install();
         Engine {
             inner: Arc::new(Inner {
-                index: Mutex::new(HashMap::new()),
+                index: Mutex::default(),
                 store: Mutex::new(HashMap::new()),
-                queue: Mutex::new(Vec::new()),
+                quick_store: Mutex::new(HashMap::new()),
+                queue: Mutex::new(VecDeque::new()),
                 wake: Condvar::new(),
                 stop: AtomicBool::new(false),
                 worker: OnceLock::new(),
@@ -81,15 +91,25 @@ impl Engine {
         let n = m.len() as u32 + 1;
         if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
     }
-    pub(crate) fn compile(&self, region: &Region, precise: bool) -> Result<Code, String> {
+    /// One more than the largest entry index given out.
+    pub(crate) fn entries(&self) -> usize {
+        lock(&self.inner.index).len() + 1
+    }
+    /// The same if it has been given out.
+    pub(crate) fn known_index(&self, pc: u64) -> Option<u32> {
+        lock(&self.inner.index).get(&pc).copied()
+    }
+    pub(crate) fn compile(&self, region: &Region, precise: bool, min_limit: u64) -> Result<Code, String> {
         thread_local! {
-            static COMPILER: std::cell::RefCell<Option<Compiler>> = const { std::cell::RefCell::new(None) };
+            static COMPILER: std::cell::RefCell<Option<(u64, Compiler)>> = const { std::cell::RefCell::new(None) };
         }
         COMPILER.with_borrow_mut(|c| {
             let c = match c {
-                Some(c) => c,
-                None => {
-                    c.insert(Compiler::new(crate::thread::ABI, CompilerSettings::default()).map_err(|e| e.to_string())?)
+                Some((limit, c)) if *limit == min_limit => c,
+                _ => {
+                    let settings = CompilerSettings { min_limit, ..CompilerSettings::default() };
+                    let made = Compiler::new(crate::thread::ABI, settings).map_err(|e| e.to_string())?;
+                    &mut c.insert((min_limit, made)).1
                 }
             };
             c.compile(region, CompileOptions { precise, ..CompileOptions::default() }, &mut |pc| self.entry_index(pc))
@@ -115,6 +135,39 @@ impl Engine {
         }
         false
     }
+    /// Code of the quick tier for `pc`: taken over from another process, or made. True if it is installed.
+    pub(crate) fn quick(
+        &self,
+        space: &CodeSpace,
+        mm: &Mm,
+        pc: u64,
+        compiler: &mut Quick,
+        threshold: u32,
+    ) -> Result<bool, translate::Failure> {
+        let candidates = lock(&self.inner.quick_store).get(&pc).cloned().unwrap_or_default();
+        for r in candidates.iter().rev() {
+            if translate::adopt(space, mm, r) {
+                Counters::add(&self.inner.counters.regions_adopted, 1);
+                return Ok(true);
+            }
+        }
+        let t = Instant::now();
+        let r = translate::quick(self, space, mm, pc, compiler, threshold)?;
+        let c = &self.inner.counters;
+        Counters::add(&c.quick_us, t.elapsed().as_micros() as u64);
+        let Some(r) = r else {
+            Counters::add(&c.blocks_refused, 1);
+            return Ok(false);
+        };
+        Counters::add(&c.blocks_quick, 1);
+        let mut store = lock(&self.inner.quick_store);
+        let v = store.entry(pc).or_default();
+        if v.len() >= 4 {
+            v.remove(0);
+        }
+        v.push(r);
+        Ok(true)
+    }
     /// Compile now, on this thread. True if code for `pc` is installed.
     pub(crate) fn compile_now(&self, j: &Job) -> bool {
         if self.adopt(&j.space, &j.mm, j.pc, j.precise) {
@@ -126,19 +179,28 @@ impl Engine {
         if let Some(owner) = j.space.owner(j.pc)
             && owner.entries.len() < MAX_REGION_ENTRIES
         {
+            // Blocks of one loop get hot together; the region of the first has the others too, and they show by another
+            // report that they are still entered from outside. Each time a region is extended it takes four times the heat.
+            let n = j.space.compiles(owner.entries[0].0);
+            if j.background && j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(1) {
+                return false;
+            }
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len()));
+            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)));
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);
         }
+        j.space.note_compile(pc);
         let c = &self.inner.counters;
-        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise);
+        let asked = j.pc;
+        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background);
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {
+                if std::env::var_os("EVM_DEBUG").is_some() { eprintln!("region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}", r.entries.len(), r.insns, r.blocks.len(), t.elapsed().as_micros(), j.space.code(self.entry_index(j.pc)) != 0); }
                 Counters::add(&c.regions_compiled, 1);
                 Counters::add(&c.insns_compiled, u64::from(r.insns));
                 let mut store = lock(&self.inner.store);
@@ -174,7 +236,7 @@ impl Engine {
                             if inner.stop.load(Ordering::Relaxed) {
                                 return;
                             }
-                            if let Some(j) = q.pop() {
+                            if let Some(j) = q.pop_front() {
                                 break j;
                             }
                             let (g, t) = inner
@@ -188,13 +250,11 @@ impl Engine {
                         }
                     };
                     let engine = Engine { inner };
-                    if job.space.code(engine.entry_index(job.pc)) == 0 {
-                        engine.compile_now(&job);
-                    }
+                    engine.compile_now(&job);
                 }
             });
         });
-        lock(&self.inner.queue).push(j);
+        lock(&self.inner.queue).push_back(j);
         self.inner.wake.notify_one();
     }
     /// Forget queued requests (the job they were for has ended).
@@ -206,7 +266,7 @@ impl Engine {
 /// How an engine kind treats a block.
 pub(crate) fn threshold(kind: EngineKind) -> u32 {
     match kind {
-        EngineKind::Interp => u32::MAX,
+        EngineKind::Interp | EngineKind::Quick => u32::MAX,
         EngineKind::Jit => 0,
         EngineKind::Auto => HOT,
     }

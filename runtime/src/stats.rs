@@ -19,6 +19,9 @@ counters! {
     blocks_lifted "basic blocks translated for the interpreter";
     blocks_interpreted "basic blocks interpreted";
     insns_interpreted "guest instructions interpreted";
+    blocks_quick "basic blocks compiled by the quick tier";
+    quick_us "microseconds spent on them";
+    blocks_refused "basic blocks that the quick tier has no code for";
     regions_compiled "regions compiled by Cranelift";
     regions_adopted "regions taken over from another process of the job";
     regions_failed "regions that no back end took (a bug of EVM)";

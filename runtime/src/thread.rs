@@ -23,12 +23,13 @@ use crate::stats::Counters;
 use crate::vm::Shared;
 use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, RuntimeFn};
 use evm_backend::interp::{self, Exit};
+use evm_backend::quick::Quick;
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
-use evm_lifter::Mode;
 use evm_kernel::task::Task;
+use evm_lifter::Mode;
 use evm_memory::{Fault, Mem};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,8 @@ pub(crate) const ABI: Abi = Abi {
     entries: offset_of!(CpuState, entries) as u32,
     ibtc: offset_of!(CpuState, ibtc) as u32,
     helpers: offset_of!(CpuState, helpers) as u32,
+    counts: offset_of!(CpuState, counts) as u32,
+    scratch: offset_of!(CpuState, scratch) as u32,
     pending: offset_of!(CpuState, pending) as u32,
     fault_addr: offset_of!(CpuState, pending_arg) as u32,
     rip: offset_of!(CpuState, rip) as u32,
@@ -63,6 +66,7 @@ fn helper_table() -> &'static [u64] {
         t[RuntimeFn::Resume as usize] = fn_resume as *const () as u64;
         t[RuntimeFn::Service as usize] = fn_service as *const () as u64;
         t[RuntimeFn::Raise as usize] = fn_raise as *const () as u64;
+        t[RuntimeFn::Hot as usize] = fn_hot as *const () as u64;
         t.extend(helpers::FNS.iter().map(|f| f.addr()));
         t
     })
@@ -99,6 +103,9 @@ pub(crate) struct Thread {
     frame: interp::Frame,
     /// Single instructions, while SSE exceptions are unmasked.
     strict: HashMap<u64, BlockEntry>,
+    quick: Quick,
+    /// Blocks that the quick tier did not take.
+    refused: HashSet<u64>,
     insns: u64,
     blocks: u64,
 }
@@ -127,6 +134,8 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         cache: Box::new([const { None }; CACHE]),
         frame: interp::Frame::default(),
         strict: HashMap::new(),
+        quick: Quick::default(),
+        refused: HashSet::new(),
         insns: 0,
         blocks: 0,
     });
@@ -169,6 +178,7 @@ impl Thread {
         cpu.mem_limit = arena.size();
         cpu.entries = self.space.entries_ptr();
         cpu.ibtc = self.space.ibtc_ptr();
+        cpu.counts = self.space.counts_ptr();
         cpu.helpers = helper_table().as_ptr() as u64;
         cpu.stack_limit = self.stack_limit;
         cpu.owner = t as u64;
@@ -180,6 +190,7 @@ impl Thread {
         self.space_ptr = Arc::as_ptr(&self.space);
         self.cache.fill(None);
         self.strict.clear();
+        self.refused.clear();
         self.bind(t);
     }
     fn flush_counters(&mut self) {
@@ -288,7 +299,7 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task) }
+        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task), background: false }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
@@ -298,7 +309,7 @@ impl Thread {
             return n == 1 && self.kind == EngineKind::Auto && self.try_adopt(b.pc);
         }
         match self.kind {
-            EngineKind::Interp => false,
+            EngineKind::Interp | EngineKind::Quick => false,
             EngineKind::Jit => n == 0 && self.engine.compile_now(&self.job(b.pc)),
             EngineKind::Auto => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
@@ -315,19 +326,57 @@ impl Thread {
         let j = self.job(pc);
         self.engine.adopt(&j.space, &j.mm, pc, j.precise)
     }
+    /// Quick code for `pc` where there is no code yet; true if there is now.
+    fn compile_quick(&mut self, pc: u64) -> Result<bool, translate::Failure> {
+        if !matches!(self.kind, EngineKind::Auto | EngineKind::Quick) {
+            return Ok(false);
+        }
+        let index = self.engine.entry_index(pc);
+        if self.space.code(index) != 0 {
+            self.space.remember(pc, index);
+            return Ok(true);
+        }
+        if self.refused.contains(&pc) {
+            return Ok(false);
+        }
+        let mm = self.task.mm().clone();
+        let threshold = if self.kind == EngineKind::Auto { engine::QUICK_HOT } else { 1 << 31 };
+        let done = self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold)?;
+        if !done {
+            self.refused.insert(pc);
+        }
+        Ok(done)
+    }
+    /// Quick code at `pc` has run often.
+    fn hot(&mut self, pc: u64) {
+        if self.kind == EngineKind::Auto && self.space.is_wanted(pc, self.engine.entry_index(pc)) {
+            self.engine.request(Job { background: true, ..self.job(pc) });
+        }
+    }
+    /// Run at `pc`, which the code tables do not know; gives the next pc or [`LEAVE`].
+    fn cold(&mut self, pc: u64) -> u64 {
+        match self.compile_quick(pc) {
+            Ok(true) => pc,
+            Ok(false) => self.interpret(pc),
+            Err(e) => self.untranslatable(pc, e),
+        }
+    }
+    fn untranslatable(&mut self, pc: u64, e: translate::Failure) -> u64 {
+        self.set_rip(pc);
+        let go_on = match e {
+            translate::Failure::Fetch(at) => self.raise(exc::PF_EXEC, at),
+            translate::Failure::Internal(e) => {
+                self.engine.report(e);
+                self.raise(exc::UD, pc)
+            }
+        };
+        if go_on { self.rip() } else { LEAVE }
+    }
     /// Interpret from `pc`; gives the next pc or [`LEAVE`].
     fn interpret(&mut self, pc: u64) -> u64 {
         let b = match self.block(pc) {
             Ok(b) => b,
-            Err(translate::Failure::Fetch(at)) => {
-                self.set_rip(pc);
-                return if self.raise(exc::PF_EXEC, at) { self.rip() } else { LEAVE };
-            }
-            Err(translate::Failure::Internal(e)) => {
-                self.engine.report(e);
-                self.set_rip(pc);
-                return if self.raise(exc::UD, pc) { self.rip() } else { LEAVE };
-            }
+            Err(e) => return self.untranslatable(pc, e),
         };
         let code = self.space.code(b.index);
         if code != 0 {
@@ -518,7 +567,7 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 pc = enter::enter(code, cpu, pc);
                 continue;
             }
-            pc = (*t).interpret(pc);
+            pc = (*t).cold(pc);
         }
     }
 }
@@ -643,6 +692,11 @@ unsafe fn nested(t: *mut Thread, pc: u64, until: Until) -> u64 {
 unsafe extern "sysv64" fn fn_service(state: *mut CpuState, code: u32, pc: u64, next: u64) -> u64 {
     // SAFETY: as in `fn_call`; the reference ends before compiled code goes on.
     unsafe { (*owner(state)).service(code, pc, next) }
+}
+
+unsafe extern "sysv64" fn fn_hot(state: *mut CpuState, pc: u64) {
+    // SAFETY: as in `fn_service`.
+    unsafe { (*owner(state)).hot(pc) }
 }
 
 unsafe extern "sysv64" fn fn_raise(state: *mut CpuState, code: u32, arg: u64, pc: u64) -> u64 {

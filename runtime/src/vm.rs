@@ -13,6 +13,7 @@ use evm_kernel::task::Task;
 use evm_memory::Mem;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -117,6 +118,9 @@ impl Shared {
         m.insert(key, (Arc::downgrade(mm), s.clone()));
         s
     }
+    fn known_space(&self, mm: &Mm) -> Option<Arc<CodeSpace>> {
+        lock(&self.spaces).get(&(std::ptr::from_ref(mm) as usize)).map(|(_, s)| s.clone())
+    }
     /// A thread begins: its state may be poked by `kick`.
     pub(crate) fn register(&self, tid: i32, cpu: *mut CpuState) {
         lock(&self.threads).insert(tid, cpu as usize);
@@ -158,6 +162,14 @@ impl Host for Shared {
         }
     }
     fn new_arena(&self, _mm: &Mm) {}
+    fn code_generation(&self, mm: &Mm) -> u64 {
+        self.known_space(mm).map_or(0, |s| s.generation.load(Ordering::Acquire))
+    }
+    fn forked(&self, parent: &Mm, child: &Arc<Mm>, generation: u64) {
+        if let Some(p) = self.known_space(parent) {
+            self.space_of(child).inherit(&p, generation, self.engine.entries());
+        }
+    }
     fn kick(&self, tid: i32) {
         let m = lock(&self.threads);
         if let Some(cpu) = m.get(&tid) {

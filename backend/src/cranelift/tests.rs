@@ -12,6 +12,7 @@ mod ops;
 
 use super::{CompileOptions, Compiled, Compiler, CompilerSettings};
 use crate::abi::{Abi, FIRST_HELPER, RuntimeFn};
+use crate::quick::Quick;
 use evm_ir::{Builder, Effects, HelperSig, Layout, Region, Slot, SlotInfo, SlotSet, Type};
 use evm_memory::fault::{Action, HostFault};
 use evm_memory::{Arena, Prot};
@@ -33,6 +34,8 @@ pub struct State {
     helpers: u64,
     pub pending: u64,
     pub fault_addr: u64,
+    counts: u64,
+    scratch: [u128; 64],
 }
 
 const fn info(name: &'static str, offset: usize, ty: Type, promote: bool) -> SlotInfo {
@@ -86,7 +89,13 @@ extern "sysv64" fn raise_if(s: *mut State, a: u64) -> u64 {
     a + 1
 }
 
+extern "sysv64" fn on_hot(_: *mut State, pc: u64) {
+    assert_ne!(pc, 0);
+    HOT.set(HOT.get() + 1);
+}
+
 thread_local! {
+    static HOT: Cell<u64> = const { Cell::new(0) };
     /// What the runtime's functions were called with.
     pub static LOG: Cell<[u64; 4]> = const { Cell::new([0; 4]) };
     /// Code being run and its traps, for the fault hook.
@@ -197,6 +206,9 @@ pub struct Machine {
     pub abi: Abi,
     pub compiler: Compiler,
     pub options: CompileOptions,
+    /// Compile with the quick tier.
+    pub quick: bool,
+    _counts: Vec<u32>,
 }
 
 /// Pages mapped at the start.
@@ -221,6 +233,8 @@ impl Machine {
             helpers: offset_of!(State, helpers) as u32,
             pending: offset_of!(State, pending) as u32,
             fault_addr: offset_of!(State, fault_addr) as u32,
+            counts: offset_of!(State, counts) as u32,
+            scratch: offset_of!(State, scratch) as u32,
             rip: offset_of!(State, rip) as u32,
         };
         let settings = CompilerSettings { features, verify: true, ..Default::default() };
@@ -229,10 +243,12 @@ impl Machine {
         helpers[RuntimeFn::Resume as usize] = on_resume as *const () as u64;
         helpers[RuntimeFn::Service as usize] = on_service as *const () as u64;
         helpers[RuntimeFn::Raise as usize] = on_raise as *const () as u64;
+        helpers[RuntimeFn::Hot as usize] = on_hot as *const () as u64;
         helpers.push(mix as *const () as u64);
         helpers.push(raise_if as *const () as u64);
         let entries = vec![0; 64];
         let ibtc = vec![0; 1 << 16];
+        let counts = vec![0u32; 64];
         let s = Box::new(State {
             r: [0; 8],
             v: [0; 8],
@@ -246,9 +262,22 @@ impl Machine {
             helpers: helpers.as_ptr() as u64,
             pending: 0,
             fault_addr: 0,
+            counts: counts.as_ptr() as u64,
+            scratch: [0; 64],
         });
         let compiler = Compiler::new(abi, settings).unwrap();
-        Machine { arena, s, entries, ibtc, _helpers: helpers, abi, compiler, options: CompileOptions::default() }
+        Machine {
+            arena,
+            s,
+            entries,
+            ibtc,
+            _helpers: helpers,
+            abi,
+            compiler,
+            options: CompileOptions::default(),
+            quick: false,
+            _counts: counts,
+        }
     }
 
     /// Entry index of a guest pc: its own rule of this machine.
@@ -256,7 +285,17 @@ impl Machine {
         (pc >> 12 & 63) as u32
     }
 
+    /// Calls of the counter in this thread so far.
+    pub fn hot() -> u64 {
+        HOT.get()
+    }
+
     pub fn compile(&mut self, region: &Region) -> Code {
+        if self.quick {
+            let c = Quick::default().compile(region, &self.abi, 4, &mut |pc| Self::index(pc));
+            let c = c.unwrap_or_else(|e| panic!("{e}"));
+            return Code::map(Compiled { code: c.code, pcs: c.pcs, ..Compiled::default() });
+        }
         let c = self.compiler.compile(region, self.options, &mut |pc| Self::index(pc));
         Code::map(c.unwrap_or_else(|e| panic!("{e}")))
     }

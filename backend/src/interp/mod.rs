@@ -13,10 +13,10 @@ mod exec;
 mod lower;
 #[cfg(test)]
 mod reference;
-mod scalar;
+pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
-mod vector;
+pub(crate) mod vector;
 
 use evm_ir::HelperFn;
 use evm_memory::{Fault, Mem};

@@ -44,6 +44,8 @@ const ABI: Abi = Abi {
     helpers: 0,
     pending: 80,
     fault_addr: 0,
+    counts: 0,
+    scratch: 0,
     rip: 0,
 };
 

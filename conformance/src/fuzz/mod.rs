@@ -100,6 +100,9 @@ pub fn forms(f: Features) -> Vec<Code> {
     Code::values().filter(|c| table::belongs(*c, f) && table::not_run(*c).is_none()).collect()
 }
 
+/// Engines by name.
+pub const ENGINES: &[&str] = &["interp", "quick", "jit"];
+
 const BATCH: usize = 1500;
 
 struct Fuzz<'a> {

@@ -9,6 +9,17 @@ const ALL: u128 = u128::MAX;
 /// region reads all slots, a loop's poll and a helper that may raise too; in `precise` mode so does an access.
 /// Not for promoted regions.
 pub fn dead_puts(r: &mut Region, precise: bool) {
+    let live_in = live_at_starts(r, precise);
+    remove_dead_puts(r, precise, Some(&live_in));
+}
+
+/// [`dead_puts`] with a block's own instructions alone: what follows a block reads everything.
+pub fn dead_puts_in_blocks(r: &mut Region) {
+    remove_dead_puts(r, true, None);
+}
+
+/// Slots that may be read before they are written, by block.
+fn live_at_starts(r: &Region, precise: bool) -> Vec<u128> {
     let cfg = Cfg::new(r);
     let private = !r.promotable().0;
     let n = r.blocks.len();
@@ -59,12 +70,22 @@ pub fn dead_puts(r: &mut Region, precise: bool) {
             break;
         }
     }
+    live_in
+}
+
+fn remove_dead_puts(r: &mut Region, precise: bool, live_in: Option<&[u128]>) {
+    let private = !r.promotable().0;
     let mut keep = Vec::new();
-    for b in 0..n {
-        let mut live = if r.blocks[b].term.leaves() { ALL } else { 0 };
-        r.blocks[b].term.for_each_target(|t| {
-            live |= live_in.get(t.0 as usize).copied().unwrap_or(ALL);
-        });
+    for b in 0..r.blocks.len() {
+        let mut live = ALL;
+        if let Some(live_in) = live_in
+            && !r.blocks[b].term.leaves()
+        {
+            live = 0;
+            r.blocks[b].term.for_each_target(|t| {
+                live |= live_in.get(t.0 as usize).copied().unwrap_or(ALL);
+            });
+        }
         let data = &r.blocks[b];
         keep.clear();
         keep.resize(data.insts.len(), true);

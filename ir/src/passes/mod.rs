@@ -9,7 +9,7 @@ mod simplify;
 
 use crate::Region;
 
-pub use dead::{dead_code, dead_puts};
+pub use dead::{dead_code, dead_puts, dead_puts_in_blocks};
 pub use promote::promote;
 pub use simplify::simplify;
 
@@ -28,7 +28,7 @@ pub enum OptLevel {
 pub fn optimize(r: &mut Region, level: OptLevel) {
     let precise = level != OptLevel::Full;
     simplify(r);
-    dead_puts(r, precise);
+    if level == OptLevel::Interp { dead_puts_in_blocks(r) } else { dead_puts(r, precise) }
     dead_code(r);
     if level != OptLevel::Interp {
         promote(r, precise);

@@ -9,6 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Simplify every block. Not for promoted regions.
 pub fn simplify(r: &mut Region) {
+    // The table's memory is used again by the next region of this thread.
+    thread_local! { static SEEN: std::cell::Cell<Seen> = std::cell::Cell::default(); }
     let n = r.types.len();
     let mut s = Simplify {
         map: (0..n as u32).map(Value).collect(),
@@ -16,13 +18,18 @@ pub fn simplify(r: &mut Region) {
         out: Vec::new(),
         known: vec![None; r.layout.slots.len()],
         touched: Vec::new(),
-        seen: HashMap::default(),
+        seen: SEEN.take(),
         r,
     };
     for b in 0..s.r.blocks.len() {
         s.block(b);
     }
+    if s.seen.capacity() < 1 << 12 {
+        SEEN.set(s.seen);
+    }
 }
+
+type Seen = HashMap<Key, Value, BuildHasherDefault<Mix>>;
 
 /// Multiplicative hash of words; the keys are small integers.
 #[derive(Default)]
@@ -62,7 +69,7 @@ struct Simplify<'a> {
     /// Value that a slot holds.
     known: Vec<Option<Value>>,
     touched: Vec<usize>,
-    seen: HashMap<Key, Value, BuildHasherDefault<Mix>>,
+    seen: Seen,
 }
 
 /// What an operation comes down to.

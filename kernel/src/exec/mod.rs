@@ -87,6 +87,9 @@ fn parse_shebang(line: &[u8]) -> Result<Option<Shebang>> {
     Ok(Some((path.to_vec(), arg)))
 }
 
+/// Where position-independent programs are mapped.
+const PIE_BASE: u64 = 0x2000_0000;
+
 /// Build the address space of a program.
 pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepared> {
     let execfn = r.path.clone();
@@ -137,8 +140,9 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     mm.set_mmap_top(top - stack_len - STACK_GAP);
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
-    let main = elf.load(&mm, &r.file, Some(size / 4), r.who)?;
-    mm.set_brk(page_up(main.brk).ok_or(Errno::ENOEXEC)?);
+    let main = elf.load(&mm, &r.file, Some(PIE_BASE.min(size / 8)), r.who)?;
+    // The heap starts away from the images, where it has room to grow, or behind a program that reaches that far.
+    mm.set_brk(page_up(main.brk).ok_or(Errno::ENOEXEC)?.max(size / 4));
     let (entry, base) = match &interp {
         None => (main.entry, 0),
         Some((i, file)) => {

@@ -83,7 +83,8 @@ impl Mm {
             } else if r.flags & MAP_32BIT != 0 {
                 s.find_free(len, MIN_ADDR, (1 << 31).min(s.mmap_top)).ok_or(Errno::ENOMEM)?
             } else {
-                s.find_free(len, MIN_ADDR, s.mmap_top).ok_or(Errno::ENOMEM)?
+                let image = if r.file.is_some() && !shared { s.find_image(len) } else { None };
+                image.or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top)).ok_or(Errno::ENOMEM)?
             }
         };
         let end = addr + len;
@@ -304,10 +305,10 @@ impl Mm {
     pub(crate) fn set_mmap_top(&self, top: u64) {
         lock(&self.space).mmap_top = top;
     }
-    /// Highest free range of a length.
-    pub(crate) fn free_range(&self, len: u64) -> Option<u64> {
+    /// A free range for a position-independent image.
+    pub(crate) fn image_range(&self, len: u64) -> Option<u64> {
         let s = lock(&self.space);
-        s.find_free(len, MIN_ADDR, s.mmap_top)
+        s.find_image(len).or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top))
     }
     /// brk(2): the new end of the heap, or the old one if it cannot be moved. `limit` is RLIMIT_DATA.
     pub fn brk(&self, to: u64, limit: u64) -> u64 {

@@ -37,6 +37,14 @@ pub const X: u8 = 4;
 /// Lowest address that can be mapped (vm.mmap_min_addr).
 pub const MIN_ADDR: u64 = 0x1_0000;
 
+/// Images (programs, libraries, small files) are mapped below 2 GiB where there is room: then their addresses are
+/// 32-bit constants of translated code, and accesses at known addresses need no check.
+pub(crate) const IMAGE_LOW: u64 = 0x1000_0000;
+/// End of the range for images.
+pub(crate) const IMAGE_TOP: u64 = 0x7fff_0000;
+/// Largest mapping that goes there.
+pub(crate) const IMAGE_MAX: u64 = 256 << 20;
+
 /// Round up to a page; `None` on overflow.
 pub(crate) fn page_up(v: u64) -> Option<u64> {
     Some(v.checked_add(PAGE - 1)? & !(PAGE - 1))
@@ -344,6 +352,10 @@ impl Space {
         }
         let start = top.checked_sub(len)?;
         (start >= low && self.is_free(start, top)).then_some(start)
+    }
+    /// Highest free range among those for images.
+    pub fn find_image(&self, len: u64) -> Option<u64> {
+        if len > IMAGE_MAX { None } else { self.find_free(len, IMAGE_LOW, IMAGE_TOP.min(self.mmap_top)) }
     }
     /// Make `addr` a boundary between mappings.
     pub fn split(&mut self, addr: u64) {

@@ -69,6 +69,7 @@ impl Mm {
         let s = lock(&self.space);
         let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged && !v.dontfork).map(|(k, v)| v.end - k).sum();
         self.kernel.limits.charge_memory(charged)?;
+        let generation = self.kernel.host.code_generation(self);
         let mut c = lock(&child.space);
         c.brk_start = s.brk_start;
         c.brk = s.brk;
@@ -86,6 +87,9 @@ impl Mm {
             }
         }
         drop(c);
+        if result.is_ok() {
+            self.kernel.host.forked(self, &child, generation);
+        }
         drop(s);
         result.map(|()| child)
     }

@@ -27,9 +27,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let target = if near(i) {
                 match cx.plt.get(&i.near_branch_target()).copied() {
                     // The stub only jumps through a pointer: call what it points to.
-                    Some(p) if cx.bits == 64 => {
-                        let base = cx.iconst(Type::I64, p as i64);
-                        cx.load(Type::I64, crate::ctx::Addr { base, disp: 0 })
+                    Some((pointer, now)) if cx.bits == 64 => {
+                        call_through(cx, pointer, now);
+                        return Ok(true);
                     }
                     _ => cx.iconst(Type::I64, i.near_branch_target() as i64),
                 }
@@ -111,6 +111,32 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Call what the pointer at a known address points to: directly if that is still `now`.
+fn call_through(cx: &mut Lifter, pointer: u64, now: u64) {
+    let load = |cx: &mut Lifter| {
+        let base = cx.iconst(Type::I64, pointer as i64);
+        cx.load(Type::I64, crate::ctx::Addr { base, disp: 0 })
+    };
+    let ret = cx.next;
+    let cont = cx.known_block(ret);
+    let target = load(cx);
+    let v = cx.iconst(Type::I64, ret as i64);
+    cx.push_value(v);
+    if now == 0 {
+        cx.end(Term::Call { target, ret, cont });
+        return;
+    }
+    let same = cx.icmpi(Cond::Eq, target, now as i64);
+    let (yes, no) = (cx.inner(), cx.inner());
+    cx.end(Term::Br(same, yes, no));
+    cx.start(yes);
+    let target = cx.iconst(Type::I64, now as i64);
+    cx.end(Term::Call { target, ret, cont });
+    cx.start(no);
+    let target = load(cx);
+    cx.end(Term::Call { target, ret, cont });
 }
 
 fn near(i: &Instruction) -> bool {

@@ -67,7 +67,7 @@ impl CodeMemory {
     /// Copy code in and publish it; `None` when code memory is full.
     pub(crate) fn publish(&self, code: &[u8], pcs: Vec<(u32, u64)>) -> Option<&'static Piece> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = (*used + 63) & !63;
+        let at = (*used + 15) & !15;
         let n = self.count.load(Ordering::Relaxed);
         if at + code.len() > SIZE || n == MAX_REGIONS {
             return None;
@@ -77,15 +77,12 @@ impl CodeMemory {
             std::ptr::copy_nonoverlapping(code.as_ptr(), (self.write + at as u64) as *mut u8, code.len());
         }
         *used = at + code.len();
+        if let Some(d) = std::env::var_os("EVM_DUMP") { use std::io::Write; let mut f = std::fs::OpenOptions::new().append(true).create(true).open(d).unwrap(); writeln!(f, "{:x} {} {:x}", self.exec + at as u64, code.len(), pcs.first().map_or(0, |p| p.1)).unwrap(); std::fs::write(format!("/tmp/dump/{:x}", self.exec + at as u64), code).unwrap(); }
         let piece: &'static Piece =
             Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs }));
         self.pieces[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
         self.count.store(n + 1, Ordering::Release);
         Some(piece)
-    }
-    /// Bytes in use.
-    pub(crate) fn used(&self) -> usize {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -71,15 +71,22 @@ pub(crate) struct Compiled {
     pub source: Vec<(u64, Vec<u8>)>,
     /// Compiled in precise mode.
     pub precise: bool,
+    /// Code of the quick tier.
+    pub quick: bool,
+    /// It is for address spaces of at least this many bytes.
+    pub min_limit: u64,
     /// Guest instructions in it.
     pub insns: u32,
-    /// Guest pcs of its blocks that could be entries.
+    /// Guest pcs of its blocks that could be entries, and of those that were left out as cold.
     pub blocks: Vec<u64>,
 }
 
 pub(crate) struct CodeSpace {
     entries: Table<AtomicU64>,
     ibtc: Table<AtomicU64>,
+    counts: Table<AtomicU32>,
+    /// Times that a pc was reported hot.
+    asked: Mutex<HashMap<u64, u32>>,
     /// 0: no translation; 1: has translations; 2: has translations and is write-protected for them.
     page_state: Table<AtomicU8>,
     page_version: Table<AtomicU32>,
@@ -87,6 +94,10 @@ pub(crate) struct CodeSpace {
     /// Nodes (entry index, next node); node 0 is "none".
     nodes: Table<[AtomicU32; 2]>,
     node_count: AtomicU32,
+    /// Held while translations are installed.
+    installs: Mutex<()>,
+    /// Pages that ever had translations; may name one twice.
+    watched: Mutex<Vec<u32>>,
     /// Changes whenever any page's version does.
     pub(crate) generation: AtomicU64,
     /// Host base of guest memory.
@@ -94,6 +105,8 @@ pub(crate) struct CodeSpace {
     regions: Mutex<HashMap<u64, Arc<Compiled>>>,
     /// Region that holds each block, live or not.
     owners: Mutex<HashMap<u64, Arc<Compiled>>>,
+    /// Times that the region at a pc was compiled.
+    compiled: Mutex<HashMap<u64, u32>>,
     /// Interpreter blocks by pc.
     blocks: Mutex<HashMap<u64, Arc<BlockEntry>>>,
     /// Keeps the memory alive.
@@ -107,15 +120,20 @@ impl CodeSpace {
         Ok(CodeSpace {
             entries: Table::new(MAX_ENTRIES)?,
             ibtc: Table::new(IBTC)?,
+            counts: Table::new(MAX_ENTRIES)?,
+            asked: Mutex::new(HashMap::new()),
             page_state: Table::new(pages)?,
             page_version: Table::new(pages)?,
             page_head: Table::new(pages)?,
             nodes: Table::new(MAX_NODES)?,
             node_count: AtomicU32::new(1),
+            installs: Mutex::new(()),
+            watched: Mutex::new(Vec::new()),
             generation: AtomicU64::new(1),
             base: arena.base(),
             regions: Mutex::new(HashMap::new()),
             owners: Mutex::new(HashMap::new()),
+            compiled: Mutex::new(HashMap::new()),
             blocks: Mutex::new(HashMap::new()),
             arena,
             invalidations: AtomicU64::new(0),
@@ -124,6 +142,24 @@ impl CodeSpace {
     /// Host address of the entry table.
     pub(crate) fn entries_ptr(&self) -> u64 {
         self.entries.ptr as u64
+    }
+    /// Host address of the table of entry counters.
+    pub(crate) fn counts_ptr(&self) -> u64 {
+        self.counts.ptr as u64
+    }
+    /// How often quick code at `pc` was reported hot.
+    pub(crate) fn reports(&self, pc: u64) -> u32 {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).copied().unwrap_or(0)
+    }
+    /// Quick code at `pc` was reported hot; true if it is to be compiled: the first time, and ever more rarely after
+    /// that, as code may have been dropped.
+    pub(crate) fn is_wanted(&self, pc: u64, index: u32) -> bool {
+        // The count itself has wrapped around; its low bits are free to say so.
+        self.counts.slice()[index as usize].fetch_or(1, Ordering::Relaxed);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = asked.entry(pc).or_insert(0);
+        *n += 1;
+        n.is_power_of_two()
     }
     /// Host address of the indirect branch table.
     pub(crate) fn ibtc_ptr(&self) -> u64 {
@@ -168,6 +204,9 @@ impl CodeSpace {
         let Some(s) = self.page_state.slice().get(page) else {
             return;
         };
+        if s.load(Ordering::Acquire) == 0 {
+            self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(page as u32);
+        }
         if writable {
             if s.load(Ordering::Acquire) != 2 {
                 // Order: protect first, then mark, so that a mark of 2 means protected.
@@ -218,6 +257,56 @@ impl CodeSpace {
             }
         }
     }
+    /// Take over the translations of the process that this one is a copy of, if none was dropped since its
+    /// generation was `generation`. `entries` is the number of entry indices in use. Nothing runs here yet.
+    pub(crate) fn inherit(&self, parent: &CodeSpace, generation: u64, entries: usize) {
+        // No installation is half done.
+        let _guard = parent.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        if parent.generation.load(Ordering::Acquire) != generation {
+            return;
+        }
+        let copy = |to: &Table<AtomicU64>, from: &Table<AtomicU64>| {
+            for (t, f) in to.slice().iter().zip(from.slice()).take(entries) {
+                let v = f.load(Ordering::Acquire);
+                if v != 0 {
+                    t.store(v, Ordering::Release);
+                }
+            }
+        };
+        let pages: Vec<_> = parent
+            .watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|p| {
+                let p = *p as usize;
+                (p, parent.page_state.slice()[p].load(Ordering::Acquire), parent.page_head.slice()[p].load(Ordering::Acquire))
+            })
+            .collect();
+        let nodes = (parent.node_count.load(Ordering::Acquire) as usize).min(MAX_NODES);
+        for (t, f) in self.nodes.slice().iter().zip(parent.nodes.slice()).take(nodes) {
+            t[0].store(f[0].load(Ordering::Relaxed), Ordering::Relaxed);
+            t[1].store(f[1].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.node_count.store(nodes as u32, Ordering::Release);
+        let regions = parent.regions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        copy(&self.entries, &parent.entries);
+        for (page, state, head) in pages.iter().filter(|p| p.1 != 0) {
+            self.page_head.slice()[*page].store(*head, Ordering::Release);
+            if *state == 2 {
+                let _ = self.arena.protect(*page as u64 * PAGE, PAGE, Prot::R);
+            }
+            self.page_state.slice()[*page].store(*state, Ordering::Release);
+        }
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = pages.iter().map(|p| p.0 as u32).collect();
+        *self.regions.lock().unwrap_or_else(PoisonError::into_inner) = regions;
+        // What was dropped meanwhile must not come back here.
+        if parent.generation.load(Ordering::Acquire) != generation {
+            for e in self.entries.slice().iter().take(entries) {
+                e.store(0, Ordering::Release);
+            }
+        }
+    }
     /// Drop every translation (a mode of translation changed).
     pub(crate) fn drop_all(&self) {
         let regions = std::mem::take(&mut *self.regions.lock().unwrap_or_else(PoisonError::into_inner));
@@ -227,44 +316,54 @@ impl CodeSpace {
             }
         }
     }
-    /// Install a region whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
+    /// Let invalidation of the pages of `[start, start + len)` find an entry. False if the table is full.
+    fn bind_pages(&self, start: u64, len: u64, index: u32) -> bool {
+        for page in start / PAGE..=(start + len - 1) / PAGE {
+            let n = self.node_count.fetch_add(1, Ordering::Relaxed);
+            if n as usize >= MAX_NODES {
+                self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
+                return false;
+            }
+            let node = &self.nodes.slice()[n as usize];
+            node[0].store(index, Ordering::Relaxed);
+            let head = &self.page_head.slice()[page as usize];
+            let mut old = head.load(Ordering::Acquire);
+            loop {
+                node[1].store(old, Ordering::Relaxed);
+                match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => break,
+                    Err(now) => old = now,
+                }
+            }
+        }
+        true
+    }
+    /// Install code whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
     pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
-        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         for (start, bytes) in &r.source {
-            let mut page = start / PAGE;
-            while page <= (start + bytes.len() as u64 - 1) / PAGE {
-                for (_, index) in &r.entries {
-                    let n = self.node_count.fetch_add(1, Ordering::Relaxed);
-                    if n as usize >= MAX_NODES {
-                        self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
-                        return false;
-                    }
-                    let node = &self.nodes.slice()[n as usize];
-                    node[0].store(*index, Ordering::Relaxed);
-                    let head = &self.page_head.slice()[page as usize];
-                    let mut old = head.load(Ordering::Acquire);
-                    loop {
-                        node[1].store(old, Ordering::Relaxed);
-                        match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
-                            Ok(_) => break,
-                            Err(now) => old = now,
-                        }
-                    }
+            for (_, index) in &r.entries {
+                if !self.bind_pages(*start, bytes.len() as u64, *index) {
+                    return false;
                 }
-                page += 1;
             }
         }
         for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {
             self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
             self.remember(*pc, *index);
-            regions.insert(*pc, r.clone());
         }
-        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        for pc in &r.blocks {
-            owners.insert(*pc, r.clone());
+        if !r.quick {
+            let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+            for (pc, _) in r.entries.iter().filter(|e| e.1 != 0) {
+                regions.insert(*pc, r.clone());
+            }
+            drop(regions);
+            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            for pc in &r.blocks {
+                owners.insert(*pc, r.clone());
+            }
         }
-        drop(owners);
         if self.source_versions(&r.source) != versions {
             for (_, index) in &r.entries {
                 self.entries.slice()[*index as usize].store(0, Ordering::Release);
@@ -272,6 +371,17 @@ impl CodeSpace {
             return false;
         }
         true
+    }
+    /// Note that the region at `pc` is being compiled; gives how often it was before.
+    pub(crate) fn note_compile(&self, pc: u64) -> u32 {
+        let mut m = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = m.entry(pc).or_insert(0);
+        *n += 1;
+        *n - 1
+    }
+    /// How often the region at `pc` was compiled.
+    pub(crate) fn compiles(&self, pc: u64) -> u32 {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).copied().unwrap_or(0)
     }
     fn is_live(&self, r: &Compiled) -> bool {
         self.code(r.entries[0].1) == r.code
@@ -281,15 +391,18 @@ impl CodeSpace {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.get(&pc).filter(|r| self.is_live(r)).cloned()
     }
-    /// Blocks of a region that were interpreted often, although the region has them: wanted as entries.
-    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize) -> Vec<u64> {
-        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        r.blocks
-            .iter()
-            .filter(|pc| blocks.get(pc).is_some_and(|b| b.count.load(Ordering::Relaxed) > 8))
-            .take(max)
-            .copied()
-            .collect()
+    /// How often quick code with this entry index was entered, modulo `period`; at least `period` if it was reported
+    /// hot.
+    pub(crate) fn entered(&self, index: u32, period: u32) -> u32 {
+        let step = ((1u64 << 32) / u64::from(period)) as u32;
+        let n = self.counts.slice()[index as usize].load(Ordering::Relaxed);
+        n / step + if n % step != 0 { period } else { 0 }
+    }
+    /// Blocks of a region that are entered from outside again and again, although the region has them: wanted as
+    /// entries. `index` gives entry indices, `period` is the number of entries between two reports.
+    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize, period: u32, index: impl Fn(u64) -> u32) -> Vec<u64> {
+        let hot = |pc: u64| self.entered(index(pc), period) >= period / 16 || self.reports(pc) > 0;
+        r.blocks.iter().copied().filter(|pc| hot(*pc)).take(max).collect()
     }
     /// The interpreter block at a pc, if its bytes are unchanged.
     pub(crate) fn block(&self, pc: u64) -> Option<Arc<BlockEntry>> {
@@ -315,18 +428,5 @@ impl CodeSpace {
     /// See [`CodeSpace::versions`], over the pieces of a region.
     pub(crate) fn source_versions(&self, source: &[(u64, Vec<u8>)]) -> u64 {
         source.iter().map(|(a, b)| self.versions(*a, b.len() as u64)).sum()
-    }
-    /// The installed region entered at a pc, live or not.
-    pub(crate) fn region_at(&self, pc: u64) -> Option<Arc<Compiled>> {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).cloned()
-    }
-    /// Regions that are live, each once.
-    pub(crate) fn live(&self) -> Vec<Arc<Compiled>> {
-        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        regions
-            .iter()
-            .filter(|(pc, r)| r.entries[0].0 == **pc && self.code(r.entries[0].1) == r.code)
-            .map(|(_, r)| r.clone())
-            .collect()
     }
 }

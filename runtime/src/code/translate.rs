@@ -2,13 +2,13 @@
 
 use crate::code::memory::CodeMemory;
 use crate::code::space::{CodeSpace, Compiled};
-use crate::engine::Engine;
+use crate::engine::{Engine, QUICK_HOT};
 use evm_backend::interp;
+use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -21,40 +21,43 @@ pub(crate) enum Failure {
     Internal(String),
 }
 
-/// Guest code as it was when its pages were first looked at.
+/// Entries of a block that make it part of the regions it is reached from.
+const WARM: u32 = 128;
+
+/// Guest code whose pages are watched from when they were first looked at: if their versions are still the same
+/// when the translation is installed, all reads saw the same bytes.
 struct Snapshot<'a> {
     space: &'a CodeSpace,
     mm: &'a Mm,
-    pages: HashMap<u64, (Option<Box<[u8]>>, u32)>,
+    /// Pages looked at: number, whether it can be executed, version.
+    pages: Vec<(u64, bool, u32)>,
+    /// Translate only blocks that the quick tier's counters have seen.
+    profile: Option<&'a Engine>,
 }
 
-impl Snapshot<'_> {
-    fn page(&mut self, page: u64) -> Option<&[u8]> {
-        let (space, mm) = (self.space, self.mm);
-        self.pages
-            .entry(page)
-            .or_insert_with(|| {
-                let addr = page * PAGE;
-                let Some(perm) = mm.code_page(addr) else {
-                    return (None, 0);
-                };
-                let version = space.version(addr);
-                space.watch(addr, perm.writable);
-                let mut buf = vec![0u8; PAGE as usize].into_boxed_slice();
-                match space.arena.mem().copy_out(addr, &mut buf) {
-                    Ok(()) => (Some(buf), version),
-                    Err(_) => (None, version),
-                }
-            })
-            .0
-            .as_deref()
+impl<'a> Snapshot<'a> {
+    fn new(space: &'a CodeSpace, mm: &'a Mm, profile: Option<&'a Engine>) -> Snapshot<'a> {
+        Snapshot { space, mm, pages: Vec::with_capacity(2), profile }
+    }
+    fn is_code(&mut self, page: u64) -> bool {
+        if let Some(p) = self.pages.iter().find(|p| p.0 == page) {
+            return p.1;
+        }
+        let addr = page * PAGE;
+        let (good, version) = match self.mm.code_page(addr) {
+            None => (false, 0),
+            Some(perm) => {
+                let version = self.space.version(addr);
+                self.space.watch(addr, perm.writable);
+                (true, version)
+            }
+        };
+        self.pages.push((page, good, version));
+        good
     }
     fn versions(&self, start: u64, len: u64) -> u64 {
-        let mut sum = 0;
-        for page in start / PAGE..=(start + len.max(1) - 1) / PAGE {
-            sum += self.pages.get(&page).map_or(0, |p| u64::from(p.1));
-        }
-        sum
+        let last = (start + len.max(1) - 1) / PAGE;
+        self.pages.iter().filter(|p| (start / PAGE..=last).contains(&p.0)).map(|p| u64::from(p.2)).sum()
     }
 }
 
@@ -62,18 +65,22 @@ impl evm_lifter::Code for Snapshot<'_> {
     fn read(&mut self, addr: u64, buf: &mut [u8]) -> usize {
         if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
+    fn is_warm(&mut self, pc: u64) -> bool {
+        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM))
+    }
     fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
         let mut done = 0;
         while done < buf.len() {
             let Some(at) = addr.checked_add(done as u64) else {
                 break;
             };
-            let off = (at % PAGE) as usize;
-            let Some(bytes) = self.page(at / PAGE) else {
+            if !self.is_code(at / PAGE) {
                 break;
-            };
-            let n = (bytes.len() - off).min(buf.len() - done);
-            buf[done..done + n].copy_from_slice(&bytes[off..off + n]);
+            }
+            let n = ((PAGE - at % PAGE) as usize).min(buf.len() - done);
+            if self.space.arena.mem().copy_out(at, &mut buf[done..done + n]).is_err() {
+                break;
+            }
             done += n;
         }
         done
@@ -97,10 +104,10 @@ pub(crate) struct BlockEntry {
     pub insns: u32,
 }
 
-fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_ir::Region, Failure> {
+fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
     let opts = Options { mode, ..Options::default() };
     match evm_lifter::lift(pc, extra, snap, &opts) {
-        Ok(l) => Ok(l.region),
+        Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
         Err(e) => Err(Failure::Internal(e.to_string())),
     }
@@ -114,8 +121,8 @@ pub(crate) fn block(
     pc: u64,
     mode: Mode,
 ) -> Result<BlockEntry, Failure> {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, &[], mode)?;
+    let mut snap = Snapshot::new(space, mm, None);
+    let mut region = lift(&mut snap, pc, &[], mode)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
@@ -140,18 +147,19 @@ pub(crate) fn region(
     pc: u64,
     extra: &[u64],
     precise: bool,
+    profile: bool,
 ) -> Result<Option<Arc<Compiled>>, Failure> {
     let Some(memory) = CodeMemory::get() else {
         return Ok(None);
     };
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
-    let mut region = lift(&mut snap, pc, extra, Mode::Region)?;
+    let mut snap = Snapshot::new(space, mm, profile.then_some(engine));
+    let evm_lifter::Lifted { mut region, cold, .. } = lift(&mut snap, pc, extra, Mode::Region)?;
     let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
     // The trust boundary: nothing but the validator's word makes a region safe to run.
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     debug_assert!(std::ptr::eq(region.layout, &raw const LAYOUT));
-    let code = engine.compile(&region, precise).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
+    let code = engine.compile(&region, precise, space.arena.size()).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     let Some(piece) = memory.publish(&code.code, code.pcs) else {
         return Ok(None);
     };
@@ -165,14 +173,61 @@ pub(crate) fn region(
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).collect();
-    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, insns: region.insns, blocks });
+    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
+    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, quick: false, min_limit: space.arena.size(), insns: region.insns, blocks });
+    Ok(space.install(&r, versions).then_some(r))
+}
+
+/// Compile the basic block at `pc` with the quick tier and install it. `None`: code memory is full, or the tier has no
+/// code for the block, or it changed meanwhile; it is interpreted.
+pub(crate) fn quick(
+    engine: &Engine,
+    space: &CodeSpace,
+    mm: &Mm,
+    pc: u64,
+    compiler: &mut Quick,
+    threshold: u32,
+) -> Result<Option<Arc<Compiled>>, Failure> {
+    let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
+        return Ok(None);
+    };
+    let mut snap = Snapshot::new(space, mm, None);
+    let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
+    evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
+    evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
+        return Ok(None);
+    };
+    let Some(piece) = memory.publish(&code.code, code.pcs) else {
+        return Ok(None);
+    };
+    let mut versions = 0;
+    let mut source = Vec::with_capacity(region.source.len());
+    for (a, n) in &region.source {
+        let mut bytes = vec![0; *n as usize];
+        snap.fetch(*a, &mut bytes);
+        versions += snap.versions(*a, u64::from(*n));
+        source.push((*a, bytes));
+    }
+    let r = Arc::new(Compiled {
+        code: piece.start,
+        entries: vec![(pc, engine.entry_index(pc))],
+        source,
+        precise: true,
+        quick: true,
+        min_limit: 0,
+        insns: region.insns,
+        blocks: vec![],
+    });
     Ok(space.install(&r, versions).then_some(r))
 }
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    let mut snap = Snapshot { space, mm, pages: HashMap::new() };
+    if space.arena.size() < r.min_limit {
+        return false;
+    }
+    let mut snap = Snapshot::new(space, mm, None);
     let mut versions = 0;
     for (a, bytes) in &r.source {
         let mut now = vec![0; bytes.len()];

@@ -3,7 +3,7 @@
 use super::*;
 use evm_ir::{Cond, Op, Term, Value};
 
-fn both(mut f: impl FnMut(&mut Machine)) {
+fn each(mut f: impl FnMut(&mut Machine)) {
     for optimize in [false, true] {
         for precise in [false, true] {
             let mut m = Machine::new();
@@ -11,11 +11,20 @@ fn both(mut f: impl FnMut(&mut Machine)) {
             f(&mut m);
         }
     }
+    let mut m = Machine::new();
+    m.quick = true;
+    // What the quick tier always is.
+    m.options.precise = true;
+    f(&mut m);
 }
 
 #[test]
 fn loop_and_entries() {
-    both(|m| {
+    each(|m| {
+        if m.quick {
+            // One entry a piece.
+            return;
+        }
         // r1 = sum of 1..=r0; second entry: r1 = 5; third: r1 = 6.
         let mut b = start(0x1000);
         let head = b.block(0x1004, true);
@@ -62,7 +71,7 @@ fn loop_and_entries() {
 
 #[test]
 fn polls() {
-    both(|m| {
+    each(|m| {
         let mut b = start(0x1000);
         let head = b.block(0x1004, true);
         b.region.blocks[head.0 as usize].loop_header = true;
@@ -97,7 +106,7 @@ fn polls() {
 
 #[test]
 fn switches() {
-    both(|m| {
+    each(|m| {
         let mut b = start(0x1000);
         let targets: Vec<_> = (0..4).map(|i| b.block(0x1100 + i, true)).collect();
         let v = b.get(r(0));
@@ -131,7 +140,7 @@ fn call_region(target: impl Fn(&mut Builder) -> Value) -> Region {
 
 #[test]
 fn calls_and_exits() {
-    both(|m| {
+    each(|m| {
         for dynamic in [false, true] {
             let target = |b: &mut Builder| {
                 if dynamic { b.get(r(1)) } else { b.iconst(Type::I64, 0x5000) }
@@ -179,7 +188,7 @@ fn calls_and_exits() {
 
 #[test]
 fn services_helpers_raises() {
-    both(|m| {
+    each(|m| {
         for (code, want) in [(5, 0x1002), (99, 0x9999)] {
             let mut b = start(0x1000);
             spill(&mut b);
@@ -220,7 +229,7 @@ fn services_helpers_raises() {
 
 #[test]
 fn memory_and_faults() {
-    both(|m| {
+    each(|m| {
         // r1 = load64 [r0 + disp]; then store8 [r2 - 8] of r1.
         let region = |disp: i32| {
             let mut b = start(0x1000);
@@ -273,7 +282,7 @@ fn memory_and_faults() {
 /// The pc of a load that is used by a later instruction is the load's own.
 #[test]
 fn precise_pc() {
-    both(|m| {
+    each(|m| {
         let mut b = start(0x1000);
         let a = b.get(r(0));
         let x = b.load(Type::I64, a, 0);
@@ -299,7 +308,10 @@ fn precise_pc() {
 /// Two loads of one address stay two loads in every mode (another thread may write in between).
 #[test]
 fn loads_are_not_merged() {
-    both(|m| {
+    each(|m| {
+        if m.quick {
+            return;
+        }
         let mut b = start(0x1000);
         let two = b.iconst(Type::I64, 2);
         let mut sum = b.iconst(Type::I64, 0);

@@ -234,8 +234,9 @@ impl Gen {
     }
 }
 
-fn fuzz(optimize: bool, seeds: std::ops::Range<u64>) {
+fn fuzz(quick: bool, optimize: bool, seeds: std::ops::Range<u64>) {
     let mut m = Machine::new();
+    m.quick = quick;
     m.options = CompileOptions { optimize, precise: true, disassemble: false };
     let mem = m.arena.mem();
     let mut frame = interp::Frame::default();
@@ -302,10 +303,17 @@ fn fuzz(optimize: bool, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn plain() {
-    fuzz(false, 0..400);
+    fuzz(false, false, 0..400);
 }
 
 #[test]
 fn optimized() {
-    fuzz(true, 400..700);
+    fuzz(false, true, 400..700);
+}
+
+#[test]
+fn quick() {
+    let hot = Machine::hot();
+    fuzz(true, false, 0..2000);
+    assert!(Machine::hot() > hot);
 }

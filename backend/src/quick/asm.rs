@@ -1,0 +1,418 @@
+//! An assembler for the few instruction forms that [`super`] emits.
+//!
+//! Intel SDM volume 2, chapter 2 (instruction format). Opcodes are written as their bytes in one number:
+//! `0x03`, `0x0faf`, `0x0f3838`; mandatory prefixes are given apart.
+
+/// A register by its encoding number, general or XMM as the instruction says.
+pub(super) type Reg = u8;
+
+pub(super) const RAX: Reg = 0;
+pub(super) const RCX: Reg = 1;
+pub(super) const RDX: Reg = 2;
+pub(super) const RSP: Reg = 4;
+pub(super) const RSI: Reg = 6;
+pub(super) const RDI: Reg = 7;
+pub(super) const R8: Reg = 8;
+pub(super) const R9: Reg = 9;
+pub(super) const R10: Reg = 10;
+pub(super) const R11: Reg = 11;
+pub(super) const R15: Reg = 15;
+
+/// The operand that a ModRM byte describes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rm {
+    Reg(Reg),
+    /// `[base + disp]`
+    Mem(Reg, i32),
+    /// `[base + index + disp]`
+    Index(Reg, Reg, i32),
+    /// A constant of the pool at the end of the code, by number.
+    Const(u32),
+}
+
+/// Width of an integer instruction in bytes: 1, 2, 4 or 8.
+pub(super) type Width = u32;
+
+/// A condition code as in `Jcc` (SDM appendix B.1.4).
+pub(super) mod cc {
+    pub const B: u8 = 2;
+    pub const AE: u8 = 3;
+    pub const E: u8 = 4;
+    pub const NE: u8 = 5;
+    pub const BE: u8 = 6;
+    pub const A: u8 = 7;
+    pub const L: u8 = 12;
+    pub const GE: u8 = 13;
+    pub const LE: u8 = 14;
+    pub const G: u8 = 15;
+}
+
+/// The eight operations of opcode group 1, by their number.
+pub(super) mod alu {
+    pub const ADD: u8 = 0;
+    pub const OR: u8 = 1;
+    pub const AND: u8 = 4;
+    pub const SUB: u8 = 5;
+    pub const XOR: u8 = 6;
+    pub const CMP: u8 = 7;
+}
+
+/// A place in the code, perhaps not known yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Label(u32);
+
+const UNBOUND: u32 = u32::MAX;
+
+/// Code being written.
+#[derive(Default)]
+pub(super) struct Asm {
+    pub code: Vec<u8>,
+    labels: Vec<u32>,
+    /// (place of a 32-bit displacement, label)
+    fixups: Vec<(u32, Label)>,
+    consts: Vec<u128>,
+    /// (place of a 32-bit displacement, bytes of the instruction after it, constant)
+    const_fixups: Vec<(u32, u32, u32)>,
+}
+
+impl Asm {
+    pub fn clear(&mut self) {
+        self.code.clear();
+        self.labels.clear();
+        self.fixups.clear();
+        self.consts.clear();
+        self.const_fixups.clear();
+    }
+    pub fn pos(&self) -> u32 {
+        self.code.len() as u32
+    }
+    fn byte(&mut self, b: u8) {
+        self.code.push(b);
+    }
+    fn dword(&mut self, v: u32) {
+        self.code.extend_from_slice(&v.to_le_bytes());
+    }
+
+    // ---- labels and constants
+
+    pub fn label(&mut self) -> Label {
+        self.labels.push(UNBOUND);
+        Label(self.labels.len() as u32 - 1)
+    }
+    pub fn bind(&mut self, l: Label) {
+        self.labels[l.0 as usize] = self.pos();
+    }
+    pub fn jmp(&mut self, l: Label) {
+        self.byte(0xe9);
+        self.fixups.push((self.pos(), l));
+        self.dword(0);
+    }
+    pub fn jcc(&mut self, cc: u8, l: Label) {
+        self.byte(0x0f);
+        self.byte(0x80 | cc);
+        self.fixups.push((self.pos(), l));
+        self.dword(0);
+    }
+    /// The pool's number of a 128-bit constant.
+    pub fn constant(&mut self, v: u128) -> Rm {
+        let n = self.consts.iter().position(|c| *c == v).unwrap_or_else(|| {
+            self.consts.push(v);
+            self.consts.len() - 1
+        });
+        Rm::Const(n as u32)
+    }
+    /// Write the constants and resolve what was left open. False if a label was never bound.
+    pub fn finish(&mut self) -> bool {
+        if !self.consts.is_empty() {
+            while self.code.len() % 16 != 0 {
+                self.byte(0xcc);
+            }
+            let base = self.pos();
+            for c in std::mem::take(&mut self.consts) {
+                self.code.extend_from_slice(&c.to_le_bytes());
+            }
+            for (at, after, n) in std::mem::take(&mut self.const_fixups) {
+                self.patch(at, (base + 16 * n).wrapping_sub(at + 4 + after));
+            }
+        }
+        let mut good = true;
+        for (at, l) in std::mem::take(&mut self.fixups) {
+            let to = self.labels[l.0 as usize];
+            good &= to != UNBOUND;
+            self.patch(at, to.wrapping_sub(at + 4));
+        }
+        good
+    }
+    fn patch(&mut self, at: u32, v: u32) {
+        self.code[at as usize..at as usize + 4].copy_from_slice(&v.to_le_bytes());
+    }
+
+    // ---- the general form
+
+    /// Prefix, REX, opcode, ModRM, SIB, displacement. `after`: bytes of immediate that will follow. `byte`: the
+    /// register operands are byte registers, so that SPL to DIL need a REX prefix.
+    #[allow(clippy::too_many_arguments)]
+    fn form(&mut self, prefix: u8, wide: bool, byte: bool, op: u32, reg: u8, rm: Rm, after: u32) {
+        if prefix != 0 {
+            self.byte(prefix);
+        }
+        let (x, b) = match rm {
+            Rm::Reg(r) | Rm::Mem(r, _) => (0, r >> 3),
+            Rm::Index(base, i, _) => (i >> 3, base >> 3),
+            Rm::Const(_) => (0, 0),
+        };
+        let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | x << 1 | b;
+        if rex != 0 || byte {
+            self.byte(0x40 | rex);
+        }
+        if op > 0xffff {
+            self.byte((op >> 16) as u8);
+        }
+        if op > 0xff {
+            self.byte((op >> 8) as u8);
+        }
+        self.byte(op as u8);
+        let reg = (reg & 7) << 3;
+        match rm {
+            Rm::Reg(r) => self.byte(0xc0 | reg | (r & 7)),
+            Rm::Mem(base, d) => {
+                // RSP and R12 as a base need a SIB byte; nothing here uses them so.
+                debug_assert!(base & 7 != RSP);
+                self.disp(reg | (base & 7), None, d);
+            }
+            Rm::Index(base, i, d) => self.disp(reg | 4, Some((i & 7) << 3 | (base & 7)), d),
+            Rm::Const(n) => {
+                self.byte(reg | 5);
+                self.const_fixups.push((self.pos(), after, n));
+                self.dword(0);
+            }
+        }
+    }
+    fn disp(&mut self, modrm: u8, sib: Option<u8>, d: i32) {
+        let short = i8::try_from(d).ok();
+        self.byte(modrm | if short.is_some() { 0x40 } else { 0x80 });
+        if let Some(s) = sib {
+            self.byte(s);
+        }
+        match short {
+            Some(s) => self.byte(s as u8),
+            None => self.dword(d as u32),
+        }
+    }
+
+    /// An instruction whose operand size is given by prefix 66 and REX.W, and byte forms by the opcode's lowest
+    /// bit being clear.
+    fn sized(&mut self, w: Width, op: u32, reg: u8, rm: Rm, after: u32) {
+        let op = if w == 1 { op & !1 } else { op };
+        self.form(if w == 2 { 0x66 } else { 0 }, w == 8, w == 1, op, reg, rm, after);
+    }
+    /// Any instruction of operand size 4 or 8 without immediate.
+    pub fn op(&mut self, w: Width, op: u32, reg: u8, rm: Rm) {
+        self.form(0, w == 8, false, op, reg, rm, 0);
+    }
+    /// Any instruction with mandatory prefix and without immediate.
+    pub fn sse(&mut self, prefix: u8, w: Width, op: u32, reg: u8, rm: Rm) {
+        self.form(prefix, w == 8, false, op, reg, rm, 0);
+    }
+    /// The same with an 8-bit immediate.
+    pub fn sse_imm(&mut self, prefix: u8, w: Width, op: u32, reg: u8, rm: Rm, imm: u8) {
+        self.form(prefix, w == 8, false, op, reg, rm, 1);
+        self.byte(imm);
+    }
+
+    // ---- moves
+
+    /// Zero-extending load or move of `w` bytes to a whole register.
+    pub fn load(&mut self, w: Width, r: Reg, rm: Rm) {
+        match w {
+            1 => self.form(0, false, true, 0x0fb6, r, rm, 0),
+            2 => self.form(0, false, false, 0x0fb7, r, rm, 0),
+            w => self.form(0, w == 8, false, 0x8b, r, rm, 0),
+        }
+    }
+    /// Sign-extending move of `from` bytes to a register of `to` bytes (4 or 8).
+    pub fn load_signed(&mut self, from: Width, to: Width, r: Reg, rm: Rm) {
+        match from {
+            1 => self.form(0, to == 8, true, 0x0fbe, r, rm, 0),
+            2 => self.form(0, to == 8, false, 0x0fbf, r, rm, 0),
+            4 if to == 8 => self.form(0, true, false, 0x63, r, rm, 0),
+            _ => self.load(from, r, rm),
+        }
+    }
+    /// Store or move of `w` bytes.
+    pub fn store(&mut self, w: Width, rm: Rm, r: Reg) {
+        self.sized(w, 0x89, r, rm, 0);
+    }
+    /// Store of a constant; false if it has no such form.
+    pub fn store_imm(&mut self, w: Width, rm: Rm, v: u64) -> bool {
+        let n = v as i64 as i32;
+        if w == 8 && i64::from(n) != v as i64 {
+            return false;
+        }
+        self.sized(w, 0xc7, 0, rm, w.min(4));
+        match w {
+            1 => self.byte(v as u8),
+            2 => self.code.extend_from_slice(&(v as u16).to_le_bytes()),
+            _ => self.dword(n as u32),
+        }
+        true
+    }
+    pub fn imm(&mut self, r: Reg, v: u64) {
+        if v == 0 {
+            self.op(4, 0x31, r, Rm::Reg(r));
+        } else {
+            self.imm_keeping_flags(r, v);
+        }
+    }
+    pub fn imm_keeping_flags(&mut self, r: Reg, v: u64) {
+        if let Ok(n) = u32::try_from(v) {
+            if r > 7 {
+                self.byte(0x41);
+            }
+            self.byte(0xb8 | (r & 7));
+            self.dword(n);
+        } else if i64::from(v as i64 as i32) == v as i64 {
+            self.form(0, true, false, 0xc7, 0, Rm::Reg(r), 4);
+            self.dword(v as u32);
+        } else {
+            self.byte(0x48 | (r >> 3));
+            self.byte(0xb8 | (r & 7));
+            self.code.extend_from_slice(&v.to_le_bytes());
+        }
+    }
+    pub fn lea(&mut self, w: Width, r: Reg, rm: Rm) {
+        self.form(0, w == 8, false, 0x8d, r, rm, 0);
+    }
+
+    // ---- arithmetic
+
+    /// `reg op= rm`, by the operation's number in group 1.
+    pub fn alu(&mut self, w: Width, n: u8, reg: Reg, rm: Rm) {
+        self.sized(w, u32::from(n) << 3 | 3, reg, rm, 0);
+    }
+    /// `rm op= reg`.
+    pub fn alu_to(&mut self, w: Width, n: u8, rm: Rm, reg: Reg) {
+        self.sized(w, u32::from(n) << 3 | 1, reg, rm, 0);
+    }
+    /// `rm op= imm` with an immediate that fits sign-extended.
+    pub fn alu_imm(&mut self, w: Width, n: u8, rm: Rm, v: i32) {
+        if w == 1 {
+            self.sized(1, 0x80, n, rm, 1);
+            self.byte(v as u8);
+        } else if let Ok(s) = i8::try_from(v) {
+            self.sized(w, 0x83, n, rm, 1);
+            self.byte(s as u8);
+        } else if w == 2 {
+            self.sized(2, 0x81, n, rm, 2);
+            self.code.extend_from_slice(&(v as u16).to_le_bytes());
+        } else {
+            self.sized(w, 0x81, n, rm, 4);
+            self.dword(v as u32);
+        }
+    }
+    pub fn test(&mut self, w: Width, a: Reg, b: Reg) {
+        self.sized(w, 0x85, b, Rm::Reg(a), 0);
+    }
+    /// Group 2 (shifts and rotates) by its number: 0 ROL, 1 ROR, 4 SHL, 5 SHR, 7 SAR; by a constant.
+    pub fn shift_imm(&mut self, w: Width, n: u8, r: Reg, by: u8) {
+        self.sized(w, 0xc1, n, Rm::Reg(r), 1);
+        self.byte(by);
+    }
+    /// The same by CL.
+    pub fn shift_cl(&mut self, w: Width, n: u8, r: Reg) {
+        self.sized(w, 0xd3, n, Rm::Reg(r), 0);
+    }
+    /// Group 3 by its number: 2 NOT, 3 NEG, 4 MUL, 5 IMUL, 6 DIV, 7 IDIV.
+    pub fn group3(&mut self, w: Width, n: u8, rm: Rm) {
+        self.sized(w, 0xf7, n, rm, 0);
+    }
+    /// `lock` before the next instruction.
+    pub fn lock(&mut self) {
+        self.byte(0xf0);
+    }
+    /// XADD, CMPXCHG and XCHG by their word opcode.
+    pub fn exchange(&mut self, w: Width, op: u32, rm: Rm, r: Reg) {
+        self.sized(w, op, r, rm, 0);
+    }
+    pub fn setcc(&mut self, cc: u8, r: Reg) {
+        self.form(0, false, true, 0x0f90 | u32::from(cc), 0, Rm::Reg(r), 0);
+    }
+    pub fn cmov(&mut self, cc: u8, r: Reg, rm: Rm) {
+        self.form(0, true, false, 0x0f40 | u32::from(cc), r, rm, 0);
+    }
+
+    // ---- control
+
+    pub fn push(&mut self, r: Reg) {
+        debug_assert!(r < 8);
+        self.byte(0x50 | r);
+    }
+    pub fn pop(&mut self, r: Reg) {
+        debug_assert!(r < 8);
+        self.byte(0x58 | r);
+    }
+    pub fn call(&mut self, rm: Rm) {
+        self.form(0, false, false, 0xff, 2, rm, 0);
+    }
+    pub fn jmp_rm(&mut self, rm: Rm) {
+        self.form(0, false, false, 0xff, 4, rm, 0);
+    }
+    pub fn ret(&mut self) {
+        self.byte(0xc3);
+    }
+    pub fn ud2(&mut self) {
+        self.code.extend_from_slice(&[0x0f, 0x0b]);
+    }
+    pub fn mfence(&mut self) {
+        self.code.extend_from_slice(&[0x0f, 0xae, 0xf0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, FastFormatter};
+
+    fn text(f: impl FnOnce(&mut Asm)) -> String {
+        let mut a = Asm::default();
+        f(&mut a);
+        assert!(a.finish());
+        let i = Decoder::with_ip(64, &a.code, 0, DecoderOptions::NONE).decode();
+        let mut s = String::new();
+        FastFormatter::new().format(&i, &mut s);
+        s
+    }
+
+    #[test]
+    fn forms() {
+        let cases: &[(&dyn Fn(&mut Asm), &str)] = &[
+            (&|a| a.load(8, R9, Rm::Mem(RDI, 0x200)), "mov r9,[rdi+200h]"),
+            (&|a| a.load(1, RSI, Rm::Reg(RDI)), "movzx esi,dil"),
+            (&|a| a.load(2, R8, Rm::Index(R15, RCX, -8)), "movzx r8d,word ptr [r15+rcx-8h]"),
+            (&|a| a.load_signed(4, 8, RAX, Rm::Reg(R10)), "movsxd rax,r10d"),
+            (&|a| a.store(1, Rm::Index(R15, R11, 0), RSI), "mov [r15+r11],sil"),
+            (&|a| a.store(2, Rm::Mem(RDI, 4), R8), "mov [rdi+4],r8w"),
+            (&|a| assert!(a.store_imm(8, Rm::Mem(RDI, 8), u64::MAX)), "mov qword ptr [rdi+8],0FFFFFFFFFFFFFFFFh"),
+            (&|a| a.imm(R10, 0x1234_5678_9abc), "mov r10,123456789ABCh"),
+            (&|a| a.imm(RCX, 5), "mov ecx,5"),
+            (&|a| a.alu(4, alu::ADD, RCX, Rm::Reg(R8)), "add ecx,r8d"),
+            (&|a| a.alu_imm(8, alu::CMP, Rm::Reg(R9), 300), "cmp r9,12Ch"),
+            (&|a| a.alu_imm(1, alu::CMP, Rm::Reg(RSI), 3), "cmp sil,3"),
+            (&|a| a.alu_imm(2, alu::CMP, Rm::Reg(RDX), 1000), "cmp dx,3E8h"),
+            (&|a| a.alu_to(8, alu::CMP, Rm::Mem(RDI, 128), RSP), "cmp [rdi+80h],rsp"),
+            (&|a| a.shift_imm(8, 7, R11, 3), "sar r11,3"),
+            (&|a| a.shift_cl(1, 0, RDX), "rol dl,cl"),
+            (&|a| a.group3(8, 4, Rm::Reg(R8)), "mul r8"),
+            (&|a| a.setcc(cc::A, RSI), "seta sil"),
+            (&|a| a.cmov(cc::NE, R8, Rm::Reg(RCX)), "cmovne r8,rcx"),
+            (&|a| a.sse(0xf2, 4, 0x0f58, 3, Rm::Reg(12)), "addsd xmm3,xmm12"),
+            (&|a| a.sse(0x66, 4, 0x0f3800, 9, Rm::Reg(1)), "pshufb xmm9,xmm1"),
+            (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,1"),
+            (&|a| a.jmp_rm(Rm::Reg(RAX)), "jmp rax"),
+            (&|a| a.call(Rm::Mem(RAX, 64)), "call qword ptr [rax+40h]"),
+        ];
+        for (f, want) in cases {
+            assert_eq!(text(f), *want);
+        }
+    }
+}
