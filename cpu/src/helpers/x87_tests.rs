@@ -96,7 +96,6 @@ fn stored<T>(s: *mut u8, v: T) -> T {
     if s.pending == 0 {
         s.fsw = s.x87_next as u16;
     }
-    s.pending = 0;
     v
 }
 
