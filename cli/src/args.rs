@@ -58,7 +58,7 @@ pub struct Run {
     #[arg(required = true, trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"], num_args = 1.., hide_default_value = true)]
     pub command: Vec<OsString>,
 
-    /// Give the program a folder or file: HOST[::GUEST][:ro] (may be repeated)
+    /// Give the program a folder or file: `HOST[::GUEST][:ro]` (may be repeated)
     ///
     /// Without GUEST, `--dir .` is /work, a relative HOST is below /work, and an absolute HOST has the same path in the
     /// guest. `:ro` refuses writing. Nothing outside HOST can be reached through it.
@@ -119,6 +119,13 @@ pub struct Run {
     /// How guest code is run
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Engine")]
     pub engine: EngineKind,
+
+    /// Leave the host process what the job does not need: to debug evm itself
+    ///
+    /// Otherwise the process gives up, where the host offers it (Landlock, seccomp), all files but those of the job, the
+    /// network, other processes and starting any.
+    #[arg(long, help_heading = "Engine")]
+    pub no_confine: bool,
 
     /// Say at the end what the run did: on stderr, as text or JSON
     #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "text", help_heading = "Engine")]

@@ -165,8 +165,12 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         trace: o.trace.as_deref().map(trace_sink).transpose()?,
         ..Config::default()
     };
-    let vm = Vm::new(&Engine::new(), config, &module)?;
+    let mut vm = Vm::new(&Engine::new(), config, &module)?;
+    if !o.no_confine {
+        vm.confine()?;
+    }
     end_on_signals(vm.handle())?;
+    end_on_panics(vm.handle());
     let outcome = match vm.run() {
         Ok(outcome) => outcome,
         Err(e) => {
@@ -182,6 +186,9 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     };
     if let EndReason::Limit(name) = outcome.reason {
         eprintln!("evm: the limit {name:?} ended the job; raise it with --limit {name}=VALUE");
+    }
+    if outcome.reason == EndReason::Failed {
+        eprintln!("evm: the job's limits could not be watched any longer, so it was ended");
     }
     for u in &outcome.stats.unlifted {
         eprintln!("evm: not lifted: {u}; please report this line with the program's name");
@@ -221,6 +228,19 @@ fn trace_sink(path: &Path) -> Result<TraceSink> {
             let _ = writeln!(o, "{line}");
         }
     }))
+}
+
+/// A panic that the runtime does not catch ends the process: without the thread that panicked the job might never end.
+fn end_on_panics(handle: Handle) {
+    let show = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        show(info);
+        if !evm_runtime::panic_is_caught() {
+            handle.restore_terminal();
+            eprintln!("evm: this is a bug of evm; please report the lines above with the program's name");
+            std::process::exit(status::FAILED.into());
+        }
+    }));
 }
 
 /// SIGTERM, SIGHUP and SIGQUIT end the job at once. SIGINT does too, unless the guest handles it: then the guest gets it,

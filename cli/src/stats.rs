@@ -11,6 +11,7 @@ pub fn json(o: &Outcome) -> Value {
         "status": o.status(),
         "wall_us": o.stats.wall_us,
         "peak_rss_bytes": o.stats.peak_rss,
+        "confinement": { "landlock": o.stats.confinement.landlock, "seccomp": o.stats.confinement.seccomp },
         "engine": engine,
         "syscalls": o.stats.syscalls,
         "unknown_syscalls": o.stats.unknown_syscalls,
@@ -20,7 +21,7 @@ pub fn json(o: &Outcome) -> Value {
 
 /// A table for a person.
 pub fn text(o: &Outcome) -> String {
-    let mut s = String::new();
+    let mut s = format!("{:>14}  confines the host process\n", o.stats.confinement.text());
     let mut row = |v: u64, what: &str| {
         // Writing to a string does not fail.
         let _ = writeln!(s, "{v:>14}  {what}");

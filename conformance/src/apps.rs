@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// What a run left below /work: names with kind, mode and contents.
@@ -63,9 +64,11 @@ pub struct Place {
 }
 
 impl Place {
-    /// Make all that is needed.
+    /// Make all that is needed, once in a process.
     pub fn ready() -> Result<Place> {
-        Ok(Place { guest: crate::root::setup()?, evm: crate::exec::evm_binary()? })
+        static READY: OnceLock<Result<Place, String>> = OnceLock::new();
+        let make = || Ok(Place { guest: crate::root::setup()?, evm: crate::exec::evm_binary()? });
+        READY.get_or_init(|| make().map_err(|e: anyhow::Error| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
     }
 }
 

@@ -8,6 +8,7 @@
 //! * `stdin`: the input file that is standard input;
 //! * `stderr = true`: standard error is compared, too;
 //! * `ignore`: files in /work that are not compared (all others are: names, kinds, modes, contents);
+//! * `heavy = true`: it takes minutes; `cargo test` leaves it out, `evm-conformance apps` does not;
 //! * `timeout`: seconds under `evm` (default 120); `env`; `options`: further options of `evm run`.
 //!
 //! Standard output, exit status and all files below /work are compared.
@@ -46,6 +47,9 @@ pub struct Case {
     /// Files not compared.
     #[serde(default)]
     pub ignore: Vec<String>,
+    /// Takes minutes: not part of `cargo test`.
+    #[serde(default)]
+    pub heavy: bool,
     /// Seconds under `evm`.
     #[serde(default = "default_timeout")]
     pub timeout: u64,

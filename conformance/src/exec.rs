@@ -195,7 +195,8 @@ impl<'a> Native<'a> {
         let mut script = String::from(
             "R=$1 W=$2 P=$3; shift 3\n\
              mount --rbind /dev \"$R/dev\"\n\
-             mount -t proc proc \"$R/proc\"\n",
+             mount -t proc proc \"$R/proc\"\n\
+             mount --rbind /sys \"$R/sys\"\n",
         );
         if !self.writable_root {
             script.push_str(
@@ -340,7 +341,8 @@ impl WorkDir {
             if chown {
                 std::os::unix::fs::lchown(p, Some(USER), Some(USER))?;
             }
-            if !p.is_symlink() {
+            let kind = fs::symlink_metadata(p)?.file_type();
+            if kind.is_file() || kind.is_dir() {
                 let time = std::time::UNIX_EPOCH + Duration::from_secs(1_704_067_200);
                 fs::File::open(p)?.set_modified(time)?;
             }

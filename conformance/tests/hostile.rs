@@ -1,8 +1,8 @@
-//! Hostile program files: a clear error, no panic, no hang.
+//! Hostile program files, hostile code, wild system calls: a clear error or the guest's own end, no panic, no hang.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use evm_conformance::apps::Place;
-use evm_conformance::exec::{Evm, WorkDir};
+use evm_conformance::exec::{Evm, Outcome, WorkDir};
 use evm_conformance::harness::{self, Trial};
 use evm_conformance::hostile;
 use std::fs;
@@ -26,19 +26,14 @@ fn check(part: usize, parts: usize) -> Result<()> {
         let out = Evm { work: Some(&work.path), options: &options, ..Evm::new(&place.evm, &place.guest, "auto") }
             .command(&["/work/hostile"])
             .run(Duration::from_secs(20))?;
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        let bad = if out.timed_out {
-            Some("a hang")
-        } else if stderr.contains("panicked") || out.status == 101 {
-            Some("a panic")
-        } else if out.status == 125 {
-            Some("evm's own failure")
+        let bad = if let Some(bad) = broken(&out) {
+            Some(bad)
         } else if out.status == 0 && !h.name.starts_with("random") {
             Some("status 0")
         } else if out.status == 126 && out.stderr.is_empty() {
             Some("no message")
         } else if h.status.is_some_and(|s| s != out.status) {
-            Some("another status expected (126)")
+            Some("another status expected")
         } else {
             None
         };
@@ -53,7 +48,57 @@ fn check(part: usize, parts: usize) -> Result<()> {
     Ok(())
 }
 
+/// What must never happen, whatever the guest does.
+fn broken(out: &Outcome) -> Option<&'static str> {
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    if out.timed_out {
+        Some("a hang")
+    } else if stderr.contains("panic") || stderr.contains("internal error") {
+        Some("a panic or an internal error")
+    } else if [101, 125, 128 + 6].contains(&out.status) {
+        Some("evm's own failure")
+    } else {
+        None
+    }
+}
+
+/// Seeds of one run. `WILD_SEEDS=100..400` tries others, for longer.
+fn seeds() -> Result<std::ops::Range<u64>> {
+    let Ok(text) = std::env::var("WILD_SEEDS") else {
+        return Ok(1..5);
+    };
+    let (from, to) = text.split_once("..").context("WILD_SEEDS=FROM..TO")?;
+    Ok(from.parse()?..to.parse()?)
+}
+
+/// A program that does its worst in children and goes on: it must come to its end.
+fn wild(program: &str, rounds: &str, engine: &str) -> Result<()> {
+    let place = Place::ready()?;
+    for seed in seeds()? {
+        let work = WorkDir::new("wild")?;
+        work.give_to_guest()?;
+        let options = ["--limit", "wall=200s,memory=1GiB,procs=60,disk=200MiB"].map(String::from);
+        let out = Evm { work: Some(&work.path), options: &options, ..Evm::new(&place.evm, &place.guest, engine) }
+            .command(&[program, &seed.to_string(), rounds])
+            .run(Duration::from_secs(300))?;
+        let at = format!("{program} {seed} {rounds} on {engine}");
+        if let Some(bad) = broken(&out) {
+            bail!("{at}: {bad}: {}", out.describe());
+        }
+        ensure!(out.status == 0, "{at}: {}", out.describe());
+        ensure!(String::from_utf8_lossy(&out.stdout).contains("end of the rounds"), "{at}: {}", out.describe());
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     const PARTS: usize = 4;
-    harness::main((0..PARTS).map(|p| Trial::new(format!("corpus::{p}"), move || check(p, PARTS))).collect())
+    let mut trials: Vec<Trial> =
+        (0..PARTS).map(|p| Trial::new(format!("corpus::{p}"), move || check(p, PARTS))).collect();
+    for engine in ["interp", "quick", "jit", "auto"] {
+        for (name, program, rounds) in [("calls", "/programs/wild_calls", "8"), ("code", "/programs/wild_code", "3")] {
+            trials.push(Trial::new(format!("{engine}::wild-{name}"), move || wild(program, rounds, engine)));
+        }
+    }
+    harness::main(trials)
 }

@@ -95,6 +95,7 @@ fn new_process(kernel: &Arc<Kernel>, n: NewProcess) -> Process {
         exit_signal: AtomicI32::new(n.exit_signal),
         pdeath_signal: AtomicI32::new(0),
         no_new_privs: AtomicBool::new(false),
+        oom_adjust: AtomicI32::new(0),
         dumpable: AtomicU32::new(1),
         subreaper: AtomicBool::new(false),
         keepcaps: AtomicBool::new(false),
@@ -159,7 +160,8 @@ impl Kernel {
         let thread = Thread::new(pid, Arc::downgrade(&process), 0, Vec::new());
         table.enter(&process, &thread);
         drop(table);
-        let cpu = Box::new(CpuState { cpus: kernel.config.cpus, model: kernel.config.cpu_model, ..CpuState::default() });
+        let cpu =
+            Box::new(CpuState { cpus: kernel.config.cpus, model: kernel.config.cpu_model, ..CpuState::default() });
         let mut task = Task::new(cpu, process, thread, mm, p.fds, p.fs);
         // An empty process that executes the program; if that fails the task is dropped and with it the process.
         let file = match &p.bytes {
@@ -310,6 +312,7 @@ impl Task {
             },
         ));
         process.nice.store(p.nice(), Ordering::Relaxed);
+        process.oom_adjust.store(p.oom_adjust(), Ordering::Relaxed);
         process.no_new_privs.store(p.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         process.dumpable.store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -356,7 +359,9 @@ impl Task {
             let own = Arc::new(self.fs.fork());
             self.set_fs(own);
         }
-        drop(self.fds.close_on_exec());
+        for d in self.fds.close_on_exec() {
+            crate::fs::closed(self, &d);
+        }
         let mut actions = *lock(&p.actions());
         for a in &mut actions {
             *a = SigAction { handler: if a.handler == SIG_IGN { SIG_IGN } else { 0 }, ..SigAction::default() };

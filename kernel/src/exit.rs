@@ -79,7 +79,11 @@ impl Task {
             lock(&p.usage).0.utime += time;
             threads.is_empty()
         };
-        // Closed before anyone learns of the end.
+        // Closed before anyone learns of the end; record locks go with the process.
+        if last {
+            self.fs.ns().locks.release_process(p.pid);
+            kernel.io.ipc.sem.end(p.pid);
+        }
         drop(std::mem::replace(&mut self.fds, Arc::new(FdTable::new(0))));
         if last {
             let status = lock(&p.group_exit).unwrap_or(status);
@@ -107,6 +111,9 @@ fn end_process(p: &Arc<Process>, status: i32) {
     }
     *p.image.write().unwrap_or_else(PoisonError::into_inner) = None;
     crate::timers::delete_all(p);
+    if p.sid() == p.pid {
+        crate::io::tty::leader_gone(kernel, p.pid);
+    }
     let mut hang_up = Vec::new();
     let mut deaths = Vec::new();
     {

@@ -23,8 +23,9 @@ pub trait Host: Send + Sync {
     fn spawn(&self, task: Task) -> Result<()>;
     /// Guest code in the range may have changed or gone: drop translations. Called after the change.
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64);
-    /// A new address space exists (nothing runs in it yet); the runtime may set its attachment.
-    fn new_arena(&self, mm: &Mm);
+    /// A new address space exists (nothing runs in it yet); the runtime sets its attachment. ENOMEM if the host has no
+    /// room for that.
+    fn new_arena(&self, mm: &Mm) -> Result<()>;
     /// A number that changes whenever translations of an address space are dropped. Asked before its memory is copied
     /// for a forked process.
     fn code_generation(&self, _mm: &Mm) -> u64 {
@@ -32,7 +33,7 @@ pub trait Host: Send + Sync {
     }
     /// `child` is a copy of `parent`, whose mappings cannot change during the call: where the number of
     /// [`Host::code_generation`] is still `generation`, translations of one are good for the other.
-    fn forked(&self, _parent: &Mm, _child: &Arc<Mm>, _generation: u64) {}
+    fn forked(&self, _parent: &Mm, _child: &Mm, _generation: u64) {}
     /// A thread has something to do in the kernel: make it leave guest code and call [`Task::deliver_signals`] soon. May be
     /// called for threads that are in the kernel or that the runtime does not know (yet, or any more).
     fn kick(&self, tid: i32);
@@ -60,6 +61,8 @@ pub enum EndReason {
     Limit(&'static str),
     /// The embedder ended it.
     Cancelled,
+    /// A bug of ours: a thread panicked, and nothing more can be promised.
+    Failed,
 }
 
 /// Receives trace lines.
@@ -201,6 +204,8 @@ pub struct Kernel {
     /// Timers; also for files that wake at a time (timerfd).
     pub timers: Timers,
     pub(crate) futexes: FutexTable,
+    /// Host paths that the guest's file systems are made from; the flag says read-only.
+    pub host_mounts: Mutex<Vec<(std::path::PathBuf, bool)>>,
     /// Sockets and the like.
     pub io: crate::io::JobIo,
     pub(crate) host: Arc<dyn Host>,
@@ -218,6 +223,7 @@ impl Kernel {
     pub fn new(config: Config, host: Arc<dyn Host>) -> Arc<Kernel> {
         Arc::new(Kernel {
             limits: Limits::new(config.limits),
+            host_mounts: Mutex::default(),
             io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),
             counters: Counters { calls: (0..=sys::MAX).map(|_| AtomicU64::new(0)).collect() },

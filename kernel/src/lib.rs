@@ -20,6 +20,7 @@ pub mod file;
 pub mod fs;
 mod futex;
 pub mod io;
+pub mod ipc;
 pub mod kernel;
 pub mod limits;
 pub mod mm;

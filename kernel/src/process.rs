@@ -150,6 +150,8 @@ pub struct Process {
     /// Signal sent to the parent at the end.
     pub(crate) exit_signal: AtomicI32,
     pub(crate) pdeath_signal: AtomicI32,
+    /// /proc/pid/oom_score_adj.
+    pub(crate) oom_adjust: AtomicI32,
     pub(crate) no_new_privs: AtomicBool,
     pub(crate) dumpable: AtomicU32,
     pub(crate) subreaper: AtomicBool,
@@ -226,6 +228,10 @@ impl Process {
     /// Root and working directory of the main thread (for /proc).
     pub fn fs(&self) -> Arc<crate::fs::FsContext> {
         self.fs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// What the process set as its /proc/pid/oom_score_adj.
+    pub fn oom_adjust(&self) -> i32 {
+        self.oom_adjust.load(Ordering::Relaxed)
     }
     /// Nice value.
     pub fn nice(&self) -> i32 {

@@ -43,7 +43,9 @@ impl Host for TestHost {
         Ok(())
     }
     fn code_changed(&self, _mm: &Mm, _addr: u64, _len: u64) {}
-    fn new_arena(&self, _mm: &Mm) {}
+    fn new_arena(&self, _mm: &Mm) -> crate::errno::Result<()> {
+        Ok(())
+    }
     fn kick(&self, _tid: i32) {}
 }
 

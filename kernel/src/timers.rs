@@ -145,7 +145,10 @@ pub(crate) struct PosixTimer {
     pub interval: Duration,
     pub at: Option<Duration>,
     pub id: Option<TimerId>,
+    /// What timer_getoverrun(2) gives: expirations beside the one of the last signal that was taken.
     pub overrun: i32,
+    /// The same of the signal that waits.
+    pub missed: i32,
 }
 
 /// When to look next at a timer that expires at `at`.
@@ -239,6 +242,17 @@ pub(crate) fn arm_posix(p: &Arc<Process>, id: i32, at: Duration) {
     t.id = p.kernel.timers.schedule(&p.kernel, when, Box::new(f));
 }
 
+/// A signal was taken: one of a timer tells how often the timer expired since it was sent.
+pub(crate) fn taken(p: &Process, mut info: SigInfo) -> SigInfo {
+    if let SigFields::Timer { id, overrun, .. } = &mut info.fields
+        && let Some(t) = lock(&p.timers).get_mut(id)
+    {
+        t.overrun = std::mem::take(&mut t.missed);
+        *overrun = t.overrun;
+    }
+    info
+}
+
 fn posix_due(p: &Arc<Process>, id: i32, at: Duration) {
     let mut timers = lock(&p.timers);
     let Some(t) = timers.get_mut(&id) else { return };
@@ -254,21 +268,16 @@ fn posix_due(p: &Arc<Process>, id: i32, at: Duration) {
     let missed = if t.interval.is_zero() { 0 } else { ((now - at).as_nanos() / t.interval.as_nanos()) as u32 };
     t.at = None;
     t.id = None;
-    t.overrun = t.overrun.saturating_add(missed as i32);
     let copy = *t;
     // A signal of this timer that still waits is not queued again, it counts.
     let waits = match copy.notify {
         Notify::Thread(tid) => p.kernel.thread(tid).is_some_and(|th| lock(&th.pending).has_timer(id)),
         _ => lock(&p.pending).has_timer(id),
     };
-    if waits {
-        t.overrun = t.overrun.saturating_add(1);
-    } else {
-        t.overrun = 0;
-    }
+    t.missed = if waits { t.missed.saturating_add(1).saturating_add(missed as i32) } else { missed as i32 };
     drop(timers);
     if !waits {
-        let fields = SigFields::Timer { id, overrun: copy.overrun, value: copy.value };
+        let fields = SigFields::Timer { id, overrun: 0, value: copy.value };
         let info = SigInfo { signo: copy.signo, errno: 0, code: libc::SI_TIMER, fields };
         match copy.notify {
             Notify::None => {}

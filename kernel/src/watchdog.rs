@@ -24,9 +24,11 @@ impl Kernel {
             return;
         }
         let kernel = Arc::downgrade(self);
-        let started = std::thread::Builder::new().name("evm-watchdog".into()).spawn(move || watch(&kernel));
+        // Opened before the guest can use up the host's descriptors.
+        let started = HostMemory::open()
+            .and_then(|m| std::thread::Builder::new().name("evm-watchdog".into()).spawn(move || watch(&kernel, &m)));
         if started.is_err() {
-            self.kill_job(EndReason::Cancelled); // a job without its limits must not run
+            self.kill_job(EndReason::Failed); // a job without its limits must not run
         }
     }
 }
@@ -34,21 +36,33 @@ impl Kernel {
 /// What the engine itself may need beside the guest's memory.
 const ENGINE: u64 = 512 << 20;
 
-/// Bytes of the host process's memory that no file backs.
-fn host_memory() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/self/status") else {
-        return 0;
-    };
-    let kib = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name));
-        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
-    };
-    (kib("RssAnon:") + kib("RssShmem:")) << 10
+/// Reads the host process's own memory use.
+struct HostMemory(std::fs::File);
+
+impl HostMemory {
+    fn open() -> std::io::Result<HostMemory> {
+        std::fs::File::open("/proc/self/status").map(HostMemory)
+    }
+    /// Bytes that no file backs.
+    fn bytes(&self) -> std::io::Result<u64> {
+        use std::os::unix::fs::FileExt;
+        let mut text = [0u8; 4096];
+        let n = self.0.read_at(&mut text, 0)?;
+        let text = String::from_utf8_lossy(&text[..n]);
+        let kib = |name: &str| {
+            let line = text.lines().find_map(|l| l.strip_prefix(name));
+            line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        };
+        match (kib("RssAnon:"), kib("RssShmem:")) {
+            (Some(a), Some(b)) => Ok((a + b) << 10),
+            _ => Err(std::io::ErrorKind::InvalidData.into()),
+        }
+    }
 }
 
-fn watch(kernel: &Weak<Kernel>) {
+fn watch(kernel: &Weak<Kernel>, host: &HostMemory) {
     let start = Instant::now();
-    let base = host_memory();
+    let base = host.bytes();
     loop {
         let Some(k) = kernel.upgrade() else { return };
         let c = &k.limits.config;
@@ -76,7 +90,14 @@ fn watch(kernel: &Weak<Kernel>) {
         }
         if let Some(memory) = c.memory {
             // Mappings made with MAP_NORESERVE are not accounted until they are resident.
-            if host_memory().saturating_sub(base) > memory + memory / 4 + ENGINE {
+            let over = match (host.bytes(), &base) {
+                (Ok(now), Ok(base)) => now.saturating_sub(*base) > memory.saturating_add(memory / 4 + ENGINE),
+                _ => {
+                    k.kill_job(EndReason::Failed); // a limit that cannot be watched is none
+                    return;
+                }
+            };
+            if over {
                 k.kill_job(EndReason::Limit("memory"));
                 return;
             }

@@ -471,17 +471,6 @@ impl Lifter {
         let d = self.def(v).filter(|d| d.op == Op::Add)?;
         Some((d.a, self.const_of(d.b)?))
     }
-    /// An address with as much as possible in the displacement.
-    pub fn address(&mut self, base: Value, disp: i64) -> Addr {
-        let (base, disp) = match self.sum_of(base) {
-            Some((x, c)) if small(c.wrapping_add(disp)) => (x, c.wrapping_add(disp)),
-            _ => (base, disp),
-        };
-        if small(disp) {
-            return Addr { base, disp: disp as i32 };
-        }
-        Addr { base: self.bini(Op::Add, Type::I64, base, disp), disp: 0 }
-    }
     /// Two-operand instruction with a constant.
     pub fn bini(&mut self, op: Op, ty: Type, a: Value, imm: i64) -> Value {
         let c = self.iconst(ty, imm);
@@ -595,11 +584,6 @@ pub(crate) fn full(r: Register) -> usize {
 
 fn is_high(r: Register) -> bool {
     matches!(r, Register::AH | Register::BH | Register::CH | Register::DH)
-}
-
-/// Whether a displacement fits, with room for [`Addr::plus`].
-fn small(d: i64) -> bool {
-    (i64::from(i32::MIN)..=i64::from(i32::MAX) - 4096).contains(&d)
 }
 
 /// The opposite condition.

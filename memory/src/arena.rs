@@ -79,7 +79,12 @@ impl Arena {
         unsafe { Mem::new(self.base, self.size) }
     }
     fn range(&self, addr: u64, len: u64) -> io::Result<*mut libc::c_void> {
-        if addr % PAGE != 0 || len % PAGE != 0 || len == 0 || len > self.size || addr > self.size - len {
+        if !addr.is_multiple_of(PAGE)
+            || !len.is_multiple_of(PAGE)
+            || len == 0
+            || len > self.size
+            || addr > self.size - len
+        {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok((self.base + addr) as *mut libc::c_void)

@@ -4,9 +4,10 @@
 use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
+use crate::guard;
 use crate::stats::Counters;
-use evm_backend::quick::Quick;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
+use evm_backend::quick::Quick;
 use evm_ir::Region;
 use evm_kernel::mm::Mm;
 use evm_lifter::AddressHasher;
@@ -152,7 +153,7 @@ impl Engine {
             }
         }
         let t = Instant::now();
-        let r = translate::quick(self, space, mm, pc, compiler, threshold)?;
+        let r = guard::caught(pc, || translate::quick(self, space, mm, pc, compiler, threshold))?;
         let c = &self.inner.counters;
         Counters::add(&c.quick_us, t.elapsed().as_micros() as u64);
         let Some(r) = r else {
@@ -188,7 +189,9 @@ impl Engine {
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)));
+            extra.extend(
+                j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)),
+            );
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);
@@ -196,11 +199,20 @@ impl Engine {
         j.space.note_compile(pc);
         let c = &self.inner.counters;
         let asked = j.pc;
-        let r = translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background);
+        let r = guard::caught(pc, || translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background));
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {
-                if std::env::var_os("EVM_DEBUG").is_some() { eprintln!("region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}", r.entries.len(), r.insns, r.blocks.len(), t.elapsed().as_micros(), j.space.code(self.entry_index(j.pc)) != 0); }
+                if std::env::var_os("EVM_DEBUG").is_some() {
+                    eprintln!(
+                        "region {pc:#x} asked {asked:#x} entries {} insns {} blocks {} us {} ok {}",
+                        r.entries.len(),
+                        r.insns,
+                        r.blocks.len(),
+                        t.elapsed().as_micros(),
+                        j.space.code(self.entry_index(j.pc)) != 0
+                    );
+                }
                 Counters::add(&c.regions_compiled, 1);
                 Counters::add(&c.insns_compiled, u64::from(r.insns));
                 let mut store = lock(&self.inner.store);

@@ -19,6 +19,7 @@
 mod code;
 mod config;
 mod engine;
+mod guard;
 mod host;
 mod stats;
 mod thread;
@@ -29,5 +30,8 @@ pub use config::{ClockMode, Config, Dir, EngineKind, Limits, Stream, Sysroot};
 pub use engine::Engine;
 pub use evm_kernel::errno::Errno;
 pub use evm_kernel::kernel::{EndReason, TraceSink};
+pub use guard::panic_is_caught;
+pub use host::confine::Confinement;
 pub use stats::Stats;
+pub use thread::ABI;
 pub use vm::{Handle, Module, Outcome, Vm};

@@ -53,6 +53,8 @@ pub struct Stats {
     pub unlifted: Vec<String>,
     /// Peak resident set of the host process in bytes.
     pub peak_rss: u64,
+    /// What the host process had given up.
+    pub confinement: crate::Confinement,
     /// Wall time of the job in microseconds.
     pub wall_us: u64,
 }

@@ -18,6 +18,7 @@ use crate::code::space::CodeSpace;
 use crate::code::translate::{self, BlockEntry};
 use crate::config::EngineKind;
 use crate::engine::{self, Engine, Job};
+use crate::guard;
 use crate::host::enter;
 use crate::stats::Counters;
 use crate::vm::Shared;
@@ -43,7 +44,7 @@ pub(crate) const STACK: usize = 16 << 20;
 const RESERVE: u64 = 2 << 20;
 
 /// Where compiled code and the interpreter find things in the state.
-pub(crate) const ABI: Abi = Abi {
+pub const ABI: Abi = Abi {
     mem_base: offset_of!(CpuState, mem_base) as u32,
     mem_limit: offset_of!(CpuState, mem_limit) as u32,
     poll: offset_of!(CpuState, poll) as u32,
@@ -101,11 +102,11 @@ pub(crate) struct Thread {
     stack_limit: u64,
     cache: Box<[Option<Arc<BlockEntry>>; CACHE]>,
     frame: interp::Frame,
-    /// Single instructions, while SSE exceptions are unmasked.
-    strict: HashMap<u64, BlockEntry>,
     quick: Quick,
     /// Blocks that the quick tier did not take.
     refused: HashSet<u64>,
+    /// Single instructions, while SSE exceptions are unmasked.
+    strict: HashMap<u64, BlockEntry>,
     insns: u64,
     blocks: u64,
 }
@@ -133,9 +134,9 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         stack_limit,
         cache: Box::new([const { None }; CACHE]),
         frame: interp::Frame::default(),
-        strict: HashMap::new(),
         quick: Quick::default(),
         refused: HashSet::new(),
+        strict: HashMap::new(),
         insns: 0,
         blocks: 0,
     });
@@ -189,8 +190,8 @@ impl Thread {
         self.space = self.shared.space_of(self.task.mm());
         self.space_ptr = Arc::as_ptr(&self.space);
         self.cache.fill(None);
-        self.strict.clear();
         self.refused.clear();
+        self.strict.clear();
         self.bind(t);
     }
     fn flush_counters(&mut self) {
@@ -290,7 +291,8 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = Arc::new(translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block)?);
+                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block))?;
+                let b = Arc::new(b);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());
                 b
@@ -300,7 +302,13 @@ impl Thread {
         Ok(b)
     }
     fn job(&self, pc: u64) -> Job {
-        Job { space: self.space.clone(), mm: self.task.mm().clone(), pc, precise: handles_faults(&self.task), background: false }
+        Job {
+            space: self.space.clone(),
+            mm: self.task.mm().clone(),
+            pc,
+            precise: handles_faults(&self.task),
+            background: false,
+        }
     }
     /// Count a block; true if it has compiled code now.
     fn heat(&mut self, b: &BlockEntry) -> bool {
@@ -315,7 +323,9 @@ impl Thread {
             EngineKind::Auto => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
-                    || (n > self.threshold && (n / self.threshold).is_power_of_two() && n % self.threshold == 0)
+                    || (n > self.threshold
+                        && (n / self.threshold).is_power_of_two()
+                        && n.is_multiple_of(self.threshold))
                 {
                     self.engine.request(self.job(b.pc));
                 }
@@ -342,7 +352,16 @@ impl Thread {
         }
         let mm = self.task.mm().clone();
         let threshold = if self.kind == EngineKind::Auto { engine::QUICK_HOT } else { 1 << 31 };
-        let done = self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold)?;
+        let done = match self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold) {
+            Ok(done) => done,
+            Err(translate::Failure::Internal(e)) => {
+                // The interpreter does without it. A panic may have left the compiler's buffers in any state.
+                self.engine.report(e);
+                self.quick = Quick::default();
+                false
+            }
+            Err(e) => return Err(e),
+        };
         if !done {
             self.refused.insert(pc);
         }

@@ -3,8 +3,10 @@
 use crate::code::space::CodeSpace;
 use crate::config::{Config, EngineKind};
 use crate::engine::{Engine, lock};
+use crate::host::confine::{Confinement, confine};
 use crate::stats::Stats;
 use crate::thread;
+use anyhow::Context;
 use evm_cpu::CpuState;
 use evm_kernel::errno::Errno;
 use evm_kernel::kernel::{EndReason, Host, Kernel};
@@ -74,13 +76,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Exit status as a shell shows it: the code, 128 + signal, or 124 when a limit ended the job.
+    /// Exit status as a shell shows it: the code, 128 + signal, 124 when a limit ended the job, or 125 when we failed.
     pub fn status(&self) -> i32 {
         match self.reason {
             EndReason::Exit(c) => c,
             EndReason::Signal(s) => 128 + s,
             EndReason::Limit(_) => 124,
             EndReason::Cancelled => 130,
+            EndReason::Failed => 125,
         }
     }
 }
@@ -89,7 +92,6 @@ impl Outcome {
 pub(crate) struct Shared {
     pub engine: Engine,
     pub kind: EngineKind,
-    spaces: Mutex<HashMap<usize, (Weak<Mm>, Arc<CodeSpace>)>>,
     threads: Mutex<HashMap<i32, usize>>,
     unlifted: Mutex<BTreeMap<String, u64>>,
     me: Weak<Shared>,
@@ -100,26 +102,14 @@ impl Shared {
         Arc::new_cyclic(|me| Shared {
             engine,
             kind,
-            spaces: Mutex::default(),
             threads: Mutex::default(),
             unlifted: Mutex::default(),
             me: me.clone(),
         })
     }
-    /// The code space of an address space, made at first use.
-    pub(crate) fn space_of(&self, mm: &Arc<Mm>) -> Arc<CodeSpace> {
-        let mut m = lock(&self.spaces);
-        m.retain(|_, (w, _)| w.strong_count() > 0);
-        let key = Arc::as_ptr(mm) as usize;
-        if let Some((_, s)) = m.get(&key) {
-            return s.clone();
-        }
-        let s = Arc::new(CodeSpace::new(mm.arena().clone()).expect("host address space for translation tables"));
-        m.insert(key, (Arc::downgrade(mm), s.clone()));
-        s
-    }
-    fn known_space(&self, mm: &Mm) -> Option<Arc<CodeSpace>> {
-        lock(&self.spaces).get(&(std::ptr::from_ref(mm) as usize)).map(|(_, s)| s.clone())
+    /// The code space of an address space.
+    pub(crate) fn space_of(&self, mm: &Mm) -> Arc<CodeSpace> {
+        attached(mm).expect("new_arena gives every address space its code space")
     }
     /// A thread begins: its state may be poked by `kick`.
     pub(crate) fn register(&self, tid: i32, cpu: *mut CpuState) {
@@ -144,6 +134,10 @@ impl Shared {
     }
 }
 
+fn attached(mm: &Mm) -> Option<Arc<CodeSpace>> {
+    mm.attachment.get()?.clone().downcast().ok()
+}
+
 impl Host for Shared {
     fn spawn(&self, task: Task) -> Result<(), Errno> {
         let Some(shared) = self.me.upgrade() else {
@@ -157,17 +151,22 @@ impl Host for Shared {
             .map_err(|_| Errno::EAGAIN)
     }
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64) {
-        if let Some((_, s)) = lock(&self.spaces).get(&(std::ptr::from_ref(mm) as usize)) {
+        if let Some(s) = attached(mm) {
             s.changed(addr, len);
         }
     }
-    fn new_arena(&self, _mm: &Mm) {}
-    fn code_generation(&self, mm: &Mm) -> u64 {
-        self.known_space(mm).map_or(0, |s| s.generation.load(Ordering::Acquire))
+    fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
+        let space = CodeSpace::new(mm.arena().clone()).map_err(|_| Errno::ENOMEM)?;
+        // It is new, so nothing is attached yet.
+        let _ = mm.attachment.set(Arc::new(space));
+        Ok(())
     }
-    fn forked(&self, parent: &Mm, child: &Arc<Mm>, generation: u64) {
-        if let Some(p) = self.known_space(parent) {
-            self.space_of(child).inherit(&p, generation, self.engine.entries());
+    fn code_generation(&self, mm: &Mm) -> u64 {
+        attached(mm).map_or(0, |s| s.generation.load(Ordering::Acquire))
+    }
+    fn forked(&self, parent: &Mm, child: &Mm, generation: u64) {
+        if let (Some(p), Some(c)) = (attached(parent), attached(child)) {
+            c.inherit(&p, generation, self.engine.entries());
         }
     }
     fn kick(&self, tid: i32) {
@@ -184,6 +183,7 @@ pub struct Vm {
     shared: Arc<Shared>,
     world: crate::world::World,
     started: Instant,
+    confinement: Confinement,
 }
 
 impl Vm {
@@ -191,7 +191,14 @@ impl Vm {
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
         let shared = Shared::new(engine.clone(), config.engine);
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
-        Ok(Vm { kernel, shared, world, started: Instant::now() })
+        Ok(Vm { kernel, shared, world, started: Instant::now(), confinement: Confinement::default() })
+    }
+    /// Take from the calling thread, for good, what the job does not need of the host, as far as the host offers to: see
+    /// [`Confinement`]. For processes that do nothing but run this job; before any other thread is started.
+    pub fn confine(&mut self) -> anyhow::Result<Confinement> {
+        let mounts = lock(&self.kernel.host_mounts).clone();
+        self.confinement = confine(&mounts).context("confining the process (--no-confine leaves that out)")?;
+        Ok(self.confinement)
     }
     /// A handle that can end the job from another thread.
     pub fn handle(&self) -> Handle {
@@ -210,6 +217,7 @@ impl Vm {
             engine: self.shared.engine.counters().table(),
             wall_us: self.started.elapsed().as_micros() as u64,
             peak_rss: peak_rss(),
+            confinement: self.confinement,
             ..Stats::default()
         };
         for (name, n, known) in self.kernel.counters.syscalls() {
@@ -235,6 +243,12 @@ impl Handle {
     /// End all processes of the job at once.
     pub fn cancel(&self) {
         self.kernel.kill_job(EndReason::Cancelled);
+    }
+    /// Give the terminal the settings back that it had, for ends that skip the ordinary one.
+    pub fn restore_terminal(&self) {
+        if let Some(t) = &self.terminal {
+            t.restore();
+        }
     }
     /// Send a signal of the terminal (SIGINT, SIGWINCH …) to the guest's foreground group. False if there is no such
     /// group or, for SIGINT, if nobody in it handles the signal.

@@ -71,7 +71,10 @@ pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Res
         hostname: c.hostname.clone(),
         ..Setup::default()
     }
-    .build(world, Some(ProcFs::root(Arc::downgrade(&kernel), 0x16, cpu)))
+    .build(
+        world,
+        Some([ProcFs::root(Arc::downgrade(&kernel), 0x16, cpu), ProcFs::sys_root(Arc::downgrade(&kernel), 0x17)]),
+    )
     .context("the guest's file systems")?;
     for (path, bytes) in &config.files {
         put(&ns, path, bytes, 0o644)?;

@@ -124,7 +124,7 @@ impl Asm {
     /// Write the constants and resolve what was left open. False if a label was never bound.
     pub fn finish(&mut self) -> bool {
         if !self.consts.is_empty() {
-            while self.code.len() % 16 != 0 {
+            while !self.code.len().is_multiple_of(16) {
                 self.byte(0xcc);
             }
             let base = self.pos();

@@ -81,12 +81,44 @@ impl Case {
 const WINDOWS: [u64; 4] = [SCRATCH + 0x800, SCRATCH + 0xf80, SCRATCH + SCRATCH_RW - 0x100, SCRATCH];
 
 const GPR64: [R; 16] = [
-    R::RAX, R::RCX, R::RDX, R::RBX, R::RSP, R::RBP, R::RSI, R::RDI, R::R8, R::R9, R::R10, R::R11, R::R12, R::R13, R::R14,
+    R::RAX,
+    R::RCX,
+    R::RDX,
+    R::RBX,
+    R::RSP,
+    R::RBP,
+    R::RSI,
+    R::RDI,
+    R::R8,
+    R::R9,
+    R::R10,
+    R::R11,
+    R::R12,
+    R::R13,
+    R::R14,
     R::R15,
 ];
 const GPR8: [R; 20] = [
-    R::AL, R::CL, R::DL, R::BL, R::AH, R::CH, R::DH, R::BH, R::SPL, R::BPL, R::SIL, R::DIL, R::R8L, R::R9L, R::R10L, R::R11L,
-    R::R12L, R::R13L, R::R14L, R::R15L,
+    R::AL,
+    R::CL,
+    R::DL,
+    R::BL,
+    R::AH,
+    R::CH,
+    R::DH,
+    R::BH,
+    R::SPL,
+    R::BPL,
+    R::SIL,
+    R::DIL,
+    R::R8L,
+    R::R9L,
+    R::R10L,
+    R::R11L,
+    R::R12L,
+    R::R13L,
+    R::R14L,
+    R::R15L,
 ];
 
 /// Makes cases.
@@ -134,11 +166,7 @@ impl Generator {
                 break;
             }
         }
-        Some(Case {
-            insns,
-            state: self.state.clone(),
-            fixes: self.fixes.clone(),
-        })
+        Some(Case { insns, state: self.state.clone(), fixes: self.fixes.clone() })
     }
 
     fn gpr(&mut self, size: usize) -> R {
@@ -276,7 +304,11 @@ impl Generator {
                         let wide = matches!(i.code().op_code().op_kind(1), K::mem_vsib64x | K::mem_vsib64y);
                         for _ in 0..if wide { 2 } else { 4 } {
                             let s = small(&mut self.rng);
-                            x = if wide { x << 64 | u128::from(s as i64 as u64) } else { x << 32 | u128::from(s as u32) };
+                            x = if wide {
+                                x << 64 | u128::from(s as i64 as u64)
+                            } else {
+                                x << 32 | u128::from(s as u32)
+                            };
                         }
                         if half == 0 {
                             self.state.xmm[n] = x;

@@ -239,9 +239,7 @@ fn frame(cases: usize, f: Features) -> Result<(Vec<u8>, Exits)> {
         a.mov(rcx, qword_ptr(rdx + at))?;
         a.mov(qword_ptr(rax + 8 * n as i32), rcx)?;
     }
-    for (from, to) in
-        [(168, output::RIP), (176, output::FLAGS), (192, output::ERR), (200, output::TRAPNO)]
-    {
+    for (from, to) in [(168, output::RIP), (176, output::FLAGS), (192, output::ERR), (200, output::TRAPNO)] {
         a.mov(rcx, qword_ptr(rdx + from))?;
         a.mov(qword_ptr(rax + to), rcx)?;
     }

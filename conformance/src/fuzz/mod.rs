@@ -379,7 +379,8 @@ impl Finding {
 /// What of a state is not plain.
 fn describe(s: &Input) -> String {
     let p = Input::plain(s.window);
-    let names = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    let names =
+        ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
     let mut out = vec![format!("window={:x}", s.window)];
     for (n, name) in names.iter().enumerate() {
         if s.gpr[n] != p.gpr[n] {

@@ -80,9 +80,28 @@ impl Rng {
     }
     fn f32(&mut self) -> u32 {
         const EDGES: [u32; 22] = [
-            0, 0x8000_0000, 1, 0x807f_ffff, 0x0080_0000, 0x7f7f_ffff, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffc1_2345,
-            0x7f80_0001, 0xff81_2345, 0x3f80_0000, 0xbf80_0000, 0x3f00_0000, 0x3fc0_0000, 0x4020_0000, 0x4f00_0000,
-            0xcf00_0000, 0x4eff_ffff, 0x5f00_0000, 0x477f_e100,
+            0,
+            0x8000_0000,
+            1,
+            0x807f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0000,
+            0xffc1_2345,
+            0x7f80_0001,
+            0xff81_2345,
+            0x3f80_0000,
+            0xbf80_0000,
+            0x3f00_0000,
+            0x3fc0_0000,
+            0x4020_0000,
+            0x4f00_0000,
+            0xcf00_0000,
+            0x4eff_ffff,
+            0x5f00_0000,
+            0x477f_e100,
         ];
         match self.below(8) {
             0..=3 => self.pick(&EDGES),
@@ -93,11 +112,28 @@ impl Rng {
     }
     fn f64(&mut self) -> u64 {
         const EDGES: [u64; 22] = [
-            0, 1 << 63, 1, 0x800f_ffff_ffff_ffff, 0x0010_0000_0000_0000, 0x7fef_ffff_ffff_ffff, 0x7ff0_0000_0000_0000,
-            0xfff0_0000_0000_0000, 0x7ff8_0000_0000_0000, 0xfff8_1234_5678_9abc, 0x7ff0_0000_0000_0001,
-            0xfff0_1234_5678_9abc, 0x3ff0_0000_0000_0000, 0xbff0_0000_0000_0000, 0x3fe0_0000_0000_0000,
-            0x3ff8_0000_0000_0000, 0x41e0_0000_0000_0000, 0x43e0_0000_0000_0000, 0xc3e0_0000_0000_0000,
-            0x41df_ffff_ffc0_0000, 0x3690_0000_0000_0000, 0x47ef_ffff_f000_0000,
+            0,
+            1 << 63,
+            1,
+            0x800f_ffff_ffff_ffff,
+            0x0010_0000_0000_0000,
+            0x7fef_ffff_ffff_ffff,
+            0x7ff0_0000_0000_0000,
+            0xfff0_0000_0000_0000,
+            0x7ff8_0000_0000_0000,
+            0xfff8_1234_5678_9abc,
+            0x7ff0_0000_0000_0001,
+            0xfff0_1234_5678_9abc,
+            0x3ff0_0000_0000_0000,
+            0xbff0_0000_0000_0000,
+            0x3fe0_0000_0000_0000,
+            0x3ff8_0000_0000_0000,
+            0x41e0_0000_0000_0000,
+            0x43e0_0000_0000_0000,
+            0xc3e0_0000_0000_0000,
+            0x41df_ffff_ffc0_0000,
+            0x3690_0000_0000_0000,
+            0x47ef_ffff_f000_0000,
         ];
         match self.below(8) {
             0..=3 => self.pick(&EDGES),
@@ -325,8 +361,10 @@ impl Output<'_> {
     }
     /// What is not equal. `flags`: bits of RFLAGS to compare.
     pub fn differences(&self, other: &Output, i: &Input, f: Features, flags: u64) -> Vec<Difference> {
-        const REGS: [&str; 16] =
-            ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+        const REGS: [&str; 16] = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ];
         let mut d = vec![];
         let mut cmp = |name: String, a: u128, b: u128| {
             if a != b {

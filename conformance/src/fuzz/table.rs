@@ -36,20 +36,8 @@ const V2: &[F] = &[
     F::MSR,
     F::SHA,
 ];
-const V3: &[F] = &[
-    F::AVX,
-    F::AVX2,
-    F::FMA,
-    F::F16C,
-    F::BMI1,
-    F::BMI2,
-    F::LZCNT,
-    F::MOVBE,
-    F::ADX,
-    F::XSAVE,
-    F::XSAVEOPT,
-    F::XSAVEC,
-];
+const V3: &[F] =
+    &[F::AVX, F::AVX2, F::FMA, F::F16C, F::BMI1, F::BMI2, F::LZCNT, F::MOVBE, F::ADX, F::XSAVE, F::XSAVEOPT, F::XSAVEC];
 
 /// Whether user programs can have this instruction on this model.
 pub fn belongs(code: Code, f: Features) -> bool {
@@ -138,7 +126,8 @@ pub fn not_run(code: Code) -> Option<&'static str> {
         return Some(why);
     }
     let op = code.op_code();
-    if op.op_kinds().iter().any(|k| format!("{k:?}").starts_with("farbr")) || format!("{code:?}").contains("_m16") && is_far(code)
+    if op.op_kinds().iter().any(|k| format!("{k:?}").starts_with("farbr"))
+        || format!("{code:?}").contains("_m16") && is_far(code)
     {
         return Some("a far branch");
     }
@@ -196,14 +185,19 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     if signal && vector && insns.iter().any(|i| i.is_vsib()) {
         return Some("how many elements of a gather are done before one faults is the CPU's choice; here none");
     }
-    if kind == 0x10b && trap == 13 && matches!(what, "rip" | "rsp") || what.starts_with("mem") && kind == 0x10b && trap == 13 {
+    if kind == 0x10b && trap == 13 && matches!(what, "rip" | "rsp")
+        || what.starts_with("mem") && kind == 0x10b && trap == 13
+    {
         use iced_x86::FlowControl as F;
         let leaves = |i: &Instruction| matches!(i.flow_control(), F::IndirectBranch | F::IndirectCall | F::Return);
         if insns.last().is_some_and(leaves) {
             return Some("a jump to an address that is not canonical faults at the jump; here at that address");
         }
     }
-    if signal && what == "flags" && insns.iter().any(|i| i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())) {
+    if signal
+        && what == "flags"
+        && insns.iter().any(|i| i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix()))
+    {
         return Some("flags at a fault in the middle of a repeated comparison are those of some comparison before");
     }
     let memory = matches!(kind, 0x10b | 0x107);
@@ -223,7 +217,9 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
             M::Vpmaskmovq,
         ])
     {
-        return Some("which byte of a masked access is said to fault is the CPU's choice; here the first under the mask");
+        return Some(
+            "which byte of a masked access is said to fault is the CPU's choice; here the first under the mask",
+        );
     }
     let wide = insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX);
     if kind == 0x108 && trap == 19 && wide && matches!(what, "mxcsr" | "si_code") {
@@ -240,7 +236,9 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
         return Some("single steps by TF are not there");
     }
     if what == "mxcsr" && insns.len() > 1 && has(&[M::Ucomiss, M::Ucomisd, M::Vucomiss, M::Vucomisd]) {
-        return Some("UCOMISx raises its exception flags where a condition is wanted, at the latest at the block's end");
+        return Some(
+            "UCOMISx raises its exception flags where a condition is wanted, at the latest at the block's end",
+        );
     }
     if memory && what == "mxcsr" && insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX) {
         return Some("a compiled 256-bit instruction may raise flags for its first half before its second half faults");

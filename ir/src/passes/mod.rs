@@ -16,7 +16,8 @@ pub use simplify::simplify;
 /// What the region is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OptLevel {
-    /// For the interpreter: cheap, exact state at faults, nothing promoted.
+    /// For the first tiers: cheap, exact state at faults, nothing promoted. (What [`simplify`] finds in a lifted block is
+    /// too little to pay for itself: the lifter folds while it builds.)
     Interp,
     /// For compilation: slots are variables, state at faults is not exact.
     Full,
@@ -27,7 +28,9 @@ pub enum OptLevel {
 /// Optimize a valid region.
 pub fn optimize(r: &mut Region, level: OptLevel) {
     let precise = level != OptLevel::Full;
-    simplify(r);
+    if level != OptLevel::Interp {
+        simplify(r);
+    }
     if level == OptLevel::Interp { dead_puts_in_blocks(r) } else { dead_puts(r, precise) }
     dead_code(r);
     if level != OptLevel::Interp {

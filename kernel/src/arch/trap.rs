@@ -54,7 +54,8 @@ pub(crate) fn signal(cpu: &CpuState, mm: &Mm, code: u32, arg: u64) -> (SigInfo, 
                 _ => (Access::Read, 0),
             };
             let kind = mm.fault_kind(arg, access);
-            let error = 4 | bits | u64::from(kind == FaultKind::Denied);
+            // Bit 0: the page was there, and the access not allowed.
+            let error = 4 | bits | u64::from(kind == FaultKind::Denied && mm.is_present(arg));
             let info = match kind {
                 FaultKind::Unmapped => SigInfo::fault(libc::SIGSEGV, 1, arg),
                 FaultKind::Denied => SigInfo::fault(libc::SIGSEGV, 2, arg),

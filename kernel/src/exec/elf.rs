@@ -165,7 +165,7 @@ impl Elf {
                 Some(b) => b.checked_add(self.align - 1).ok_or(Errno::ENOMEM)? & !(self.align - 1),
                 None => {
                     let len = (high - low).checked_add(self.align).ok_or(Errno::ENOMEM)?;
-                    let at = mm.image_range(len).ok_or(Errno::ENOMEM)?;
+                    let at = mm.image_range(len, &d.path).ok_or(Errno::ENOMEM)?;
                     // As high as the alignment allows.
                     (at + len - (high - low)) & !(self.align - 1)
                 }

@@ -6,7 +6,8 @@
 //! host) renames meanwhile, a lookup ends below the root or fails.
 //!
 //! An inode is opened through the host's /proc/self/fd by the number of its handle, so the type that was checked is
-//! the type of what is opened. Devices, sockets and FIFOs of the host are never opened. Set-user-id bits never reach the host.
+//! the type of what is opened. Devices, sockets and FIFOs of the host are never opened. Set-id bits never reach the host: they
+//! are kept here for the life of the job.
 //! Inode numbers are hashed with a key; device numbers are the mount's.
 
 use super::node::*;
@@ -47,6 +48,10 @@ pub struct HostFs {
     strict: bool,
     /// FIFOs that the job made here, by inode number: these work between its processes.
     fifos: Mutex<HashSet<u64>>,
+    /// Set-id bits that the job gave its files, by inode number.
+    set_id: Mutex<HashMap<u64, u32>>,
+    /// Whether there are any.
+    has_set_id: AtomicBool,
     /// Disk space charged, by inode number.
     charged: Mutex<HashMap<u64, u64>>,
 }
@@ -56,6 +61,7 @@ impl HostFs {
     pub fn mount(path: &std::path::Path, opt: HostOptions, world: Arc<dyn World>) -> Result<Arc<dyn Node>> {
         let root = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let reopen = fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        world.mounted(path, opt.read_only);
         let strict = !opt.public && rustix::process::geteuid().is_root();
         let fs = Arc::new(HostFs {
             opt,
@@ -64,6 +70,8 @@ impl HostFs {
             openat2: AtomicBool::new(true),
             strict,
             fifos: Mutex::default(),
+            set_id: Mutex::default(),
+            has_set_id: AtomicBool::new(false),
             charged: Mutex::default(),
         });
         Ok(fs.node(root)?.node)
@@ -75,10 +83,11 @@ impl HostFs {
     fn stat_fd(&self, fd: BorrowedFd<'_>) -> Result<Stat> {
         let s = fs::statx(fd, c"", AtFlags::EMPTY_PATH, fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME)?;
         let time = |t: fs::StatxTimestamp| (t.tv_sec, t.tv_nsec);
+        let ino = self.ino(u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), s.stx_ino);
         Ok(Stat {
             dev: self.opt.dev,
-            ino: self.ino(u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), s.stx_ino),
-            mode: u32::from(s.stx_mode),
+            ino,
+            mode: u32::from(s.stx_mode) | self.set_id(ino),
             nlink: s.stx_nlink,
             uid: self.opt.owner.0,
             gid: self.opt.owner.1,
@@ -103,10 +112,38 @@ impl HostFs {
         }
         (x >> 12).max(16)
     }
+    /// An open file; one to write to is accounted for if there is a limit.
+    fn file(self: &Arc<Self>, fd: OwnedFd, kind: u32, writes: bool) -> Result<HostFile> {
+        let mut file =
+            HostFile { fs: self.clone(), fd, kind, end: AtomicU64::new(u64::MAX), ino: 0, cursor: Mutex::new(0) };
+        if writes && self.world.disk().0 != u64::MAX {
+            let s = file.stat()?;
+            file.ino = s.ino;
+            file.end = AtomicU64::new(s.size);
+        }
+        Ok(file)
+    }
     /// Open what a handle refers to.
     fn reopen(&self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
         let n = fd.as_raw_fd().to_string();
         Ok(fs::openat(&self.reopen, n, flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+    /// Set-id bits of a file.
+    fn set_id(&self, ino: u64) -> u32 {
+        if self.has_set_id.load(Ordering::Relaxed) { lock(&self.set_id).get(&ino).copied().unwrap_or(0) } else { 0 }
+    }
+    /// Keep the set-id bits of a mode.
+    fn keep_set_id(&self, ino: u64, mode: u32) {
+        let bits = mode & 0o6000;
+        if bits != 0 || self.has_set_id.load(Ordering::Relaxed) {
+            let mut map = lock(&self.set_id);
+            if bits == 0 {
+                map.remove(&ino);
+            } else {
+                map.insert(ino, bits);
+            }
+            self.has_set_id.store(!map.is_empty(), Ordering::Relaxed);
+        }
     }
     fn writable(&self) -> Result<()> {
         if self.opt.read_only { Err(Errno::EROFS) } else { Ok(()) }
@@ -244,20 +281,7 @@ impl Node for HostNode {
             libc::S_IFSOCK => return Err(Errno::ENXIO),
             _ => return Err(Errno::EACCES),
         };
-        let mut file = HostFile {
-            fs: self.fs.clone(),
-            fd,
-            kind: self.kind,
-            end: AtomicU64::new(u64::MAX),
-            ino: 0,
-            cursor: Mutex::new(0),
-        };
-        if mode != libc::O_RDONLY && self.fs.world.disk().0 != u64::MAX {
-            let s = file.stat()?;
-            file.ino = s.ino;
-            file.end = AtomicU64::new(s.size);
-        }
-        Ok(Arc::new(file))
+        Ok(Arc::new(self.fs.file(fd, self.kind, mode != libc::O_RDONLY)?))
     }
     fn make(&self, who: &Caller, name: &[u8], what: Make<'_>, mode: u32) -> Result<Found> {
         self.dir()?;
@@ -280,6 +304,11 @@ impl Node for HostNode {
             Make::Device(_) => return Err(Errno::EPERM),
         }
         let mut found = self.lookup(who, name)?;
+        // An inode number may be that of a removed file. Below a set-group-id directory, directories are so, too.
+        let inherited = if matches!(what, Make::Dir) { self.stat()?.mode & libc::S_ISGID } else { 0 };
+        let mode = if matches!(what, Make::Symlink(_)) { 0 } else { mode | inherited };
+        self.fs.keep_set_id(found.stat.ino, mode);
+        found.stat.mode = found.stat.mode & !0o6000 | mode & 0o6000;
         if matches!(what, Make::Fifo) && kind_of(found.stat.mode) == libc::S_IFIFO {
             lock(&self.fs.fifos).insert(found.stat.ino);
         }
@@ -288,6 +317,20 @@ impl Node for HostNode {
             found.stat = found.node.stat()?;
         }
         Ok(found)
+    }
+    fn unnamed(&self, flags: u32, mode: u32) -> Result<(Arc<dyn Node>, Arc<dyn File>)> {
+        self.dir()?;
+        self.fs.writable()?;
+        let access = flags & (libc::O_ACCMODE | libc::O_EXCL | libc::O_SYNC | libc::O_DSYNC) as u32;
+        let f = OFlags::from_bits_retain(access) | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, c".", f, Mode::RUSR | Mode::WUSR)?;
+        fs::fchmod(&fd, host_mode(mode))?;
+        // The node is a handle without access, as all are.
+        let n = fd.as_raw_fd().to_string();
+        let handle = fs::openat(&self.fs.reopen, n, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let found = self.fs.node(handle)?;
+        self.fs.keep_set_id(found.stat.ino, mode);
+        Ok((found.node, Arc::new(self.fs.file(fd, libc::S_IFREG, true)?)))
     }
     fn link(&self, name: &[u8], target: &dyn Node) -> Result<()> {
         self.dir()?;
@@ -337,6 +380,7 @@ impl Node for HostNode {
                 return Err(Errno::EOPNOTSUPP);
             }
             fs::chmodat(&self.fs.reopen, self.fd.as_raw_fd().to_string(), host_mode(m), AtFlags::empty())?;
+            self.fs.keep_set_id(self.stat()?.ino, m);
         }
         if c.atime.is_some() || c.mtime.is_some() {
             let t = |t: Option<SetTime>| match t {
@@ -387,6 +431,16 @@ struct HostFile {
 }
 
 impl HostFile {
+    /// What is written to loses its set-id bits.
+    fn written(&self) -> Result<()> {
+        if self.fs.has_set_id.load(Ordering::Relaxed) {
+            let s = self.stat()?;
+            if let Some(m) = super::ops::strip(s.mode) {
+                self.fs.keep_set_id(s.ino, m);
+            }
+        }
+        Ok(())
+    }
     fn account(&self, end: u64) -> Result<()> {
         let old = self.end.load(Ordering::Relaxed);
         if end > old {
@@ -394,6 +448,23 @@ impl HostFile {
             self.end.fetch_max(end, Ordering::Relaxed);
         }
         Ok(())
+    }
+    /// As much of a write as the limit has room for: a full disk takes a part, then nothing.
+    fn granted<'a>(&self, pos: u64, buf: &'a [u8]) -> Result<&'a [u8]> {
+        match self.account(pos.saturating_add(buf.len() as u64)) {
+            Ok(()) => Ok(buf),
+            Err(Errno::ENOSPC) => {
+                let (max, used) = self.fs.world.disk();
+                let end = self.end.load(Ordering::Relaxed).saturating_add(max.saturating_sub(used));
+                let n = end.saturating_sub(pos).min(buf.len() as u64);
+                if n == 0 {
+                    return Err(Errno::ENOSPC);
+                }
+                self.account(pos + n)?;
+                Ok(&buf[..n as usize])
+            }
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -404,19 +475,19 @@ impl File for HostFile {
         }
         Ok(rustix::io::pread(&self.fd, buf, pos)?)
     }
-    fn write(&self, _: &dyn Blocking, pos: u64, buf: &[u8], _: bool) -> Result<usize> {
+    fn write(&self, _: &dyn Blocking, pos: u64, mut buf: &[u8], _: bool) -> Result<usize> {
         let accounted = self.end.load(Ordering::Relaxed) != u64::MAX;
+        self.written()?;
         if pos == u64::MAX {
             if accounted {
-                let size = self.stat()?.size;
-                self.account(size.saturating_add(buf.len() as u64))?;
+                buf = self.granted(self.stat()?.size, buf)?;
             }
             let iov = [std::io::IoSlice::new(buf)];
             // An offset of -1 leaves the position to RWF_APPEND.
             return Ok(rustix::io::pwritev2(&self.fd, &iov, u64::MAX, rustix::io::ReadWriteFlags::APPEND)?);
         }
         if accounted {
-            self.account(pos.saturating_add(buf.len() as u64))?;
+            buf = self.granted(pos, buf)?;
         }
         Ok(rustix::io::pwrite(&self.fd, buf, pos)?)
     }
@@ -427,6 +498,7 @@ impl File for HostFile {
         self.fs.stat_fd(self.fd.as_fd())
     }
     fn truncate(&self, len: u64) -> Result<()> {
+        self.written()?;
         if self.end.load(Ordering::Relaxed) != u64::MAX {
             let old = self.stat()?.size;
             if len > old {
@@ -441,7 +513,8 @@ impl File for HostFile {
         Ok(fs::ftruncate(&self.fd, len)?)
     }
     fn sync(&self, data: bool) -> Result<()> {
-        Ok(if data { fs::fdatasync(&self.fd)? } else { fs::fsync(&self.fd)? })
+        let _: () = if data { fs::fdatasync(&self.fd)? } else { fs::fsync(&self.fd)? };
+        Ok(())
     }
     fn entries(&self, pos: u64) -> Result<Vec<(DirEntry, u64)>> {
         if self.kind != libc::S_IFDIR {
@@ -485,10 +558,11 @@ impl File for HostFile {
         if self.kind != libc::S_IFREG {
             return Ok(None);
         }
-        if let Some(end) = write_end
-            && self.end.load(Ordering::Relaxed) != u64::MAX
-        {
-            self.account(end)?;
+        if let Some(end) = write_end {
+            self.written()?;
+            if self.end.load(Ordering::Relaxed) != u64::MAX {
+                self.account(end)?;
+            }
         }
         Ok(Some(self.fd.as_fd()))
     }

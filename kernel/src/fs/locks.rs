@@ -153,6 +153,20 @@ impl Locks {
         self.unlock(key, owner, 0, u64::MAX);
         self.drop_flock(key, owner);
     }
+    /// A process is gone: its record locks go.
+    pub fn release_process(&self, pid: i32) {
+        let owner = Owner::Process(pid);
+        let mut t = lock(&self.table);
+        if t.files.is_empty() {
+            return;
+        }
+        for f in t.files.values_mut() {
+            f.records.retain(|r| r.owner != owner);
+        }
+        t.files.retain(|_, f| !f.records.is_empty() || !f.flocks.is_empty());
+        drop(t);
+        self.queue.wake_all();
+    }
     /// All locks, for /proc/locks: file and record (flock locks as whole-file records).
     pub fn all(&self) -> Vec<(Key, Record, bool)> {
         let t = lock(&self.table);

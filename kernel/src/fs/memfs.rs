@@ -168,8 +168,15 @@ impl MemFs {
         let fs = Arc::new(MemFs { dev, world, next_ino: AtomicU64::new(1), rename: Mutex::default(), magic });
         // The root is not charged for, nor ever refused.
         let _ = fs.world.charge_disk(NODE_COST);
+        let below = lower.as_ref().and_then(|l| l.stat().ok());
         let dir = DirBody { lower, ..DirBody::default() };
-        fs.new_node(libc::S_IFDIR | (mode & 0o7777), owner, Body::Dir(Mutex::new(dir)), 2)
+        let root = fs.new_node(libc::S_IFDIR | (mode & 0o7777), owner, Body::Dir(Mutex::new(dir)), 2);
+        if let Some(s) = below {
+            let mut m = lock(&root.meta);
+            m.nlink = s.nlink;
+            (m.atime, m.mtime, m.ctime, m.btime) = (s.atime, s.mtime, s.ctime, s.btime);
+        }
+        root
     }
     fn new_node(self: &Arc<Self>, mode: u32, owner: (u32, u32), body: Body, nlink: u32) -> Arc<MemNode> {
         let now = self.world.now();
@@ -229,6 +236,10 @@ impl MemNode {
         let mut m = lock(&self.meta);
         m.mtime = now;
         m.ctime = now;
+        if self.kind == libc::S_IFREG {
+            // A program that was written to has no set-id bits.
+            m.mode = super::ops::strip(m.mode).unwrap_or(m.mode);
+        }
     }
     fn relink(&self, by: i32) {
         let now = self.fs.world.now();
@@ -254,7 +265,20 @@ impl MemNode {
                 data.len()
             }
             Body::Symlink(t) => t.len() as u64,
-            Body::Dir(d) => 20 * (2 + lock(d).names.len() as u64),
+            Body::Dir(d) => {
+                let (lower, names) = {
+                    let d = lock(d);
+                    (d.lower.clone(), d.names.len() as u64)
+                };
+                // An overlay's directories look as those below.
+                match lower.and_then(|l| l.stat().ok()) {
+                    Some(s) => {
+                        blocks = Some(s.blocks);
+                        s.size
+                    }
+                    None => 20 * (2 + names),
+                }
+            }
             _ => 0,
         };
         let m = lock(&self.meta);
@@ -580,6 +604,11 @@ impl MemNode {
     /// Seals of a memfd; EINVAL for other files.
     pub fn seals(&self) -> Result<u32> {
         Ok(self.file()?.seals.load(Ordering::Relaxed))
+    }
+    /// Whether a seal is in the way of a shared mapping: of one to write to, or of writing through one that is there.
+    pub fn write_sealed(&self, write: bool) -> bool {
+        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
+        write && self.seals().is_ok_and(|s| s & seals as u32 != 0)
     }
     /// Add seals (F_ADD_SEALS).
     pub fn add_seals(&self, add: u32) -> Result<()> {

@@ -15,6 +15,7 @@ pub mod hostfs;
 pub mod locks;
 pub mod memfs;
 pub mod node;
+pub mod notify;
 pub mod ops;
 pub mod procfs;
 mod procmaps;
@@ -26,7 +27,7 @@ pub mod walk;
 pub use node::{Caller, Make, SetTime, World};
 pub use ops::Opened;
 pub use setup::{DirMount, Setup, Sysroot};
-pub use walk::{Entry, Mount, Namespace, Place};
+pub use walk::{Entry, Mount, Namespace, Place, Scope};
 
 use crate::errno::{Errno, Result};
 use crate::file::{Description, File};
@@ -149,6 +150,9 @@ pub fn open_exec(task: &Task, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc
         return Err(Errno::EACCES);
     }
     who.check(&e.stat, node::X)?;
+    if node::lock(&task.fs().ns().writers).contains_key(&(e.stat.dev, e.stat.ino)) {
+        return Err(Errno::ETXTBSY);
+    }
     // Reading the program needs no read permission.
     let root = Caller { uid: 0, gid: 0, ..who };
     task.fs().ns.open_entry(&root, task, e, libc::O_RDONLY as u32, false)
@@ -157,10 +161,26 @@ pub fn open_exec(task: &Task, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc
 /// To be called when a process closes a descriptor: its record locks on the file go, whichever descriptor took them.
 pub fn closed(task: &Task, d: &Description) {
     let locks = &task.fs().ns.locks;
-    if let Some(o) = Opened::of(d).filter(|_| !locks.is_empty())
-        && let Ok(k) = o.key()
+    if !locks.is_empty()
+        && let Ok(k) = lock_key(d)
     {
         locks.unlock(k, locks::Owner::Process(task.pid()), 0, u64::MAX);
+    }
+}
+
+/// Identity of a file for locks, of one without a file system too.
+pub fn lock_key(d: &Description) -> Result<locks::Key> {
+    match Opened::of(d) {
+        Some(o) => o.key(),
+        None => d.file.stat().map(|s| (s.dev, s.ino)),
+    }
+}
+
+/// Identity of a description for locks.
+pub fn lock_owner(d: &Description) -> locks::Owner {
+    match Opened::of(d) {
+        Some(o) => o.owner(),
+        None => locks::Owner::Description(Arc::as_ptr(&d.file).cast::<()>() as usize),
     }
 }
 
@@ -179,6 +199,11 @@ impl World for KernelWorld {
     fn disk(&self) -> (u64, u64) {
         self.0.upgrade().map_or((u64::MAX, 0), |k| (k.limits.disk.max(), k.limits.disk.used()))
     }
+    fn mounted(&self, path: &std::path::Path, read_only: bool) {
+        if let Some(k) = self.0.upgrade() {
+            crate::process::lock(&k.host_mounts).push((path.into(), read_only));
+        }
+    }
     fn now(&self) -> (i64, u32) {
         self.0.upgrade().map_or((0, 0), |k| {
             let t = k.clock.realtime();
@@ -191,19 +216,9 @@ impl World for KernelWorld {
         }
     }
     fn terminal(&self, pid: i32) -> Result<Arc<dyn File>> {
-        // The terminal is where the session got it from: a standard stream of the process or of one of its ancestors.
         let k = self.0.upgrade().ok_or(Errno::ENXIO)?;
-        let mut at = k.process(pid);
-        for _ in 0..64 {
-            let Some(p) = at else { break };
-            for (_, e) in p.fds().list() {
-                if crate::io::tty::control(&*e.desc.file).is_some() {
-                    return Ok(e.desc.file.clone());
-                }
-            }
-            at = k.process(p.ppid());
-        }
-        Err(Errno::ENXIO)
+        let p = k.process(pid).ok_or(Errno::ENXIO)?;
+        crate::io::tty::of_session(&k, &p).ok_or(Errno::ENXIO)
     }
     fn pty_master(&self, pid: i32) -> Result<Arc<dyn File>> {
         let k = self.0.upgrade().ok_or(Errno::ENXIO)?;

@@ -171,6 +171,10 @@ pub trait Node: Send + Sync {
     fn make(&self, who: &Caller, name: &[u8], what: Make<'_>, mode: u32) -> Result<Found> {
         Err(Errno::EPERM)
     }
+    /// Make and open a regular file without a name in this directory (O_TMPFILE).
+    fn unnamed(&self, flags: u32, mode: u32) -> Result<(Arc<dyn Node>, Arc<dyn File>)> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// Make another name for a node of the same file system.
     fn link(&self, name: &[u8], target: &dyn Node) -> Result<()> {
         Err(Errno::EPERM)
@@ -204,6 +208,8 @@ pub trait World: Send + Sync {
     fn release_disk(&self, bytes: u64);
     /// Limit and use of disk space (`u64::MAX` = no limit).
     fn disk(&self) -> (u64, u64);
+    /// A host path has become a file system of the guest.
+    fn mounted(&self, path: &std::path::Path, read_only: bool) {}
     /// Wall-clock time: seconds and nanoseconds.
     fn now(&self) -> (i64, u32);
     /// Random bytes for /dev/urandom.

@@ -3,7 +3,8 @@
 
 use super::memfs::{MemFile, MemNode};
 use super::node::*;
-use super::walk::{Entry, Namespace, Parent, Place};
+use super::notify;
+use super::walk::{Entry, Namespace, Parent, Place, Scope};
 use crate::errno::{Errno, Result};
 use crate::file::{Description, DirEntry, File, Ready, Stat};
 use crate::wait::{Blocking, WaitQueue};
@@ -22,6 +23,10 @@ pub struct Opened {
     pub place: Place,
     file: Arc<dyn File>,
     ns: Arc<Namespace>,
+    /// IN_CLOSE_*, or 0 for a descriptor that nobody is told about (O_PATH).
+    close_event: u32,
+    /// The file, if it is counted as open for writing.
+    written: Option<super::locks::Key>,
 }
 
 impl Opened {
@@ -54,10 +59,18 @@ impl Opened {
 
 impl File for Opened {
     fn read(&self, who: &dyn Blocking, pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
-        self.file.read(who, pos, buf, nonblock)
+        let n = self.file.read(who, pos, buf, nonblock)?;
+        if n > 0 {
+            self.ns.happened(&self.place, notify::IN_ACCESS);
+        }
+        Ok(n)
     }
     fn write(&self, who: &dyn Blocking, pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
-        self.file.write(who, pos, buf, nonblock)
+        let n = self.file.write(who, pos, buf, nonblock)?;
+        if n > 0 {
+            self.ns.happened(&self.place, notify::IN_MODIFY);
+        }
+        Ok(n)
     }
     fn seekable(&self) -> bool {
         self.file.seekable()
@@ -66,7 +79,9 @@ impl File for Opened {
         self.file.stat()
     }
     fn truncate(&self, len: u64) -> Result<()> {
-        self.file.truncate(len)
+        self.file.truncate(len)?;
+        self.ns.happened(&self.place, notify::IN_MODIFY);
+        Ok(())
     }
     fn sync(&self, data: bool) -> Result<()> {
         self.file.sync(data)
@@ -81,16 +96,21 @@ impl File for Opened {
         self.file.ioctl(who, mem, cmd, arg)
     }
     fn entries(&self, pos: u64) -> Result<Vec<(DirEntry, u64)>> {
-        self.file.entries(pos)
+        let found = self.file.entries(pos)?;
+        if !found.is_empty() {
+            self.ns.happened(&self.place, notify::IN_ACCESS);
+        }
+        Ok(found)
     }
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         self.file.host_fd()
     }
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
-        self.file.direct(write_end)
+        // Who watches is told by read and write.
+        if self.ns.watches.any() { Ok(None) } else { self.file.direct(write_end) }
     }
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file.direct_fd()
+        if self.ns.watches.any() { None } else { self.file.direct_fd() }
     }
     fn set_flags(&self, flags: u32) {
         self.file.set_flags(flags);
@@ -102,6 +122,16 @@ impl File for Opened {
             self.ns.locks.release(k, self.owner());
         }
         self.file.release();
+        if let Some(k) = self.written {
+            let mut all = lock(&self.ns.writers);
+            match all.get_mut(&k) {
+                Some(n) if *n > 1 => *n -= 1,
+                _ => drop(all.remove(&k)),
+            }
+        }
+        if self.close_event != 0 {
+            self.ns.happened(&self.place, self.close_event);
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -128,6 +158,17 @@ impl File for PathOnly {
 
 fn has(flags: u32, bit: i32) -> bool {
     flags & bit as u32 != 0
+}
+
+/// The mode without the set-id bits of a program, if it has any: they do not survive a change of contents or owner.
+fn stripped(s: &Stat) -> Option<u32> {
+    strip(s.mode).filter(|_| kind_of(s.mode) == libc::S_IFREG).map(|m| m & 0o7777)
+}
+
+/// A mode without its set-id bits, if it has any that a change takes away.
+pub(super) fn strip(mode: u32) -> Option<u32> {
+    let bits = libc::S_ISUID | if mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+    (mode & bits != 0).then_some(mode & !bits)
 }
 
 impl Namespace {
@@ -220,6 +261,54 @@ impl Namespace {
         }
         Err(Errno::ELOOP)
     }
+    /// openat2(2) with RESOLVE_* flags.
+    #[allow(clippy::too_many_arguments)]
+    pub fn open_scoped(
+        self: &Arc<Self>,
+        who: &Caller,
+        wait: &dyn Blocking,
+        path: &[u8],
+        flags: u32,
+        mode: u32,
+        scope: &Scope,
+    ) -> Result<Arc<Description>> {
+        let mut at = scope.base.clone();
+        let mut path = path.to_vec();
+        for _ in 0..=40 {
+            let p = self.resolve_parent_scoped(who, &at, &path, scope)?;
+            if p.special() {
+                let e = self.resolve_scoped(who, &at, &path, scope)?;
+                return self.open(who, wait, &e.place, b".", flags, mode);
+            }
+            let link = match self.child(who, &p.dir.place, &p.name) {
+                Ok(e) if scope.flags & Scope::NO_XDEV != 0 && !Arc::ptr_eq(&e.place.mount, &p.dir.place.mount) => {
+                    return Err(Errno::EXDEV);
+                }
+                Ok(e) if kind_of(e.stat.mode) == libc::S_IFLNK && (!has(flags, libc::O_NOFOLLOW) || p.slash) => {
+                    Some(e.place.node.readlink(who)?)
+                }
+                _ => None,
+            };
+            let name = [&p.name[..], if p.slash { b"/" } else { b"" }].concat();
+            match link {
+                None => return self.open(who, wait, &p.dir.place, &name, flags | libc::O_NOFOLLOW as u32, mode),
+                Some(_) if scope.flags & Scope::NO_SYMLINKS != 0 => return Err(Errno::ELOOP),
+                Some(Link::Jump(..)) if scope.flags & Scope::NO_MAGICLINKS != 0 => return Err(Errno::ELOOP),
+                Some(Link::Jump(..)) if scope.flags & (Scope::BENEATH | Scope::IN_ROOT) != 0 => {
+                    return Err(Errno::EXDEV);
+                }
+                Some(Link::Jump(..)) => return self.open(who, wait, &p.dir.place, &name, flags, mode),
+                Some(Link::Path(mut t)) => {
+                    if p.slash {
+                        t.push(b'/');
+                    }
+                    path = t;
+                    at = p.dir.place;
+                }
+            }
+        }
+        Err(Errno::ELOOP)
+    }
     /// Open what was found (or just created).
     pub fn open_entry(
         self: &Arc<Self>,
@@ -271,10 +360,13 @@ impl Namespace {
             let file = fifo.open(wait, flags, Arc::new(move || node.stat()))?;
             return Ok(Description::new(file, keep, e.place.absolute()));
         }
-        let file = e.place.node.open(who, flags)?;
         if trunc && kind == libc::S_IFREG {
-            file.truncate(0)?;
+            // Before it is opened: also a descriptor to read only truncates.
+            let strip = stripped(&e.stat);
+            e.place.node.set(&Change { size: Some(0), mode: strip, ..Change::default() })?;
+            self.happened(&e.place, notify::IN_MODIFY);
         }
+        let file = e.place.node.open(who, flags)?;
         if kind == libc::S_IFCHR && file.stat().is_ok_and(|s| (s.dev, s.ino) != (e.stat.dev, e.stat.ino)) {
             // Another file stands behind the device: the terminal.
             return Ok(Description::new(file, keep, e.place.absolute()));
@@ -298,13 +390,16 @@ impl Namespace {
             return Err(Errno::ENOTDIR);
         }
         self.change_dir(who, &dir)?;
-        let Some(d) = dir.place.node.as_any().downcast_ref::<MemNode>() else {
-            return Err(Errno::EOPNOTSUPP);
-        };
-        let node = d.fs().anonymous(mode, (who.uid, who.gid), libc::F_SEAL_SEAL as u32)?;
-        let place = dir.place.child(format!("#{}", node.stat()?.ino).as_bytes(), node.clone());
         let keep = flags & !((libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC) as u32) | LARGEFILE;
-        Ok(self.description(place, Some(Arc::new(MemFile::new(node))), keep))
+        let (node, file): (Arc<dyn Node>, Arc<dyn File>) = match dir.place.node.as_any().downcast_ref::<MemNode>() {
+            Some(d) => {
+                let node = d.fs().anonymous(mode, (who.uid, who.gid), libc::F_SEAL_SEAL as u32)?;
+                (node.clone(), Arc::new(MemFile::new(node)))
+            }
+            None => dir.place.node.unnamed(flags, mode)?,
+        };
+        let place = dir.place.child(format!("#{}", node.stat()?.ino).as_bytes(), node);
+        Ok(self.description(place, Some(file), keep))
     }
     /// memfd_create(2).
     pub fn memfd(self: &Arc<Self>, who: &Caller, name: &[u8], seals: u32, exec: bool) -> Result<Arc<Description>> {
@@ -314,13 +409,33 @@ impl Namespace {
     }
     fn description(self: &Arc<Self>, place: Place, file: Option<Arc<dyn File>>, flags: u32) -> Arc<Description> {
         let path = place.absolute();
+        let close_event = match (&file, flags as i32 & libc::O_ACCMODE) {
+            (None, _) => 0,
+            (_, libc::O_RDONLY) => notify::IN_CLOSE_NOWRITE,
+            _ => notify::IN_CLOSE_WRITE,
+        };
+        if close_event != 0 {
+            self.happened(&place, notify::IN_OPEN);
+        }
+        let written = match place.node.stat() {
+            Ok(s) if close_event == notify::IN_CLOSE_WRITE && kind_of(s.mode) == libc::S_IFREG => Some((s.dev, s.ino)),
+            _ => None,
+        };
+        if let Some(k) = written {
+            *lock(&self.writers).entry(k).or_default() += 1;
+        }
         let file = file.unwrap_or_else(|| Arc::new(PathOnly(place.node.clone())));
-        Description::new(Arc::new(Opened { place, file, ns: self.clone() }), flags, path)
+        Description::new(Arc::new(Opened { place, file, ns: self.clone(), close_event, written }), flags, path)
     }
     /// Make an entry in a directory that was checked to have none of the name.
     fn create(&self, who: &Caller, p: &Parent, what: Make<'_>, mode: u32) -> Result<Entry> {
+        if p.dir.place.mount.fstype == "proc" {
+            // A name that is not there cannot be made either.
+            return Err(Errno::ENOENT);
+        }
         self.change_dir(who, &p.dir)?;
         let f = p.dir.place.node.make(who, &p.name, what, mode)?;
+        self.watches.in_dir(&p.dir.stat, notify::IN_CREATE, &p.name, is_dir(f.stat.mode), 0);
         Ok(Entry { place: p.dir.place.child(&p.name, f.node), stat: f.stat })
     }
     /// mkdir, mknod, symlink and the name of a socket.
@@ -340,7 +455,8 @@ impl Namespace {
         if p.slash && !matches!(what, Make::Dir) {
             return Err(Errno::ENOENT);
         }
-        if matches!(what, Make::Device(_)) {
+        // Only the kernel itself makes devices: those of pseudo terminals.
+        if matches!(what, Make::Device(_)) && who.pid != 0 {
             return Err(Errno::EPERM);
         }
         self.create(who, &p, what, mode)
@@ -371,6 +487,7 @@ impl Namespace {
             return Err(Errno::EBUSY);
         }
         p.dir.place.node.remove(&p.name, dir)?;
+        self.watches.removed(&p.dir.stat, &p.name, &v.stat);
         if kind_of(v.stat.mode) == libc::S_IFIFO && v.stat.nlink <= 1 {
             self.fifos.forget((v.stat.dev, v.stat.ino));
         }
@@ -466,6 +583,11 @@ impl Namespace {
         }
         p.dir.place.node.rename(&p.name, &*q.dir.place.node, &q.name, flags)?;
         mount.renamed(&from, &to, exchange);
+        let (old, new) = ((&p.dir.stat, &p.name[..]), (&q.dir.stat, &q.name[..]));
+        self.watches.moved(old, new, &src.stat, dst.as_ref().filter(|_| !exchange).map(|d| &d.stat));
+        if exchange && let Some(d) = &dst {
+            self.watches.moved(new, old, &d.stat, None);
+        }
         Ok(())
     }
     /// link(2): another name for a file that was resolved.
@@ -491,14 +613,23 @@ impl Namespace {
         let plain = kind_of(s.mode) == libc::S_IFREG
             && s.mode & libc::S_ISUID == 0
             && s.mode & (libc::S_ISGID | libc::S_IXGRP) != libc::S_ISGID | libc::S_IXGRP;
-        if !who.owns(s) && !(plain && who.check(s, R | W).is_ok()) {
+        if !(who.owns(s) || plain && who.check(s, R | W).is_ok()) {
             return Err(Errno::EPERM);
         }
         self.change_dir(who, &p.dir)?;
         if is_dir(s.mode) {
             return Err(Errno::EPERM);
         }
-        p.dir.place.node.link(&p.name, &*target.place.node)
+        p.dir.place.node.link(&p.name, &*target.place.node)?;
+        self.watches.to_file(s, notify::IN_ATTRIB);
+        self.watches.in_dir(&p.dir.stat, notify::IN_CREATE, &p.name, false, 0);
+        Ok(())
+    }
+    /// Set attributes, and tell who watches.
+    fn set(&self, e: &Entry, c: &Change) -> Result<()> {
+        e.place.node.set(c)?;
+        self.happened(&e.place, if c.size.is_some() { notify::IN_MODIFY } else { notify::IN_ATTRIB });
+        Ok(())
     }
     /// chmod(2) of what was resolved.
     pub fn chmod(&self, who: &Caller, e: &Entry, mode: u32) -> Result<()> {
@@ -513,7 +644,7 @@ impl Namespace {
         if !who.is_root() && !who.in_group(e.stat.gid) {
             mode &= !libc::S_ISGID;
         }
-        e.place.node.set(&Change { mode: Some(mode), ..Change::default() })
+        self.set(e, &Change { mode: Some(mode), ..Change::default() })
     }
     /// chown(2) of what was resolved; `u32::MAX` leaves an id as it is.
     pub fn chown(&self, who: &Caller, e: &Entry, uid: u32, gid: u32) -> Result<()> {
@@ -528,11 +659,7 @@ impl Namespace {
                 return Err(Errno::EPERM);
             }
         }
-        // Set-id bits of programs do not survive a change of owner.
-        let bits = libc::S_ISUID | if e.stat.mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
-        let strip = kind_of(e.stat.mode) == libc::S_IFREG && e.stat.mode & bits != 0;
-        let mode = strip.then_some(e.stat.mode & 0o7777 & !bits);
-        e.place.node.set(&Change { uid, gid, mode, ..Change::default() })
+        self.set(e, &Change { uid, gid, mode: stripped(&e.stat), ..Change::default() })
     }
     /// utimensat(2) of what was resolved; both `Now` needs only write permission.
     pub fn set_times(&self, who: &Caller, e: &Entry, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
@@ -546,7 +673,7 @@ impl Namespace {
                 _ => return Err(Errno::EPERM),
             }
         }
-        e.place.node.set(&Change { atime, mtime, ..Change::default() })
+        self.set(e, &Change { atime, mtime, ..Change::default() })
     }
     /// truncate(2) of what was resolved.
     pub fn truncate(&self, who: &Caller, e: &Entry, len: u64) -> Result<()> {
@@ -557,7 +684,7 @@ impl Namespace {
         }
         self.writable(&e.place)?;
         who.check(&e.stat, W)?;
-        e.place.node.set(&Change { size: Some(len), ..Change::default() })
+        self.set(e, &Change { size: Some(len), mode: stripped(&e.stat), ..Change::default() })
     }
     /// access(2) of what was resolved.
     pub fn access(&self, who: &Caller, e: &Entry, want: u32) -> Result<()> {

@@ -105,9 +105,9 @@ fn kernel() -> Caller {
 }
 
 impl Setup {
-    /// Build the name space. `proc` is the root of /proc. The host process gets as many descriptors as it may have, since
+    /// Build the name space. `synthetic` are the roots of /proc and /sys. The host process gets as many descriptors as it may have, since
     /// each open file of the guest is one or two of its.
-    pub fn build(self, world: Arc<dyn World>, proc: Option<Arc<dyn Node>>) -> Result<Arc<Namespace>> {
+    pub fn build(self, world: Arc<dyn World>, synthetic: Option<[Arc<dyn Node>; 2]>) -> Result<Arc<Namespace>> {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let now = getrlimit(Resource::Nofile);
         if now.current != now.maximum {
@@ -135,10 +135,11 @@ impl Setup {
         }
         b.memory_mounts()?;
         b.devices()?;
-        if let Some(p) = proc
-            && let Ok(at) = b.dir(b"/proc", 0o555)
-        {
-            b.ns.mount(&at, p, false, "proc");
+        for (root, name) in synthetic.into_iter().flatten().zip(["proc", "sysfs"]) {
+            let path: &[u8] = if name == "proc" { b"/proc" } else { b"/sys" };
+            if let Ok(at) = b.dir(path, 0o555) {
+                b.ns.mount(&at, root, name != "proc", name);
+            }
         }
         if framed && matches!(b.setup.sysroot, Sysroot::Host) {
             b.system()?;

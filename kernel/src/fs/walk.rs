@@ -197,6 +197,10 @@ pub struct Namespace {
     mounts: RwLock<Vec<Arc<Mount>>>,
     /// Record locks and flock locks.
     pub locks: super::locks::Locks,
+    /// Files that are open for writing: how often.
+    pub(super) writers: Mutex<std::collections::HashMap<(u64, u64), usize>>,
+    /// Who is told about changes.
+    pub watches: super::notify::Watches,
     pub(super) fifos: super::fifo::Fifos,
     /// Where files without a name are.
     pub(super) memory: Arc<super::memfs::MemNode>,
@@ -211,6 +215,8 @@ impl Namespace {
             memory: super::memfs::MemFs::root(world, 2, 0o700, (0, 0)),
             root,
             locks: Default::default(),
+            writers: Default::default(),
+            watches: Default::default(),
             fifos: Default::default(),
         }
     }
@@ -251,6 +257,18 @@ impl Namespace {
         let (name, slash) = w.run(true, false)?;
         Ok(Parent { dir: Entry { place: w.at, stat: w.stat }, name, slash })
     }
+    /// As [`resolve`](Self::resolve), following a last link, within bounds.
+    pub fn resolve_scoped(&self, who: &Caller, start: &Place, path: &[u8], scope: &Scope) -> Result<Entry> {
+        let mut w = Walk::scoped(self, who, start, path, scope)?;
+        w.run(false, true)?;
+        Ok(Entry { place: w.at, stat: w.stat })
+    }
+    /// As [`resolve_parent`](Self::resolve_parent), within bounds.
+    pub fn resolve_parent_scoped(&self, who: &Caller, start: &Place, path: &[u8], scope: &Scope) -> Result<Parent> {
+        let mut w = Walk::scoped(self, who, start, path, scope)?;
+        let (name, slash) = w.run(true, false)?;
+        Ok(Parent { dir: Entry { place: w.at, stat: w.stat }, name, slash })
+    }
     /// The entry of a directory, with what is mounted there.
     pub fn child(&self, who: &Caller, dir: &Place, name: &[u8]) -> Result<Entry> {
         check_name(name)?;
@@ -274,6 +292,29 @@ fn check_name(name: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Bounds of a resolution (RESOLVE_* of openat2).
+#[derive(Clone)]
+pub struct Scope {
+    /// RESOLVE_*.
+    pub flags: u64,
+    /// The directory that is the root (RESOLVE_IN_ROOT) or must not be left (RESOLVE_BENEATH).
+    pub base: Place,
+}
+
+impl Scope {
+    pub(super) const NO_XDEV: u64 = 1;
+    pub(super) const NO_MAGICLINKS: u64 = 2;
+    pub(super) const NO_SYMLINKS: u64 = 4;
+    pub(super) const BENEATH: u64 = 8;
+    pub(super) const IN_ROOT: u64 = 16;
+    fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+    fn bounded(&self) -> bool {
+        self.has(Scope::BENEATH | Scope::IN_ROOT)
+    }
+}
+
 /// One resolution.
 struct Walk<'a> {
     ns: &'a Namespace,
@@ -284,9 +325,38 @@ struct Walk<'a> {
     rest: Vec<u8>,
     pos: usize,
     links: u32,
+    scope: Option<&'a Scope>,
 }
 
 impl<'a> Walk<'a> {
+    /// As [`new`](Self::new), within bounds.
+    fn scoped(ns: &'a Namespace, who: &'a Caller, start: &Place, path: &[u8], scope: &'a Scope) -> Result<Walk<'a>> {
+        let mut w = Walk::new(ns, who, start, path)?;
+        w.scope = Some(scope);
+        if path[0] == b'/' {
+            w.at = w.top()?;
+            w.stat = w.at.node.stat()?;
+        }
+        Ok(w)
+    }
+    /// Where an absolute path starts.
+    fn top(&self) -> Result<Place> {
+        match self.scope {
+            Some(s) if s.has(Scope::BENEATH) => Err(Errno::EXDEV),
+            Some(s) if s.has(Scope::NO_XDEV) && !s.bounded() && !Arc::ptr_eq(&self.at.mount, &self.ns.root) => {
+                Err(Errno::EXDEV)
+            }
+            Some(s) if s.has(Scope::IN_ROOT) => Ok(Place { path: s.base.path(), held: None, ..s.base.clone() }),
+            _ => Ok(self.ns.root()),
+        }
+    }
+    /// EXDEV if a bounded walk went on to another mount.
+    fn stay(&self, mount: &Arc<Mount>) -> Result<()> {
+        match self.scope {
+            Some(s) if s.has(Scope::NO_XDEV) && !Arc::ptr_eq(&self.at.mount, mount) => Err(Errno::EXDEV),
+            _ => Ok(()),
+        }
+    }
     fn new(ns: &'a Namespace, who: &'a Caller, start: &Place, path: &[u8]) -> Result<Walk<'a>> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
@@ -297,7 +367,7 @@ impl<'a> Walk<'a> {
         let mut at = if path[0] == b'/' { ns.root() } else { start.clone() };
         at.path = at.path();
         at.held = None;
-        Ok(Walk { ns, who, stat: at.node.stat()?, at, rest: path.to_vec(), pos: 0, links: 0 })
+        Ok(Walk { ns, who, stat: at.node.stat()?, at, rest: path.to_vec(), pos: 0, links: 0, scope: None })
     }
     /// The next name with its end: (start, end); empty at the end of the path.
     fn peek(&self, from: usize) -> (usize, usize) {
@@ -347,6 +417,7 @@ impl<'a> Walk<'a> {
             } else {
                 let name = self.rest[s..e].to_vec();
                 let entry = self.ns.child(self.who, &self.at, &name)?;
+                self.stay(&entry.place.mount)?;
                 let dir = std::mem::replace(&mut self.at, entry.place);
                 self.stat = entry.stat;
                 self.pos = e;
@@ -368,6 +439,9 @@ impl<'a> Walk<'a> {
     }
     /// Try a run of at least two names at once.
     fn fast(&mut self, start: usize, parent: bool) -> Result<bool> {
+        if self.scope.is_some() {
+            return Ok(false);
+        }
         let mut names = Vec::with_capacity(8);
         let mut end = start;
         let mut path = self.at.path.clone();
@@ -411,11 +485,14 @@ impl<'a> Walk<'a> {
     /// Follow the link that `at` is, found in `dir`.
     fn follow(&mut self, dir: Place) -> Result<()> {
         self.links += 1;
-        if self.links > MAX_LINKS {
+        if self.links > MAX_LINKS || self.scope.is_some_and(|s| s.has(Scope::NO_SYMLINKS)) {
             return Err(Errno::ELOOP);
         }
         match self.at.node.readlink(self.who)? {
+            Link::Jump(..) if self.scope.is_some_and(|s| s.has(Scope::NO_MAGICLINKS)) => return Err(Errno::ELOOP),
+            Link::Jump(..) if self.scope.is_some_and(Scope::bounded) => return Err(Errno::EXDEV),
             Link::Jump(to, _) => {
+                self.stay(&to.mount)?;
                 self.stat = to.node.stat()?;
                 self.at = to;
                 self.at.path = self.at.path();
@@ -425,7 +502,7 @@ impl<'a> Walk<'a> {
                 if text.is_empty() {
                     return Err(Errno::ENOENT);
                 }
-                self.at = if text[0] == b'/' { self.ns.root() } else { dir };
+                self.at = if text[0] == b'/' { self.top()? } else { dir };
                 self.stat = self.at.node.stat()?;
                 let mut rest = text;
                 if rest.len() >= PATH_MAX {
@@ -440,6 +517,13 @@ impl<'a> Walk<'a> {
     }
     /// `..`
     fn up(&mut self) -> Result<()> {
+        if let Some(s) = self.scope
+            && s.bounded()
+            && Arc::ptr_eq(&s.base.mount, &self.at.mount)
+            && s.base.path() == self.at.path
+        {
+            return if s.has(Scope::BENEATH) { Err(Errno::EXDEV) } else { Ok(()) };
+        }
         while self.at.path.is_empty() {
             match &self.at.mount.parent {
                 None => {
@@ -449,6 +533,7 @@ impl<'a> Walk<'a> {
                 }
                 Some((m, p)) => {
                     let (mount, path) = (m.clone(), p.clone());
+                    self.stay(&mount)?;
                     self.at = Place { node: mount.root.clone(), mount, path, held: None };
                 }
             }

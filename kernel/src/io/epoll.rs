@@ -145,7 +145,7 @@ impl Epoll {
             libc::EPOLL_CTL_ADD => {
                 let event = event.ok_or(Errno::EFAULT)?;
                 if event.events & EPOLLEXCLUSIVE != 0
-                    && (nested.is_some() || event.events & !(MODES | ALWAYS | 0x5 | 0x40 | 0x100) != 0)
+                    && (nested.is_some() || event.events & !(MODES & !EPOLLONESHOT | ALWAYS | 0x5 | 0x40 | 0x100) != 0)
                 {
                     return Err(Errno::EINVAL);
                 }

@@ -7,6 +7,7 @@ pub mod epoll;
 pub mod eventfd;
 mod fdtable;
 pub mod host;
+pub mod inotify;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct JobIo {
     /// Names of sockets.
     pub sockets: Arc<socket::Registry>,
+    /// Shared memory, semaphores and message queues.
+    pub ipc: Arc<crate::ipc::JobIpc>,
     /// Pseudo terminals.
     pub ptys: pty::Ptys,
 }

@@ -96,16 +96,20 @@ impl Pipe {
     }
     /// Take bytes out without waiting: `None` if there are none but there are writers.
     fn try_read(&self, buf: &mut [u8]) -> Option<usize> {
-        let n = {
+        let (n, was_full) = {
             let mut s = lock(&self.state);
             if s.buf.is_empty() {
                 return (s.writers == 0).then_some(0);
             }
+            let full = s.capacity.saturating_sub(s.buf.len()) < PIPE_BUF;
             let n = copy_front(&s.buf, buf);
             s.buf.drain(..n);
-            n
+            (n, full)
         };
-        self.wake_writers();
+        // Room in a pipe that had room is no news (edge-triggered epoll sees the difference).
+        if was_full {
+            self.wake_writers();
+        }
         Some(n)
     }
     /// Put bytes in without waiting: `None` if there is no room.

@@ -130,6 +130,10 @@ impl Ptys {
         let pty = lock(&self.pairs).get(&index).and_then(Weak::upgrade).ok_or(Errno::ENXIO)?;
         pty.open_slave(true)
     }
+    /// The terminal that controls a session.
+    pub fn of_session(&self, sid: i32) -> Option<Arc<Pty>> {
+        lock(&self.pairs).values().filter_map(Weak::upgrade).find(|p| p.control.session() == sid)
+    }
     /// Numbers in use.
     pub fn list(&self) -> Vec<u32> {
         let pairs = lock(&self.pairs);
@@ -146,7 +150,7 @@ impl Pty {
     pub fn control(&self) -> &Arc<Control> {
         &self.control
     }
-    fn open_slave(self: &Arc<Self>, check: bool) -> Result<Arc<Slave>> {
+    pub(super) fn open_slave(self: &Arc<Self>, check: bool) -> Result<Arc<Slave>> {
         let mut s = lock(&self.state);
         if check && s.locked || s.master_gone {
             return Err(Errno::EIO);
@@ -182,6 +186,7 @@ impl Pty {
                         s.input.clear();
                         s.lines.clear();
                         s.edit.clear();
+                        s.output.clear();
                     }
                     echo(s, b, false);
                     return Some(sig);

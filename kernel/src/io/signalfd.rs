@@ -35,7 +35,8 @@ impl SignalFd {
     fn take(&self) -> Option<SigInfo> {
         let mask = self.mask.load(Ordering::Relaxed);
         let own = self.process.threads().iter().find_map(|t| lock(&t.pending).take(mask));
-        own.or_else(|| lock(&self.process.pending).take(mask))
+        let found = own.or_else(|| lock(&self.process.pending).take(mask));
+        found.map(|i| crate::timers::taken(&self.process, i))
     }
 }
 
@@ -50,7 +51,14 @@ fn image(s: &SigInfo) -> [u8; SIZE] {
         put(16, &uid.to_le_bytes());
     };
     match s.fields {
-        SigFields::None | SigFields::Raw(_) => {}
+        SigFields::None => {}
+        // As the kernel reads what sigqueue(3) gives: sender and value.
+        SigFields::Raw(w) => {
+            put(12, &(w[0] as u32).to_le_bytes());
+            put(16, &((w[0] >> 32) as u32).to_le_bytes());
+            put(44, &(w[1] as u32).to_le_bytes());
+            put(48, &w[1].to_le_bytes());
+        }
         SigFields::Kill { pid, uid } => from(pid, uid),
         SigFields::Queue { pid, uid, value } => {
             from(pid, uid);

@@ -203,6 +203,7 @@ impl HostStream {
     pub fn new(fd: BorrowedFd<'_>, charge: Option<Charge>) -> Result<HostStream> {
         Self::with_terminal(fd, charge, None)
     }
+    /// The same; a descriptor of the terminal that another stream of the job has already shares its state.
     pub fn with_terminal(
         fd: BorrowedFd<'_>,
         charge: Option<Charge>,

@@ -3,6 +3,7 @@
 use super::{Backing, Label, MIN_ADDR, Mm, R, Space, Vma, W, X, host_prot, page_down, page_up};
 use crate::errno::{Errno, Result};
 use crate::file::Description;
+use crate::ipc::shm::Segment;
 use crate::process::lock;
 use crate::wait::Blocking;
 use evm_memory::{PAGE, Prot};
@@ -34,6 +35,36 @@ const MAP_SYNC: u32 = 0x8_0000;
 impl Mm {
     /// mmap(2); gives the address.
     pub fn map(&self, r: MapRequest<'_>) -> Result<u64> {
+        self.map_backing(r, None)
+    }
+    /// shmat(2): map a segment, as `r` says.
+    pub(crate) fn map_segment(&self, r: MapRequest<'_>, segment: &Arc<Segment>) -> Result<u64> {
+        self.map_backing(r, Some(Backing::Segment(segment.clone())))
+    }
+    /// shmdt(2): unmap the segment that was attached at an address; gives its number.
+    pub(crate) fn unmap_segment(&self, addr: u64) -> Result<i32> {
+        let (id, parts) = {
+            let s = lock(&self.space);
+            // As Linux: what is left of an attachment is known by where its start would be.
+            let mut found: Option<Arc<Segment>> = None;
+            let mut parts = Vec::new();
+            for (start, v) in s.vmas.range(addr..) {
+                if let Backing::Segment(g) = &v.backing
+                    && start - addr == v.offset
+                    && found.as_ref().is_none_or(|f| Arc::ptr_eq(f, g))
+                {
+                    found = Some(g.clone());
+                    parts.push((*start, v.end - start));
+                }
+            }
+            (found.ok_or(Errno::EINVAL)?.id(), parts)
+        };
+        for (start, len) in parts {
+            self.unmap(start, len)?;
+        }
+        Ok(id)
+    }
+    fn map_backing(&self, r: MapRequest<'_>, given: Option<Backing>) -> Result<u64> {
         let fixed = r.flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) as u32 != 0;
         if r.len == 0 {
             return Err(Errno::EINVAL);
@@ -54,8 +85,12 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         let (mut backing, offset) = match &r.file {
+            None if given.is_some() => (given.unwrap_or(Backing::Anon), 0),
             None => (Backing::Anon, 0),
-            Some((d, off)) => (check_file(d, *off, len, r.prot, shared)?, *off),
+            Some((d, off)) => match check_file(d, *off, len, r.prot, shared)? {
+                Backing::Anon => (Backing::Anon, 0),
+                b => (b, *off),
+            },
         };
         let mut s = lock(&self.space);
         let addr = if fixed {
@@ -83,7 +118,7 @@ impl Mm {
             } else if r.flags & MAP_32BIT != 0 {
                 s.find_free(len, MIN_ADDR, (1 << 31).min(s.mmap_top)).ok_or(Errno::ENOMEM)?
             } else {
-                let image = if r.file.is_some() && !shared { s.find_image(len) } else { None };
+                let image = r.file.as_ref().filter(|_| !shared).and_then(|(d, _)| s.find_image(len, &d.path));
                 image.or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top)).ok_or(Errno::ENOMEM)?
             }
         };
@@ -93,7 +128,7 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         if shared && matches!(backing, Backing::Anon) {
-            backing = Backing::Shared(super::share::memory_file(len)?);
+            backing = Backing::Shared(Arc::new(super::share::memory_file(len)?));
         }
         let mut v = Vma::anon(end, r.prot, Label::None);
         v.shared = shared;
@@ -145,6 +180,10 @@ impl Mm {
             Backing::Shared(fd) => {
                 use std::os::fd::AsFd;
                 self.arena.map_file(addr, len, prot, true, fd.as_fd(), v.offset)?;
+            }
+            Backing::Segment(g) => {
+                use std::os::fd::AsFd;
+                self.arena.map_file(addr, len, prot, true, g.file.as_fd(), v.offset)?;
             }
             Backing::File(d) => {
                 let fd = d.file.host_fd().ok_or(Errno::ENODEV)?;
@@ -259,7 +298,8 @@ impl Mm {
             if v.shared
                 && prot & W != 0
                 && let Some(d) = v.backing.description()
-                && d.flags() & libc::O_ACCMODE as u32 != libc::O_RDWR as u32
+                && (d.flags() & libc::O_ACCMODE as u32 != libc::O_RDWR as u32
+                    || crate::fs::Opened::of(d).and_then(|o| o.memory()).is_some_and(|m| m.write_sealed(true)))
             {
                 result = Err(Errno::EACCES);
                 break;
@@ -306,12 +346,12 @@ impl Mm {
         lock(&self.space).mmap_top = top;
     }
     /// A free range for a position-independent image.
-    pub(crate) fn image_range(&self, len: u64) -> Option<u64> {
+    pub(crate) fn image_range(&self, len: u64, path: &[u8]) -> Option<u64> {
         let s = lock(&self.space);
-        s.find_image(len).or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top))
+        s.find_image(len, path).or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top))
     }
-    /// brk(2): the new end of the heap, or the old one if it cannot be moved. `limit` is RLIMIT_DATA.
-    pub fn brk(&self, to: u64, limit: u64) -> u64 {
+    /// brk(2): the new end of the heap, or the old one if it cannot be moved. `limit` is RLIMIT_DATA, `space` RLIMIT_AS.
+    pub fn brk(&self, to: u64, limit: u64, space: u64) -> u64 {
         let mut s = lock(&self.space);
         let old = s.brk;
         if to < s.brk_start || to - s.brk_start > limit {
@@ -325,7 +365,9 @@ impl Mm {
         }
         if end > from {
             // One page stays free above the heap.
-            if !s.is_free(from, (end + PAGE).min(self.size())) || self.kernel.limits.charge_memory(end - from).is_err()
+            if s.total.saturating_add(end - from) > space
+                || !s.is_free(from, (end + PAGE).min(self.size()))
+                || self.kernel.limits.charge_memory(end - from).is_err()
             {
                 return old;
             }
@@ -386,13 +428,16 @@ fn check_file(d: &Arc<Description>, off: u64, len: u64, prot: u8, shared: bool) 
     if access == libc::O_WRONLY as u32 {
         return Err(Errno::EACCES);
     }
-    if shared && prot & W != 0 && (access != libc::O_RDWR as u32 || d.flags() & libc::O_APPEND as u32 != 0) {
+    if shared && prot & W != 0 && access != libc::O_RDWR as u32 {
         return Err(Errno::EACCES);
     }
     let st = d.file.stat()?;
+    if shared && crate::fs::Opened::of(d).and_then(|o| o.memory()).is_some_and(|m| m.write_sealed(prot & W != 0)) {
+        return Err(Errno::EPERM);
+    }
     match st.mode & libc::S_IFMT {
         libc::S_IFREG => {}
-        libc::S_IFCHR if st.rdev == libc::makedev(1, 5) => return Ok(Backing::Anon), // /dev/zero
+        libc::S_IFCHR if st.rdev == libc::makedev(1, 5) => return Ok(Backing::Anon), // /dev/zero: shared anonymous memory if shared
         _ if d.file.host_fd().is_some() => {}
         _ => return Err(Errno::ENODEV),
     }

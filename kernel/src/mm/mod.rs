@@ -16,6 +16,7 @@ mod tests;
 
 use crate::errno::{Errno, Result};
 use crate::file::Description;
+use crate::ipc::shm::Segment;
 use crate::kernel::Kernel;
 use crate::process::lock;
 use evm_memory::{Arena, Mem, PAGE, Prot};
@@ -23,6 +24,8 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
+
+pub(crate) use share::memory_file as segment_file;
 
 pub use map::MapRequest;
 pub use remap::RemapRequest;
@@ -39,9 +42,11 @@ pub const MIN_ADDR: u64 = 0x1_0000;
 
 /// Images (programs, libraries, small files) are mapped below 2 GiB where there is room: then their addresses are
 /// 32-bit constants of translated code, and accesses at known addresses need no check.
-pub(crate) const IMAGE_LOW: u64 = 0x1000_0000;
+pub(crate) const IMAGE_LOW: u64 = 0x3000_0000;
 /// End of the range for images.
 pub(crate) const IMAGE_TOP: u64 = 0x7fff_0000;
+/// Distance of the places that an image may prefer.
+const IMAGE_STEP: u64 = 1 << 20;
 /// Largest mapping that goes there.
 pub(crate) const IMAGE_MAX: u64 = 256 << 20;
 
@@ -61,6 +66,8 @@ pub(crate) enum Backing {
     Anon,
     /// Shared anonymous pages, in a host memory file.
     Shared(Arc<OwnedFd>),
+    /// A segment of System V, which is accounted for by itself.
+    Segment(Arc<Segment>),
     /// A file with a host descriptor.
     File(Arc<Description>),
     /// A private copy of a file that has none.
@@ -74,6 +81,7 @@ impl Backing {
         match (self, o) {
             (Backing::Anon, Backing::Anon) => true,
             (Backing::Shared(a), Backing::Shared(b)) => Arc::ptr_eq(a, b),
+            (Backing::Segment(a), Backing::Segment(b)) => Arc::ptr_eq(a, b),
             (Backing::File(a), Backing::File(b))
             | (Backing::Copy(a), Backing::Copy(b))
             | (Backing::Hole(a), Backing::Hole(b)) => Arc::ptr_eq(a, b),
@@ -135,7 +143,7 @@ impl Vma {
     fn counts(&self) -> bool {
         match self.backing {
             Backing::Shared(_) => true,
-            Backing::Hole(_) => false,
+            Backing::Hole(_) | Backing::Segment(_) => false,
             _ => !self.shared && self.prot & W != 0 && !self.noreserve,
         }
     }
@@ -241,7 +249,7 @@ impl Mm {
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             attachment: OnceLock::new(),
         });
-        kernel.host.new_arena(&mm);
+        kernel.host.new_arena(&mm)?;
         Ok(mm)
     }
     /// The memory.
@@ -286,6 +294,22 @@ impl Mm {
         let ranges: Vec<(u64, u64)> = lock(&self.space).vmas.iter().map(|(s, v)| (*s, v.end)).collect();
         share::resident(&self.arena, &ranges)
     }
+    /// Files of shared mappings that are or may be made writable.
+    pub fn shared_writable_files(&self) -> Vec<Arc<Description>> {
+        let s = lock(&self.space);
+        let writable = |d: &&Arc<Description>| d.flags() & libc::O_ACCMODE as u32 == libc::O_RDWR as u32;
+        s.vmas.values().filter(|v| v.shared).filter_map(|v| v.backing.description().filter(writable)).cloned().collect()
+    }
+    /// Whether the page table of a real machine would have the page of an address: it was touched, and is not PROT_NONE.
+    pub fn is_present(&self, addr: u64) -> bool {
+        let page = page_down(addr);
+        let accessible = lock(&self.space).at(addr).is_some_and(|(_, v)| v.prot != 0);
+        accessible && share::resident(&self.arena, &[(page, page + PAGE)]) != 0
+    }
+    /// Bytes of a range that are resident on the host.
+    pub fn resident_in(&self, start: u64, end: u64) -> u64 {
+        share::resident(&self.arena, &[(start, end)])
+    }
     /// Why an access faulted.
     pub fn fault_kind(&self, addr: u64, access: Access) -> FaultKind {
         let s = lock(&self.space);
@@ -307,6 +331,9 @@ impl Mm {
 fn entry(start: u64, v: &Vma) -> MapEntry {
     let mut e =
         MapEntry { start, end: v.end, prot: v.prot, shared: v.shared, offset: 0, dev: 0, ino: 0, name: Vec::new() };
+    if let Backing::Segment(g) = &v.backing {
+        return MapEntry { offset: v.offset, dev: 1, ino: g.id() as u64, name: g.name(), ..e };
+    }
     match v.backing.description() {
         Some(d) => {
             e.offset = v.offset;
@@ -353,9 +380,18 @@ impl Space {
         let start = top.checked_sub(len)?;
         (start >= low && self.is_free(start, top)).then_some(start)
     }
-    /// Highest free range among those for images.
-    pub fn find_image(&self, len: u64) -> Option<u64> {
-        if len > IMAGE_MAX { None } else { self.find_free(len, IMAGE_LOW, IMAGE_TOP.min(self.mmap_top)) }
+    /// A free range among those for images. The same file gets the same address in every process where that is free,
+    /// so that translations of a library are good for all programs that use it.
+    pub fn find_image(&self, len: u64, path: &[u8]) -> Option<u64> {
+        let top = IMAGE_TOP.min(self.mmap_top);
+        if len > IMAGE_MAX || top < IMAGE_LOW + len {
+            return None;
+        }
+        // FNV-1a over the path picks one of the places, a megabyte apart.
+        let hash = path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let places = (top - IMAGE_LOW - len) / IMAGE_STEP + 1;
+        let at = IMAGE_LOW + (hash ^ hash >> 32) % places * IMAGE_STEP;
+        if self.is_free(at, at + len) { Some(at) } else { self.find_free(len, IMAGE_LOW, top) }
     }
     /// Make `addr` a boundary between mappings.
     pub fn split(&mut self, addr: u64) {

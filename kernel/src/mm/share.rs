@@ -9,10 +9,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// A host memory file of a length.
-pub(crate) fn memory_file(len: u64) -> Result<Arc<OwnedFd>> {
+pub(crate) fn memory_file(len: u64) -> Result<OwnedFd> {
     let fd = rustix::fs::memfd_create("evm-shared", rustix::fs::MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&fd, len)?;
-    Ok(Arc::new(fd))
+    Ok(fd)
 }
 
 /// Make a memory file at least this long.
@@ -55,6 +55,7 @@ impl Mm {
         match &v.backing {
             // The number 0 is no host device, so the two kinds never meet.
             Backing::Shared(fd) => Some((0, Arc::as_ptr(fd) as u64, offset)),
+            Backing::Segment(g) => Some((0, Arc::as_ptr(g) as u64, offset)),
             Backing::File(d) if v.shared => {
                 let st = rustix::fs::fstat(d.file.host_fd()?).ok()?;
                 Some((st.st_dev + 1, st.st_ino, offset))
@@ -101,6 +102,10 @@ impl Mm {
             Backing::Hole(_) => return Ok(()),
             Backing::Shared(fd) => {
                 to.map_file(start, len, host_prot(v.prot), true, fd.as_fd(), v.offset)?;
+                return Ok(());
+            }
+            Backing::Segment(g) => {
+                to.map_file(start, len, host_prot(v.prot), true, g.file.as_fd(), v.offset)?;
                 return Ok(());
             }
             Backing::File(d) => {

@@ -106,10 +106,10 @@ fn heap_fork_and_limit() {
     let (_h, k, t) =
         start(Config { limits: LimitConfig { memory: Some(1 << 20), ..LimitConfig::default() }, ..Config::default() });
     let mm = t.mm().clone();
-    let start = mm.brk(0, u64::MAX);
-    assert_eq!(mm.brk(start + 0x1234, u64::MAX), start + 0x1234);
+    let start = mm.brk(0, u64::MAX, u64::MAX);
+    assert_eq!(mm.brk(start + 0x1234, u64::MAX, u64::MAX), start + 0x1234);
     mm.mem().write(start + 0x1230, 5u32).unwrap();
-    assert_eq!(mm.brk(start + (2 << 20), u64::MAX), start + 0x1234, "beyond the memory limit");
+    assert_eq!(mm.brk(start + (2 << 20), u64::MAX, u64::MAX), start + 0x1234, "beyond the memory limit");
     assert_eq!(map(&t, 0, 2 << 20, R | W, PRIV), Err(Errno::ENOMEM));
     assert!(map(&t, 0, 2 << 20, R | W, PRIV | libc::MAP_NORESERVE as u32).is_ok());
     assert!(map(&t, 0, 2 << 20, 0, PRIV).is_ok());
@@ -130,6 +130,6 @@ fn heap_fork_and_limit() {
     let both = k.limits.memory.used();
     drop(child);
     assert!(k.limits.memory.used() < both);
-    assert_eq!(mm.brk(start, u64::MAX), start);
-    assert_eq!(mm.brk(0, u64::MAX), start);
+    assert_eq!(mm.brk(start, u64::MAX, u64::MAX), start);
+    assert_eq!(mm.brk(0, u64::MAX, u64::MAX), start);
 }

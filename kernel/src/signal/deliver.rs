@@ -69,7 +69,8 @@ impl Task {
     /// Next signal to act on, out of those in `set`.
     pub(crate) fn take_signal(&self, set: SigSet) -> Option<SigInfo> {
         let own = lock(&self.thread.pending).take(set);
-        own.or_else(|| lock(&self.process.pending).take(set))
+        let found = own.or_else(|| lock(&self.process.pending).take(set));
+        found.map(|i| crate::timers::taken(&self.process, i))
     }
 
     /// Do what others asked this thread to do: run handlers, stop, end. Also finishes an interrupted system call.
@@ -133,12 +134,19 @@ impl Task {
         let Some(nr) = self.interrupted_call.take() else {
             return;
         };
+        let timed = || {
+            // The first argument of all calls that a socket can make wait.
+            let fd = self.cpu.gpr[7] as i32;
+            self.fds.get(fd).is_ok_and(|d| crate::io::socket::of(&d).is_ok_and(|s| s.has_timeout()))
+        };
         let again = match (restart_class(nr), handler) {
             (Restart::Never, _) => false,
             (_, None) => true,
             (Restart::Sys, Some(a)) => a.flags & libc::SA_RESTART as u64 != 0,
             (Restart::NoHandler, Some(_)) => false,
         };
+        // With SO_RCVTIMEO or SO_SNDTIMEO a socket's calls are never restarted.
+        let again = again && (restart_class(nr) != Restart::Sys || !timed());
         if again {
             self.cpu.gpr[0] = u64::from(nr);
             self.cpu.rip = self.cpu.rip.wrapping_sub(2); // the SYSCALL instruction

@@ -4,7 +4,7 @@ use super::Syscall;
 use crate::errno::{Errno, Result};
 use crate::file::{Description, Stat};
 use crate::fs::node::{self, PATH_MAX, R, W, X};
-use crate::fs::{Caller, Entry, Make, Opened, Place, SetTime, at, base, by_fd};
+use crate::fs::{Caller, Entry, Make, Opened, Place, Scope, SetTime, at, base, by_fd};
 use crate::task::Task;
 use std::sync::Arc;
 
@@ -31,6 +31,9 @@ fn do_open(task: &mut Task, dirfd: i32, p: &[u8], flags: u32, mode: u64) -> Resu
     let at = base(task, dirfd, p)?;
     let mode = masked(task, mode);
     let d = task.fs().ns().open(&who, &*task, &at, p, flags, mode)?;
+    if flags & libc::O_NOCTTY as u32 == 0 {
+        crate::io::tty::opened(task, &d);
+    }
     Ok(task.fds().insert(d, flags & libc::O_CLOEXEC as u32 != 0)? as u64)
 }
 fn open(task: &mut Task, a: Args) -> Result<u64> {
@@ -61,11 +64,18 @@ fn openat2(task: &mut Task, a: Args) -> Result<u64> {
     if flags & !all != 0 || mode & !0o7777 != 0 || (mode != 0 && !creates) || resolve & !0x3f != 0 {
         return Err(Errno::EINVAL);
     }
-    if resolve != 0 {
-        // Scoped resolution is not there; callers fall back to their own walk.
-        return Err(Errno::ENOSYS);
+    if resolve & 0x18 == 0x18 {
+        return Err(Errno::EINVAL); // RESOLVE_BENEATH and RESOLVE_IN_ROOT
     }
     let p = path(task, a[1])?;
+    // RESOLVE_CACHED asks for an answer without waiting for a disk: all answers are such.
+    if resolve & !0x20 != 0 {
+        let base = if a[0] as i32 == CWD { task.fs().cwd() } else { base(task, a[0] as i32, b".")? };
+        let scope = Scope { flags: resolve, base };
+        let (flags, mode) = (flags as u32, masked(task, mode));
+        let d = task.fs().ns().open_scoped(&Caller::of(task), &*task, &p, flags, mode, &scope)?;
+        return Ok(task.fds().insert(d, flags & libc::O_CLOEXEC as u32 != 0)? as u64);
+    }
     do_open(task, a[0] as i32, &p, flags as u32, mode)
 }
 
@@ -474,8 +484,8 @@ fn fallocate(task: &mut Task, a: Args) -> Result<u64> {
     }
     let fd = d.file.host_fd().ok_or(Errno::EOPNOTSUPP)?;
     if keep && !punch && end > s.size {
-        // Space beyond the end could not be accounted for.
-        return Err(Errno::EOPNOTSUPP);
+        // Space beyond the end is accounted for as if the file had grown.
+        d.file.direct(Some(end))?;
     }
     if end > s.size && !keep {
         d.file.truncate(end)?;
@@ -638,15 +648,17 @@ fn readahead(task: &mut Task, a: Args) -> Result<u64> {
 fn flock(task: &mut Task, a: Args) -> Result<u64> {
     let d = task.fds().get_io(a[0] as i32)?;
     let op = a[1] as i32;
+    if op & 32 != 0 {
+        return Ok(0); // LOCK_MAND: taken, without effect
+    }
     let exclusive = match op & !libc::LOCK_NB {
         libc::LOCK_SH => Some(false),
         libc::LOCK_EX => Some(true),
         libc::LOCK_UN => None,
         _ => return Err(Errno::EINVAL),
     };
-    let o = Opened::of(&d).ok_or(Errno::EINVAL)?;
     let ns = task.fs().ns().clone();
-    ns.locks.flock(task, o.key()?, o.owner(), exclusive, op & libc::LOCK_NB == 0)?;
+    ns.locks.flock(task, crate::fs::lock_key(&d)?, crate::fs::lock_owner(&d), exclusive, op & libc::LOCK_NB == 0)?;
     Ok(0)
 }
 

@@ -1,6 +1,7 @@
 //! System calls on descriptors.
 
 mod control;
+mod inotify;
 mod locks;
 mod message;
 mod names;
@@ -79,6 +80,10 @@ pub static TABLE: &[Syscall] = table! {
     47 recvmsg "fpx" message::recvmsg;
     307 sendmmsg "fpux" message::sendmmsg;
     299 recvmmsg "fpuxp" message::recvmmsg;
+    253 inotify_init "" inotify::inotify_init;
+    294 inotify_init1 "x" inotify::inotify_init1;
+    254 inotify_add_watch "fsx" inotify::inotify_add_watch;
+    255 inotify_rm_watch "fd" inotify::inotify_rm_watch;
     283 timerfd_create "dx" notify::timerfd_create;
     286 timerfd_settime "fxpp" notify::timerfd_settime;
     287 timerfd_gettime "fp" notify::timerfd_gettime;

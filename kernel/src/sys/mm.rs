@@ -24,7 +24,7 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 237, name: "mbind", args: "pudpux", f: |t, a| t.mm().check_mapped(a[0] & !4095, a[1]).map(|_| 0).or(Err(Errno::EFAULT)) },
     Syscall { nr: 238, name: "set_mempolicy", args: "dpu", f: set_mempolicy },
     Syscall { nr: 239, name: "get_mempolicy", args: "ppupx", f: get_mempolicy },
-    Syscall { nr: 256, name: "migrate_pages", args: "dupp", f: |_, _| Ok(0) },
+    Syscall { nr: 256, name: "migrate_pages", args: "dupp", f: migrate_pages },
     Syscall { nr: 279, name: "move_pages", args: "duppp", f: |_, _| Err(Errno::ENOSYS) },
     Syscall { nr: 324, name: "membarrier", args: "dxd", f: membarrier },
     Syscall { nr: 325, name: "mlock2", args: "pux", f: mlock2 },
@@ -56,7 +56,8 @@ fn mprotect(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn brk(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let limit = t.process.rlimit(libc::RLIMIT_DATA as usize).cur;
-    Ok(t.mm().brk(a[0], limit))
+    let space = t.process.rlimit(libc::RLIMIT_AS as usize).cur;
+    Ok(t.mm().brk(a[0], limit, space))
 }
 
 fn mremap(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -169,4 +170,13 @@ fn pkey_mprotect(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 /// The CPU model has no protection keys.
 fn pkey_alloc(_t: &mut Task, a: [u64; 6]) -> Result<u64> {
     if a[0] != 0 || a[1] & !3 != 0 { Err(Errno::EINVAL) } else { Err(Errno::ENOSPC) }
+}
+
+/// There is one node, so there is nothing to move; other processes than the job's do not exist.
+fn migrate_pages(t: &mut Task, a: [u64; 6]) -> Result<u64> {
+    let pid = a[0] as i32;
+    if pid != 0 && t.kernel().process(pid).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    Ok(0)
 }

@@ -6,6 +6,7 @@
 pub mod fs;
 pub mod info;
 pub mod io;
+pub mod ipc;
 pub mod mm;
 pub mod names;
 pub mod process;
@@ -33,8 +34,8 @@ pub struct Syscall {
 /// Size of the dispatch table; x86-64 numbers in use are below.
 pub const MAX: usize = 512;
 
-static TABLES: [&[Syscall]; 7] =
-    [fs::TABLE, io::TABLE, process::TABLE, mm::TABLE, signal::TABLE, time::TABLE, info::TABLE];
+static TABLES: [&[Syscall]; 8] =
+    [fs::TABLE, io::TABLE, process::TABLE, mm::TABLE, signal::TABLE, time::TABLE, info::TABLE, ipc::TABLE];
 
 /// The system call with a number.
 pub fn lookup(nr: u32) -> Option<&'static Syscall> {

@@ -202,7 +202,18 @@ fn waitid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         libc::P_PID if id > 0 => Which::Pid(id),
         libc::P_PGID if id > 0 => Which::Group(id),
         libc::P_PGID if id == 0 => Which::Group(t.process.pgid()),
-        libc::P_PIDFD => return Err(Errno::EBADF),
+        libc::P_PIDFD if id >= 0 => {
+            let d = t.fds().get_io(id)?;
+            let pid = crate::io::pidfd::PidFd::of(&d)?.pid;
+            // A descriptor that does not block makes the call not wait.
+            if d.nonblock() && options & libc::WNOHANG == 0 {
+                let none = wait_child(t, Which::Pid(pid), options | libc::WNOHANG | libc::WNOWAIT)?.is_none();
+                if none {
+                    return Err(Errno::EAGAIN);
+                }
+            }
+            Which::Pid(pid)
+        }
         _ => return Err(Errno::EINVAL),
     };
     let found: Option<Found> = wait_child(t, which, options)?;
@@ -247,12 +258,12 @@ fn find_thread(t: &Task, tid: i32) -> Result<Arc<Process>> {
 
 fn setpgid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let (pid, pgid) = (a[0] as i32, a[1] as i32);
-    if pgid < 0 {
-        return Err(Errno::EINVAL);
-    }
     let me = &t.process;
     let pid = if pid == 0 { me.pid } else { pid };
     let pgid = if pgid == 0 { pid } else { pgid };
+    if pgid < 0 {
+        return Err(Errno::EINVAL);
+    }
     let table = lock(&t.kernel().table);
     let p = table.procs.get(&pid).ok_or(Errno::ESRCH)?;
     let rel = lock(&p.rel).clone();

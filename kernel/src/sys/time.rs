@@ -27,7 +27,7 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 224, name: "timer_gettime", args: "dp", f: timer_gettime },
     Syscall { nr: 225, name: "timer_getoverrun", args: "d", f: timer_getoverrun },
     Syscall { nr: 226, name: "timer_delete", args: "d", f: timer_delete },
-    Syscall { nr: 227, name: "clock_settime", args: "dp", f: |_, _| Err(Errno::EPERM) },
+    Syscall { nr: 227, name: "clock_settime", args: "dp", f: |_, a| Err(if a[0] as i32 == libc::CLOCK_REALTIME { Errno::EPERM } else { Errno::EINVAL }) },
     Syscall { nr: 228, name: "clock_gettime", args: "dp", f: clock_gettime },
     Syscall { nr: 229, name: "clock_getres", args: "dp", f: clock_getres },
     Syscall { nr: 230, name: "clock_nanosleep", args: "dxpp", f: clock_nanosleep },
@@ -311,7 +311,8 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         (signo, notify, Some(value))
     };
     let mut timers = lock(&t.process.timers);
-    let id = (0..).find(|i| !timers.contains_key(i)).unwrap_or(0);
+    let after = timers.last_key_value().map_or(Some(0), |(k, _)| k.checked_add(1));
+    let id = after.or_else(|| (0..).find(|i| !timers.contains_key(i))).unwrap_or(0);
     if timers.len() as u64 >= t.process.rlimit(libc::RLIMIT_SIGPENDING as usize).cur {
         return Err(Errno::EAGAIN);
     }
@@ -319,7 +320,18 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let value = value.unwrap_or(id as u64);
     timers.insert(
         id,
-        PosixTimer { source, realtime, notify, signo, value, interval: Duration::ZERO, at: None, id: None, overrun: 0 },
+        PosixTimer {
+            source,
+            realtime,
+            notify,
+            signo,
+            value,
+            interval: Duration::ZERO,
+            at: None,
+            id: None,
+            overrun: 0,
+            missed: 0,
+        },
     );
     Ok(0)
 }
@@ -354,6 +366,7 @@ fn timer_settime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         }
         e.at = None;
         e.overrun = 0;
+        e.missed = 0;
         e.interval = interval;
     }
     if !value.is_zero() {

@@ -74,6 +74,8 @@ const ABI: Abi = Abi {
     entries: offset_of!(CpuState, entries) as u32,
     ibtc: offset_of!(CpuState, ibtc) as u32,
     helpers: offset_of!(CpuState, helpers) as u32,
+    counts: offset_of!(CpuState, counts) as u32,
+    scratch: offset_of!(CpuState, scratch) as u32,
     pending: offset_of!(CpuState, pending) as u32,
     fault_addr: offset_of!(CpuState, pending_arg) as u32,
     rip: offset_of!(CpuState, rip) as u32,

@@ -77,7 +77,12 @@ impl CodeMemory {
             std::ptr::copy_nonoverlapping(code.as_ptr(), (self.write + at as u64) as *mut u8, code.len());
         }
         *used = at + code.len();
-        if let Some(d) = std::env::var_os("EVM_DUMP") { use std::io::Write; let mut f = std::fs::OpenOptions::new().append(true).create(true).open(d).unwrap(); writeln!(f, "{:x} {} {:x}", self.exec + at as u64, code.len(), pcs.first().map_or(0, |p| p.1)).unwrap(); std::fs::write(format!("/tmp/dump/{:x}", self.exec + at as u64), code).unwrap(); }
+        if let Some(d) = std::env::var_os("EVM_DUMP") {
+            use std::io::Write;
+            let mut f = std::fs::OpenOptions::new().append(true).create(true).open(d).unwrap();
+            writeln!(f, "{:x} {} {:x}", self.exec + at as u64, code.len(), pcs.first().map_or(0, |p| p.1)).unwrap();
+            std::fs::write(format!("/tmp/dump/{:x}", self.exec + at as u64), code).unwrap();
+        }
         let piece: &'static Piece =
             Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs }));
         self.pieces[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);

@@ -159,7 +159,9 @@ pub(crate) fn region(
     // The trust boundary: nothing but the validator's word makes a region safe to run.
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     debug_assert!(std::ptr::eq(region.layout, &raw const LAYOUT));
-    let code = engine.compile(&region, precise, space.arena.size()).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
+    let code = engine
+        .compile(&region, precise, space.arena.size())
+        .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
     let Some(piece) = memory.publish(&code.code, code.pcs) else {
         return Ok(None);
     };
@@ -174,7 +176,16 @@ pub(crate) fn region(
         source.push((*a, bytes));
     }
     let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
-    let r = Arc::new(Compiled { code: piece.start, entries, source, precise, quick: false, min_limit: space.arena.size(), insns: region.insns, blocks });
+    let r = Arc::new(Compiled {
+        code: piece.start,
+        entries,
+        source,
+        precise,
+        quick: false,
+        min_limit: space.arena.size(),
+        insns: region.insns,
+        blocks,
+    });
     Ok(space.install(&r, versions).then_some(r))
 }
 

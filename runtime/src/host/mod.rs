@@ -1,3 +1,5 @@
-//! The edge to the host CPU: the trampoline into compiled code and the handling of its faults.
+//! The edge to the host CPU: the trampoline into compiled code and the handling of its faults;
+//! and what the process gives up before the guest runs.
 
+pub(crate) mod confine;
 pub(crate) mod enter;

@@ -1,9 +1,11 @@
-//! /proc: what the virtual kernel knows about itself and its processes. Nothing in it comes from the host's /proc.
+//! /proc and /sys: what the virtual kernel knows about itself and its processes. Nothing in it comes from the host's /proc.
 //!
 //! Directories are constant tables of items, beside those that list processes, threads and descriptors. A file's text
 //! is made when it is read from the start.
 
+mod memory;
 mod process;
+mod sys;
 mod system;
 
 use super::node::*;
@@ -25,6 +27,8 @@ pub(super) struct Ctx {
     tid: i32,
     /// CPU model shown.
     model: u32,
+    /// Which of the many directories of a kind ([`Item::Many`]) the file is in.
+    index: i32,
 }
 
 impl Ctx {
@@ -34,12 +38,19 @@ impl Ctx {
 }
 
 type Text = fn(&Ctx) -> Result<Vec<u8>>;
+type Put = fn(&Ctx, &[u8]) -> Result<()>;
 type Target = fn(&Ctx) -> Result<Link>;
 
 /// An entry of a constant directory.
 pub(super) enum Item {
     /// Name, mode, text.
     File(&'static str, u32, Text),
+    /// As [`Item::File`], with what writing does.
+    Set(&'static str, u32, Text, Put),
+    /// Start of the names, how many, entries of each: numbered directories beside the others.
+    Many(&'static str, fn(&Ctx) -> i32, &'static [Item]),
+    /// The memory of the process.
+    Mem,
     /// Name, mode, target.
     Link(&'static str, u32, Target),
     /// Name, entries.
@@ -55,7 +66,8 @@ pub(super) enum Item {
 impl Item {
     fn name(&self) -> &'static str {
         match self {
-            Item::File(n, ..) | Item::Link(n, ..) | Item::Dir(n, _) => n,
+            Item::File(n, ..) | Item::Set(n, ..) | Item::Link(n, ..) | Item::Dir(n, _) | Item::Many(n, ..) => n,
+            Item::Mem => "mem",
             Item::Tasks => "task",
             Item::Fds => "fd",
             Item::FdInfos => "fdinfo",
@@ -63,7 +75,7 @@ impl Item {
     }
     fn kind(&self) -> u32 {
         match self {
-            Item::File(..) => libc::S_IFREG,
+            Item::File(..) | Item::Set(..) | Item::Mem => libc::S_IFREG,
             Item::Link(..) => libc::S_IFLNK,
             _ => libc::S_IFDIR,
         }
@@ -82,6 +94,11 @@ impl ProcFs {
     pub fn root(kernel: Weak<Kernel>, dev: u64, model: u32) -> Arc<dyn Node> {
         let fs = Arc::new(ProcFs { kernel, dev, model });
         Arc::new(ProcNode { fs, pid: 0, tid: 0, what: What::Root, path: Vec::new() })
+    }
+    /// Root of /sys.
+    pub fn sys_root(kernel: Weak<Kernel>, dev: u64) -> Arc<dyn Node> {
+        let fs = Arc::new(ProcFs { kernel, dev, model: 0 });
+        Arc::new(ProcNode { fs, pid: 0, tid: 0, what: What::Item(&sys::ROOT), path: Vec::new() })
     }
 }
 
@@ -128,7 +145,7 @@ impl ProcNode {
     }
     fn ctx(&self, who: &Caller) -> Result<Ctx> {
         let (pid, tid) = if self.pid == 0 { (who.pid, who.tid) } else { (self.pid, self.tid) };
-        Ok(Ctx { kernel: self.kernel()?, pid, tid, model: self.fs.model })
+        Ok(Ctx { kernel: self.kernel()?, pid, tid, model: self.fs.model, index: self.tid })
     }
     fn child(&self, name: &[u8], pid: i32, tid: i32, what: What) -> ProcNode {
         let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, &b"/"[..], name].concat() };
@@ -147,7 +164,7 @@ impl ProcNode {
             What::Root => system::ROOT,
             What::Process => process::PROCESS,
             What::Thread => process::THREAD,
-            What::Item(Item::Dir(_, items)) => items,
+            What::Item(Item::Dir(_, items) | Item::Many(_, _, items)) => items,
             _ => &[],
         }
     }
@@ -160,7 +177,12 @@ impl ProcNode {
             return Err(Errno::ENOTDIR);
         }
         for i in self.items() {
-            if i.name().as_bytes() == name {
+            if let Item::Many(start, count, _) = i {
+                let n = name.strip_prefix(start.as_bytes()).and_then(number);
+                if let Some(n) = n.filter(|n| self.ctx(&Caller::default()).is_ok_and(|c| *n < count(&c))) {
+                    return Ok(self.child(name, 0, n, What::Item(i)));
+                }
+            } else if i.name().as_bytes() == name {
                 return Ok(self.child(name, self.pid, self.tid, What::Item(i)));
             }
         }
@@ -200,7 +222,15 @@ impl ProcNode {
             DirEntry { ino: ino(&path), kind: dirent_kind(kind), name }
         };
         let mut out = vec![entry(b".".to_vec(), libc::S_IFDIR), entry(b"..".to_vec(), libc::S_IFDIR)];
-        out.extend(self.items().iter().map(|i| entry(i.name().into(), i.kind())));
+        for i in self.items() {
+            match i {
+                Item::Many(start, count, _) => {
+                    let n = count(&self.ctx(&Caller::default())?);
+                    out.extend((0..n).map(|n| entry(format!("{start}{n}").into(), libc::S_IFDIR)));
+                }
+                i => out.push(entry(i.name().into(), i.kind())),
+            }
+        }
         let k = self.kernel()?;
         let numbers: (Vec<i32>, u32) = match self.what {
             What::Root => (k.processes().iter().map(|p| p.pid).collect(), libc::S_IFDIR),
@@ -228,7 +258,8 @@ impl Node for ProcNode {
             pid => k.process(pid).map(|p| p.credentials()).map_or((0, 0), |c| (c.euid, c.egid)),
         };
         let perm = match self.what {
-            What::Item(Item::File(_, m, _)) | What::Item(Item::Link(_, m, _)) => *m,
+            What::Item(Item::File(_, m, _) | Item::Set(_, m, ..) | Item::Link(_, m, _)) => *m,
+            What::Item(Item::Mem) => 0o600,
             What::Item(Item::Fds | Item::FdInfos) => 0o500,
             What::Fd(n) => {
                 let acc = self.description(n)?.flags() as i32 & libc::O_ACCMODE;
@@ -284,6 +315,12 @@ impl Node for ProcNode {
                 }
                 Gen::Text(*f)
             }
+            What::Item(Item::Set(_, _, f, put)) => Gen::Set(*f, *put),
+            What::Item(Item::Mem) => {
+                self.may_inspect(who)?;
+                let mm = self.kernel()?.process(self.pid).and_then(|p| p.mm());
+                return Ok(Arc::new(memory::Memory { mm, node: self.copy() }));
+            }
             What::FdInfo(n) => Gen::FdInfo(n),
             _ if self.kind() == libc::S_IFDIR => {
                 if matches!(self.what, What::Item(Item::Fds | Item::FdInfos)) {
@@ -293,8 +330,12 @@ impl Node for ProcNode {
             }
             _ => return Err(Errno::ELOOP),
         };
-        let node = ProcNode { fs: self.fs.clone(), path: self.path.clone(), ..*self };
-        Ok(Arc::new(ProcFile { ctx: self.ctx(who)?, node, text: gen_, data: Mutex::default() }))
+        Ok(Arc::new(ProcFile { ctx: self.ctx(who)?, node: self.copy(), text: gen_, data: Mutex::default() }))
+    }
+    fn set(&self, c: &Change) -> Result<()> {
+        // Opening with O_TRUNC what can be written.
+        let only_size = c.size.is_some() && c.mode.is_none() && c.uid.is_none() && c.atime.is_none();
+        if only_size && matches!(self.what, What::Item(Item::Set(..))) { Ok(()) } else { Err(Errno::EPERM) }
     }
     fn statfs(&self) -> StatFs {
         StatFs { kind: 0x9fa0, ..StatFs::default() }
@@ -305,6 +346,9 @@ impl Node for ProcNode {
 }
 
 impl ProcNode {
+    fn copy(&self) -> ProcNode {
+        ProcNode { fs: self.fs.clone(), path: self.path.clone(), ..*self }
+    }
     fn context(&self) -> Result<Arc<FsContext>> {
         Ok(self.kernel()?.process(self.pid).ok_or(Errno::ENOENT)?.fs())
     }
@@ -340,6 +384,7 @@ impl Node for AnyFile {
 
 enum Gen {
     Text(Text),
+    Set(Text, Put),
     FdInfo(i32),
     Dir,
 }
@@ -356,7 +401,7 @@ impl File for ProcFile {
         let mut data = lock(&self.data);
         if pos == 0 {
             *data = match self.text {
-                Gen::Text(f) => f(&self.ctx)?,
+                Gen::Text(f) | Gen::Set(f, _) => f(&self.ctx)?,
                 Gen::FdInfo(n) => {
                     let d = self.node.description(n)?;
                     let mount = Opened::of(&d).map_or(0, |o| o.place.mount.id);
@@ -372,8 +417,17 @@ impl File for ProcFile {
         buf[..n].copy_from_slice(&data[from..from + n]);
         Ok(n)
     }
+    fn write(&self, _: &dyn Blocking, _: u64, buf: &[u8], _: bool) -> Result<usize> {
+        match self.text {
+            Gen::Set(_, put) => put(&self.ctx, buf).map(|()| buf.len()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
     fn seekable(&self) -> bool {
         true
+    }
+    fn truncate(&self, _: u64) -> Result<()> {
+        if matches!(self.text, Gen::Set(..)) { Ok(()) } else { Err(Errno::EINVAL) }
     }
     fn stat(&self) -> Result<Stat> {
         self.node.stat()

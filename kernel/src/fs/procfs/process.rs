@@ -1,12 +1,12 @@
 //! Files about a process or thread.
 
-use super::Item::{Dir, FdInfos, Fds, File, Link as L, Tasks};
+use super::Item::{Dir, FdInfos, Fds, File, Link as L, Mem, Set, Tasks};
 use super::system::ticks;
 use super::{Ctx, Item};
 use crate::errno::{Errno, Result};
 use crate::fs::node::Link;
 use crate::fs::walk::Namespace;
-use crate::process::{Life, Process, Thread};
+use crate::process::{Life, Process, Thread, lock};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -31,15 +31,21 @@ macro_rules! common {
         File("cmdline", 0o444, |c| strings(c, |i| i.args)),
         File("environ", 0o400, |c| strings(c, |i| i.env)),
         File("auxv", 0o400, |c| Ok(c.process()?.image().map_or_else(Vec::new, |i| i.auxv.to_vec()))),
-        File("comm", 0o444, comm),
+        Set("comm", 0o644, comm, set_comm),
+        Mem,
+        File("schedstat", 0o444, |c| {
+            let t = thread(c)?.1.map_or(0, |t| t.cpu_time().as_nanos());
+            Ok(format!("{t} 0 0\n").into_bytes())
+        }),
         File("maps", 0o444, maps),
-        File("smaps", 0o444, maps),
+        File("smaps", 0o444, |c| Ok(c.process()?.mm().map_or_else(Vec::new, |m| crate::fs::procmaps::smaps(&m)))),
+        File("smaps_rollup", 0o444, |c| Ok(c.process()?.mm().map_or_else(Vec::new, |m| crate::fs::procmaps::rollup(&m)))),
         File("limits", 0o444, limits),
         File("mounts", 0o444, mounts),
         File("mountinfo", 0o444, mountinfo),
         File("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
         File("oom_score", 0o444, |_| Ok(b"0\n".to_vec())),
-        File("oom_score_adj", 0o444, |_| Ok(b"0\n".to_vec())),
+        Set("oom_score_adj", 0o644, |c| Ok(format!("{}\n", c.process()?.oom_adjust()).into_bytes()), set_oom_adjust),
         File("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
         File("sessionid", 0o444, |_| Ok(b"4294967295".to_vec())),
         File("personality", 0o400, |_| Ok(b"00000000\n".to_vec())),
@@ -59,8 +65,13 @@ pub(super) static PROCESS: &[Item] = common!(
         "net",
         &[
             File("dev", 0o444, |_| {
-                Ok(b"Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n".to_vec())
+                Ok(b"Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n".to_vec())
             }),
+            File("route", 0o444, |_| {
+                let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+                Ok(format!("{head:<127}\n").into_bytes())
+            }),
+            File("if_inet6", 0o444, |_| Ok(b"00000000000000000000000000000001 01 80 10 80       lo\n".to_vec())),
             File("unix", 0o444, |_| Ok(b"Num       RefCount Protocol Flags    Type St Inode Path\n".to_vec())),
         ]
     )
@@ -95,6 +106,33 @@ fn size(p: &Process) -> (u64, u64) {
 fn comm(c: &Ctx) -> Result<Vec<u8>> {
     let (p, t) = thread(c)?;
     Ok([&name(&p, &t)[..], b"\n"].concat())
+}
+
+fn set_comm(c: &Ctx, name: &[u8]) -> Result<()> {
+    let (p, t) = thread(c)?;
+    let name = name.split(|b| *b == b'\n' || *b == 0).next().unwrap_or_default();
+    let name = name[..name.len().min(15)].to_vec();
+    if c.tid == c.pid {
+        lock(&p.comm_).clone_from(&name);
+    }
+    if let Some(t) = t {
+        *lock(&t.comm) = name;
+    }
+    Ok(())
+}
+
+fn set_oom_adjust(c: &Ctx, text: &[u8]) -> Result<()> {
+    let n = std::str::from_utf8(text).ok().and_then(|s| s.trim().parse::<i32>().ok()).ok_or(Errno::EINVAL)?;
+    if !(-1000..=1000).contains(&n) {
+        return Err(Errno::EINVAL);
+    }
+    let p = c.process()?;
+    // Only a privileged process makes itself less likely to be chosen.
+    if n < p.oom_adjust() && p.credentials().euid != 0 {
+        return Err(Errno::EACCES);
+    }
+    p.oom_adjust.store(n, std::sync::atomic::Ordering::Relaxed);
+    Ok(())
 }
 
 /// Strings in the memory of the process; as much as there is.
@@ -234,7 +272,7 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
          RssAnon:\t{:8} kB\nRssFile:\t       0 kB\nRssShmem:\t       0 kB\nVmData:\t{:8} kB\nVmStk:\t{:8} kB\nVmExe:\t       0 kB\nVmLib:\t       0 kB\n\
          VmPTE:\t       0 kB\nVmSwap:\t       0 kB\nThreads:\t{threads}\nSigQ:\t0/{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{mask:016x}\n\
          SigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\nCapInh:\t{:016x}\nCapPrm:\t{caps:016x}\nCapEff:\t{caps:016x}\nCapBnd:\t{caps:016x}\n\
-         CapAmb:\t{:016x}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t{:x}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\n\
+         CapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t{:x}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\n\
          Mems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
         c.pid,
         c.tid,
@@ -261,10 +299,11 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
         rss / 1024,
         p.rlimit(libc::RLIMIT_STACK as usize).cur.min(8 << 20) / 1024,
         p.rlimit(libc::RLIMIT_SIGPENDING as usize).cur,
+        t.as_ref().map_or(0, |t| lock(&t.pending).set),
+        lock(&p.pending).set,
         0,
         0,
-        0,
-        0,
+        u32::from(p.no_new_privs.load(std::sync::atomic::Ordering::Relaxed)),
         if cpus == 64 { u64::MAX } else { (1u64 << cpus) - 1 },
         if cpus == 1 { "0".into() } else { format!("0-{}", cpus - 1) },
     );

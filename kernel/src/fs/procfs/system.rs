@@ -40,6 +40,18 @@ pub(super) static ROOT: &[Item] = &[
         text(format!("nr_free_pages {free}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n"))
     }),
     File("cgroups", 0o444, |_| text("#subsys_name\thierarchy\tnum_cgroups\tenabled\n")),
+    File("interrupts", 0o444, |c| {
+        let cpus: String = (0..c.kernel.config.cpus.max(1)).map(|n| format!("{:<11}", format!("CPU{n}"))).collect();
+        text(format!("           {cpus}\n"))
+    }),
+    Dir(
+        "sysvipc",
+        &[
+            File("shm", 0o444, |c| Ok(c.kernel.io.ipc.shm.listing())),
+            File("sem", 0o444, |c| Ok(c.kernel.io.ipc.sem.listing())),
+            File("msg", 0o444, |c| Ok(c.kernel.io.ipc.msg.listing())),
+        ],
+    ),
     Dir("sys", SYS),
 ];
 
@@ -63,13 +75,17 @@ static SYS: &[Item] = &[
             File("shmall", 0o444, |_| text("18446744073692774399\n")),
             File("shmmni", 0o444, |_| text("4096\n")),
             File("sem", 0o444, |_| text("32000\t1024000000\t500\t32000\n")),
+            File("msgmax", 0o444, |_| text("8192\n")),
+            File("msgmnb", 0o444, |_| text("16384\n")),
+            File("msgmni", 0o444, |_| text("32000\n")),
+            File("tainted", 0o444, |_| text("0\n")),
             File("core_pattern", 0o444, |_| text("core\n")),
             File("perf_event_paranoid", 0o444, |_| text("4\n")),
             File("yama_ptrace_scope", 0o444, |_| text("1\n")),
             Dir(
                 "random",
                 &[
-                    File("uuid", 0o444, |c| uuid(c)),
+                    File("uuid", 0o444, uuid),
                     File("boot_id", 0o444, |_| text("00000000-0000-4000-8000-000000000000\n")),
                     File("entropy_avail", 0o444, |_| text("256\n")),
                     File("poolsize", 0o444, |_| text("256\n")),
@@ -95,9 +111,40 @@ static SYS: &[Item] = &[
             File("nr_open", 0o444, |_| text(format!("{}\n", crate::io::FdTable::MAX))),
             File("pipe-max-size", 0o444, |_| text(format!("{}\n", crate::io::pipe::MAX_CAPACITY))),
             File("file-nr", 0o444, |_| text("1024\t0\t9223372036854775807\n")),
+            Dir(
+                "inotify",
+                &[
+                    File("max_user_instances", 0o444, |_| text("128\n")),
+                    File("max_user_watches", 0o444, |_| text("65536\n")),
+                    File("max_queued_events", 0o444, |_| text("16384\n")),
+                ],
+            ),
+            Dir(
+                "mqueue",
+                &[
+                    File("msg_max", 0o444, |_| text("10\n")),
+                    File("msgsize_max", 0o444, |_| text("8192\n")),
+                    File("msg_default", 0o444, |_| text("10\n")),
+                    File("msgsize_default", 0o444, |_| text("8192\n")),
+                    File("queues_max", 0o444, |_| text("256\n")),
+                ],
+            ),
         ],
     ),
-    Dir("net", &[Dir("core", &[File("somaxconn", 0o444, |_| text("4096\n"))])]),
+    Dir(
+        "net",
+        &[
+            Dir(
+                "core",
+                &[
+                    File("somaxconn", 0o444, |_| text("4096\n")),
+                    File("rmem_max", 0o444, |_| text("212992\n")),
+                    File("wmem_max", 0o444, |_| text("212992\n")),
+                ],
+            ),
+            Dir("ipv4", &[File("ip_local_port_range", 0o444, |_| text("32768\t60999\n"))]),
+        ],
+    ),
 ];
 
 fn cpuinfo(c: &Ctx) -> Result<Vec<u8>> {

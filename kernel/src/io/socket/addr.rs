@@ -2,6 +2,9 @@
 
 use crate::errno::{Errno, Result};
 
+/// The first bytes of an IPv4-mapped address.
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
 /// A `struct sockaddr` as bytes; empty = none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Addr(pub Vec<u8>);
@@ -70,14 +73,51 @@ impl Addr {
     pub fn port(&self) -> u16 {
         self.0.get(2..4).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
     }
-    /// As a socket of another family sees it: loopback addresses of the one become those of the other.
-    pub fn seen_by(&self, family: i32) -> Addr {
-        let own = self.0.first_chunk().map_or(libc::AF_UNSPEC, |b| i32::from(u16::from_le_bytes(*b)));
-        if family == libc::AF_UNIX || own == libc::AF_UNSPEC {
-            self.clone()
-        } else {
-            Addr::inet(family, false, self.port())
+    /// AF_*.
+    fn family(&self) -> i32 {
+        self.0.first_chunk().map_or(libc::AF_UNSPEC, |b| i32::from(u16::from_le_bytes(*b)))
+    }
+    /// The IPv4 address, also of an IPv4-mapped one.
+    fn v4(&self) -> Option<[u8; 4]> {
+        match self.family() {
+            libc::AF_INET => self.0.get(4..8)?.try_into().ok(),
+            libc::AF_INET6 if self.0.get(8..20)? == MAPPED => self.0.get(20..24)?.try_into().ok(),
+            _ => None,
         }
+    }
+    fn set_ip(&mut self, at: usize, ip: &[u8]) {
+        if let Some(b) = self.0.get_mut(at..at + ip.len()) {
+            b.copy_from_slice(ip);
+        }
+    }
+    /// Where a connection to it ends: the unspecified address is the loopback.
+    pub fn reached(&self) -> Addr {
+        let any = match self.family() {
+            libc::AF_INET => self.0.get(4..8) == Some(&[0; 4]),
+            libc::AF_INET6 => self.0.get(8..24) == Some(&[0; 16]),
+            _ => false,
+        };
+        if any { Addr::inet(self.family(), false, self.port()) } else { self.clone() }
+    }
+    /// As a socket of another family sees it: IPv4 addresses are mapped ones for IPv6.
+    pub fn seen_by(&self, family: i32) -> Addr {
+        let own = self.family();
+        if family == libc::AF_UNIX || own == libc::AF_UNSPEC {
+            return self.clone();
+        }
+        if own == family {
+            return self.reached();
+        }
+        let mut a = Addr::inet(family, false, self.port());
+        if let Some(ip) = self.v4() {
+            let ip = if ip == [0; 4] { [127, 0, 0, 1] } else { ip };
+            if family == libc::AF_INET6 {
+                a.set_ip(8, &[&MAPPED[..], &ip].concat());
+            } else {
+                a.set_ip(4, &ip);
+            }
+        }
+        a
     }
     /// What it says; `family` is that of the socket. EINVAL, EAFNOSUPPORT.
     pub fn parse(&self, family: i32) -> Result<Parsed> {

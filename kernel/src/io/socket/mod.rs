@@ -6,9 +6,13 @@
 //! Locking: one socket's state is locked at a time, never two; queues are woken, and descriptions in flight dropped, with none.
 
 mod addr;
+mod interface;
+mod netlink;
 mod registry;
 #[cfg(test)]
 mod tests;
+
+pub use netlink::address as netlink_addr;
 
 pub use addr::{Addr, Key, Parsed};
 pub use registry::Registry;
@@ -19,7 +23,7 @@ use crate::file::{Description, File, Ready, Stat};
 use crate::wait::{Blocking, WaitQueue};
 use evm_memory::Mem;
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -101,6 +105,9 @@ struct State {
     sndbuf: usize,
     rcvbuf: usize,
     options: Options,
+    kept: BTreeMap<(i32, i32), i32>,
+    /// A connection that connect(2) without waiting reported as in progress and has not confirmed yet.
+    connecting: bool,
     closed: bool,
 }
 
@@ -189,6 +196,8 @@ impl Socket {
                 sndbuf: BUFFER,
                 rcvbuf: BUFFER,
                 options: Options::default(),
+                kept: BTreeMap::new(),
+                connecting: false,
                 closed: false,
             }),
             queue: WaitQueue::default(),
@@ -245,9 +254,34 @@ impl Socket {
     pub fn is_listening(&self) -> bool {
         lock(&self.state).listening.is_some()
     }
+    /// TCP_ESTABLISHED and its relatives, as TCP_INFO shows them.
+    pub fn tcp_state(&self) -> u8 {
+        let s = lock(&self.state);
+        match (s.listening.is_some(), s.connected, s.shut) {
+            (true, ..) => 10,
+            (_, false, _) => 7,
+            (_, _, 0) => 1,
+            (_, _, RCV) => 8,
+            (_, _, SND) => 5,
+            _ => 7,
+        }
+    }
     /// Options.
     pub fn options(&self) -> Options {
         lock(&self.state).options
+    }
+    /// Whether SO_RCVTIMEO or SO_SNDTIMEO is set.
+    pub fn has_timeout(&self) -> bool {
+        let o = self.options();
+        o.receive_timeout.or(o.send_timeout).is_some()
+    }
+    /// Values of options that are only kept (TCP_KEEPIDLE and the like).
+    pub fn kept(&self, level: i32, name: i32) -> Option<i32> {
+        lock(&self.state).kept.get(&(level, name)).copied()
+    }
+    /// Keep the value of an option.
+    pub fn keep(&self, level: i32, name: i32, value: i32) {
+        lock(&self.state).kept.insert((level, name), value);
     }
     /// Change options.
     pub fn set_options(&self, f: impl FnOnce(&mut Options)) {
@@ -316,9 +350,20 @@ impl Socket {
         Ok(())
     }
     /// connect(2) of a stream or seqpacket socket to a listening one: waits while its backlog is full.
-    pub fn connect(self: &Arc<Self>, who: &dyn Blocking, to: &Arc<Socket>, cred: Cred, nonblock: bool) -> Result<()> {
+    /// `at` is the address it was found by.
+    pub fn connect(
+        self: &Arc<Self>,
+        who: &dyn Blocking,
+        to: &Arc<Socket>,
+        at: &Addr,
+        cred: Cred,
+        nonblock: bool,
+    ) -> Result<()> {
         {
-            let s = lock(&self.state);
+            let mut s = lock(&self.state);
+            if std::mem::take(&mut s.connecting) {
+                return Ok(());
+            }
             if s.connected {
                 return Err(Errno::EISCONN);
             }
@@ -333,7 +378,8 @@ impl Socket {
         let local = self.local();
         let (their_local, their_cred, options) = {
             let s = lock(&to.state);
-            (s.local.clone(), s.peer_cred, s.options)
+            let local = if self.family == libc::AF_UNIX { s.local.clone() } else { at.reached() };
+            (local, s.peer_cred, s.options)
         };
         {
             let mut s = lock(&server.state);
@@ -375,6 +421,11 @@ impl Socket {
             Ok(()) => {
                 to.queue.wake_all();
                 self.queue.wake_all();
+                if nonblock && self.family != libc::AF_UNIX {
+                    // As TCP, which answers later even on the loopback.
+                    lock(&self.state).connecting = true;
+                    return Err(Errno::EINPROGRESS);
+                }
                 Ok(())
             }
             Err(e) => {
@@ -386,19 +437,37 @@ impl Socket {
             }
         }
     }
+    /// connect(2) found nobody: the error, at once or (without waiting) as the pending one.
+    pub fn refuse(&self, e: Errno, nonblock: bool) -> Errno {
+        let mut s = lock(&self.state);
+        if s.connected {
+            return Errno::EISCONN;
+        }
+        if let Some(old) = s.error.take() {
+            return old;
+        }
+        if !nonblock || self.family == libc::AF_UNIX {
+            return e;
+        }
+        s.error = Some(e);
+        drop(s);
+        self.wake();
+        Errno::EINPROGRESS
+    }
     /// connect(2) of a datagram socket: sets or (`None`) clears the default receiver.
-    pub fn connect_datagram(self: &Arc<Self>, to: Option<(&Arc<Socket>, Addr)>) -> Result<()> {
-        if let Some((t, _)) = to.as_ref().filter(|(t, _)| t.family == libc::AF_UNIX && !t.accepts(self)) {
+    /// Of UDP, nobody need be there.
+    pub fn connect_datagram(self: &Arc<Self>, to: Option<(Option<&Arc<Socket>>, Addr)>) -> Result<()> {
+        if let Some(t) = to.as_ref().and_then(|(t, _)| *t).filter(|t| t.family == libc::AF_UNIX && !t.accepts(self)) {
             return Err(if t.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
         }
         {
             let mut s = lock(&self.state);
             match to {
                 Some((t, addr)) => {
-                    s.peer = Arc::downgrade(t);
+                    s.peer = t.map_or(Weak::new(), Arc::downgrade);
                     s.connected = true;
-                    s.remote = addr;
-                    s.peer_cred = t.cred;
+                    s.remote = addr.reached();
+                    s.peer_cred = t.map_or(s.peer_cred, |t| t.cred);
                 }
                 None => {
                     s.peer = Weak::new();
@@ -494,11 +563,16 @@ impl Socket {
                 None if !s.connected && self.kind == Kind::Datagram && self.family != libc::AF_UNIX => {
                     return Err(Errno::EDESTADDRREQ);
                 }
+                None if !s.connected && self.kind == Kind::Stream && self.family != libc::AF_UNIX => {
+                    return Err(Errno::EPIPE);
+                }
                 None if !s.connected => return Err(Errno::ENOTCONN),
                 None => s.peer.upgrade(),
             };
             (peer, s.local.clone(), s.sndbuf)
         };
+        let udp = self.kind == Kind::Datagram && self.family != libc::AF_UNIX;
+        let peer = if udp && peer.is_none() { self.registry.reached(self, &self.remote()?) } else { peer };
         let local = peer.as_ref().map_or(Addr::default(), |p| local.seen_by(p.family));
         let gone = if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE };
         let peer = peer.filter(|p| self.kind != Kind::Datagram || !lock(&p.state).closed);
@@ -509,11 +583,18 @@ impl Socket {
                 s.connected = false;
                 s.peer = Weak::new();
             }
-            return match (self.kind, self.family) {
-                // Nobody is told about lost packets.
-                (Kind::Datagram, f) if f != libc::AF_UNIX => Ok(m.data.len()),
-                _ => Err(gone),
-            };
+            if !udp {
+                return Err(gone);
+            }
+            // The answer that nobody is there comes later, and only to who is connected.
+            let mut s = lock(&self.state);
+            if s.connected {
+                s.error = Some(Errno::ECONNREFUSED);
+                s.peer = Weak::new();
+                drop(s);
+                self.wake();
+            }
+            return Ok(m.data.len());
         };
         if self.kind == Kind::Datagram && self.family == libc::AF_UNIX && !peer.accepts(self) {
             return Err(if peer.kind == self.kind { Errno::EPERM } else { Errno::EPROTOTYPE });
@@ -709,14 +790,16 @@ impl Socket {
     }
     /// The last descriptor was closed.
     fn close(&self) {
-        let (peer, inbox, pending, key, unread) = {
+        let (peer, inbox, pending, key, reset) = {
             let mut s = lock(&self.state);
             s.closed = true;
             s.shut = RCV | SND;
             let inbox = std::mem::take(&mut s.inbox);
-            let unread = s.bytes > 0;
+            // Something unread, or SO_LINGER with no time.
+            let reset =
+                s.bytes > 0 || self.family != libc::AF_UNIX && s.options.linger.0 != 0 && s.options.linger.1 == 0;
             s.bytes = 0;
-            (s.peer.upgrade(), inbox, s.listening.take(), s.key.take(), unread)
+            (s.peer.upgrade(), inbox, s.listening.take(), s.key.take(), reset)
         };
         if let Some(k) = key {
             self.registry.remove_closed(&k, self);
@@ -726,7 +809,7 @@ impl Socket {
         {
             let mut s = lock(&p.state);
             s.shut |= if self.family == libc::AF_UNIX { RCV | SND } else { RCV };
-            if unread {
+            if reset {
                 s.error = Some(Errno::ECONNRESET);
             }
             drop(s);
@@ -755,8 +838,13 @@ impl Socket {
         r.set(Ready::HUP, s.shut == RCV | SND || connection && !s.connected && s.listening.is_none());
         let (peer, sndbuf, listening, connected) = (s.peer.upgrade(), s.sndbuf, s.listening.is_some(), s.connected);
         drop(s);
-        let room = match peer.map(|p| lock(&p.state).bytes) {
-            Some(b) if connected && connection => b * 4 <= sndbuf,
+        let there = peer.map(|p| {
+            let s = lock(&p.state);
+            (s.bytes, s.inbox.len())
+        });
+        let room = match there {
+            Some((b, _)) if connected && connection => b * 4 <= sndbuf,
+            Some((_, n)) if connected && self.family == libc::AF_UNIX => n <= DATAGRAMS,
             _ => true,
         };
         r.set(Ready::OUT, room && !listening);
@@ -765,6 +853,7 @@ impl Socket {
     }
 }
 
+/// The error of a wait that may have had an end (SO_RCVTIMEO, SO_SNDTIMEO).
 fn timed_out(e: Errno) -> Errno {
     if e == Errno::ETIMEDOUT { Errno::EAGAIN } else { e }
 }
@@ -793,6 +882,7 @@ impl File for Handle {
             linux_raw_sys::ioctl::FIONREAD if self.0.is_listening() => return Err(Errno::EINVAL),
             linux_raw_sys::ioctl::FIONREAD => self.0.readable_bytes(),
             linux_raw_sys::ioctl::TIOCOUTQ => self.0.unread_by_peer(),
+            c if interface::KNOWN.contains(&c) => return interface::ioctl(mem, c, arg),
             _ => return Err(Errno::ENOTTY),
         };
         mem.write(arg, n as u32)?;

@@ -19,6 +19,13 @@ impl Registry {
     pub fn get(&self, key: &Key) -> Option<Arc<Socket>> {
         lock(&self.names).get(key).and_then(Weak::upgrade)
     }
+    /// The socket that `from` reaches at a port of the loopback: one of its family, else a dual one of the other.
+    pub fn reached(&self, from: &Socket, to: &super::Addr) -> Option<Arc<Socket>> {
+        let (stream, six, port) = (from.kind == super::Kind::Stream, from.family == libc::AF_INET6, to.port());
+        let own = self.get(&Key::Port { stream, six, port });
+        let other = || self.get(&Key::Port { stream, six: !six, port }).filter(|o| six || !o.options().v6_only);
+        own.or_else(other)
+    }
     pub(super) fn insert(&self, key: Key, socket: &Arc<Socket>) -> Result<()> {
         let mut names = lock(&self.names);
         if names.get(&key).is_some_and(|w| w.strong_count() > 0) {

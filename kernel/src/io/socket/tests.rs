@@ -51,12 +51,12 @@ fn listen_connect_accept() {
     l.bind(key.clone(), Addr::unix(b"\0n")).unwrap();
     assert_eq!(new(Kind::Stream).bind(key.clone(), Addr::default()), Err(Errno::EADDRINUSE));
     let to = reg.get(&key).unwrap();
-    assert_eq!(c.connect(&me, &to, c.cred, true), Err(Errno::ECONNREFUSED));
+    assert_eq!(c.connect(&me, &to, &Addr::default(), c.cred, true), Err(Errno::ECONNREFUSED));
     l.listen(0, Cred { pid: 9, uid: 2, gid: 2 }).unwrap();
     assert_eq!(l.accept(&me, true).err(), Some(Errno::EAGAIN));
-    c.connect(&me, &to, c.cred, true).unwrap();
-    assert_eq!(new(Kind::Stream).connect(&me, &to, c.cred, true), Err(Errno::EAGAIN));
-    assert_eq!(new(Kind::SeqPacket).connect(&me, &to, c.cred, true), Err(Errno::EPROTOTYPE));
+    c.connect(&me, &to, &Addr::default(), c.cred, true).unwrap();
+    assert_eq!(new(Kind::Stream).connect(&me, &to, &Addr::default(), c.cred, true), Err(Errno::EAGAIN));
+    assert_eq!(new(Kind::SeqPacket).connect(&me, &to, &Addr::default(), c.cred, true), Err(Errno::EPROTOTYPE));
     send(&c, b"early").unwrap();
     let s = l.accept(&me, true).unwrap();
     assert_eq!(recv(&s, 9), Ok(b"early".to_vec()));

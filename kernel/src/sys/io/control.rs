@@ -161,6 +161,10 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         libc::F_ADD_SEALS => {
             writable(&d).map_err(|_| Errno::EPERM)?;
             let f = Opened::of(&d).and_then(Opened::memory).ok_or(Errno::EINVAL)?;
+            let sealed = f.seals()? & libc::F_SEAL_SEAL as u32 != 0;
+            if arg & libc::F_SEAL_WRITE as u64 != 0 && !sealed && mapped_writable(task, f) {
+                return Err(Errno::EBUSY);
+            }
             f.add_seals(arg as u32).map(|()| 0)
         }
         libc::F_GET_SEALS => {
@@ -176,6 +180,15 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         }
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// Whether any process of the job has a shared mapping of the file that it may write to.
+fn mapped_writable(task: &Task, f: &crate::fs::memfs::MemNode) -> bool {
+    task.kernel().processes().iter().filter_map(|p| p.mm()).any(|mm| {
+        mm.shared_writable_files()
+            .iter()
+            .any(|d| Opened::of(d).and_then(Opened::memory).is_some_and(|m| std::ptr::eq(m, f)))
+    })
 }
 
 fn set_flags(d: &Description, flags: u32) {

@@ -3,13 +3,11 @@
 use super::{readable, writable};
 use crate::errno::{Errno, Result};
 use crate::file::Description;
-use crate::fs::Opened;
 use crate::fs::locks::{Owner, Record};
 use crate::io::lock;
 use crate::task::Task;
 
 pub(super) fn fcntl(task: &Task, d: &Description, cmd: i32, arg: u64) -> Result<u64> {
-    let o = Opened::of(d).ok_or(Errno::EINVAL)?;
     let ofd = matches!(cmd, libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW);
     let mut b = [0u8; 32];
     task.mem().copy_out(arg, &mut b)?;
@@ -36,8 +34,8 @@ pub(super) fn fcntl(task: &Task, d: &Description, cmd: i32, arg: u64) -> Result<
         return Err(Errno::EINVAL);
     }
     let range = (first as u64, if last == i64::MAX { u64::MAX } else { last as u64 });
-    let owner = if ofd { o.owner() } else { Owner::Process(task.pid()) };
-    let key = o.key()?;
+    let owner = if ofd { crate::fs::lock_owner(d) } else { Owner::Process(task.pid()) };
+    let key = crate::fs::lock_key(d)?;
     let locks = &task.fs().ns().locks;
     let want = |write: bool| Record { owner, write, start: range.0, end: range.1 };
     if matches!(cmd, libc::F_GETLK | libc::F_OFD_GETLK) {

@@ -118,6 +118,11 @@ fn send(
     if flags & libc::MSG_OOB != 0 || flags & !KNOWN & !libc::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
+    if s.family == libc::AF_NETLINK {
+        let mut b = vec![0u8; total(parts).min(4096) as usize];
+        gather(task, parts, &mut b)?;
+        return s.ask_netlink(&b, task.pid()).map(|()| total(parts));
+    }
     let to = match to {
         // A connection of packets ignores the address.
         Some(_) if s.kind == Kind::SeqPacket => None,
@@ -143,7 +148,8 @@ fn send(
         None => (Vec::new(), own),
     };
     let len = total(parts);
-    if len > MAX && s.kind != Kind::Stream {
+    let most = if s.family == libc::AF_UNIX { s.buffers().0.saturating_sub(32) as u64 } else { 65_507 };
+    if len > most && s.kind != Kind::Stream {
         return Err(Errno::EMSGSIZE);
     }
     let nonblock = d.nonblock() || flags & libc::MSG_DONTWAIT != 0;

@@ -425,12 +425,17 @@ pub(super) fn lseek(task: &mut Task, [fd, off, whence, ..]: [u64; 6]) -> Result<
         let typeless = d.file.stat()?.mode & libc::S_IFMT == 0;
         return if typeless { Ok(0) } else { Err(Errno::ESPIPE) };
     }
+    // The devices of memory have no positions either, and say so in this way.
+    let st = d.file.stat()?;
+    if st.mode & libc::S_IFMT == libc::S_IFCHR && st.rdev >> 8 == 1 {
+        return Ok(0);
+    }
     let mut pos = lock(&d.pos);
     let off = off as i64;
     let new = match whence as i32 {
         libc::SEEK_SET => Some(off),
         libc::SEEK_CUR => (*pos as i64).checked_add(off),
-        libc::SEEK_END => (d.file.stat()?.size as i64).checked_add(off),
+        libc::SEEK_END => (st.size as i64).checked_add(off),
         w @ (libc::SEEK_DATA | libc::SEEK_HOLE) => Some(data_or_hole(&d, off, w)?),
         _ => return Err(Errno::EINVAL),
     };

@@ -1,7 +1,7 @@
 //! Making and connecting sockets.
 //!
-//! AF_UNIX, and AF_INET/AF_INET6 as on a machine that has only its loopback (other addresses are ENETUNREACH). Every
-//! other family, AF_NETLINK included, is EAFNOSUPPORT.
+//! AF_UNIX, AF_INET/AF_INET6 as on a machine that has only its loopback (other addresses are ENETUNREACH), and AF_NETLINK for
+//! questions about interfaces and addresses. Every other family is EAFNOSUPPORT.
 
 use super::control::insert_pair;
 use crate::errno::{Errno, Result};
@@ -36,6 +36,11 @@ fn checked(domain: i32, kind: i32, protocol: i32) -> Result<Kind> {
             (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => Ok(Kind::Datagram),
             (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
             (libc::SOCK_RAW, _) => Err(Errno::EPERM),
+            _ => Err(Errno::ESOCKTNOSUPPORT),
+        },
+        libc::AF_NETLINK => match (kind & !FLAGS, protocol) {
+            (libc::SOCK_RAW | libc::SOCK_DGRAM, libc::NETLINK_ROUTE) => Ok(Kind::Datagram),
+            (libc::SOCK_RAW | libc::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
             _ => Err(Errno::ESOCKTNOSUPPORT),
         },
         _ => Err(Errno::EAFNOSUPPORT),
@@ -99,6 +104,7 @@ pub(super) fn put_addr(task: &Task, a: &Addr, family: i32, addr: u64, lenp: u64)
 pub(super) fn named(a: &Addr, family: i32) -> Addr {
     match (a.0.is_empty(), family) {
         (true, libc::AF_UNIX) => Addr::unix(b""),
+        (true, libc::AF_NETLINK) => socket::netlink_addr(0),
         (true, f) => Addr::inet(f, true, 0),
         (false, libc::AF_UNIX) if a.0.get(2).is_some_and(|c| *c != 0) => Addr([&a.0[..], &[0]].concat()),
         _ => a.clone(),
@@ -128,6 +134,9 @@ pub(super) fn bind(task: &mut Task, [fd, addr, len, ..]: [u64; 6]) -> Result<u64
     let d = task.fds().get_io(fd as i32)?;
     let s = socket::of(&d)?;
     let a = get_addr(task, addr, len)?;
+    if s.family == libc::AF_NETLINK {
+        return s.bind_netlink(&a, task.pid()).map(|()| 0);
+    }
     match a.parse(s.family)? {
         Parsed::Unspec => return Err(Errno::EINVAL),
         Parsed::Unnamed if s.is_bound() => return Err(Errno::EINVAL),
@@ -182,13 +191,7 @@ pub(super) fn find(task: &Task, s: &Socket, a: &Addr) -> Result<Option<Arc<Socke
             reg.get(&key).map(Some).ok_or(Errno::ECONNREFUSED)
         }
         Parsed::Inet { local: false, .. } => Err(Errno::ENETUNREACH),
-        Parsed::Inet { port, .. } => {
-            let stream = s.kind == Kind::Stream;
-            let six = s.family == libc::AF_INET6;
-            let own = reg.get(&Key::Port { stream, six, port });
-            let other = || reg.get(&Key::Port { stream, six: !six, port }).filter(|o| six || !o.options().v6_only);
-            Ok(own.or_else(other))
-        }
+        Parsed::Inet { .. } => Ok(reg.reached(s, a)),
     }
 }
 
@@ -204,17 +207,19 @@ pub(super) fn connect(task: &mut Task, [fd, addr, len, ..]: [u64; 6]) -> Result<
         if s.family != libc::AF_UNIX {
             autobind(task, s)?;
         }
-        let to = to.ok_or(Errno::ECONNREFUSED)?;
-        return s.connect_datagram(Some((&to, a))).map(|()| 0);
+        return s.connect_datagram(Some((to.as_ref(), a))).map(|()| 0);
     }
     if a.parse(s.family)? == Parsed::Unspec {
         return Err(Errno::EINVAL);
     }
-    let to = find(task, s, &a)?.ok_or(Errno::ECONNREFUSED)?;
+    let to = find(task, s, &a)?;
     if s.family != libc::AF_UNIX {
         autobind(task, s)?;
     }
-    s.connect(task, &to, cred(task), d.nonblock()).map(|()| 0)
+    let Some(to) = to else {
+        return Err(s.refuse(Errno::ECONNREFUSED, d.nonblock()));
+    };
+    s.connect(task, &to, &a, cred(task), d.nonblock()).map(|()| 0)
 }
 
 pub(super) fn accept(task: &mut Task, [fd, addr, lenp, ..]: [u64; 6]) -> Result<u64> {

@@ -19,7 +19,23 @@ fn flag(o: &mut Options, level: i32, name: i32) -> Option<&mut bool> {
     })
 }
 
-/// Options whose effect a loopback inside one process does not have; they are taken and not kept.
+/// The first value of options that a loopback inside one process knows no use for; they are kept.
+fn first_value(level: i32, name: i32) -> i32 {
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => 1,
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => 7200,
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => 75,
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => 9,
+        (libc::IPPROTO_TCP, libc::TCP_SYNCNT) => 6,
+        (libc::IPPROTO_TCP, libc::TCP_LINGER2) => 60,
+        (libc::IPPROTO_TCP, libc::TCP_QUICKACK) | (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER) => 1,
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT) => -1,
+        (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => 64,
+        _ => 0,
+    }
+}
+
+/// Options whose effect a loopback inside one process does not have.
 fn without_effect(level: i32, name: i32) -> bool {
     match level {
         libc::SOL_SOCKET => matches!(
@@ -126,7 +142,10 @@ pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 
         (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_MARK | libc::SO_BINDTODEVICE) => {
             Err(Errno::EPERM)
         }
-        (l, n) if without_effect(l, n) => Ok(0),
+        (level, name) if without_effect(level, name) => {
+            s.keep(level, name, n);
+            Ok(0)
+        }
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
@@ -161,8 +180,9 @@ pub(super) fn getsockopt(task: &mut Task, [fd, level, name, val, lenp, _]: [u64;
             libc::SO_SNDBUF => int(s.buffers().0 as i32),
             libc::SO_RCVBUF => int(s.buffers().1 as i32),
             libc::SO_ACCEPTCONN => int(i32::from(s.is_listening())),
-            libc::SO_RCVLOWAT | libc::SO_SNDLOWAT => int(1),
-            libc::SO_PRIORITY | libc::SO_OOBINLINE | libc::SO_DONTROUTE | libc::SO_TIMESTAMP | libc::SO_MARK => int(0),
+            libc::SO_SNDLOWAT => int(1),
+            libc::SO_MARK => int(0),
+            n if without_effect(level, n) => int(s.kept(level, n).unwrap_or(first_value(level, n))),
             libc::SO_LINGER => [o.linger.0.to_le_bytes(), o.linger.1.to_le_bytes()].concat(),
             libc::SO_RCVTIMEO | 66 => timeval(o.receive_timeout),
             libc::SO_SNDTIMEO | 67 => timeval(o.send_timeout),
@@ -173,7 +193,14 @@ pub(super) fn getsockopt(task: &mut Task, [fd, level, name, val, lenp, _]: [u64;
             _ => return Err(Errno::ENOPROTOOPT),
         }
     } else if without_effect(level, name) {
-        int(0)
+        int(s.kept(level, name).unwrap_or(first_value(level, name)))
+    } else if (level, name) == (libc::IPPROTO_TCP, libc::TCP_INFO) {
+        // Only the state: nothing of the rest is measured here.
+        let mut info = vec![0u8; 104];
+        info[0] = s.tcp_state();
+        info
+    } else if (level, name) == (libc::IPPROTO_TCP, libc::TCP_MAXSEG) {
+        int(if s.remote().is_ok() { 65_483 } else { 536 })
     } else {
         return Err(Errno::ENOPROTOOPT);
     };

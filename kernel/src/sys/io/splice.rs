@@ -105,6 +105,9 @@ pub(super) fn sendfile(task: &mut Task, [out, from, offset, count, ..]: [u64; 6]
     if !i.file.seekable() && i.file.as_any().downcast_ref::<PipeEnd>().is_none() {
         return Err(Errno::EINVAL);
     }
+    if i.file.stat()?.mode & libc::S_IFMT == libc::S_IFDIR {
+        return Err(Errno::EINVAL);
+    }
     let mut from = At::new(task, &i, offset)?;
     let mut to = At::new(task, &o, 0)?;
     let n = signal_epipe(task, copy(task, &mut from, &mut to, count.min(0x7fff_f000), false))?;
