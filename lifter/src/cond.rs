@@ -67,7 +67,8 @@ impl Lifter {
         let Some(kind) = self.cc.kind.filter(|k| k & !3 == cc::FCMP && !self.fcmp_used) else {
             return;
         };
-        let (ints, floats) = if width(kind) == Type::I32 { (Type::I32X4, Type::F32X4) } else { (Type::I64X2, Type::F64X2) };
+        let (ints, floats) =
+            if width(kind) == Type::I32 { (Type::I32X4, Type::F32X4) } else { (Type::I64X2, Type::F64X2) };
         if let [Some(a), Some(b), _] = self.cc.vals {
             let z = self.b.vconst(0);
             let (x, y) = (self.b.insert(ints, z, 0, a), self.b.insert(ints, z, 0, b));

@@ -1,6 +1,8 @@
 //! Instructions as text, for reports; and what they do to memory, for faults.
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register,
+};
 use std::fmt::Write;
 
 /// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
@@ -47,9 +49,12 @@ pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -
         insn.mnemonic(),
         M::Fnstcw | M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fninit | M::Fnclex | M::Fxsave | M::Fxsave64
     );
-    let x87 = insn.mnemonic() == M::Fisttp || insn.code().cpuid_features().iter().any(|f| {
-        matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387)
-    });
+    let x87 = insn.mnemonic() == M::Fisttp
+        || insn
+            .code()
+            .cpuid_features()
+            .iter()
+            .any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387));
     out.waits = x87 && !control || (0..insn.op_count()).any(mm);
     let single = info.info(&insn).used_memory().len() == 1;
     // The register's bits above the operand's width are part of the address.

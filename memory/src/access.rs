@@ -206,7 +206,11 @@ impl Mem {
             }
         }
         let mask = u64::MAX >> (64 - 8 * size);
-        if err == 0 { Ok(old & mask) } else { Err(if size == 1 { Fault { addr, write: true } } else { self.first_bad(addr, size, true) }) }
+        if err == 0 {
+            Ok(old & mask)
+        } else {
+            Err(if size == 1 { Fault { addr, write: true } } else { self.first_bad(addr, size, true) })
+        }
     }
     /// Compare and swap of 16 bytes at a 16-byte aligned address (an unaligned one is a fault).
     pub fn cas128(&self, addr: u64, expected: u128, new: u128) -> Result<u128, Fault> {

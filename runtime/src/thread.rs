@@ -291,7 +291,8 @@ impl Thread {
         let b = match self.space.block(pc) {
             Some(b) => b,
             None => {
-                let b = guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block))?;
+                let b =
+                    guard::caught(pc, || translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Block))?;
                 let b = Arc::new(b);
                 Counters::add(&self.engine.counters().blocks_lifted, 1);
                 self.space.keep(b.clone());

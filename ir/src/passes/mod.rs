@@ -31,7 +31,11 @@ pub fn optimize(r: &mut Region, level: OptLevel) {
     if level != OptLevel::Interp {
         simplify(r);
     }
-    if level == OptLevel::Interp { dead_puts_in_blocks(r) } else { dead_puts(r, precise) }
+    if level == OptLevel::Interp {
+        dead_puts_in_blocks(r)
+    } else {
+        dead_puts(r, precise)
+    }
     dead_code(r);
     if level != OptLevel::Interp {
         promote(r, precise);

@@ -388,7 +388,8 @@ impl Space {
             return None;
         }
         // FNV-1a over the path picks one of the places, a megabyte apart.
-        let hash = path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let hash =
+            path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
         let places = (top - IMAGE_LOW - len) / IMAGE_STEP + 1;
         let at = IMAGE_LOW + (hash ^ hash >> 32) % places * IMAGE_STEP;
         if self.is_free(at, at + len) { Some(at) } else { self.find_free(len, IMAGE_LOW, top) }

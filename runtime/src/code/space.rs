@@ -280,7 +280,11 @@ impl CodeSpace {
             .iter()
             .map(|p| {
                 let p = *p as usize;
-                (p, parent.page_state.slice()[p].load(Ordering::Acquire), parent.page_head.slice()[p].load(Ordering::Acquire))
+                (
+                    p,
+                    parent.page_state.slice()[p].load(Ordering::Acquire),
+                    parent.page_head.slice()[p].load(Ordering::Acquire),
+                )
             })
             .collect();
         let nodes = (parent.node_count.load(Ordering::Acquire) as usize).min(MAX_NODES);

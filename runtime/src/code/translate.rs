@@ -114,13 +114,7 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
 }
 
 /// Translate one basic block, or in strict mode one instruction, for the interpreter.
-pub(crate) fn block(
-    engine: &Engine,
-    space: &CodeSpace,
-    mm: &Mm,
-    pc: u64,
-    mode: Mode,
-) -> Result<BlockEntry, Failure> {
+pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: Mode) -> Result<BlockEntry, Failure> {
     let mut snap = Snapshot::new(space, mm, None);
     let mut region = lift(&mut snap, pc, &[], mode)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
