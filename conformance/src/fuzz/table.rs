@@ -179,7 +179,7 @@ fn iced_flags(bits: u32) -> u64 {
 }
 
 /// Why a difference does not count, if it does not.
-pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64, daz: bool) -> Option<&'static str> {
+pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> Option<&'static str> {
     let signal = kind >= 0x100;
     let vector = what.starts_with("xmm") || what.starts_with("ymm");
     if signal && vector && insns.iter().any(|i| i.is_vsib()) {
@@ -224,9 +224,6 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64, daz
     let wide = insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX);
     if kind == 0x108 && trap == 19 && wide && matches!(what, "mxcsr" | "si_code") {
         return Some("an unmasked exception shows the flags of the first half of a 256-bit instruction that has one");
-    }
-    if daz && what == "mxcsr" && has(&[M::Cvttss2si, M::Cvttsd2si, M::Vcvttss2si, M::Vcvttsd2si]) {
-        return Some("compiled CVTTSx2SI with a 64-bit result is inexact for a denormal even under DAZ");
     }
     if signal && what == "si_addr" && has(&[M::Enter]) {
         return Some("ENTER asks for its new stack top first or last, as the CPU likes");
