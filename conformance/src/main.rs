@@ -242,7 +242,7 @@ fn run_fuzz(o: &Fuzz) -> Result<bool> {
         f => anyhow::bail!("no CPU model {f}: v2 or v3"),
     };
     let engines: Vec<&'static str> =
-        exec::ENGINES.iter().copied().filter(|e| o.engine.as_deref().is_none_or(|o| o == *e)).collect();
+        fuzz::ENGINES.iter().copied().filter(|e| o.engine.as_deref().is_none_or(|o| o == *e)).collect();
     let options = fuzz::Options {
         time: std::time::Duration::from_secs(o.seconds),
         seed,

@@ -248,6 +248,13 @@ impl CpuState {
     pub fn rflags(&self) -> u64 {
         crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c) | self.df << 10 | self.rflags_sys | 0x202
     }
+    /// Compute the flags of a floating comparison: they depend on MXCSR (denormals), which is about to change.
+    pub fn settle_flags(&mut self) {
+        if self.cc_op & !3 == crate::cc::FCMP {
+            self.cc_a = crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c);
+            self.cc_op = crate::cc::EAGER;
+        }
+    }
     /// Set RFLAGS as POPFQ does in user mode.
     pub fn set_rflags(&mut self, v: u64) {
         self.cc_op = crate::cc::EAGER;

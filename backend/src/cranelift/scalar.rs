@@ -225,36 +225,44 @@ impl Lower<'_, '_> {
     fn float_to_int(&mut self, i: &Inst, a: V) -> Result<V, Error> {
         let from = self.b.func.dfg.value_type(a);
         if i.ty == Type::I32 {
-            // The packed conversions have the same rule.
-            let v = if from == types::F32 {
-                let v = self.b.ins().scalar_to_vector(types::F32X4, a);
-                self.b.ins().x86_cvtt2dq(types::I32X4, v)
-            } else {
-                let v = self.b.ins().scalar_to_vector(types::F64X2, a);
-                let w = self.b.ins().x86_cvtt2dq(types::I64X2, v);
-                let zero = self.zero(types::I64X2);
-                self.b.ins().snarrow(w, zero)
-            };
-            return Ok(self.b.ins().extractlane(v, 0));
+            return Ok(self.truncate32(a));
         }
-        // What follows compares, which is not to be seen in the flags: a denormal, which gives 0 and is inexact, is
-        // replaced by one half.
-        let (ints, one, normal, half) = if from == types::F32 {
-            (types::I32, 1, 1i64 << 24, self.b.ins().f32const(0.5))
+        // What follows compares, which for a denormal would be seen in the flags. That goes the way of 32 bits, which gives
+        // the same 0 and the right flags, and 0 goes this way.
+        let (ints, normal, zero) = if from == types::F32 {
+            (types::I32, 1i64 << 24, self.b.ins().f32const(0.0))
         } else {
-            (types::I64, 1, 1i64 << 53, self.b.ins().f64const(0.5))
+            (types::I64, 1i64 << 53, self.b.ins().f64const(0.0))
         };
         let bits = self.b.ins().bitcast(ints, MemFlagsData::new(), a);
-        let bits = self.b.ins().ishl_imm_u(bits, one);
+        let bits = self.b.ins().ishl_imm_u(bits, 1);
         let bits = self.b.ins().iadd_imm_s(bits, -1);
         let tiny = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, bits, normal - 1);
-        let a = self.b.ins().select(tiny, half, a);
+        let denormal = self.b.ins().select(tiny, a, zero);
+        let nothing = self.truncate32(denormal);
+        let nothing = self.b.ins().uextend(types::I64, nothing);
+        let a = self.b.ins().select(tiny, zero, a);
         let a = if from == types::F32 { self.b.ins().fpromote(types::F64, a) } else { a };
         let sat = self.b.ins().fcvt_to_sint_sat(types::I64, a);
         let size = self.b.ins().fabs(a);
         let bound = self.b.ins().f64const(9_223_372_036_854_775_808.0);
         let fits = self.b.ins().fcmp(FloatCC::LessThan, size, bound);
         let min = self.b.ins().iconst(types::I64, i64::MIN);
-        Ok(self.b.ins().select(fits, sat, min))
+        let r = self.b.ins().select(fits, sat, min);
+        Ok(self.b.ins().bor(r, nothing))
+    }
+
+    /// CVTTSx2SI to 32 bits: the packed conversions have the same rule.
+    fn truncate32(&mut self, a: V) -> V {
+        let v = if self.b.func.dfg.value_type(a) == types::F32 {
+            let v = self.b.ins().scalar_to_vector(types::F32X4, a);
+            self.b.ins().x86_cvtt2dq(types::I32X4, v)
+        } else {
+            let v = self.b.ins().scalar_to_vector(types::F64X2, a);
+            let w = self.b.ins().x86_cvtt2dq(types::I64X2, v);
+            let zero = self.zero(types::I64X2);
+            self.b.ins().snarrow(w, zero)
+        };
+        self.b.ins().extractlane(v, 0)
     }
 }

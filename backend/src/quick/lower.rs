@@ -133,7 +133,7 @@ impl<'a> Lower<'a> {
                 continue;
             }
             let unused = i.dst.is_some() && self.vals[i.dst.0 as usize].uses == 0;
-            if !(unused && i.op.flags() == 0) {
+            if !(unused && i.op.flags() == 0 && !i.op.raises_flags(i.ty)) {
                 self.inst(i)?;
             }
             self.end_uses(i);
@@ -179,7 +179,8 @@ impl<'a> Lower<'a> {
                 }
             }
             Sig::FCmp => {
-                let f = fcond(i).and_then(|c| scalar::fcmp(c, i.ty)).ok_or(Unsupported(i.op.name()))?;
+                let f = if i.op == Op::FComi { scalar::fcomi } else { scalar::fcmp };
+                let f = fcond(i).and_then(|c| f(c, i.ty)).ok_or(Unsupported(i.op.name()))?;
                 self.host_s2(i, f);
             }
             Sig::VFCmp => self.vfcmp(i),

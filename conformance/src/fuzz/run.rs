@@ -131,6 +131,7 @@ pub fn run_image(file: &Path, engine: &str, model: &str) -> Result<bool> {
         "interp" => EngineKind::Interp,
         "jit" => EngineKind::Jit,
         "auto" => EngineKind::Auto,
+        "quick" => EngineKind::Quick,
         e => anyhow::bail!("no engine {e}"),
     };
     let config = Config {

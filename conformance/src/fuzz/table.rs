@@ -200,6 +200,7 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     {
         return Some("flags at a fault in the middle of a repeated comparison are those of some comparison before");
     }
+    let memory = matches!(kind, 0x10b | 0x107);
     let has = |names: &[M]| insns.iter().any(|i| names.contains(&i.mnemonic()));
     if signal && what == "si_addr" && has(&[M::Frstor, M::Fldenv, M::Fnsave, M::Fnstenv]) {
         return Some("in which order microcode reads an image is the CPU's choice");
@@ -224,6 +225,13 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     if kind == 0x108 && trap == 19 && wide && matches!(what, "mxcsr" | "si_code") {
         return Some("an unmasked exception shows the flags of the first half of a 256-bit instruction that has one");
     }
+    if signal && what == "si_addr" && has(&[M::Enter]) {
+        return Some("ENTER asks for its new stack top first or last, as the CPU likes");
+    }
+    let wide_store = |i: &Instruction| i.memory_size().size() == 32 && i.op0_kind() == iced_x86::OpKind::Memory;
+    if memory && what.starts_with("mem") && insns.iter().any(wide_store) {
+        return Some("a 256-bit store is two: where its first page is not there, the second half may be written");
+    }
     if kind == 0x105 && trap == 1 {
         return Some("single steps by TF are not there");
     }
@@ -232,7 +240,6 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
             "UCOMISx raises its exception flags where a condition is wanted, at the latest at the block's end",
         );
     }
-    let memory = matches!(kind, 0x10b | 0x107);
     if memory && what == "mxcsr" && insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX) {
         return Some("a compiled 256-bit instruction may raise flags for its first half before its second half faults");
     }

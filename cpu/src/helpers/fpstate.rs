@@ -76,6 +76,7 @@ extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
         return s.raise(exc::GP, 0);
     }
     xsave::get_x87(s, &image);
+    s.settle_flags();
     xsave::get_mxcsr(s, &image);
     xsave::get_sse(s, &image);
     set_host_mxcsr(s.mxcsr);
@@ -218,6 +219,7 @@ extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
         xsave::get_avx(s, &avx);
     }
     if loads_mxcsr {
+        s.settle_flags();
         xsave::get_mxcsr(s, &head);
         set_host_mxcsr(s.mxcsr);
     } else if compact && asked & Component::SSE != 0 {

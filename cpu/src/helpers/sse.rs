@@ -715,6 +715,7 @@ pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
     if v & 0xffff_0000 != 0 {
         return st.raise(exc::GP, 0);
     }
+    st.settle_flags();
     st.mxcsr = v as u32;
     set_host_mxcsr(v as u32);
 }

@@ -23,7 +23,6 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         | M::Lfence
         | M::Sfence
         | M::Cldemote
-        | M::Fnop
         | M::Rdsspd
         | M::Rdsspq => {}
         // They read, as far as faults go.

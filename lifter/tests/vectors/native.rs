@@ -107,8 +107,10 @@ pub struct Machine {
     pub mem: [u8; MEM],
 }
 
-/// A lifted piece.
-pub struct Lifted {
+/// A lifted piece: its regions, more than one where an instruction ends a region.
+pub struct Lifted(Vec<Part>);
+
+struct Part {
     interp: interp::Code,
     /// Entry points of compiled forms.
     compiled: Vec<u64>,
@@ -178,6 +180,19 @@ impl Guest {
     /// Lift and compile.
     pub fn lift(&mut self, piece: &Piece) -> Result<Lifted, String> {
         let base = piece.1 as usize as u64;
+        let (mut parts, mut todo) = (vec![], vec![base]);
+        while let Some(pc) = todo.pop() {
+            let (part, region) = self.part(pc)?;
+            parts.push(part);
+            for b in &region.blocks {
+                let evm_ir::Term::Exit(v) = b.term else { continue };
+                let to = b.insts.iter().find(|i| i.dst == v && i.op == evm_ir::Op::Const).map(|i| i.imm as u64);
+                todo.extend(to.filter(|t| t.wrapping_sub(base) < 4096 && !parts.iter().any(|p: &Part| p.pc == *t)));
+            }
+        }
+        Ok(Lifted(parts))
+    }
+    fn part(&mut self, base: u64) -> Result<(Part, evm_ir::Region), String> {
         let mut fetch = |pc: u64, buf: &mut [u8]| {
             // SAFETY: code of this test binary, which goes on for more than an instruction after the piece.
             unsafe { std::ptr::copy_nonoverlapping(pc as *const u8, buf.as_mut_ptr(), buf.len()) };
@@ -202,7 +217,7 @@ impl Guest {
             unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
             compiled.push(at);
         }
-        Ok(Lifted { interp: prepare(&l.region, &ABI), compiled, pc: base })
+        Ok((Part { interp: prepare(&l.region, &ABI), compiled, pc: base }, l.region))
     }
     /// Run by one of [`ENGINES`]; `Err` says what went wrong.
     pub fn run(&mut self, l: &Lifted, engine: usize, m: &Machine) -> Result<Machine, String> {
@@ -222,11 +237,20 @@ impl Guest {
         // SAFETY: the state and helpers are those the region was lifted for; MXCSR is put back.
         let exit = unsafe {
             asm!("ldmxcsr [{}]", in(reg) &csr);
-            let exit = if engine == 0 {
-                interp::run(&l.interp, 0, (&raw mut *s).cast(), mem, &helpers::FNS, &mut self.frame)
-            } else {
-                let pc = enter_compiled(l.compiled[engine - 1], s, l.pc, s.mem_base);
-                Exit::Return { pc }
+            let mut part = &l.0[0];
+            let exit = loop {
+                let exit = if engine == 0 {
+                    interp::run(&part.interp, 0, (&raw mut *s).cast(), mem, &helpers::FNS, &mut self.frame)
+                } else {
+                    let pc = enter_compiled(part.compiled[engine - 1], s, part.pc, s.mem_base);
+                    Exit::Return { pc }
+                };
+                match exit {
+                    Exit::Jump { pc } | Exit::Return { pc } if l.0.iter().any(|p| p.pc == pc) => {
+                        part = l.0.iter().find(|p| p.pc == pc).expect("as just found");
+                    }
+                    other => break other,
+                }
             };
             asm!("stmxcsr [{}]", in(reg) &mut csr);
             asm!("ldmxcsr [{}]", in(reg) &0x1f80u32);

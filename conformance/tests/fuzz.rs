@@ -1,0 +1,35 @@
+//! A short run of the instruction fuzzer on all engines. `EVM_FUZZ_SEED` chooses other cases, and
+//! `EVM_FUZZ_SECONDS` more of them.
+
+use evm_conformance::fuzz::{self, Options, state::Features};
+use std::path::Path;
+use std::time::Duration;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn random_instructions_are_those_of_the_cpu() {
+    for (features, unmask) in [(Features::V2, 2), (Features::V3, 0)] {
+        if !fuzz::host_has(features) {
+            println!("skipped: this host lacks instructions of {}", features.model());
+            continue;
+        }
+        let seed = number("EVM_FUZZ_SEED", 1);
+        println!("{} seed {seed}", features.model());
+        let options = Options {
+            time: Duration::from_secs(number("EVM_FUZZ_SECONDS", 20) / 2),
+            seed,
+            engines: fuzz::ENGINES.to_vec(),
+            features,
+            only: vec![],
+            unmask,
+            most: 10,
+        };
+        let out = fuzz::run(&options, Path::new(env!("CARGO_BIN_EXE_evm-conformance"))).expect("fuzz");
+        let found: String = out.findings.iter().map(fuzz::Finding::show).collect();
+        assert!(found.is_empty(), "{} of {} cases differ:\n{found}", out.findings.len(), out.cases);
+        assert!(out.not_made.len() < 20, "no case was made for {:?}", out.not_made);
+    }
+}
