@@ -2,7 +2,7 @@
 //! mostly lie in the case's window.
 
 use super::image::{CODE, Exits, FS_BASE, GS_BASE, SCRATCH, SCRATCH_RO, SCRATCH_RW, input};
-use super::state::{Features, Input, Rng};
+use super::state::{Input, Rng};
 use super::table;
 use iced_x86::{
     Code, Encoder, Instruction, InstructionInfoFactory, Mnemonic as M, OpCodeOperandKind as K, OpKind, Register as R,
@@ -124,7 +124,6 @@ const GPR8: [R; 20] = [
 /// Makes cases.
 pub struct Generator {
     rng: Rng,
-    features: Features,
     info: InstructionInfoFactory,
     unmask: u64,
     /// The case being made.
@@ -137,10 +136,9 @@ pub struct Generator {
 
 impl Generator {
     /// A generator; `unmask`: percentage of cases with unmasked floating exceptions.
-    pub fn new(seed: u64, features: Features, unmask: u64) -> Generator {
+    pub fn new(seed: u64, unmask: u64) -> Generator {
         Generator {
             rng: Rng(seed),
-            features,
             info: InstructionInfoFactory::new(),
             unmask,
             state: Input::plain(WINDOWS[0]),

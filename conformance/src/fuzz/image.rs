@@ -35,7 +35,8 @@ pub const FS_BASE: u64 = 0x1230;
 /// Base of GS.
 pub const GS_BASE: u64 = 0x2_0000_0010;
 
-/// Layout of a state before.
+/// Layout of a state before: byte offsets of what the names say.
+#[allow(missing_docs)]
 pub mod input {
     pub const FLAGS: i32 = 0x80;
     pub const CODE: i32 = 0x88;
@@ -46,7 +47,8 @@ pub mod input {
     pub const FPU: i32 = 0x200;
     pub const SIZE: i32 = 0x580;
 }
-/// Layout of a state after.
+/// Layout of a state after: byte offsets of what the names say.
+#[allow(missing_docs)]
 pub mod output {
     pub const FLAGS: i32 = 0x80;
     pub const KIND: i32 = 0x88;

@@ -129,7 +129,7 @@ pub fn run(options: &Options, program: &Path) -> Result<Outcome> {
         seen: BTreeMap::new(),
     };
     let mut rng = state::Rng(options.seed);
-    let mut generator = Generator::new(rng.next(), options.features, options.unmask);
+    let mut generator = Generator::new(rng.next(), options.unmask);
     let end = Instant::now() + options.time;
     let mut order: Vec<Code> = vec![];
     loop {

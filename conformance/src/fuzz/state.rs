@@ -199,8 +199,11 @@ pub struct Input {
     pub st: [u128; 8],
     /// Control, status, abridged tags.
     pub fcw: u16,
+    /// x87 status word.
     pub fsw: u16,
+    /// Abridged tag word: a bit for each register that is not empty.
     pub ftw: u8,
+    /// MXCSR.
     pub mxcsr: u32,
 }
 
@@ -334,6 +337,7 @@ pub type Difference = (String, String, String);
 pub struct Output<'a>(pub &'a [u8]);
 
 impl Output<'_> {
+    /// The 64-bit word at an offset.
     pub fn word(&self, at: i32) -> u64 {
         let at = at as usize;
         u64::from_le_bytes(self.0[at..at + 8].try_into().unwrap_or_default())

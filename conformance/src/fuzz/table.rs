@@ -185,9 +185,7 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     if signal && vector && insns.iter().any(|i| i.is_vsib()) {
         return Some("how many elements of a gather are done before one faults is the CPU's choice; here none");
     }
-    if kind == 0x10b && trap == 13 && matches!(what, "rip" | "rsp")
-        || what.starts_with("mem") && kind == 0x10b && trap == 13
-    {
+    if kind == 0x10b && trap == 13 && (matches!(what, "rip" | "rsp") || what.starts_with("mem")) {
         use iced_x86::FlowControl as F;
         let leaves = |i: &Instruction| matches!(i.flow_control(), F::IndirectBranch | F::IndirectCall | F::Return);
         if insns.last().is_some_and(leaves) {
