@@ -1,6 +1,8 @@
 //! What translation costs: steps of the quick tier on basic blocks, and Cranelift on regions. A unit is 1,000
 //! basic blocks of this program, and 20 regions.
 
+#![allow(missing_docs)] // of what `criterion_group` makes
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
 use evm_backend::quick::Quick;

@@ -4,7 +4,7 @@
 //! * [`generate`] makes cases from iced-x86's tables: all forms, operands, prefixes; memory operands at and across
 //!   the ends of pages; sequences in which nothing undefined is read;
 //! * [`state`] has states: edge values of integers, floats of all classes, rounding modes, x87 stacks;
-//! * [`image`] makes the program of a batch, [`run`] runs it natively and in an engine;
+//! * [`image`] makes the program of a batch, [`mod@run`] runs it natively and in an engine;
 //! * here cases are compared, and those that differ are made small.
 
 pub mod generate;

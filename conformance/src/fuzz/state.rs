@@ -197,7 +197,7 @@ pub struct Input {
     pub ymm: [u128; 16],
     /// x87 stack from ST(0).
     pub st: [u128; 8],
-    /// Control, status, abridged tags.
+    /// x87 control word.
     pub fcw: u16,
     /// x87 status word.
     pub fsw: u16,
