@@ -232,7 +232,7 @@ impl<'a> Native<'a> {
 }
 
 /// The engines that tests run.
-pub const ENGINES: &[&str] = &["interp", "quick", "jit"];
+pub const ENGINES: &[&str] = &["auto", "interp", "quick", "jit"];
 
 /// A run under `evm`.
 #[derive(Clone, Debug)]

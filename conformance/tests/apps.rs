@@ -3,7 +3,7 @@
 
 use evm_conformance::apps::{self, Place};
 use evm_conformance::harness::{self, Trial};
-use evm_conformance::{case, report};
+use evm_conformance::{case, exec, report};
 use std::process::ExitCode;
 
 /// Groups whose cases end within seconds on the slowest engine.
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let mut trials = Vec::new();
-    for engine in ["auto", "interp", "quick", "jit"] {
+    for engine in exec::ENGINES.iter().copied() {
         for c in cases.iter().filter(|c| !c.heavy && (engine == "auto" || QUICK_GROUPS.contains(&c.group.as_str()))) {
             let c = c.clone();
             trials.push(Trial::new(format!("{engine}::{}", c.name), move || {

@@ -2,7 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::exit::{INIT, Latch};
+use crate::exit::{LAUNCHER, Latch};
 use crate::file::Description;
 use crate::fs::FsContext;
 use crate::io::FdTable;
@@ -138,14 +138,14 @@ impl Kernel {
             return Err(Errno::EAGAIN);
         }
         let mut table = lock(&kernel.table);
-        table.last_id = table.last_id.max(INIT);
+        table.last_id = table.last_id.max(LAUNCHER);
         let pid = table.new_id()?;
         let image = Image { mm: mm.clone(), exe: Vec::new(), args: (0, 0), env: (0, 0), auxv: Arc::new([]), stack: 0 };
         let process = Arc::new(new_process(
             kernel,
             NewProcess {
                 pid,
-                rel: Relations { ppid: INIT, pgid: pid, sid: pid, execed: false },
+                rel: Relations { ppid: LAUNCHER, pgid: pid, sid: pid, execed: false },
                 image,
                 comm: Vec::new(),
                 cred: Credentials::new(kernel.config.uid, kernel.config.gid),

@@ -12,6 +12,9 @@ use std::sync::{Arc, PoisonError};
 
 /// Process id that orphans get as their parent. No process has it; its children are reaped at once.
 pub(crate) const INIT: i32 = 1;
+/// The id that a job's first process sees as its parent: whoever started it, outside of the job. Not [`INIT`], since some
+/// programs take a parent of 1 to mean that they are daemons.
+pub(crate) const LAUNCHER: i32 = 2;
 
 /// Something that happens once and that a thread waits for (vfork).
 #[derive(Default)]

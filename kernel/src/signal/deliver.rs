@@ -277,11 +277,12 @@ impl Task {
     fn trace_signal(&self, info: &SigInfo) {
         if let Some(t) = &self.kernel().config.trace {
             t(&format!(
-                "[{}] --- {} code={} {:?} ---",
+                "[{}] --- {} code={} {:?} at {:#x} ---",
                 self.tid(),
                 crate::sys::trace::signal_name(info.signo),
                 info.code,
-                info.fields
+                info.fields,
+                self.cpu.rip
             ));
         }
     }
