@@ -268,7 +268,8 @@ impl Task {
             }
             return Ok(Task::new(cpu, self.process.clone(), thread, self.mm.clone(), fds, fs));
         }
-        let mm = if has(f, libc::CLONE_VM) { self.mm.clone() } else { self.mm.fork()? };
+        let shared = has(f, libc::CLONE_VM);
+        let mm = if shared { self.mm.clone() } else { self.mm.fork()? };
         let p = &self.process;
         let mut image = p.image().ok_or(Errno::EAGAIN)?;
         image.mm = mm.clone();
@@ -318,6 +319,9 @@ impl Task {
         process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         let thread = Thread::new(pid, Arc::downgrade(&process), mask, comm);
         table.enter(&process, &thread);
+        if shared {
+            mm.join();
+        }
         drop(table);
         crate::timers::watch_cpu(&process);
         let mut t = Task::new(cpu, process, thread, mm, fds, fs);
@@ -377,7 +381,9 @@ impl Task {
         p.keepcaps.store(false, Ordering::Relaxed);
         self.mm = prepared.image.mm.clone();
         let sp = prepared.image.stack;
-        *p.image.write().unwrap_or_else(PoisonError::into_inner) = Some(prepared.image);
+        if let Some(old) = p.image.write().unwrap_or_else(PoisonError::into_inner).replace(prepared.image) {
+            old.mm.leave();
+        }
         let c = &mut self.cpu;
         c.gpr = [0; 16];
         c.gpr[4] = sp;

@@ -112,7 +112,9 @@ fn end_process(p: &Arc<Process>, status: i32) {
             u.0.maxrss = u.0.maxrss.max(i.mm.resident() >> 12);
         }
     }
-    *p.image.write().unwrap_or_else(PoisonError::into_inner) = None;
+    if let Some(i) = p.image.write().unwrap_or_else(PoisonError::into_inner).take() {
+        i.mm.leave();
+    }
     crate::timers::delete_all(p);
     if p.sid() == p.pid {
         crate::io::tty::leader_gone(kernel, p.pid);

@@ -379,37 +379,39 @@ mod tests {
         assert!(a.finish());
         let i = Decoder::with_ip(64, &a.code, 0, DecoderOptions::NONE).decode();
         let mut s = String::new();
-        FastFormatter::new().format(&i, &mut s);
+        let mut f = FastFormatter::new();
+        f.options_mut().set_use_hex_prefix(true);
+        f.format(&i, &mut s);
         s
     }
 
     #[test]
     fn forms() {
         let cases: &[(&dyn Fn(&mut Asm), &str)] = &[
-            (&|a| a.load(8, R9, Rm::Mem(RDI, 0x200)), "mov r9,[rdi+200h]"),
+            (&|a| a.load(8, R9, Rm::Mem(RDI, 0x200)), "mov r9,[rdi+0x200]"),
             (&|a| a.load(1, RSI, Rm::Reg(RDI)), "movzx esi,dil"),
-            (&|a| a.load(2, R8, Rm::Index(R15, RCX, -8)), "movzx r8d,word ptr [r15+rcx-8h]"),
+            (&|a| a.load(2, R8, Rm::Index(R15, RCX, -8)), "movzx r8d,word ptr [r15+rcx-0x8]"),
             (&|a| a.load_signed(4, 8, RAX, Rm::Reg(R10)), "movsxd rax,r10d"),
             (&|a| a.store(1, Rm::Index(R15, R11, 0), RSI), "mov [r15+r11],sil"),
-            (&|a| a.store(2, Rm::Mem(RDI, 4), R8), "mov [rdi+4h],r8w"),
-            (&|a| assert!(a.store_imm(8, Rm::Mem(RDI, 8), u64::MAX)), "mov qword ptr [rdi+8h],0FFFFFFFFFFFFFFFFh"),
-            (&|a| a.imm(R10, 0x1234_5678_9abc), "mov r10,123456789ABCh"),
-            (&|a| a.imm(RCX, 5), "mov ecx,5"),
+            (&|a| a.store(2, Rm::Mem(RDI, 4), R8), "mov [rdi+0x4],r8w"),
+            (&|a| assert!(a.store_imm(8, Rm::Mem(RDI, 8), u64::MAX)), "mov qword ptr [rdi+0x8],0xFFFFFFFFFFFFFFFF"),
+            (&|a| a.imm(R10, 0x1234_5678_9abc), "mov r10,0x123456789ABC"),
+            (&|a| a.imm(RCX, 5), "mov ecx,0x5"),
             (&|a| a.alu(4, alu::ADD, RCX, Rm::Reg(R8)), "add ecx,r8d"),
-            (&|a| a.alu_imm(8, alu::CMP, Rm::Reg(R9), 300), "cmp r9,12Ch"),
-            (&|a| a.alu_imm(1, alu::CMP, Rm::Reg(RSI), 3), "cmp sil,3"),
-            (&|a| a.alu_imm(2, alu::CMP, Rm::Reg(RDX), 1000), "cmp dx,3E8h"),
-            (&|a| a.alu_to(8, alu::CMP, Rm::Mem(RDI, 128), RSP), "cmp [rdi+80h],rsp"),
-            (&|a| a.shift_imm(8, 7, R11, 3), "sar r11,3"),
+            (&|a| a.alu_imm(8, alu::CMP, Rm::Reg(R9), 300), "cmp r9,0x12C"),
+            (&|a| a.alu_imm(1, alu::CMP, Rm::Reg(RSI), 3), "cmp sil,0x3"),
+            (&|a| a.alu_imm(2, alu::CMP, Rm::Reg(RDX), 1000), "cmp dx,0x3E8"),
+            (&|a| a.alu_to(8, alu::CMP, Rm::Mem(RDI, 128), RSP), "cmp [rdi+0x80],rsp"),
+            (&|a| a.shift_imm(8, 7, R11, 3), "sar r11,0x3"),
             (&|a| a.shift_cl(1, 0, RDX), "rol dl,cl"),
             (&|a| a.group3(8, 4, Rm::Reg(R8)), "mul r8"),
             (&|a| a.setcc(cc::A, RSI), "seta sil"),
             (&|a| a.cmov(cc::NE, R8, Rm::Reg(RCX)), "cmovne r8,rcx"),
             (&|a| a.sse(0xf2, 4, 0x0f58, 3, Rm::Reg(12)), "addsd xmm3,xmm12"),
             (&|a| a.sse(0x66, 4, 0x0f3800, 9, Rm::Reg(1)), "pshufb xmm9,xmm1"),
-            (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,1"),
+            (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,0x1"),
             (&|a| a.jmp_rm(Rm::Reg(RAX)), "jmp rax"),
-            (&|a| a.call(Rm::Mem(RAX, 64)), "call qword ptr [rax+40h]"),
+            (&|a| a.call(Rm::Mem(RAX, 64)), "call qword ptr [rax+0x40]"),
         ];
         for (f, want) in cases {
             assert_eq!(text(f), *want);

@@ -224,7 +224,7 @@ impl Mm {
     }
 
     /// Forget the mappings in a range (the host pages stay as they are). True if code was there.
-    fn clear(&self, s: &mut Space, start: u64, end: u64) -> bool {
+    pub(super) fn clear(&self, s: &mut Space, start: u64, end: u64) -> bool {
         if s.is_free(start, end) {
             return false;
         }

@@ -23,6 +23,7 @@ use evm_memory::{Arena, Mem, PAGE, Prot};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub(crate) use share::memory_file as segment_file;
@@ -229,6 +230,8 @@ pub struct Mm {
     arena: Arc<Arena>,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) space: Mutex<Space>,
+    /// Processes that run in it.
+    users: AtomicU32,
     /// Number that no other address space of the host process has.
     pub id: u64,
     /// The runtime's own record for this address space (its translations), set in
@@ -248,9 +251,25 @@ impl Mm {
             space: Mutex::new(Space { vmas: BTreeMap::new(), brk_start: 0, brk: 0, mmap_top: size - PAGE, total: 0 }),
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             attachment: OnceLock::new(),
+            users: AtomicU32::new(1),
         });
         kernel.host.new_arena(&mm)?;
         Ok(mm)
+    }
+    /// Another process runs in it (CLONE_VM).
+    pub(crate) fn join(&self) {
+        self.users.fetch_add(1, Ordering::AcqRel);
+    }
+    /// A process has ended or executes another program, and runs no guest code here any more. With the last one all
+    /// mappings go, whoever still holds the address space itself: who learns of the end finds what was shared released.
+    pub(crate) fn leave(&self) {
+        if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut s = lock(&self.space);
+            let size = self.size();
+            self.clear(&mut s, 0, size);
+            // If the host refuses, the pages go with the arena.
+            let _ = self.arena.unmap(0, size);
+        }
     }
     /// The memory.
     pub fn arena(&self) -> &Arc<Arena> {
