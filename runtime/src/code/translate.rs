@@ -105,7 +105,7 @@ pub(crate) struct BlockEntry {
 }
 
 fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
-    let opts = Options { mode, ..Options::default() };
+    let opts = Options { mode, bits: snap.space.bits, ..Options::default() };
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
@@ -176,6 +176,7 @@ pub(crate) fn region(
         source,
         precise,
         quick: false,
+        bits: space.bits,
         min_limit: space.arena.size(),
         insns: region.insns,
         blocks,
@@ -220,6 +221,7 @@ pub(crate) fn quick(
         source,
         precise: true,
         quick: true,
+        bits: space.bits,
         min_limit: 0,
         insns: region.insns,
         blocks: vec![],
@@ -229,7 +231,7 @@ pub(crate) fn quick(
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    if space.arena.size() < r.min_limit {
+    if space.bits != r.bits || space.arena.size() < r.min_limit {
         return false;
     }
     let mut snap = Snapshot::new(space, mm, None);
