@@ -249,6 +249,10 @@ impl Default for CpuState {
 }
 
 impl CpuState {
+    /// Vector registers of the mode: 32-bit code has eight.
+    pub fn vectors(&self) -> usize {
+        if self.segs[1] == crate::segment::CODE32 { 8 } else { 16 }
+    }
     /// RFLAGS as PUSHFQ shows it.
     pub fn rflags(&self) -> u64 {
         crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c) | self.df << 10 | self.rflags_sys | 0x202
