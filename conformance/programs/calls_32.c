@@ -29,7 +29,7 @@ static void x87(int s) { (void)s; asm volatile("fninit; fld1; fld1; fldpi" ::: "
 static void *thread(void *p) { unsigned gs; asm("mov %%gs, %0" : "=r"(gs)); *(int *)p = (int)(gs & 7); return p; }
 int main(void) {
     char buf[512]; uint32_t w[64]; int fd, p[2], s[2];
-    fd = open("/work/f", O_RDWR | O_CREAT | O_TRUNC, 0640); T(write(fd, "0123456789", 10));
+    fd = open("/work/f", O_RDWR | O_CREAT | O_TRUNC | O_LARGEFILE, 0640); T(write(fd, "0123456789", 10));
     // Positions and lengths.
     T(S(lseek, fd, 3, SEEK_SET)); T(S(_llseek, fd, 1, 5, w, SEEK_SET)); T(w[0]); T(w[1]); T(S(lseek, fd, 0, SEEK_CUR)); T(S(lseek, fd, -2, SEEK_END));
     T(S(ftruncate64, fd, 16, 1)); memset(w, 0xee, sizeof w); T(S(fstat64, fd, w)); T(w[11]); T(w[12]); T(w[4] & 0777); T(S(fstat, fd, w)); T(S(ftruncate, fd, 7)); memset(w, 0xee, sizeof w); T(S(fstat, fd, w)); T(w[5]); T((w[2] & 0xffff)); hex("stat", &w[2], 4);

@@ -46,6 +46,6 @@ int main(void) {
     timer_t tm; struct sigevent se = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2, .sigev_value.sival_int = 99}; T(timer_create(CLOCK_MONOTONIC, &se, &tm)); struct itimerspec its = {{0, 0}, {0, 10000000}}; last = 0; T(timer_settime(tm, 0, &its, NULL)); T(nanosleep(&sec, NULL)); T(value); T(code == SI_TIMER); T(timer_delete(tm));
     sigaction(SIGCHLD, &(struct sigaction){.sa_sigaction = info, .sa_flags = SA_SIGINFO}, NULL); last = 0; pid_t c = fork(); if (!c) _exit(3); int status; while (waitpid(c, &status, 0) < 0) {} T(last); T(code); T(WEXITSTATUS(status));
     for (int s = 1; s <= 6; s++) { static const int sigs[] = {0, SIGTERM, SIGKILL, SIGSEGV, SIGABRT, SIGPIPE, SIGUSR1}; c = fork(); if (!c) { signal(sigs[s], SIG_DFL); if (sigs[s] == SIGSEGV) *(volatile int *)0 = 0; kill(getpid(), sigs[s]); _exit(9); } while (waitpid(c, &status, 0) < 0) {} printf("child: signaled %d by %d\n", WIFSIGNALED(status), WTERMSIG(status)); }
-    c = fork(); if (!c) { raise(SIGSTOP); _exit(5); } T(waitpid(c, &status, WUNTRACED) == c); T(WIFSTOPPED(status)); T(WSTOPSIG(status)); T(kill(c, SIGCONT)); T(waitpid(c, &status, WCONTINUED) == c); T(WIFCONTINUED(status)); while (waitpid(c, &status, 0) < 0) {} T(WEXITSTATUS(status));
+    c = fork(); if (!c) { raise(SIGSTOP); usleep(100000); _exit(5); } T(waitpid(c, &status, WUNTRACED) == c); T(WIFSTOPPED(status)); T(WSTOPSIG(status)); T(kill(c, SIGCONT)); T(waitpid(c, &status, WCONTINUED) == c); T(WIFCONTINUED(status)); while (waitpid(c, &status, 0) < 0) {} T(WEXITSTATUS(status));
     return 0;
 }

@@ -78,11 +78,11 @@ fn fsave(c: &CpuState) -> [u8; FSAVE] {
     let mut b = [0; FSAVE];
     put(&mut b, 0, u32::from(c.fcw) | 0xffff_0000);
     put(&mut b, 4, u32::from(c.fsw) | 0xffff_0000);
-    put(&mut b, 8, u32::from(c.ftw) | 0xffff_0000);
+    put(&mut b, 8, u32::from(c.full_tags()) | 0xffff_0000);
     put(&mut b, 12, c.fip as u32);
-    put(&mut b, 16, u32::from(c.fop) << 16 | u32::from(segment::CODE32));
+    put(&mut b, 16, u32::from(c.segs[1]));
     put(&mut b, 20, c.fdp as u32);
-    put(&mut b, 24, 0xffff_0000 | u32::from(segment::DATA));
+    put(&mut b, 24, 0xffff_0000 | u32::from(c.segs[3]));
     let top = usize::from(c.fsw >> 11 & 7);
     for i in 0..8 {
         b[28 + 10 * i..38 + 10 * i].copy_from_slice(&c.fpr[(top + i) & 7].to_le_bytes()[..10]);
@@ -93,9 +93,9 @@ fn fsave(c: &CpuState) -> [u8; FSAVE] {
 
 /// Load the x87 state of what FSAVE stored.
 fn frstor(c: &mut CpuState, b: &[u8; FSAVE]) {
-    c.fcw = get(b, 0) as u16;
     c.fsw = get(b, 4) as u16;
-    c.ftw = get(b, 8) as u16;
+    c.set_tags(get(b, 8) as u16);
+    c.set_fcw(get(b, 0) as u16);
     c.fip = u64::from(get(b, 12));
     c.fop = (get(b, 16) >> 16) as u16;
     c.fdp = u64::from(get(b, 20));

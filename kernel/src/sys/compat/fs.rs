@@ -1,6 +1,6 @@
 //! Files: status, names in directories, positions of 64 bits, locks, control.
 
-use super::layout::{Area, FLOCK, FLOCK64, Layout, STAT, STAT64, STATFS, STATFS64};
+use super::layout::{Area, FLOCK, FLOCK64, Layout, STAT, STAT64, STATFS, STATFS64, end32};
 use super::{join, native};
 use crate::errno::{Errno, Result};
 use crate::task::Task;
@@ -20,26 +20,68 @@ fn gives(t: &mut Task, nr: i64, mut a: Args, n: usize, l: &Layout) -> Result<u64
     Ok(r)
 }
 
+/// An inode number of 32 bits: libraries give EOVERFLOW for others to programs that know none.
+fn short_ino(ino: u64) -> u64 {
+    match ino {
+        n if n >> 32 == 0 => n,
+        n => ((n ^ n >> 32) & 0xffff_ffff).max(1),
+    }
+}
+
+/// The same with a file's status, whose inode number is made short.
+fn status(t: &mut Task, nr: i64, mut a: Args, n: usize, l: &Layout) -> Result<u64> {
+    let mut area = Area::new(t)?;
+    let to = a[n];
+    a[n] = area.room(l.wide)?;
+    let r = native(t, nr, &a)?;
+    if to == 0 {
+        return Err(Errno::EFAULT);
+    }
+    let ino = short_ino(area.mem.read(a[n] + 8)?);
+    area.mem.write(a[n] + 8, ino)?;
+    area.narrow(a[n], to, l)?;
+    Ok(r)
+}
+pub(super) fn statx(t: &mut Task, a: Args) -> Result<u64> {
+    const INO: u64 = 32;
+    let r = native(t, libc::SYS_statx, &a)?;
+    let at = end32(a[4] + INO);
+    let ino = short_ino(t.mem().read(at)?);
+    t.mem().write(at, ino)?;
+    Ok(r)
+}
+pub(super) fn getdents64(t: &mut Task, a: Args) -> Result<u64> {
+    let n = native(t, libc::SYS_getdents64, &a)?;
+    let mut at = 0;
+    while at < n {
+        let (ino, len) = (end32(a[1] + at), end32(a[1] + at + 16));
+        let short = short_ino(t.mem().read(ino)?);
+        t.mem().write(ino, short)?;
+        at += u64::from(t.mem().read::<u16>(len)?).max(1);
+    }
+    Ok(n)
+}
+
 pub(super) fn stat(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_stat, a, 1, &STAT)
+    status(t, libc::SYS_stat, a, 1, &STAT)
 }
 pub(super) fn lstat(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_lstat, a, 1, &STAT)
+    status(t, libc::SYS_lstat, a, 1, &STAT)
 }
 pub(super) fn fstat(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_fstat, a, 1, &STAT)
+    status(t, libc::SYS_fstat, a, 1, &STAT)
 }
 pub(super) fn stat64(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_stat, a, 1, &STAT64)
+    status(t, libc::SYS_stat, a, 1, &STAT64)
 }
 pub(super) fn lstat64(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_lstat, a, 1, &STAT64)
+    status(t, libc::SYS_lstat, a, 1, &STAT64)
 }
 pub(super) fn fstat64(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_fstat, a, 1, &STAT64)
+    status(t, libc::SYS_fstat, a, 1, &STAT64)
 }
 pub(super) fn fstatat64(t: &mut Task, a: Args) -> Result<u64> {
-    gives(t, libc::SYS_newfstatat, a, 2, &STAT64)
+    status(t, libc::SYS_newfstatat, a, 2, &STAT64)
 }
 pub(super) fn statfs(t: &mut Task, a: Args) -> Result<u64> {
     gives(t, libc::SYS_statfs, a, 1, &STATFS)
@@ -76,7 +118,8 @@ pub(super) fn getdents(t: &mut Task, a: Args) -> Result<u64> {
         let (entry, more) = rest.split_at(size);
         let name = entry[19..].split(|c| *c == 0).next().unwrap_or_default();
         let start = out.len();
-        out.extend_from_slice(&entry[0..4]);
+        let ino = u64::from_le_bytes(std::array::from_fn(|i| entry[i]));
+        out.extend_from_slice(&(short_ino(ino) as u32).to_le_bytes());
         out.extend_from_slice(&entry[8..12]);
         let short = (10 + name.len() + 2).next_multiple_of(4);
         out.extend_from_slice(&(short as u16).to_le_bytes());
@@ -90,8 +133,8 @@ pub(super) fn getdents(t: &mut Task, a: Args) -> Result<u64> {
 }
 
 pub(super) fn lseek(t: &mut Task, a: Args) -> Result<u64> {
-    let r = native(t, libc::SYS_lseek, &[a[0], a[1] as u32 as i32 as u64, a[2]])?;
-    if r > i32::MAX as u64 { Err(Errno::EOVERFLOW) } else { Ok(r) }
+    // As on 64-bit kernels a position that does not fit is cut off.
+    native(t, libc::SYS_lseek, &[a[0], a[1] as u32 as i32 as u64, a[2]])
 }
 pub(super) fn llseek(t: &mut Task, a: Args) -> Result<u64> {
     let r = native(t, libc::SYS_lseek, &[a[0], join(a[2], a[1]), a[4]])?;

@@ -35,7 +35,7 @@ table! {
         176 rt_sigpending; 179 rt_sigsuspend; 183 getcwd; 184 capget; 185 capset; 190 vfork; 198 lchown; 199 getuid;
         200 getgid; 201 geteuid; 202 getegid; 203 setreuid; 204 setregid; 205 getgroups; 206 setgroups; 207 fchown;
         208 setresuid; 209 getresuid; 210 setresgid; 211 getresgid; 212 chown; 213 setuid; 214 setgid; 215 setfsuid;
-        216 setfsgid; 217 pivot_root; 218 mincore; 219 madvise; 220 getdents64; 224 gettid; 226 setxattr;
+        216 setfsgid; 217 pivot_root; 218 mincore; 219 madvise; 224 gettid; 226 setxattr;
         227 lsetxattr; 228 fsetxattr; 229 getxattr; 230 lgetxattr; 231 fgetxattr; 232 listxattr; 233 llistxattr;
         234 flistxattr; 235 removexattr; 236 lremovexattr; 237 fremovexattr; 238 tkill; 239 sendfile;
         241 sched_setaffinity; 252 exit_group; 253 lookup_dcookie; 254 epoll_create; 255 epoll_ctl; 256 epoll_wait;
@@ -51,7 +51,7 @@ table! {
         353 renameat2; 354 seccomp; 355 getrandom; 356 memfd_create; 357 bpf; 358 execveat; 359 socket; 360 socketpair;
         361 bind; 362 connect; 363 listen; 364 accept4; 367 getsockname; 368 getpeername; 369 sendto; 371 recvfrom;
         373 shutdown; 374 userfaultfd; 375 membarrier; 376 mlock2; 377 copy_file_range; 380 pkey_mprotect;
-        381 pkey_alloc; 382 pkey_free; 383 statx; 386 rseq; 393 semget; 395 shmget; 397 shmat; 398 shmdt; 399 msgget;
+        381 pkey_alloc; 382 pkey_free; 386 rseq; 393 semget; 395 shmget; 397 shmat; 398 shmdt; 399 msgget;
         403 clock_gettime; 404 clock_settime; 406 clock_getres; 405 clock_adjtime; 408 timer_gettime;
         410 timerfd_gettime; 423 sched_rr_get_interval; 425 io_uring_setup; 426 io_uring_enter; 427 io_uring_register;
         428 open_tree; 429 move_mount; 430 fsopen; 431 fsconfig; 432 fsmount; 433 fspick; 434 pidfd_open; 435 clone3;
@@ -141,6 +141,7 @@ table! {
         195 stat64 "sp" stat fs::stat64;
         196 lstat64 "sp" lstat fs::lstat64;
         197 fstat64 "fp" fstat fs::fstat64;
+        220 getdents64 "fpu" getdents64 fs::getdents64;
         221 fcntl64 "fdx" fcntl fs::fcntl64;
         225 readahead "fxxu" readahead fs::readahead;
         240 futex "pxxpxx" futex time::futex;
@@ -183,6 +184,7 @@ table! {
         372 recvmsg "fpx" recvmsg message::recvmsg;
         378 preadv2 "fpuxxx" preadv2 io::preadv2;
         379 pwritev2 "fpuxxx" pwritev2 io::pwritev2;
+        383 statx "fsxxp" statx fs::statx;
         384 arch_prctl "xp" arch_prctl process::arch_prctl;
         407 clock_nanosleep_time64 "dxpp" clock_nanosleep time::clock_nanosleep64;
         409 timer_settime64 "dxpp" timer_settime time::timer_settime64;
