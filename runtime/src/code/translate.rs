@@ -201,6 +201,8 @@ pub(crate) fn quick(
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    // 64-bit code has hardly any 32-bit addresses: its translations are good for small address spaces too.
+    compiler.min_limit = if space.bits == 32 { space.arena.size() } else { 0 };
     let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
         return Ok(None);
     };
@@ -222,7 +224,7 @@ pub(crate) fn quick(
         precise: true,
         quick: true,
         bits: space.bits,
-        min_limit: 0,
+        min_limit: compiler.min_limit,
         insns: region.insns,
         blocks: vec![],
     });
