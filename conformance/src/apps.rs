@@ -72,7 +72,10 @@ impl Place {
     pub fn ready_for(arch: Arch) -> Result<Place> {
         static READY: [OnceLock<Result<Place, String>>; 2] = [const { OnceLock::new() }; 2];
         let make = || Ok(Place { guest: crate::root::setup(arch)?, evm: crate::exec::evm_binary()? });
-        READY[arch as usize].get_or_init(|| make().map_err(|e: anyhow::Error| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
+        READY[arch as usize]
+            .get_or_init(|| make().map_err(|e: anyhow::Error| format!("{e:#}")))
+            .clone()
+            .map_err(anyhow::Error::msg)
     }
 }
 

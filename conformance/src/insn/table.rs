@@ -97,7 +97,9 @@ impl Test {
         // Integers of 64 bits in memory.
         let long = |s: &str| {
             let first = s.trim_start_matches("lock ").split_whitespace().next().unwrap_or_default();
-            s.contains("qword ptr") && !s.contains("mmword") && INTEGER.iter().any(|i| format!("{first} ").starts_with(i))
+            s.contains("qword ptr")
+                && !s.contains("mmword")
+                && INTEGER.iter().any(|i| format!("{first} ").starts_with(i))
                 || matches!(first, "pextrq" | "pinsrq")
         };
         let words = |s: &str| s.split(|c: char| !c.is_ascii_alphanumeric()).any(wide);

@@ -5,7 +5,7 @@
 //! mask, a trampoline. With siginfo: return address, signal, pointers, `siginfo`, `ucontext`, a trampoline. Above both
 //! is the FPU state: the 112 bytes of FSAVE, then, 64-byte aligned, the FXSAVE or XSAVE image.
 
-use super::frame::{AltStack, AUTODISARM, USER_FLAGS};
+use super::frame::{AUTODISARM, AltStack, USER_FLAGS};
 use super::{SigAction, SigInfo, SigSet, UNBLOCKABLE};
 use crate::arch::fpstate;
 use crate::arch::trap::Trap;

@@ -197,8 +197,7 @@ impl Lifter {
     }
     /// A near call or return with a 16-bit operand, which 32-bit code may have.
     pub(super) fn is_word_branch(&self, i: &Instruction) -> bool {
-        self.bits == 32
-            && matches!(i.code(), Code::Call_rel16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16)
+        self.bits == 32 && matches!(i.code(), Code::Call_rel16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16)
     }
     /// The address that the frame pointer and a displacement form.
     pub(super) fn frame_addr(&mut self, disp: i32) -> Addr {

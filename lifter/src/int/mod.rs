@@ -65,9 +65,17 @@ fn cmov_or_set(i: &Instruction) -> bool {
 
 /// Translate one instruction.
 pub(crate) fn lift(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
-    for family in
-        [mov::lift, arith::lift, control::lift, stack::lift, shift::lift, bits::lift, string::lift, system::lift, legacy::lift]
-    {
+    for family in [
+        mov::lift,
+        arith::lift,
+        control::lift,
+        stack::lift,
+        shift::lift,
+        bits::lift,
+        string::lift,
+        system::lift,
+        legacy::lift,
+    ] {
         if family(cx, i)? {
             return Ok(());
         }

@@ -84,6 +84,23 @@ layouts! {
     MSGHDR 28 56 { 0 4 0 8 Word, 4 4 8 4 Word, 8 4 16 8 Word, 12 4 24 8 Word, 16 4 32 8 Word, 20 4 40 8 Word, 24 4 48 4 Word }
     /// The sixth argument of pselect6: address and size of a signal set.
     SIGSET_AND_SIZE 8 16 { 0 4 0 8 Word, 4 4 8 8 Word }
+    /// struct shmid64_ds: owner, size, times, counts.
+    SHMID 84 112 {
+        0 4 0 4 Word, 4 4 4 4 Word, 8 4 8 4 Word, 12 4 12 4 Word, 16 4 16 4 Word, 20 2 20 4 Word, 24 2 24 2 Word,
+        36 4 48 8 Word, 40 8 56 8 Word, 48 8 64 8 Word, 56 8 72 8 Word, 64 4 80 4 Word, 68 4 84 4 Word, 72 4 88 8 Word,
+    }
+    MSQID 88 120 {
+        0 4 0 4 Word, 4 4 4 4 Word, 8 4 8 4 Word, 12 4 12 4 Word, 16 4 16 4 Word, 20 2 20 4 Word, 24 2 24 2 Word,
+        36 8 48 8 Word, 44 8 56 8 Word, 52 8 64 8 Word, 60 4 72 8 Word, 64 4 80 8 Word, 68 4 88 8 Word, 72 4 96 4 Word,
+        76 4 100 4 Word,
+    }
+    SEMID 64 104 {
+        0 4 0 4 Word, 4 4 4 4 Word, 8 4 8 4 Word, 12 4 12 4 Word, 16 4 16 4 Word, 20 2 20 4 Word, 24 2 24 2 Word,
+        36 8 48 8 Word, 44 8 64 8 Word, 52 4 80 8 Word,
+    }
+    SHMINFO 36 72 { 0 4 0 8 Limit, 4 4 8 8 Word, 8 4 16 8 Word, 12 4 24 8 Word, 16 4 32 8 Limit }
+    SHM_INFO 24 48 { 0 4 0 4 Int, 4 4 8 8 Word, 8 4 16 8 Word, 12 4 24 8 Word, 16 4 32 8 Word, 20 4 40 8 Word }
+    MQ_ATTR 32 64 { 0 4 0 8 Int, 4 4 8 8 Int, 8 4 16 8 Int, 12 4 24 8 Int }
     TIMEX 128 208 {
         0 4 0 4 Word, 4 4 8 8 Int, 8 4 16 8 Int, 12 4 24 8 Int, 16 4 32 8 Int, 20 4 40 4 Int, 24 4 48 8 Int, 28 4 56 8 Int,
         32 4 64 8 Int, 36 4 72 8 Int, 40 4 80 8 Int, 44 4 88 8 Int, 48 4 96 8 Int, 52 4 104 8 Int, 56 4 112 4 Int,

@@ -254,48 +254,7 @@ pub(super) fn socketcall(t: &mut Task, a: Args) -> Result<u64> {
     }
 }
 
-/// ipc: what has the same structures on both.
-pub(super) fn ipc(t: &mut Task, a: Args) -> Result<u64> {
-    let [call, first, second, third, ptr, fifth] = a;
-    let version = call >> 16;
-    match call & 0xffff {
-        1 => native(t, libc::SYS_semop, &[first, ptr, second]),
-        2 => native(t, libc::SYS_semget, &[first, second, third]),
-        4 => {
-            let mut area = Area::new(t)?;
-            let time = area.widen(fifth, &TIMESPEC)?;
-            native(t, libc::SYS_semtimedop, &[first, ptr, second, time])
-        }
-        13 => native(t, libc::SYS_msgget, &[first, second]),
-        21 if version == 1 => Err(Errno::EINVAL),
-        21 => {
-            let at = native(t, libc::SYS_shmat, &[first, ptr, second])?;
-            t.mem().write(third, at as u32)?;
-            Ok(0)
-        }
-        22 => native(t, libc::SYS_shmdt, &[ptr]),
-        23 => native(t, libc::SYS_shmget, &[first, second, third]),
-        // Removal needs no structure.
-        3 | 14 | 24 if is_removal(call, second, third) => {
-            let nr = match call & 0xffff {
-                3 => libc::SYS_semctl,
-                14 => libc::SYS_msgctl,
-                _ => libc::SYS_shmctl,
-            };
-            let args = if nr == libc::SYS_semctl { [first, second, 0] } else { [first, 0, 0] };
-            native(t, nr, &args)
-        }
-        _ => Err(Errno::ENOSYS),
-    }
-}
-
-fn is_removal(call: u64, second: u64, third: u64) -> bool {
-    let command = if call & 0xffff == 3 { third } else { second };
-    command & !0x100 == 0 // IPC_RMID, IPC_64
-}
-
 #[cfg(test)]
 pub(super) fn control_round_trip(b: &[u8], room: usize) -> (Vec<u8>, bool) {
     widen_control(b).map_or((Vec::new(), false), |w| narrow_control(&w, room))
 }
-

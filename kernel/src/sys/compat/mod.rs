@@ -7,6 +7,7 @@
 
 mod fs;
 mod io;
+mod ipc;
 mod layout;
 mod message;
 mod process;

@@ -267,12 +267,8 @@ fn encode(d: &UserDesc) -> Option<u64> {
 fn decode(entry: u32, d: u64) -> UserDesc {
     let bit = |n: u32| (d >> n & 1) as u32;
     let limit = (d & 0xffff | d >> 32 & 0xf_0000) as u32;
-    let flags = bit(54)
-        | ((d >> 42 & 3) as u32) << 1
-        | (bit(41) ^ 1) << 3
-        | bit(55) << 4
-        | (bit(47) ^ 1) << 5
-        | bit(52) << 6;
+    let flags =
+        bit(54) | ((d >> 42 & 3) as u32) << 1 | (bit(41) ^ 1) << 3 | bit(55) << 4 | (bit(47) ^ 1) << 5 | bit(52) << 6;
     [entry, segment::base(d) as u32, limit, flags]
 }
 

@@ -3,8 +3,8 @@
 use super::layout::{ALTSTACK, Area, Layout, OLD_SIGACTION, SIGACTION, TIMESPEC, TIMESPEC64, end32};
 use super::native;
 use crate::errno::{Errno, Result};
-use crate::signal::SigInfo;
 use crate::signal::SigFields;
+use crate::signal::SigInfo;
 use crate::task::Task;
 
 type Args = [u64; 6];

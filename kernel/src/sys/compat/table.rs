@@ -1,6 +1,6 @@
 //! The i386 table: which calls are those of 64-bit programs, and which have functions of their own.
 
-use super::{Row, fs, io, message, native, process, signal, time};
+use super::{Row, fs, io, ipc, message, native, process, signal, time};
 use crate::errno::{Errno, Result};
 use crate::sys::Syscall;
 use crate::sys::names;
@@ -107,7 +107,7 @@ table! {
         109 olduname "p" uname process::olduname;
         114 wait4 "dpxp" wait4 process::wait4;
         116 sysinfo "p" sysinfo process::sysinfo;
-        117 ipc "uddxpd" semop message::ipc;
+        117 ipc "uddxpd" semop ipc::ipc;
         119 sigreturn "" rt_sigreturn signal::sigreturn;
         120 clone "xpppp" clone process::clone;
         124 adjtimex "p" adjtimex time::adjtimex;
@@ -159,6 +159,11 @@ table! {
         269 fstatfs64 "fup" fstatfs fs::fstatfs64;
         271 utimes "sp" utimes time::utimes;
         272 fadvise64_64 "fxxxxd" fadvise64 fs::fadvise64_64;
+        277 mq_open "sxop" mq_open ipc::mq_open;
+        279 mq_timedsend "fbuup" mq_timedsend ipc::mq_timedsend;
+        280 mq_timedreceive "fpupp" mq_timedreceive ipc::mq_timedreceive;
+        281 mq_notify "fp" mq_notify ipc::mq_notify;
+        282 mq_getsetattr "fpp" mq_getsetattr ipc::mq_getsetattr;
         284 waitid "ddpxp" waitid process::waitid;
         299 futimesat "fsp" futimesat time::futimesat;
         300 fstatat64 "fspx" newfstatat fs::fstatat64;
@@ -186,6 +191,11 @@ table! {
         379 pwritev2 "fpuxxx" pwritev2 io::pwritev2;
         383 statx "fsxxp" statx fs::statx;
         384 arch_prctl "xp" arch_prctl process::arch_prctl;
+        394 semctl "ddxx" semctl ipc::semctl;
+        396 shmctl "dxp" shmctl ipc::shmctl;
+        400 msgsnd "dpux" msgsnd ipc::msgsnd;
+        401 msgrcv "dpudx" msgrcv ipc::msgrcv;
+        402 msgctl "dxp" msgctl ipc::msgctl;
         407 clock_nanosleep_time64 "dxpp" clock_nanosleep time::clock_nanosleep64;
         409 timer_settime64 "dxpp" timer_settime time::timer_settime64;
         411 timerfd_settime64 "fxpp" timerfd_settime time::timerfd_settime64;
@@ -193,6 +203,9 @@ table! {
         413 pselect6_time64 "dppppp" pselect6 io::pselect6_time64;
         414 ppoll_time64 "puppu" ppoll io::ppoll64;
         417 recvmmsg_time64 "fpuxp" recvmmsg message::recvmmsg64;
+        418 mq_timedsend_time64 "fbuup" mq_timedsend ipc::mq_timedsend64;
+        419 mq_timedreceive_time64 "fpupp" mq_timedreceive ipc::mq_timedreceive64;
+        420 semtimedop_time64 "dpup" semtimedop ipc::semtimedop64;
         421 rt_sigtimedwait_time64 "pppu" rt_sigtimedwait signal::rt_sigtimedwait64;
         422 futex_time64 "pxxpxx" futex time::futex64;
         424 pidfd_send_signal "fdpx" pidfd_send_signal signal::pidfd_send_signal;

@@ -1,6 +1,8 @@
 //! Clocks, sleeping, timers: 32-bit and 64-bit time.
 
-use super::layout::{Area, Layout, SIGEVENT, TIMESPEC, TIMESPEC64, TIMESPECS, TIMESPECS64, TIMEVAL, TIMEX, TMS, UTIMBUF};
+use super::layout::{
+    Area, Layout, SIGEVENT, TIMESPEC, TIMESPEC64, TIMESPECS, TIMESPECS64, TIMEVAL, TIMEX, TMS, UTIMBUF,
+};
 use super::native;
 use crate::errno::{Errno, Result};
 use crate::task::Task;
