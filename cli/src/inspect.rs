@@ -7,7 +7,7 @@ use crate::args::Inspect;
 use anyhow::{Context, Result};
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction};
 use object::elf;
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, SectionFlags};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -102,26 +102,33 @@ fn read(data: &[u8]) -> Report {
         return r;
     }
     r.format = "ELF".into();
-    if data.get(4) != Some(&elf::ELFCLASS64) {
+    let read = if data.get(4) == Some(&elf::ELFCLASS32) {
         r.bits = 32;
-        r.note = Some("32-bit programs do not run yet".into());
-        return r;
-    }
-    r.bits = 64;
-    if let Err(e) = read_elf64(data, &mut r) {
+        read_elf::<elf::FileHeader32<Endianness>>(data, &mut r, elf::EM_386, "i386")
+    } else {
+        r.bits = 64;
+        read_elf::<elf::FileHeader64<Endianness>>(data, &mut r, elf::EM_X86_64, "x86-64")
+    };
+    if let Err(e) = read {
         r.note = Some(format!("damaged: {e}"));
         r.runnable = false;
     }
     r
 }
 
-fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
-    let file = ElfFile64::<Endianness>::parse(data)?;
+/// A file of one class, whose programs run if they are for the machine `wanted`.
+fn read_elf<H: FileHeader<Endian = Endianness>>(
+    data: &[u8],
+    r: &mut Report,
+    wanted: u16,
+    name: &str,
+) -> object::Result<()> {
+    let file = ElfFile::<H>::parse(data)?;
     let e = file.endian();
     let header = file.elf_header();
     let machine = header.e_machine(e);
-    r.machine = if machine == elf::EM_X86_64 { "x86-64".into() } else { format!("machine {}", machine) };
-    r.entry = header.e_entry(e);
+    r.machine = if machine == wanted { name.into() } else { format!("machine {}", machine) };
+    r.entry = header.e_entry(e).into();
     let mut dynamic = false;
     let mut pie = false;
     for ph in file.elf_program_headers() {
@@ -155,12 +162,12 @@ fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
         _ => "unknown type",
     }
     .into();
-    r.runnable = machine == elf::EM_X86_64 && matches!(header.e_type(e), elf::ET_EXEC | elf::ET_DYN);
-    if machine != elf::EM_X86_64 {
+    r.runnable = machine == wanted && matches!(header.e_type(e), elf::ET_EXEC | elf::ET_DYN);
+    if machine != wanted {
         r.note = Some("not an x86 program".into());
         return Ok(());
     }
-    let mut sweep = Sweep::default();
+    let mut sweep = Sweep { bits: r.bits, ..Sweep::default() };
     let mut swept = false;
     for s in file.sections() {
         if let SectionFlags::Elf { sh_flags, .. } = s.flags()
@@ -173,7 +180,7 @@ fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
     if !swept {
         for ph in file.elf_program_headers() {
             if ph.p_type(e) == elf::PT_LOAD && ph.p_flags(e) & elf::PF_X != 0 {
-                sweep.code(ph.data(e, data).unwrap_or_default(), ph.p_vaddr(e));
+                sweep.code(ph.data(e, data).unwrap_or_default(), ph.p_vaddr(e).into());
             }
         }
     }
@@ -184,6 +191,7 @@ fn read_elf64(data: &[u8], r: &mut Report) -> object::Result<()> {
 /// Counts of a linear sweep.
 #[derive(Default)]
 struct Sweep {
+    bits: u32,
     bytes: u64,
     instructions: u64,
     invalid: u64,
@@ -195,7 +203,7 @@ impl Sweep {
     fn code(&mut self, code: &[u8], address: u64) {
         self.bytes += code.len() as u64;
         let mut counts: BTreeMap<Vec<CpuidFeature>, u64> = BTreeMap::new();
-        let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(self.bits, code, address, DecoderOptions::NONE);
         let mut i = Instruction::default();
         let mut last: (&[CpuidFeature], u64) = (&[], 0);
         while decoder.can_decode() {

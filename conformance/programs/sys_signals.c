@@ -7,6 +7,13 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
+#ifdef __i386__
+#define REG_RIP REG_EIP
+#define REG_RBX REG_EBX
+#define ACC "eax"
+#else
+#define ACC "rax"
+#endif
 static volatile int count, last, code, value; static volatile long addr; static sigjmp_buf jump; static char *alt; static volatile int on_alt;
 static void handler(int s) { count++; last = s; }
 static void info(int s, siginfo_t *i, void *u) {
@@ -16,7 +23,7 @@ static void fault(int s, siginfo_t *i, void *u) { info(s, i, u); siglongjmp(jump
 static void skip(int s, siginfo_t *i, void *u) { info(s, i, u); ((ucontext_t *)u)->uc_mcontext.gregs[REG_RIP] += 2; }
 static void edit(int s, siginfo_t *i, void *u) {
     (void)s; (void)i; greg_t *g = ((ucontext_t *)u)->uc_mcontext.gregs;
-    printf("  in handler: rbx %llx eflags.cf %d\n", g[REG_RBX], (int)(g[REG_EFL] & 1)); g[REG_RBX] = 0x1234; g[REG_EFL] ^= 1;
+    printf("  in handler: rbx %llx eflags.cf %d\n", (long long)g[REG_RBX], (int)(g[REG_EFL] & 1)); g[REG_RBX] = 0x1234; g[REG_EFL] ^= 1;
 }
 static void on(int s, void (*f)(int, siginfo_t *, void *), int flags) { struct sigaction a = {.sa_sigaction = f, .sa_flags = SA_SIGINFO | flags}; sigemptyset(&a.sa_mask); T(sigaction(s, &a, NULL)); }
 #define FAULT(what) do { if (!sigsetjmp(jump, 1)) { what; puts(#what ": no fault"); } else printf("%s: signal %d code %d\n", #what, last, code); } while (0)
@@ -28,15 +35,17 @@ int main(void) {
     alt = malloc(65536); stack_t st = {.ss_sp = alt, .ss_size = 65536}, ost; T(sigaltstack(&st, &ost)); T(ost.ss_flags == SS_DISABLE); on(SIGUSR2, info, SA_ONSTACK); raise(SIGUSR2); T(on_alt); T(last); st.ss_size = 10; T(sigaltstack(&st, NULL));
     on(SIGSEGV, fault, SA_ONSTACK); on(SIGBUS, fault, 0); on(SIGFPE, fault, 0); on(SIGILL, fault, 0); on(SIGTRAP, fault, 0);
     FAULT(*(volatile char *)0x1234 = 1); T(addr); FAULT((void)*(volatile char *)0x1234); char *ro = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); FAULT(*(volatile char *)(ro + 5) = 1); T(addr - (long)ro); FAULT(((void (*)(void))ro)()); T(addr - (long)ro); FAULT(((void (*)(void))0x10)()); T(addr); FAULT(*(volatile char *)0x8000000000000000 = 1); FAULT(asm volatile("movaps %%xmm0, 1(%0)" ::"r"(ro) : "memory"));
-    volatile int zero_int = 0; FAULT(zero_int = 1 / zero_int); FAULT(asm volatile("mov $0x80000000, %%eax; cltd; mov $-1, %%ecx; idivl %%ecx" ::: "eax", "ecx", "edx")); FAULT(asm volatile("ud2")); FAULT(asm volatile("int3")); FAULT(asm volatile("hlt")); FAULT(asm volatile("cli")); FAULT(asm volatile("mov %%cr0, %%rax" ::: "rax")); FAULT(asm volatile("in $0x10, %%al" ::: "rax")); FAULT(asm volatile("int $0x41"));
+    volatile int zero_int = 0; FAULT(zero_int = 1 / zero_int); FAULT(asm volatile("mov $0x80000000, %%eax; cltd; mov $-1, %%ecx; idivl %%ecx" ::: "eax", "ecx", "edx")); FAULT(asm volatile("ud2")); FAULT(asm volatile("int3")); FAULT(asm volatile("hlt")); FAULT(asm volatile("cli")); FAULT(asm volatile("mov %%cr0, %%" ACC ::: ACC)); FAULT(asm volatile("in $0x10, %%al" ::: ACC)); FAULT(asm volatile("int $0x41"));
     int f = open("short", O_CREAT | O_RDWR, 0600); ftruncate(f, 100); char *m = mmap(NULL, 8192, PROT_READ, MAP_SHARED, f, 0); FAULT((void)*(volatile char *)(m + 4096)); FAULT((void)*(volatile char *)(m + 200));
     on(SIGILL, skip, 0); count = 0; asm volatile("ud2"); T(count); T(last); on(SIGUSR1, edit, 0);
+#ifdef __x86_64__
     long rbx; int carry; asm volatile("mov $0xabc, %%ebx; clc; mov $39, %%eax; syscall; mov %%eax, %%edi; mov $10, %%esi; mov $62, %%eax; stc; syscall; mov %%rbx, %0; setc %b1; movzbl %b1, %1" : "=&r"(rbx), "=&r"(carry)::"rax", "rbx", "rcx", "r11", "rdi", "rsi", "memory", "cc"); printf("after edit: rbx %lx cf %d\n", rbx, carry);
+#endif
     struct sigaction once = {.sa_handler = handler, .sa_flags = SA_RESETHAND | SA_NODEFER}; T(sigaction(SIGUSR1, &once, NULL)); raise(SIGUSR1); T(sigaction(SIGUSR1, NULL, &old)); T(old.sa_handler == SIG_DFL);
     int p[2]; pipe(p); a.sa_flags = 0; sigaction(SIGALRM, &a, NULL); struct itimerval it = {{0, 0}, {0, 20000}}; T(setitimer(ITIMER_REAL, &it, NULL)); T(read(p[0], buf, 1)); T(last); T(setitimer(ITIMER_REAL, &it, NULL)); T(pause()); T(setitimer(ITIMER_REAL, &it, NULL)); struct timespec rem, sec = {5, 0}; T(nanosleep(&sec, &rem)); T(rem.tv_sec == 4); a.sa_flags = SA_RESTART; sigaction(SIGALRM, &a, NULL); setitimer(ITIMER_REAL, &it, NULL); if (!fork()) { usleep(60000); write(p[1], "r", 1); _exit(0); } T(read(p[0], buf, 1)); T(wait(NULL) > 0); T(alarm(10)); T(alarm(0));
     timer_t tm; struct sigevent se = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2, .sigev_value.sival_int = 99}; T(timer_create(CLOCK_MONOTONIC, &se, &tm)); struct itimerspec its = {{0, 0}, {0, 10000000}}; last = 0; T(timer_settime(tm, 0, &its, NULL)); T(nanosleep(&sec, NULL)); T(value); T(code == SI_TIMER); T(timer_delete(tm));
     sigaction(SIGCHLD, &(struct sigaction){.sa_sigaction = info, .sa_flags = SA_SIGINFO}, NULL); last = 0; pid_t c = fork(); if (!c) _exit(3); int status; while (waitpid(c, &status, 0) < 0) {} T(last); T(code); T(WEXITSTATUS(status));
     for (int s = 1; s <= 6; s++) { static const int sigs[] = {0, SIGTERM, SIGKILL, SIGSEGV, SIGABRT, SIGPIPE, SIGUSR1}; c = fork(); if (!c) { signal(sigs[s], SIG_DFL); if (sigs[s] == SIGSEGV) *(volatile int *)0 = 0; kill(getpid(), sigs[s]); _exit(9); } while (waitpid(c, &status, 0) < 0) {} printf("child: signaled %d by %d\n", WIFSIGNALED(status), WTERMSIG(status)); }
-    c = fork(); if (!c) { raise(SIGSTOP); _exit(5); } T(waitpid(c, &status, WUNTRACED) == c); T(WIFSTOPPED(status)); T(WSTOPSIG(status)); T(kill(c, SIGCONT)); T(waitpid(c, &status, WCONTINUED) == c); T(WIFCONTINUED(status)); while (waitpid(c, &status, 0) < 0) {} T(WEXITSTATUS(status));
+    c = fork(); if (!c) { raise(SIGSTOP); usleep(100000); _exit(5); } T(waitpid(c, &status, WUNTRACED) == c); T(WIFSTOPPED(status)); T(WSTOPSIG(status)); T(kill(c, SIGCONT)); T(waitpid(c, &status, WCONTINUED) == c); T(WIFCONTINUED(status)); while (waitpid(c, &status, 0) < 0) {} T(WEXITSTATUS(status));
     return 0;
 }

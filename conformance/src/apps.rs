@@ -3,7 +3,7 @@
 use crate::case::{self, Case};
 use crate::exec::{Evm, Native, Outcome, WorkDir};
 use crate::inputs;
-use crate::root::GuestRoot;
+use crate::root::{Arch, GuestRoot};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,9 +66,16 @@ pub struct Place {
 impl Place {
     /// Make all that is needed, once in a process.
     pub fn ready() -> Result<Place> {
-        static READY: OnceLock<Result<Place, String>> = OnceLock::new();
-        let make = || Ok(Place { guest: crate::root::setup()?, evm: crate::exec::evm_binary()? });
-        READY.get_or_init(|| make().map_err(|e: anyhow::Error| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
+        Place::ready_for(Arch::Amd64)
+    }
+    /// The same for an architecture.
+    pub fn ready_for(arch: Arch) -> Result<Place> {
+        static READY: [OnceLock<Result<Place, String>>; 2] = [const { OnceLock::new() }; 2];
+        let make = || Ok(Place { guest: crate::root::setup(arch)?, evm: crate::exec::evm_binary()? });
+        READY[arch as usize]
+            .get_or_init(|| make().map_err(|e: anyhow::Error| format!("{e:#}")))
+            .clone()
+            .map_err(anyhow::Error::msg)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table of cases: `apps/*.toml`.
 //!
-//! A file holds a `group` and any number of `[[case]]`:
+//! A file holds a `group`, perhaps `arch = "i386"` (its cases run in the guest root of 32-bit programs), and any number of
+//! `[[case]]`:
 //!
 //! * `name`; `run` (arguments) or `sh` (a line for /bin/sh) or `bash`;
 //! * `make`: input files by generator (`"numbers.txt" = "numbers 1000"`, see [`crate::inputs`]), `text`: by their text;
@@ -13,6 +14,7 @@
 //!
 //! Standard output, exit status and all files below /work are compared.
 
+use crate::root::Arch;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -62,6 +64,9 @@ pub struct Case {
     /// The group of its file.
     #[serde(skip)]
     pub group: String,
+    /// The architecture of its file.
+    #[serde(skip)]
+    pub arch: Arch,
 }
 
 fn default_timeout() -> u64 {
@@ -72,6 +77,8 @@ fn default_timeout() -> u64 {
 #[serde(deny_unknown_fields)]
 struct File {
     group: String,
+    #[serde(default)]
+    arch: Arch,
     #[serde(rename = "case")]
     cases: Vec<Case>,
 }
@@ -103,6 +110,7 @@ pub fn all() -> Result<Vec<Case>> {
         let read: File = toml::from_str(&text).with_context(|| file.display().to_string())?;
         for mut c in read.cases {
             c.group.clone_from(&read.group);
+            c.arch = read.arch;
             let ways = usize::from(c.sh.is_some()) + usize::from(c.bash.is_some()) + usize::from(!c.run.is_empty());
             ensure!(ways == 1, "{}: case {} needs one of run, sh, bash", file.display(), c.name);
             ensure!(names.insert(c.name.clone()), "{}: case {} is there twice", file.display(), c.name);

@@ -129,12 +129,13 @@ fn engines(one: Option<&str>) -> Vec<&str> {
 fn go() -> Result<bool> {
     match Cli::parse().command {
         Command::Setup => {
-            let g = root::setup()?;
-            println!("{}", g.root.display());
+            for arch in [root::Arch::Amd64, root::Arch::I386] {
+                println!("{}", root::setup(arch)?.root.display());
+            }
             Ok(true)
         }
         Command::Native { command } => {
-            let guest = root::setup()?;
+            let guest = root::setup(root::Arch::Amd64)?;
             let here = std::env::current_dir()?;
             let out = exec::Native { work: Some(&here), ..exec::Native::new(&guest) }
                 .command(&command)
@@ -143,8 +144,8 @@ fn go() -> Result<bool> {
             Ok(out.status == 0)
         }
         Command::Show { names } => {
-            let guest = root::setup()?;
             for c in case::all()?.iter().filter(|c| names.contains(&c.name)) {
+                let guest = root::setup(c.arch)?;
                 let e = apps::native_in(&guest, c)?;
                 println!("{}: {}", c.name, e.show());
             }
@@ -172,11 +173,10 @@ fn go() -> Result<bool> {
         Command::Fuzz(o) => run_fuzz(&o),
         Command::FuzzRun { engine, model, file } => fuzz::run::run_image(&file, &engine, &model),
         Command::Insn { engine, groups } => {
-            let place = Place::ready()?;
             let mut good = true;
             for engine in engines(engine.as_deref()) {
                 for g in insn::groups().iter().filter(|g| groups.is_empty() || groups.iter().any(|n| n == g.name)) {
-                    let wrong = insn::compare(&place, g, engine)?;
+                    let wrong = insn::compare(&Place::ready_for(g.arch)?, g, engine)?;
                     println!("{:6} {:12} {}", engine, g.name, if wrong.is_empty() { "equal" } else { "DIFFERS" });
                     for w in &wrong {
                         println!("    {w}");
@@ -199,7 +199,6 @@ fn run_apps(o: &Apps) -> Result<bool> {
         }
         return Ok(true);
     }
-    let place = Place::ready()?;
     let mut good = true;
     let mut passed = 0;
     let mut total = 0;
@@ -207,6 +206,7 @@ fn run_apps(o: &Apps) -> Result<bool> {
         if let Some(t) = o.timeout {
             c.timeout = t;
         }
+        let place = Place::ready_for(c.arch)?;
         let want = apps::native(&place, c)?;
         for engine in engines(o.engine.as_deref()) {
             let v = apps::on_engine(&place, c, engine, &want)?;

@@ -1,5 +1,6 @@
-//! The guest root: Debian packages with all they depend on, unpacked to `target/guest-root`, and the test programs of
-//! `programs/`, compiled by the guest root's own compilers to `target/guest-programs`.
+//! The guest roots: Debian packages with all they depend on, unpacked to `target/guest-root`, and the test programs of
+//! `programs/`, compiled by the guest root's own compilers to `target/guest-programs`. One root is of the architecture
+//! amd64, another (`…-i386`) of i386.
 //!
 //! apt works with its own state below `target/`; nothing on the host is installed, changed or asked for what it has
 //! installed. What the packages' scripts would do is done by hand where the cases need it: the usr-merge links,
@@ -13,7 +14,57 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const PACKAGES: &str = include_str!("../packages.txt");
+/// The architecture of a guest root.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// 64-bit.
+    #[default]
+    Amd64,
+    /// 32-bit.
+    I386,
+}
+
+impl Arch {
+    fn name(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "amd64",
+            Arch::I386 => "i386",
+        }
+    }
+    fn packages(self) -> &'static str {
+        match self {
+            Arch::Amd64 => include_str!("../packages.txt"),
+            Arch::I386 => include_str!("../packages-i386.txt"),
+        }
+    }
+    /// A path below the target folder.
+    fn path(self, name: &str) -> PathBuf {
+        crate::target().join(match self {
+            Arch::Amd64 => name.into(),
+            Arch::I386 => format!("{name}-i386"),
+        })
+    }
+    /// Whether a test program is compiled for it.
+    fn has_program(self, name: &str) -> bool {
+        self == Arch::Amd64 || PROGRAMS_32.contains(&name)
+    }
+}
+
+/// Test programs that are 32-bit programs as well.
+const PROGRAMS_32: &[&str] = &[
+    "calls_32.c",
+    "numeric.c",
+    "sys_files.c",
+    "sys_memory.c",
+    "sys_pipes.c",
+    "sys_process.c",
+    "sys_signals.c",
+    "sys_threads.c",
+    "sys_time.c",
+];
+/// Test programs that are 32-bit programs only.
+const ONLY_32: &[&str] = &["calls_32.c"];
 
 /// To be changed when the steps below change, so that old guest roots are made anew.
 const STEPS: &str = "steps 3";
@@ -25,32 +76,35 @@ pub struct GuestRoot {
     pub root: PathBuf,
     /// The compiled test programs, in the guest at /programs.
     pub programs: PathBuf,
+    /// Its architecture.
+    pub arch: Arch,
 }
 
-/// Make the guest root, or find it made.
-pub fn setup() -> Result<GuestRoot> {
+/// Make the guest root of an architecture, or find it made.
+pub fn setup(arch: Arch) -> Result<GuestRoot> {
     let target = crate::target();
     fs::create_dir_all(&target)?;
     // Tests run in several processes; one makes, the others wait.
     let lock = fs::File::create(target.join("guest-root.lock"))?;
     lock.lock()?;
-    let guest = GuestRoot { root: target.join("guest-root"), programs: target.join("guest-programs") };
-    let stamp = target.join("guest-root.stamp");
-    let want = format!("{STEPS}\n{PACKAGES}");
+    let guest = GuestRoot { root: arch.path("guest-root"), programs: arch.path("guest-programs"), arch };
+    let stamp = guest.root.with_extension("stamp");
+    let want = format!("{STEPS}\n{}", arch.packages());
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&want) {
         let _ = fs::remove_file(&stamp);
-        make_root(&guest.root, &target.join("guest-apt"))?;
+        make_root(&guest, &arch.path("guest-apt"))?;
         fs::write(&stamp, want)?;
     }
     compile_programs(&guest)?;
     Ok(guest)
 }
 
-fn packages() -> impl Iterator<Item = &'static str> {
-    PACKAGES.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'))
+fn packages(arch: Arch) -> impl Iterator<Item = &'static str> {
+    arch.packages().lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'))
 }
 
-fn make_root(root: &Path, apt: &Path) -> Result<()> {
+fn make_root(guest: &GuestRoot, apt: &Path) -> Result<()> {
+    let (root, arch) = (guest.root.as_path(), guest.arch);
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     ensure!(
         release.lines().any(|l| l.trim_matches('"') == "VERSION_CODENAME=bookworm"),
@@ -59,8 +113,8 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }
-    eprintln!("guest root: downloading packages");
-    let debs = download(apt, &packages().collect::<Vec<_>>())?;
+    eprintln!("guest root: downloading packages of {}", arch.name());
+    let debs = download(apt, arch, &packages(arch).collect::<Vec<_>>())?;
     eprintln!("guest root: unpacking {} packages to {}", debs.len(), root.display());
     for dir in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32"] {
         fs::create_dir_all(root.join(dir))?;
@@ -102,7 +156,7 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
     ] {
         fs::write(root.join("etc").join(name), text)?;
     }
-    let guest = GuestRoot { root: root.into(), programs: root.join("programs") };
+    let guest = GuestRoot { programs: root.join("programs"), ..guest.clone() };
     let as_root = |what: &str, args: &[&str]| -> Result<()> {
         let out = Native { writable_root: true, ..Native::new(&guest) }.command(args).run(Duration::from_secs(300))?;
         ensure!(out.status == 0, "{what} in the guest root failed: {}", out.describe());
@@ -118,7 +172,7 @@ fn make_root(root: &Path, apt: &Path) -> Result<()> {
 }
 
 /// Fetch the packages and all they depend on, as for a machine that has nothing installed.
-fn download(apt: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+fn download(apt: &Path, arch: Arch, names: &[&str]) -> Result<Vec<PathBuf>> {
     for dir in ["state/lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(apt.join(dir))?;
     }
@@ -132,8 +186,8 @@ fn download(apt: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
             ("Dir::Cache", apt.join("cache").display().to_string()),
             ("Debug::NoLocking", "1".into()),
             ("APT::Sandbox::User", "root".into()),
-            ("APT::Architecture", "amd64".into()),
-            ("APT::Architectures", "amd64".into()),
+            ("APT::Architecture", arch.name().into()),
+            ("APT::Architectures", arch.name().into()),
             ("Acquire::Retries", "3".into()),
         ] {
             c.arg("-o").arg(format!("{name}={value}"));
@@ -149,7 +203,10 @@ fn download(apt: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
         }
         Ok(())
     };
-    apt_get(&["update", "-q"])?;
+    // One list of several may not be there at the moment: what counts is whether the packages can be fetched.
+    if let Err(e) = apt_get(&["update", "-q"]) {
+        eprintln!("guest root: {e:#}");
+    }
     let mut args = vec!["install", "-q", "-y", "--no-install-recommends", "--download-only"];
     args.extend(names);
     // Old versions of an earlier set-up would be unpacked as well.
@@ -172,7 +229,7 @@ fn download(apt: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// One package by itself, without what it depends on (a static program).
 pub fn fetch_into(name: &str, folder: &Path) -> Result<()> {
-    let debs = download(&crate::target().join("guest-apt"), &[name])?;
+    let debs = download(&crate::target().join("guest-apt"), Arch::Amd64, &[name])?;
     let own = debs.iter().find(|d| {
         let file = d.file_name().unwrap_or_default().to_string_lossy();
         file.starts_with(&format!("{name}_"))
@@ -214,6 +271,11 @@ fn compile_programs(guest: &GuestRoot) -> Result<()> {
     files.sort();
     let header = fs::read_to_string(sources.join("common.h"))?;
     for file in files.iter().filter(|f| f.extension().is_some_and(|e| e != "h")) {
+        let shown = file.file_name().unwrap_or_default().to_string_lossy();
+        let other = guest.arch == Arch::Amd64 && ONLY_32.contains(&&*shown);
+        if other || !guest.arch.has_program(&shown) {
+            continue;
+        }
         let text = fs::read_to_string(file)?.replace("#include \"common.h\"\n", &header);
         let name = file.file_name().unwrap_or_default();
         let copy = kept.join(name);

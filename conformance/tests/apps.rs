@@ -7,7 +7,7 @@ use evm_conformance::{case, exec, report};
 use std::process::ExitCode;
 
 /// Groups whose cases end within seconds on the slowest engine.
-const QUICK_GROUPS: &[&str] = &["coreutils and friends", "system calls"];
+const QUICK_GROUPS: &[&str] = &["coreutils and friends", "system calls", "32-bit programs"];
 
 fn main() -> ExitCode {
     let cases = match case::all() {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         for c in cases.iter().filter(|c| !c.heavy && (engine == "auto" || QUICK_GROUPS.contains(&c.group.as_str()))) {
             let c = c.clone();
             trials.push(Trial::new(format!("{engine}::{}", c.name), move || {
-                let v = apps::check(&Place::ready()?, &c, engine)?;
+                let v = apps::check(&Place::ready_for(c.arch)?, &c, engine)?;
                 report::keep(&v)?;
                 anyhow::ensure!(v.is_expected(), "{}: {}", v.word(), v.why);
                 Ok(())

@@ -2,9 +2,11 @@
 //! condition codes, the CPU model that CPUID shows, and the helpers that IR programs call.
 #![deny(unsafe_code)]
 
+pub mod bcd;
 pub mod cc;
 pub mod helpers;
 pub mod model;
+pub mod segment;
 mod state;
 pub mod xsave;
 

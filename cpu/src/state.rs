@@ -45,6 +45,8 @@ pub struct CpuState {
     pub mxcsr: u32,
     /// Segment selectors es cs ss ds fs gs.
     pub segs: [u16; 6],
+    /// Descriptors 12 to 14 of the global table, which a thread of a 32-bit program may set (set_thread_area).
+    pub tls: [u64; 3],
     /// The x87 status word after a store that is under way.
     pub x87_next: u64,
     /// Last x87 instruction pointer.
@@ -100,6 +102,8 @@ pub mod exc {
     pub const BP: u32 = 3;
     /// into
     pub const OF: u32 = 4;
+    /// bound
+    pub const BR: u32 = 5;
     /// #UD: not an instruction of the model, or not lifted
     pub const UD: u32 = 6;
     /// #SS: an address of the stack segment that is not canonical
@@ -218,6 +222,7 @@ impl Default for CpuState {
             fop: 0,
             mxcsr: 0x1f80,
             segs: [0, 0x33, 0x2b, 0, 0, 0],
+            tls: [0; 3],
             x87_next: 0,
             fip: 0,
             fdp: 0,
@@ -244,6 +249,10 @@ impl Default for CpuState {
 }
 
 impl CpuState {
+    /// Vector registers of the mode: 32-bit code has eight.
+    pub fn vectors(&self) -> usize {
+        if self.segs[1] == crate::segment::CODE32 { 8 } else { 16 }
+    }
     /// RFLAGS as PUSHFQ shows it.
     pub fn rflags(&self) -> u64 {
         crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c) | self.df << 10 | self.rflags_sys | 0x202

@@ -95,27 +95,31 @@ pub fn mxcsr_ok(image: &[u8]) -> bool {
 pub fn get_mxcsr(s: &mut CpuState, image: &[u8]) {
     s.mxcsr = word(image, 24) as u32 & MXCSR_MASK;
 }
-/// XMM registers: bytes 160-415.
+/// XMM registers, as many as the mode has: bytes 160-415.
 pub fn put_sse(s: &CpuState, image: &mut [u8]) {
-    for (i, v) in s.xmm.iter().enumerate() {
+    let n = s.vectors();
+    for (i, v) in s.xmm.iter().enumerate().take(n) {
         put(image, 160 + 16 * i, &v.to_le_bytes());
     }
 }
 /// Read what [`put_sse`] writes.
 pub fn get_sse(s: &mut CpuState, image: &[u8]) {
-    for (i, v) in s.xmm.iter_mut().enumerate() {
+    let n = s.vectors();
+    for (i, v) in s.xmm.iter_mut().enumerate().take(n) {
         *v = vector(image, 160 + 16 * i, 16);
     }
 }
 /// Upper halves of YMM: 256 bytes.
 pub fn put_avx(s: &CpuState, part: &mut [u8]) {
-    for (i, v) in s.ymm_hi.iter().enumerate() {
+    let n = s.vectors();
+    for (i, v) in s.ymm_hi.iter().enumerate().take(n) {
         put(part, 16 * i, &v.to_le_bytes());
     }
 }
 /// Read what [`put_avx`] writes.
 pub fn get_avx(s: &mut CpuState, part: &[u8]) {
-    for (i, v) in s.ymm_hi.iter_mut().enumerate() {
+    let n = s.vectors();
+    for (i, v) in s.ymm_hi.iter_mut().enumerate().take(n) {
         *v = vector(part, 16 * i, 16);
     }
 }

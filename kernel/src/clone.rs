@@ -12,7 +12,7 @@ use crate::process::{Credentials, Image, Life, Process, Relations, Rlimit, Rlimi
 use crate::signal::{NSIG, SIG_IGN, SigAction, frame};
 use crate::task::Task;
 use crate::wait::WaitQueue;
-use evm_cpu::CpuState;
+use evm_cpu::{CpuState, segment};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -133,7 +133,7 @@ impl Kernel {
         let kernel = self;
         let rlimits = default_rlimits(kernel);
         p.fds.set_limit(rlimits[libc::RLIMIT_NOFILE as usize].cur.min(u64::from(u32::MAX)) as u32);
-        let mm = Mm::new(kernel)?;
+        let mm = Mm::new(kernel, 64)?;
         if !kernel.limits.procs.charge(1) {
             return Err(Errno::EAGAIN);
         }
@@ -225,7 +225,7 @@ impl Task {
             child.clear_child_tid = a.child_tid;
         }
         if has(f, libc::CLONE_SETTLS) {
-            child.cpu.fs_base = a.tls;
+            child.set_tls(a.tls)?;
         }
         child.cpu.gpr[0] = 0;
         if a.stack != 0 {
@@ -390,7 +390,11 @@ impl Task {
         c.rip = prepared.entry;
         c.fs_base = 0;
         c.gs_base = 0;
-        c.segs = CpuState::default().segs;
+        c.segs = match self.mm.bits {
+            32 => [segment::DATA, segment::CODE32, segment::DATA, segment::DATA, 0, 0],
+            _ => CpuState::default().segs,
+        };
+        c.tls = [0; 3];
         c.rflags_sys = 0;
         c.set_rflags(0x202);
         crate::arch::fpstate::init(c);

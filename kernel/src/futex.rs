@@ -331,24 +331,30 @@ fn hand_on(t: &Task, k: Key, addr: u64, died: u32) -> Result<u64> {
 pub(crate) fn exit_robust(t: &Task) {
     let head = t.robust_list;
     let mem = t.mem();
-    let (Ok(mut entry), Ok(offset), Ok(pending)) =
-        (mem.read::<u64>(head), mem.read::<u64>(head.wrapping_add(8)), mem.read::<u64>(head.wrapping_add(16)))
-    else {
+    let word = t.mm().word();
+    // The offset is a signed number.
+    let signed = |v: u64| if word == 4 { v as u32 as i32 as u64 } else { v };
+    let end = |v: u64| if word == 4 { v & 0xffff_ffff } else { v };
+    let (Ok(mut entry), Ok(offset), Ok(pending)) = (
+        mem.load(head, word),
+        mem.load(head.wrapping_add(word), word).map(signed),
+        mem.load(head.wrapping_add(2 * word), word),
+    ) else {
         return;
     };
     let mut left = 2048; // ROBUST_LIST_LIMIT
     while entry & !1 != head && left > 0 {
-        let Ok(next) = mem.read::<u64>(entry & !1) else {
+        let Ok(next) = mem.load(entry & !1, word) else {
             break;
         };
         if entry & !1 != pending & !1 {
-            died(t, (entry & !1).wrapping_add(offset), entry & 1 != 0, false);
+            died(t, end((entry & !1).wrapping_add(offset)), entry & 1 != 0, false);
         }
         entry = next;
         left -= 1;
     }
     if pending & !1 != 0 {
-        died(t, (pending & !1).wrapping_add(offset), pending & 1 != 0, true);
+        died(t, end((pending & !1).wrapping_add(offset)), pending & 1 != 0, true);
     }
 }
 

@@ -50,14 +50,23 @@ pub struct Task {
     pub(crate) flow: Flow,
     /// The system call sets RAX itself (execve, rt_sigreturn).
     pub(crate) keep_rax: bool,
-    /// Number of the system call that just gave EINTR.
-    pub(crate) interrupted_call: Option<u32>,
+    /// The system call that just gave EINTR.
+    pub(crate) interrupted_call: Option<Interrupted>,
     /// Number of the system call that starts again without a handler in between.
     pub(crate) restarting: Option<u32>,
     /// End of the relative timeout of the current or restarted call.
     pub(crate) call_deadline: Option<Duration>,
     /// The thread has done its last.
     pub(crate) gone: bool,
+}
+
+/// A system call that a signal interrupted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupted {
+    /// Its number as the program gave it.
+    pub nr: u32,
+    /// The x86-64 number.
+    pub native: u32,
 }
 
 impl Task {
@@ -193,15 +202,53 @@ impl Task {
         let args = [g[7], g[6], g[2], g[10], g[8], g[9]];
         self.cpu.gpr[1] = self.cpu.rip;
         self.cpu.gpr[11] = self.cpu.rflags();
+        self.serve(nr, nr, sys::lookup(nr), args)
+    }
+    /// Serve the INT 80h before `cpu.rip` of a 32-bit program.
+    pub fn syscall32(&mut self) -> Flow {
+        let g = &self.cpu.gpr;
+        let nr = g[0] as u32;
+        let args = [g[3], g[1], g[2], g[6], g[7], g[5]].map(|v| v as u32);
+        let flow = match sys::compat::lookup(nr) {
+            Some(c) => self.serve(nr, c.native, c.entry, c.arguments(args)),
+            None => self.serve(nr, sys::MAX as u32, None, args.map(u64::from)),
+        };
+        if self.mm.bits == 32 {
+            self.cpu.gpr[0] &= 0xffff_ffff;
+        }
+        flow
+    }
+    /// Whether a system call number is that of a call that changes signal actions, for the runtime.
+    pub fn is_sigaction(&self, nr: u32) -> bool {
+        self.native_number(nr) == Some(libc::SYS_rt_sigaction as u32)
+    }
+    /// Whether a system call number is that of a return from a signal handler.
+    pub fn is_sigreturn(&self, nr: u32) -> bool {
+        self.native_number(nr) == Some(libc::SYS_rt_sigreturn as u32)
+    }
+    /// The first argument of the system call that was just made.
+    pub(crate) fn first_argument(&self, nr: u32) -> u64 {
+        const SOCKETCALL: u32 = 102;
+        match (self.mm.bits, nr) {
+            // Its arguments are in memory.
+            (32, SOCKETCALL) => self.mem().read::<u32>(self.cpu.gpr[1]).map_or(u64::MAX, u64::from),
+            (32, _) => self.cpu.gpr[3],
+            _ => self.cpu.gpr[7],
+        }
+    }
+    fn native_number(&self, nr: u32) -> Option<u32> {
+        if self.mm.bits == 32 { sys::compat::lookup(nr).map(|c| c.native) } else { Some(nr) }
+    }
+    /// Serve a call: its number as the program gave it, its x86-64 number, what does it.
+    fn serve(&mut self, nr: u32, native: u32, entry: Option<&'static sys::Syscall>, args: [u64; 6]) -> Flow {
         let kernel = self.kernel().clone();
-        kernel.counters.count(nr);
+        kernel.counters.count(native);
         if self.restarting.take() != Some(nr) {
             self.call_deadline = None;
         }
         self.flow = Flow::Run;
         self.keep_rax = false;
-        let entry = sys::lookup(nr);
-        let traced = kernel.config.trace.as_ref().map(|_| sys::trace::call(self, entry, nr, &args));
+        let traced = kernel.config.trace.as_ref().map(|_| sys::trace::call(self, entry, native, &args));
         let result = match entry {
             Some(s) => (s.f)(self, args),
             None => Err(Errno::ENOSYS),
@@ -218,7 +265,7 @@ impl Task {
                 Err(e) => -i64::from(e.0) as u64,
             };
             if result == Err(Errno::EINTR) {
-                self.interrupted_call = Some(nr);
+                self.interrupted_call = Some(Interrupted { nr, native });
                 self.thread.attention.store(true, Ordering::Release);
             } else if let Some(m) = self.saved_mask.take() {
                 self.set_mask(m);

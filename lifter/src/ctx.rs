@@ -280,10 +280,10 @@ impl Lifter {
     pub fn addr_of(&mut self, insn: &Instruction, segment: bool) -> Addr {
         let mut a = self.addr_flat(insn);
         if segment {
-            a.base = self.with_segment(insn, a.base);
             if self.bits == 32 && a.disp != 0 {
                 a = self.narrow_addr(a);
             }
+            a.base = self.with_segment(insn, a.base);
         }
         a
     }
@@ -314,8 +314,12 @@ impl Lifter {
         if insn.is_ip_rel_memory_operand() {
             return Addr { base: self.iconst(Type::I64, disp as i64), disp: 0 };
         }
+        if base.size() == 2 || index.size() == 2 {
+            return self.addr_16(base, index, disp);
+        }
         let narrow = match (base, index) {
             (Register::None, Register::None) => {
+                let disp = if self.bits == 32 { disp & 0xffff_ffff } else { disp };
                 return Addr { base: self.iconst(Type::I64, disp as i64), disp: 0 };
             }
             (Register::None, r) | (r, _) => r.size() == 4,
@@ -346,6 +350,17 @@ impl Lifter {
             return Addr { base: self.bin(Op::Add, Type::I64, v, c), disp: 0 };
         }
         Addr { base: v, disp: d }
+    }
+    /// A 16-bit address: BX or BP, SI or DI, and a displacement, modulo 2^16.
+    fn addr_16(&mut self, base: Register, index: Register, disp: u64) -> Addr {
+        let mut v = self.iconst(Type::I16, disp as i64);
+        for r in [base, index] {
+            if r != Register::None {
+                let x = self.gpr(r);
+                v = self.bin(Op::Add, Type::I16, x, v);
+            }
+        }
+        Addr { base: self.zext(Type::I64, v), disp: 0 }
     }
     /// An address as one value.
     pub fn flat(&mut self, a: Addr) -> Value {

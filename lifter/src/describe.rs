@@ -5,9 +5,9 @@ use iced_x86::{
 };
 use std::fmt::Write;
 
-/// The 64-bit instruction at `pc` with its bytes and address, in Intel's syntax.
-pub fn describe(pc: u64, bytes: &[u8]) -> String {
-    let mut d = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE);
+/// The instruction (of 64-bit or 32-bit code) at `pc` with its bytes and address, in Intel's syntax.
+pub fn describe(bits: u32, pc: u64, bytes: &[u8]) -> String {
+    let mut d = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE);
     let insn = d.decode();
     let mut text = String::new();
     if insn.is_invalid() {
@@ -37,11 +37,11 @@ pub struct Access {
     pub waits: bool,
 }
 
-/// What the 64-bit instruction at `pc`, which faulted at `at`, does to memory; `register` gives 64-bit general
+/// What the instruction at `pc`, which faulted at `at`, does to memory; `register` gives 64-bit general
 /// registers by number, and the bases of FS (16) and GS (17).
-pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -> Access {
+pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -> Access {
     use iced_x86::Mnemonic as M;
-    let insn = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode();
+    let insn = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE).decode();
     let mut info = InstructionInfoFactory::new();
     let mut out = Access { modifies: false, start: None, stack: false, waits: false };
     let mm = |k| insn.op_kind(k) == OpKind::Register && insn.op_register(k).is_mm();
@@ -66,6 +66,7 @@ pub fn access(pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize) -> u64) -
                 Register::GS => register(17),
                 r if r.is_gpr64() => register(r.number()),
                 r if r.is_gpr32() => register(r.number()) & 0xffff_ffff,
+                r if r.is_gpr16() => register(r.number()) & 0xffff,
                 _ => 0,
             })
         });

@@ -228,7 +228,7 @@ impl Thread {
         Counters::add(&self.engine.counters().faults, 1);
         let (code, arg) = match code {
             exc::UD => {
-                self.shared.note_unlifted(self.task.mem(), self.rip());
+                self.shared.note_unlifted(self.task.mem(), self.space.bits, self.rip());
                 (code, arg)
             }
             exc::PF | exc::PF_WRITE => self.memory_fault(code, arg),
@@ -247,7 +247,7 @@ impl Thread {
             17 => cpu.gs_base,
             n => cpu.gpr[n & 15],
         };
-        let access = evm_lifter::access(cpu.rip, &self.shared.code_at(mem, cpu.rip), arg, register);
+        let access = evm_lifter::access(self.space.bits, cpu.rip, &self.shared.code_at(mem, cpu.rip), arg, register);
         if access.waits && cpu.fsw & 0x80 != 0 {
             return (exc::MF, 0);
         }
@@ -448,26 +448,28 @@ impl Thread {
         if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
     }
     fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
-        if code != evm_cpu::service::SYSCALL {
+        // Each mode has its own way; the other table is not there.
+        if code != if self.space.bits == 32 { evm_cpu::service::INT80 } else { evm_cpu::service::SYSCALL } {
             self.set_rip(pc);
             return if self.raise(exc::GP, 0) { self.rip() } else { LEAVE };
         }
         self.set_rip(next);
         // SAFETY: own state.
-        let nr = unsafe { (*self.cpu).gpr[0] };
-        let precise = nr == libc::SYS_rt_sigaction as u64 && handles_faults(&self.task);
-        let flow = self.in_kernel(Task::syscall);
+        let nr = unsafe { (*self.cpu).gpr[0] } as u32;
+        let (action, back) = (self.task.is_sigaction(nr), self.task.is_sigreturn(nr));
+        let precise = action && handles_faults(&self.task);
+        let flow = self.in_kernel(if self.space.bits == 32 { Task::syscall32 } else { Task::syscall });
         if !self.note(flow) {
             return LEAVE;
         }
-        if nr == libc::SYS_rt_sigaction as u64 && !precise && handles_faults(&self.task) {
+        if action && !precise && handles_faults(&self.task) {
             // From now on faults need exact registers: drop the imprecise regions, and leave those on the stack.
             self.space.drop_all();
             self.leave = Leave::Unwind;
             return LEAVE;
         }
         // SAFETY: own state.
-        if nr == libc::SYS_rt_sigreturn as u64 && unsafe { (*self.cpu).unmasked() } {
+        if back && unsafe { (*self.cpu).unmasked() } {
             return self.careful(self.rip());
         }
         self.rip()

@@ -125,8 +125,8 @@ impl Shared {
         bytes[..n].to_vec()
     }
     /// Keep the text of an instruction that raised #UD, for the report at the end.
-    pub(crate) fn note_unlifted(&self, mem: Mem, pc: u64) {
-        let text = evm_lifter::describe(pc, &self.code_at(mem, pc));
+    pub(crate) fn note_unlifted(&self, mem: Mem, bits: u32, pc: u64) {
+        let text = evm_lifter::describe(bits, pc, &self.code_at(mem, pc));
         let mut m = lock(&self.unlifted);
         if m.len() < 256 || m.contains_key(&text) {
             *m.entry(text).or_insert(0) += 1;
@@ -156,7 +156,7 @@ impl Host for Shared {
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
-        let space = CodeSpace::new(mm.arena().clone()).map_err(|_| Errno::ENOMEM)?;
+        let space = CodeSpace::new(mm.arena().clone(), mm.bits).map_err(|_| Errno::ENOMEM)?;
         // It is new, so nothing is attached yet.
         let _ = mm.attachment.set(Arc::new(space));
         Ok(())

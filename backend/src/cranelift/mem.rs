@@ -72,6 +72,9 @@ impl Lower<'_, '_> {
     /// `root <= limit`, or else `root + disp <= limit` (the sum may wrap, as it does on the CPU), or else
     /// trap.
     fn check(&mut self, root: V, disp: i32) {
+        if self.settings.min_limit >> 32 != 0 && self.is_narrow(root) {
+            return;
+        }
         self.stats.checks += 1;
         let code = TrapCode::unwrap_user(TRAP_LIMIT);
         let limit = self.load_own(types::I64, self.abi.mem_limit);
@@ -95,6 +98,19 @@ impl Lower<'_, '_> {
             self.b.ins().jump(go, &[]);
         }
         self.go(cold, go);
+    }
+
+    /// Whether a value is the zero extension of one of at most 32 bits.
+    fn is_narrow(&self, v: V) -> bool {
+        let dfg = &self.b.func.dfg;
+        let cl::ValueDef::Result(i, _) = dfg.value_def(dfg.resolve_aliases(v)) else {
+            return false;
+        };
+        match dfg.insts[i].opcode() {
+            // Those of less than 64 bits are not roots.
+            cl::Opcode::Uextend => true,
+            op => matches!(op, cl::Opcode::Uload8 | cl::Opcode::Uload16 | cl::Opcode::Uload32),
+        }
     }
 
     pub(super) fn memory(&mut self, i: &Inst) -> Result<(), Error> {

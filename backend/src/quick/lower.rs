@@ -42,6 +42,8 @@ pub(super) struct Lower<'a> {
     pub blocks: Vec<Label>,
     /// Addresses of this block that were checked.
     pub checked: Vec<Value>,
+    /// All 32-bit addresses are inside guest memory or its guards.
+    pub narrow_fits: bool,
     /// Block being filled.
     pub block: usize,
     /// Out of registers or cells, or a region that is not valid.
@@ -72,6 +74,7 @@ impl<'a> Lower<'a> {
             cold: vec![],
             blocks,
             checked: vec![],
+            narrow_fits: false,
             block: 0,
             failed: false,
         }
@@ -513,7 +516,12 @@ impl<'a> Lower<'a> {
         let from = Type::ALL[i.imm as usize];
         let w = i.ty.bytes();
         match i.op {
-            Op::Zext => self.alias(i.dst, i.a),
+            Op::Zext => {
+                self.alias(i.dst, i.a);
+                if self.narrow_fits && i.ty == Type::I64 {
+                    self.checked.push(i.dst);
+                }
+            }
             Op::Trunc => {
                 if let Some(x) = self.imm_of(i.a) {
                     self.val(i.dst).home = Home::Imm(x & scalar::mask(i.ty));

@@ -59,6 +59,8 @@ pub struct Code {
 pub struct Quick {
     asm: asm::Asm,
     values: Vec<place::Val>,
+    /// Code is for address spaces of at least this many bytes: from 2^32 on, zero-extended 32-bit addresses need no check.
+    pub min_limit: u64,
 }
 
 /// Whether this host has what the templates use (SSE4.2, POPCNT and the like: x86-64-v2).
@@ -84,6 +86,8 @@ impl Quick {
         links: &mut dyn FnMut(u64) -> u32,
     ) -> Result<Code, Unsupported> {
         self.asm.clear();
-        Lower::new(region, abi, &mut self.asm, &mut self.values, links).run(threshold)
+        let mut l = Lower::new(region, abi, &mut self.asm, &mut self.values, links);
+        l.narrow_fits = self.min_limit >> 32 != 0;
+        l.run(threshold)
     }
 }

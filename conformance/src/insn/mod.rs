@@ -10,7 +10,7 @@ mod table;
 
 use crate::apps::Place;
 use crate::exec::{Evm, Native};
-use crate::root;
+use crate::root::{self, Arch};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::time::Duration;
@@ -23,17 +23,37 @@ pub struct Group {
     /// Its name: that of the file.
     pub name: &'static str,
     text: &'static str,
+    /// 32-bit groups are those instructions of a table that 32-bit code has.
+    pub arch: Arch,
+}
+
+impl Group {
+    /// Its instructions.
+    fn tests(&self) -> Result<Vec<Test>> {
+        let mut tests = table::read(self.name.trim_end_matches("-32"), self.text)?;
+        if self.arch == Arch::I386 {
+            tests = tests.into_iter().filter_map(Test::narrow).collect();
+        }
+        Ok(tests)
+    }
 }
 
 /// All tables.
 pub fn groups() -> &'static [Group] {
     &[
-        Group { name: "int", text: include_str!("../../insn/int.txt") },
-        Group { name: "string", text: include_str!("../../insn/string.txt") },
-        Group { name: "sseint", text: include_str!("../../insn/sseint.txt") },
-        Group { name: "ssefp", text: include_str!("../../insn/ssefp.txt") },
-        Group { name: "mmx", text: include_str!("../../insn/mmx.txt") },
-        Group { name: "x87", text: include_str!("../../insn/x87.txt") },
+        Group { name: "int", text: include_str!("../../insn/int.txt"), arch: Arch::Amd64 },
+        Group { name: "string", text: include_str!("../../insn/string.txt"), arch: Arch::Amd64 },
+        Group { name: "sseint", text: include_str!("../../insn/sseint.txt"), arch: Arch::Amd64 },
+        Group { name: "ssefp", text: include_str!("../../insn/ssefp.txt"), arch: Arch::Amd64 },
+        Group { name: "mmx", text: include_str!("../../insn/mmx.txt"), arch: Arch::Amd64 },
+        Group { name: "x87", text: include_str!("../../insn/x87.txt"), arch: Arch::Amd64 },
+        Group { name: "int-32", text: include_str!("../../insn/int.txt"), arch: Arch::I386 },
+        Group { name: "string-32", text: include_str!("../../insn/string.txt"), arch: Arch::I386 },
+        Group { name: "sseint-32", text: include_str!("../../insn/sseint.txt"), arch: Arch::I386 },
+        Group { name: "ssefp-32", text: include_str!("../../insn/ssefp.txt"), arch: Arch::I386 },
+        Group { name: "mmx-32", text: include_str!("../../insn/mmx.txt"), arch: Arch::I386 },
+        Group { name: "x87-32", text: include_str!("../../insn/x87.txt"), arch: Arch::I386 },
+        Group { name: "legacy-32", text: include_str!("../../insn/legacy.txt"), arch: Arch::I386 },
     ]
 }
 
@@ -43,7 +63,7 @@ const ROUNDS: &str = "150";
 /// Compile the group's program if it is new or changed.
 fn ready(place: &Place, group: &Group, tests: &[Test]) -> Result<String> {
     let stem = format!("insn-{}", group.name);
-    let text = program::source(tests);
+    let text = program::source(tests, group.arch);
     let target = crate::target();
     let lock = fs::File::create(target.join("guest-programs.lock"))?;
     lock.lock()?;
@@ -57,7 +77,7 @@ fn ready(place: &Place, group: &Group, tests: &[Test]) -> Result<String> {
 
 /// What differs, a few lines for each instruction.
 pub fn compare(place: &Place, group: &Group, engine: &str) -> Result<Vec<String>> {
-    let tests = table::read(group.name, group.text)?;
+    let tests = group.tests()?;
     let program = ready(place, group, &tests)?;
     let limit = Duration::from_secs(300);
     let native = |args: &[&str]| Native::new(&place.guest).command(args).run(limit);
@@ -133,7 +153,7 @@ mod tests {
     #[test]
     fn tables_read() {
         for g in groups() {
-            let tests = table::read(g.name, g.text).unwrap();
+            let tests = g.tests().unwrap();
             assert!(tests.len() > 30, "{}: {}", g.name, tests.len());
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! It is static and not position-independent, so that addresses are equal in all runs. r14 and r15 belong to the frame;
 //! rdi and rsi point into the test's memory; all other registers, flags, xmm registers, the x87 stack and the rounding modes
-//! are loaded from `struct ctx` before the test's code is called, and stored back behind it.
+//! are loaded from `struct ctx` before the test's code is called, and stored back behind it. In the 32-bit program ebp belongs
+//! to the frame, and edi and esi are the pointers.
 
 use super::table::Test;
+use crate::root::Arch;
 use std::fmt::Write as _;
 
 const FRAME: &str = r#"/* cc: -O1 -static -no-pie -fno-pie -fcf-protection=none */
@@ -14,10 +16,17 @@ const FRAME: &str = r#"/* cc: -O1 -static -no-pie -fno-pie -fcf-protection=none 
 #include <string.h>
 typedef uint64_t u64; typedef uint32_t u32; typedef uint16_t u16; typedef uint8_t u8;
 
+#ifdef __i386__
+enum { RAX, RBX, RCX, RDX, RSI, RDI, NREG };
+static const char *const reg_name[NREG] = {"eax", "ebx", "ecx", "edx", "esi", "edi"};
+typedef u32 word;
+#else
 enum { RAX, RBX, RCX, RDX, RSI, RDI, R8, R9, R10, R11, NREG };
 static const char *const reg_name[NREG] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11"};
+typedef u64 word;
+#endif
 struct ctx {
-    u64 gpr[NREG];          /* 0 */
+    u64 gpr[10];            /* 0 */
     u64 flags;              /* 80 */
     u32 mxcsr, depth;       /* 88, 92 */
     u16 fcw, pad[3];        /* 96 */
@@ -31,6 +40,29 @@ static struct ctx c __attribute__((aligned(64)));
 static u8 memory[1024] __attribute__((aligned(64)));
 
 void enter(struct ctx *, void (*)(void));
+#ifdef __i386__
+asm(".intel_syntax noprefix\n.text\n.globl enter\nenter:\n"
+    "push ebx\npush esi\npush edi\npush ebp\n"
+    "mov ebp, [esp+20]\npush dword ptr [esp+24]\n"
+    "fninit\nmov ecx, [ebp+92]\ntest ecx, ecx\njz 2f\nlea eax, [ebp+112]\n"
+    "shl ecx, 4\nadd ecx, eax\n"
+    "1: sub ecx, 16\nfld tbyte ptr [ecx]\ncmp ecx, eax\njne 1b\n"
+    "2: fldcw [ebp+96]\n"
+    "movdqu xmm0, [ebp+240]\nmovdqu xmm1, [ebp+256]\nmovdqu xmm2, [ebp+272]\nmovdqu xmm3, [ebp+288]\n"
+    "movdqu xmm4, [ebp+304]\nmovdqu xmm5, [ebp+320]\nmovdqu xmm6, [ebp+336]\nmovdqu xmm7, [ebp+352]\n"
+    "ldmxcsr [ebp+88]\n"
+    "push dword ptr [ebp+80]\npopfd\n"
+    "mov eax, [ebp]\nmov ebx, [ebp+8]\nmov ecx, [ebp+16]\nmov edx, [ebp+24]\nmov esi, [ebp+32]\nmov edi, [ebp+40]\n"
+    "call dword ptr [esp]\n"
+    "mov [ebp], eax\nmov [ebp+8], ebx\nmov [ebp+16], ecx\nmov [ebp+24], edx\nmov [ebp+32], esi\nmov [ebp+40], edi\n"
+    "pushfd\npop dword ptr [ebp+80]\n"
+    "stmxcsr [ebp+88]\nfnsave [ebp+368]\n"
+    "movdqu [ebp+240], xmm0\nmovdqu [ebp+256], xmm1\nmovdqu [ebp+272], xmm2\nmovdqu [ebp+288], xmm3\n"
+    "movdqu [ebp+304], xmm4\nmovdqu [ebp+320], xmm5\nmovdqu [ebp+336], xmm6\nmovdqu [ebp+352], xmm7\n"
+    "push 0x1f80\nldmxcsr [esp]\n"
+    "add esp, 8\npop ebp\npop edi\npop esi\npop ebx\nret\n"
+    ".att_syntax\n");
+#else
 asm(".intel_syntax noprefix\n.text\n.globl enter\nenter:\n"
     "push rbx\npush rbp\npush r12\npush r13\npush r14\npush r15\nsub rsp, 8\n"
     "mov r15, rdi\nmov r14, rsi\n"
@@ -55,6 +87,7 @@ asm(".intel_syntax noprefix\n.text\n.globl enter\nenter:\n"
     "push 0x1f80\nldmxcsr [rsp]\n"
     "add rsp, 16\npop r15\npop r14\npop r13\npop r12\npop rbp\npop rbx\nret\n"
     ".att_syntax\n");
+#endif
 
 static u64 seed;
 static u64 rnd(void) {
@@ -155,8 +188,8 @@ static void show(const char *when, const struct test *t, int x87, unsigned statu
 
 static void round_of(const struct test *t, int detail) {
     memset(&c, 0, sizeof c);
-    for (int i = 0; i < NREG; i++) c.gpr[i] = integer();
-    if (t->regs == 7) { c.gpr[RAX] = (u64)((int64_t)below(40) - 20); c.gpr[RDX] = (u64)((int64_t)below(40) - 20); }
+    for (int i = 0; i < NREG; i++) c.gpr[i] = (word)integer();
+    if (t->regs == 7) { c.gpr[RAX] = (word)((int64_t)below(40) - 20); c.gpr[RDX] = (word)((int64_t)below(40) - 20); }
     c.gpr[RDI] = BASE + 256; c.gpr[RSI] = BASE + 384;
     c.flags = (rnd() & 0x8d5) | 2;
     c.mxcsr = 0x1f80 | (u32)below(4) << 13 | (below(8) ? 0 : 0x8000) | (below(8) ? 0 : 0x40);
@@ -197,8 +230,11 @@ int main(int argc, char **argv) {
 "#;
 
 /// The whole program.
-pub fn source(tests: &[Test]) -> String {
-    let mut s = String::from(FRAME);
+pub fn source(tests: &[Test], arch: Arch) -> String {
+    let mut s = match arch {
+        Arch::Amd64 => FRAME.into(),
+        Arch::I386 => FRAME.replacen("cc: -O1", "cc: -O1 -msse2", 1),
+    };
     s.push_str("asm(\".intel_syntax noprefix\\n.text\\n\"\n");
     for (i, t) in tests.iter().enumerate() {
         let _ = writeln!(s, "    \".globl t{i}\\nt{i}:\\n{}\\nret\\n\"", t.code.join("\\n"));

@@ -70,6 +70,51 @@ pub struct Test {
     pub depth: u32,
 }
 
+impl Test {
+    /// The same in 32-bit code, if there it is: pointers are edi and esi, and other 64-bit registers and registers above 7
+    /// are not there.
+    pub fn narrow(mut self) -> Option<Test> {
+        let narrow = |s: &str| {
+            replace(s, &|w| {
+                Some(match w {
+                    "rdi" => "edi".into(),
+                    "rsi" => "esi".into(),
+                    _ => return None,
+                })
+            })
+        };
+        self.name = narrow(&self.name);
+        self.code = self.code.iter().map(|c| narrow(c)).collect();
+        let wide = |w: &str| {
+            let number = w.trim_start_matches("xmm").trim_start_matches('r').trim_end_matches(['b', 'w', 'd']);
+            let high = (w.starts_with('r') || w.starts_with("xmm")) && number.parse::<u32>().is_ok_and(|n| n > 7);
+            let named = ["rax", "rbx", "rcx", "rdx", "rbp", "rsp", "rip", "sil", "dil", "bpl", "spl"].contains(&w);
+            let only = matches!(w, "cqo" | "cdqe" | "movsxd" | "pushfq" | "popfq" | "jrcxz" | "cmpxchg16b" | "iretq")
+                || (w.ends_with('q') && ["movs", "stos", "lods", "cmps", "scas"].contains(&&w[..w.len() - 1]))
+                || matches!(w, "fxsave64" | "fxrstor64" | "xsave64" | "xrstor64" | "xsavec64" | "xsaveopt64");
+            high || named || only
+        };
+        // Integers of 64 bits in memory.
+        let long = |s: &str| {
+            let first = s.trim_start_matches("lock ").split_whitespace().next().unwrap_or_default();
+            s.contains("qword ptr")
+                && !s.contains("mmword")
+                && INTEGER.iter().any(|i| format!("{first} ").starts_with(i))
+                || matches!(first, "pextrq" | "pinsrq")
+        };
+        let words = |s: &str| s.split(|c: char| !c.is_ascii_alphanumeric()).any(wide);
+        (!self.code.iter().any(|c| words(c) || long(c))).then_some(self)
+    }
+}
+
+/// How the names of instructions on integers start, as far as they have operands in memory.
+const INTEGER: &[&str] = &[
+    "add ", "sub ", "adc", "sbb", "cmp ", "and ", "or ", "xor ", "test", "inc", "dec", "neg", "not", "xadd", "xchg",
+    "mul ", "imul", "div ", "idiv", "mov ", "movzx", "movsx", "movbe", "movnti", "bt", "bsf", "bsr", "sh", "sar", "ro",
+    "rc", "cmov", "push", "pop", "crc32", "cvtsi2", "tzcnt", "lzcnt", "andn", "bl", "bextr", "bzhi", "pdep", "pext ",
+    "sarx", "rorx", "mulx", "cmpxchg ",
+];
+
 const ALL_FLAGS: u32 = 0x8d5;
 
 fn flags(s: &str) -> Result<u32> {

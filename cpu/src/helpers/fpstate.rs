@@ -61,8 +61,8 @@ extern "sysv64" fn fxsave(st: S, addr: u64, _wide: u64) {
     xsave::put_x87(s, &mut image);
     xsave::put_mxcsr(s, &mut image);
     xsave::put_sse(s, &mut image);
-    // Bytes 416-511 are left alone.
-    write(s, addr, &image[..416]);
+    // Bytes 416-511 are left alone, as are those of registers that the mode does not have.
+    write(s, addr, &image[..160 + 16 * s.vectors()]);
 }
 
 /// FXRSTOR, FXRSTOR64.
@@ -132,10 +132,10 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
         write(s, addr + 24, &image[24..32]);
     }
     if ok && asked & Component::SSE != 0 {
-        write(s, addr + 160, &image[160..416]);
+        write(s, addr + 160, &image[160..160 + 16 * s.vectors()]);
     }
     if ok && asked & Component::AVX != 0 {
-        write(s, addr + xsave::AVX_OFFSET as u64, &image[xsave::AVX_OFFSET..]);
+        write(s, addr + xsave::AVX_OFFSET as u64, &image[xsave::AVX_OFFSET..][..16 * s.vectors()]);
     }
 }
 
@@ -159,6 +159,7 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
     xsave::put_mxcsr(s, &mut image);
     xsave::put_sse(s, &mut image);
     xsave::put_avx(s, &mut image[xsave::AVX_OFFSET..]);
+    let vectors = 16 * s.vectors();
     let mut part = |on: bool, from: usize, to: usize| {
         if on && s.pending == 0 {
             write(s, addr + from as u64, &image[from..to]);
@@ -167,9 +168,9 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
     part(bv & Component::X87 != 0, 0, 24);
     part(bv & Component::X87 != 0, 32, 160);
     part(bv & (Component::SSE | Component::AVX) != 0, 24, 32);
-    part(bv & Component::SSE != 0, 160, 416);
+    part(bv & Component::SSE != 0, 160, 160 + vectors);
     // AVX is the only extended component, so its compacted place is its standard one.
-    part(bv & Component::AVX != 0, xsave::AVX_OFFSET, xsave::SIZE);
+    part(bv & Component::AVX != 0, xsave::AVX_OFFSET, xsave::AVX_OFFSET + vectors);
 }
 
 /// XRSTOR, of both forms.

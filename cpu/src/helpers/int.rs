@@ -12,6 +12,8 @@ helpers! { 0;
     CC_FLAGS "cc_flags" I4_R(cc_flags) Pure false;
     GET_SEG "get_seg" I1_R(get_seg) Private false;
     SET_SEG "set_seg" I2(set_seg) All true;
+    SELECTOR "selector" I2_R(selector) Private false;
+    BCD "bcd" I3_R(bcd) Pure false;
     DIV128 "div128" I1(div128) All true;
     IDIV128 "idiv128" I1(idiv128) All true;
     RC_VALUE "rc_value" I4_R(rc_value) Pure false;
@@ -41,24 +43,35 @@ unsafe extern "sysv64" fn get_seg(st: *mut u8, n: u64) -> u64 {
     u64::from(st.segs.get(n as usize).copied().unwrap_or(0))
 }
 
-/// MOV to a segment register: null and the flat user selectors are accepted, others are #GP.
+/// MOV to a segment register.
 unsafe extern "sysv64" fn set_seg(st: *mut u8, n: u64, sel: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
-    let null_ok = n != 2;
-    match sel {
-        0..=3 if null_ok => {}
-        0x2b => {}
-        _ => return st.raise(exc::GP, sel & 0xfffc),
-    }
+    let base = match crate::segment::load(st, n as usize, sel as u16) {
+        Some(base) => base,
+        None => return st.raise(exc::GP, sel & 0xfffc),
+    };
     match n {
-        4 => st.fs_base = 0,
-        5 => st.gs_base = 0,
+        4 => st.fs_base = base,
+        5 => st.gs_base = base,
         _ => {}
     }
     if let Some(s) = st.segs.get_mut(n as usize) {
         *s = sel as u16;
     }
+}
+
+/// What LAR, LSL, VERR and VERW find: bit 32 says that they find something.
+unsafe extern "sysv64" fn selector(st: *mut u8, sel: u64, what: u64) -> u64 {
+    // SAFETY: the engine's pointer.
+    let st = unsafe { state(st) };
+    crate::segment::inspect(st, sel as u16, what).map_or(0, |v| u64::from(v) | 1 << 32)
+}
+
+/// Decimal adjustment: see [`crate::bcd`].
+unsafe extern "sysv64" fn bcd(_st: *mut u8, what: u64, ax: u64, flags: u64) -> u64 {
+    let (ax, flags) = crate::bcd::adjust(what, ax as u16, flags);
+    u64::from(ax) | flags << 32
 }
 
 /// DIV r/m64: RDX:RAX by `d`.
@@ -203,8 +216,10 @@ const RDI: usize = 7;
 struct Rep {
     mem: Mem,
     size: u64,
-    /// Address mask: 64 or 32 bits.
+    /// Address mask: 64, 32 or 16 bits.
     mask: u64,
+    /// Mask of the sum of an address and a segment's base.
+    linear: u64,
     count: u64,
     si: u64,
     di: u64,
@@ -212,19 +227,28 @@ struct Rep {
 }
 
 impl Rep {
-    /// `how` = size | 32-bit addresses << 8.
+    /// `how` = size | 32-bit addresses << 8 | 16-bit addresses << 10 | 32-bit code << 11.
     fn new(st: &CpuState, how: u64) -> Rep {
-        let mask = if how & 0x100 != 0 { 0xffff_ffff } else { u64::MAX };
+        let mask = match how & 0x500 {
+            0 => u64::MAX,
+            0x100 => 0xffff_ffff,
+            _ => 0xffff,
+        };
         let size = how & 15;
         Rep {
             mem: st.mem(),
             size,
             mask,
+            linear: if how & 0x800 != 0 { 0xffff_ffff } else { u64::MAX },
             count: st.gpr[RCX] & mask,
             si: st.gpr[RSI] & mask,
             di: st.gpr[RDI] & mask,
             step: if st.df & 1 != 0 { size.wrapping_neg() } else { size },
         }
+    }
+    /// Address of the source, whose segment's base is `seg`.
+    fn source(&self, seg: u64) -> u64 {
+        seg.wrapping_add(self.si) & self.linear
     }
     fn forward(&self) -> bool {
         self.step == self.size
@@ -250,12 +274,14 @@ impl Rep {
     fn finish(self, st: &mut CpuState, si: bool, di: bool, r: Result<(), Fault>) {
         // A 32-bit register is written, so its upper half is zero, only if there was anything to do.
         if st.gpr[RCX] & self.mask != 0 {
-            st.gpr[RCX] = self.count;
+            // 16-bit registers keep what is above them.
+            let keep = if self.mask == 0xffff { !0xffff } else { 0 };
+            st.gpr[RCX] = st.gpr[RCX] & keep | self.count;
             if si {
-                st.gpr[RSI] = self.si;
+                st.gpr[RSI] = st.gpr[RSI] & keep | self.si;
             }
             if di {
-                st.gpr[RDI] = self.di;
+                st.gpr[RDI] = st.gpr[RDI] & keep | self.di;
             }
         }
         if let Err(f) = r {
@@ -285,7 +311,7 @@ fn movs(r: &mut Rep, seg: u64) -> Result<(), Fault> {
         &mut large
     };
     while r.count > 0 {
-        let src = seg.wrapping_add(r.si);
+        let src = r.source(seg);
         if r.forward() {
             let mut n = r.chunk(buf.len() as u64);
             // An element that was written may be read again: no chunk reaches across.
@@ -363,7 +389,7 @@ unsafe extern "sysv64" fn rep_lods(st: *mut u8, how: u64, seg: u64) {
         if r.count == 0 {
             break Ok(());
         }
-        match r.mem.load(seg.wrapping_add(r.si), r.size) {
+        match r.mem.load(r.source(seg), r.size) {
             Ok(v) => {
                 rax = match r.size {
                     1 => rax & !0xff | v,
@@ -406,7 +432,7 @@ unsafe extern "sysv64" fn rep_cmps(st: *mut u8, how: u64, seg: u64) {
             Ok(v) => v,
             Err(f) => break Err(f),
         };
-        let a = match r.mem.load(seg.wrapping_add(r.si), r.size) {
+        let a = match r.mem.load(r.source(seg), r.size) {
             Ok(v) => v,
             Err(f) => break Err(f),
         };

@@ -24,6 +24,7 @@ use super::state;
 use crate::{CpuState, exc};
 use std::arch::asm;
 use std::arch::x86_64::__m128i;
+use std::cell::Cell;
 
 type S = *mut u8;
 
@@ -57,6 +58,7 @@ helpers! { super::sse::BASE + super::sse::FNS.len();
 const IE: u16 = 1;
 /// IE, DE, ZE: found before the result is computed.
 const PRE: u16 = 7;
+const PE: u16 = 0x20;
 const SF: u16 = 0x40;
 const C0: u16 = 0x100;
 const C1: u16 = 0x200;
@@ -69,19 +71,62 @@ const DEFAULT: u16 = 0x37f;
 const QNAN: u128 = 0xffff_c000_0000_0000_0000;
 const MASK80: u128 = (1 << 80) - 1;
 
+/// How an operation runs: the guest's control word, and whether the guest has seen an inexact result already. The host's
+/// status word may keep PE (clearing it costs more than an addition), but only where the guest has it as well.
+#[derive(Clone, Copy)]
+struct Mode {
+    cw: u16,
+    inexact: bool,
+}
+
+impl Mode {
+    const EXACT: Mode = Mode { cw: DEFAULT, inexact: true };
+    /// All exceptions are masked.
+    fn is_masked(self) -> bool {
+        self.cw & 0x3f == 0x3f
+    }
+}
+
+thread_local! {
+    /// The host's status word has kept PE.
+    static KEPT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Clear exceptions that the host's status word has.
+#[cold]
+fn clear_host() {
+    // SAFETY: FNCLEX has no operands and leaves the stack alone.
+    unsafe { asm!("fnclex", options(nostack, nomem)) };
+    KEPT.with(|k| k.set(false));
+}
+
 /// Run `$op` on the host's x87: `$pre` loads operands, `$post` stores results. Gives the status word.
 macro_rules! host {
-    ($cw:expr, [$($pre:literal)*] [$op:literal] [$($post:literal)*] $($args:tt)*) => {{
-        let (cw, default) = ($cw, DEFAULT);
+    ($mode:expr, [$($pre:literal)*] [$op:literal] [$($post:literal)*] $($args:tt)*) => {{
+        let (mode, default): (Mode, u16) = ($mode, DEFAULT);
+        let cw = mode.cw;
         let mut sw: u16;
-        // SAFETY: see the module: operands are locals, the stack ends empty, the control word default.
+        if (!mode.inexact || !mode.is_masked()) && KEPT.with(Cell::get) {
+            clear_host();
+        }
+        // SAFETY: see the module: operands are locals or registers of the state, the stack ends empty, the control word
+        // default.
         unsafe {
-            if cw == DEFAULT {
-                asm!($($pre,)* $op, "fnstsw ax", $($post,)*
-                    $($args)* out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                    out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
-                if sw & 0x3f != 0 {
-                    asm!("fnclex", options(nostack, nomem));
+            if mode.is_masked() {
+                if cw == DEFAULT {
+                    asm!($($pre,)* $op, "fnstsw ax", $($post,)*
+                        $($args)* out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                        out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
+                } else {
+                    asm!("fldcw word ptr [{cw}]", $($pre,)* $op, "fnstsw ax", "fldcw word ptr [{default}]", $($post,)*
+                        $($args)* cw = in(reg) &cw, default = in(reg) &default,
+                        out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                        out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
+                }
+                if sw & 0x5f != 0 {
+                    clear_host();
+                } else if sw & PE != 0 {
+                    KEPT.with(|k| k.set(true));
                 }
             } else {
                 asm!("fldcw word ptr [{cw}]", $($pre,)* $op, "fnstsw ax", "fnclex", "fldcw word ptr [{default}]", $($post,)* "fninit",
@@ -92,6 +137,15 @@ macro_rules! host {
         }
         sw
     }};
+}
+
+/// An 80-bit value as the x87 unit stored it: read by the parts in which it was written, as one load of both would
+/// have to wait for them.
+fn load80(v: &u128) -> u128 {
+    let at: *const u128 = v;
+    // SAFETY: both parts are inside `v`; every bit pattern is valid.
+    let (low, high) = unsafe { (at.cast::<u64>().read(), at.cast::<u16>().add(4).read()) };
+    u128::from(low) | u128::from(high) << 64
 }
 
 impl CpuState {
@@ -108,7 +162,13 @@ impl CpuState {
         self.ftw >> (2 * self.phys(i)) & 3 == 3
     }
     fn st(&self, i: u64) -> u128 {
-        self.fpr[self.phys(i)]
+        load80(self.reg(i))
+    }
+    fn reg(&self, i: u64) -> &u128 {
+        &self.fpr[self.phys(i)]
+    }
+    fn mode(&self) -> Mode {
+        Mode { cw: self.fcw, inexact: self.fsw & PE != 0 }
     }
     fn set_st(&mut self, i: u64, v: u128) {
         let p = self.phys(i);
@@ -194,7 +254,7 @@ extern "sysv64" fn x87_fld(st: S, kind: u64, bits: u64) {
         return s.push(0);
     }
     let mut r = 0u128;
-    let cw = s.fcw;
+    let cw = s.mode();
     macro_rules! run {
         ($ins:literal) => {
             host!(cw, [] [$ins] ["fstp tbyte ptr [{r}]"] m = in(reg) &bits, r = in(reg) &mut r,)
@@ -210,7 +270,7 @@ extern "sysv64" fn x87_fld(st: S, kind: u64, bits: u64) {
     s.merge(sw & !C1);
     // An unmasked denormal operand is loaded all the same.
     if sw & !s.fcw & IE == 0 {
-        s.push(r);
+        s.push(load80(&r));
     }
 }
 
@@ -239,7 +299,7 @@ extern "sysv64" fn x87_fbld(st: S, lo: u64, hi: u64) {
     s.fsw &= !C1;
     let m = u128::from(lo) | u128::from(hi) << 64;
     let mut r = 0u128;
-    host!(DEFAULT, [] ["fbld tbyte ptr [{m}]"] ["fstp tbyte ptr [{r}]"] m = in(reg) &m, r = in(reg) &mut r,);
+    host!(Mode::EXACT, [] ["fbld tbyte ptr [{m}]"] ["fstp tbyte ptr [{r}]"] m = in(reg) &m, r = in(reg) &mut r,);
     s.push(r);
 }
 
@@ -248,7 +308,7 @@ extern "sysv64" fn x87_fldc(st: S, which: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     let mut r = 0u128;
-    let cw = s.fcw;
+    let cw = s.mode();
     macro_rules! run {
         ($ins:literal) => {
             host!(cw, [] [$ins] ["fstp tbyte ptr [{r}]"] r = in(reg) &mut r,)
@@ -307,23 +367,24 @@ extern "sysv64" fn x87_fst(st: S, kind: u64, next: u64) -> u64 {
             _ => 1 << 63,
         };
     }
-    let a = s.st(0);
-    let mut r = 0u64;
-    let cw = s.fcw;
+    let a = s.reg(0);
+    let cw = s.mode();
     macro_rules! run {
-        ($ins:literal) => {
-            host!(cw, ["fld tbyte ptr [{a}]"] [$ins] [] a = in(reg) &a, r = in(reg) &mut r,)
-        };
+        ($ty:ty, $ins:literal) => {{
+            let mut r: $ty = 0;
+            let sw = host!(cw, ["fld tbyte ptr [{a}]"] [$ins] [] a = in(reg) a, r = in(reg) &mut r,);
+            (u64::from(r), sw)
+        }};
     }
-    let sw = match kind {
-        0 => run!("fstp dword ptr [{r}]"),
-        1 => run!("fstp qword ptr [{r}]"),
-        2 => run!("fistp word ptr [{r}]"),
-        3 => run!("fistp dword ptr [{r}]"),
-        4 => run!("fistp qword ptr [{r}]"),
-        10 => run!("fisttp word ptr [{r}]"),
-        11 => run!("fisttp dword ptr [{r}]"),
-        _ => run!("fisttp qword ptr [{r}]"),
+    let (r, sw) = match kind {
+        0 => run!(u32, "fstp dword ptr [{r}]"),
+        1 => run!(u64, "fstp qword ptr [{r}]"),
+        2 => run!(u16, "fistp word ptr [{r}]"),
+        3 => run!(u32, "fistp dword ptr [{r}]"),
+        4 => run!(u64, "fistp qword ptr [{r}]"),
+        10 => run!(u16, "fisttp word ptr [{r}]"),
+        11 => run!(u32, "fisttp dword ptr [{r}]"),
+        _ => run!(u64, "fisttp qword ptr [{r}]"),
     };
     before_store(s, sw, next);
     r
@@ -348,8 +409,8 @@ extern "sysv64" fn x87_fbst(st: S, next: u64) -> __m128i {
         store_underflow(s, next);
         return r.reg();
     }
-    let (a, cw) = (s.st(0), s.fcw);
-    let sw = host!(cw, ["fld tbyte ptr [{a}]"] ["fbstp tbyte ptr [{r}]"] [] a = in(reg) &a, r = in(reg) &mut r,);
+    let (a, cw) = (s.reg(0), s.mode());
+    let sw = host!(cw, ["fld tbyte ptr [{a}]"] ["fbstp tbyte ptr [{r}]"] [] a = in(reg) a, r = in(reg) &mut r,);
     before_store(s, sw, next);
     r.reg()
 }
@@ -377,7 +438,7 @@ extern "sysv64" fn x87_fst_st(st: S, i: u64, pop: u64) {
 }
 
 /// `d op b`; `op` is the reg field of opcode D8 (0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr).
-fn arith(cw: u16, op: u64, d: &u128, b: &u128) -> (u128, u16) {
+fn arith(cw: Mode, op: u64, d: &u128, b: &u128) -> (u128, u16) {
     let mut r = 0u128;
     macro_rules! run {
         ($ins:literal) => {
@@ -393,7 +454,7 @@ fn arith(cw: u16, op: u64, d: &u128, b: &u128) -> (u128, u16) {
         6 => run!("fdiv st(0), st(1)"),
         _ => run!("fdivr st(0), st(1)"),
     };
-    (r, sw)
+    (load80(&r), sw)
 }
 
 /// ST(d) = ST(d) op ST(b): `form` is op | d << 3 | b << 6 | pop << 9.
@@ -406,7 +467,7 @@ extern "sysv64" fn x87_arith(st: S, form: u64) {
         }
         QNAN
     } else {
-        let (r, sw) = arith(s.fcw, op, &s.st(d), &s.st(b));
+        let (r, sw) = arith(s.mode(), op, s.reg(d), s.reg(b));
         if !s.merge(sw) {
             return;
         }
@@ -427,11 +488,11 @@ extern "sysv64" fn x87_arith_mem(st: S, form: u64, bits: u64) {
         }
         QNAN
     } else {
-        let (a, cw) = (s.st(0), s.fcw);
+        let (a, cw) = (s.reg(0), s.mode());
         let mut r = 0u128;
         macro_rules! table { ($( $n:literal $ins:literal )*) => { match form & 31 {
             $( $n => host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"]
-                a = in(reg) &a, m = in(reg) &bits, r = in(reg) &mut r,), )*
+                a = in(reg) a, m = in(reg) &bits, r = in(reg) &mut r,), )*
             _ => return,
         } } }
         let sw = table! {
@@ -447,13 +508,13 @@ extern "sysv64" fn x87_arith_mem(st: S, form: u64, bits: u64) {
         if !s.merge(sw) {
             return;
         }
-        r
+        load80(&r)
     };
     s.set_st(0, r);
 }
 
 /// Host comparison of `a` with `b`.
-fn compare(cw: u16, unordered: bool, a: &u128, b: &u128) -> u16 {
+fn compare(cw: Mode, unordered: bool, a: &u128, b: &u128) -> u16 {
     macro_rules! run {
         ($ins:literal) => {
             host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)" "fstp st(0)"]
@@ -470,7 +531,7 @@ fn com(s: &mut CpuState, form: u64) -> (u16, bool) {
     if s.empty(0) || s.empty(i) {
         return (C0 | C2 | C3, s.stack_fault(false));
     }
-    let sw = compare(s.fcw, form >> 5 & 1 != 0, &s.st(0), &s.st(i));
+    let sw = compare(s.mode(), form >> 5 & 1 != 0, s.reg(0), s.reg(i));
     (sw & (C0 | C2 | C3), s.merge(sw & !C1))
 }
 
@@ -510,10 +571,10 @@ extern "sysv64" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
     let (c, ok) = if s.empty(0) {
         (C0 | C2 | C3, s.stack_fault(false))
     } else {
-        let (a, cw) = (s.st(0), s.fcw);
+        let (a, cw) = (s.reg(0), s.mode());
         macro_rules! run {
             ($ins:literal) => {
-                host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)"] a = in(reg) &a, m = in(reg) &bits,)
+                host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)"] a = in(reg) a, m = in(reg) &bits,)
             };
         }
         let sw = match kind {
@@ -573,21 +634,21 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
         }
         return;
     }
-    let (a, b, cw) = (s.st(0), if two { s.st(1) } else { 0 }, s.fcw);
+    let (a, b, cw) = (s.reg(0), s.reg(1), s.mode());
     let (mut r, mut q) = (0u128, 0u128);
     macro_rules! one { ($ins:literal) => {
-        host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"] a = in(reg) &a, r = in(reg) &mut r,) } }
+        host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"] a = in(reg) a, r = in(reg) &mut r,) } }
     macro_rules! two { ($ins:literal) => {
         host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp st(0)"]
-            a = in(reg) &a, b = in(reg) &b, r = in(reg) &mut r,) } }
+            a = in(reg) a, b = in(reg) b, r = in(reg) &mut r,) } }
     // Two in, one out; if an unmasked exception stops it there are still two: `fninit` clears them.
     macro_rules! popping { ($ins:literal) => {
         host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"]
-            a = in(reg) &a, b = in(reg) &b, r = in(reg) &mut r,) } }
+            a = in(reg) a, b = in(reg) b, r = in(reg) &mut r,) } }
     // One in, two out (or one, when C2 says out of range): a dummy below makes two stores safe either way.
     macro_rules! pushing { ($ins:literal) => {
         host!(cw, ["fldz" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp tbyte ptr [{q}]" "fninit"]
-            a = in(reg) &a, r = in(reg) &mut r, q = in(reg) &mut q,) } }
+            a = in(reg) a, r = in(reg) &mut r, q = in(reg) &mut q,) } }
     let sw = match code {
         0xe0 => one!("fchs"),
         0xe1 => one!("fabs"),
@@ -608,6 +669,7 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
         0xfe => one!("fsin"),
         _ => one!("fcos"),
     };
+    let (r, q) = (load80(&r), load80(&q));
     let write = s.merge(sw);
     match code {
         0xe4 | 0xe5 => {
@@ -652,8 +714,9 @@ extern "sysv64" fn x87_fxch(st: S, i: u64) {
             }
         }
     }
-    let (a, b) = (s.phys(0), s.phys(i));
-    s.fpr.swap(a, b);
+    let (a, b) = (s.st(0), s.st(i));
+    let (to_a, to_b) = (s.phys(0), s.phys(i));
+    (s.fpr[to_a], s.fpr[to_b]) = (b, a);
 }
 
 /// FFREE, FFREEP.

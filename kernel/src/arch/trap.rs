@@ -73,6 +73,6 @@ pub(crate) fn signal(cpu: &CpuState, mm: &Mm, code: u32, arg: u64) -> (SigInfo, 
             (SigInfo::fault(libc::SIGSEGV, 1, arg), Trap { number: 14, error: 5 | bits, cr2: arg })
         }
         // A non-canonical address is a general protection fault, without an address.
-        _ => (kernel(libc::SIGSEGV), trap(if code == exc::OF { code } else { exc::GP })),
+        _ => (kernel(libc::SIGSEGV), trap(if matches!(code, exc::OF | exc::BR) { code } else { exc::GP })),
     }
 }

@@ -17,8 +17,56 @@ const MAX_INTERP: u64 = 4096;
 
 /// Size of Elf64_Ehdr.
 const EHDR: usize = 64;
-/// Size of Elf64_Phdr.
-const PHDR: usize = 56;
+
+/// Where the headers of a class have what.
+struct Layout {
+    bits: u32,
+    class: u8,
+    machine: u16,
+    ehdr: usize,
+    phdr: usize,
+    /// e_entry, e_phoff; e_phentsize, e_phnum.
+    entry: usize,
+    phoff: usize,
+    phentsize: usize,
+    phnum: usize,
+    /// p_flags, p_offset, p_vaddr, p_filesz, p_memsz, p_align.
+    fields: [usize; 6],
+}
+
+static LAYOUTS: [Layout; 2] = [
+    Layout {
+        bits: 64,
+        class: libc::ELFCLASS64,
+        machine: libc::EM_X86_64,
+        ehdr: EHDR,
+        phdr: 56,
+        entry: 24,
+        phoff: 32,
+        phentsize: 54,
+        phnum: 56,
+        fields: [4, 8, 16, 32, 40, 48],
+    },
+    Layout {
+        bits: 32,
+        class: libc::ELFCLASS32,
+        machine: libc::EM_386,
+        ehdr: 52,
+        phdr: 32,
+        entry: 24,
+        phoff: 28,
+        phentsize: 42,
+        phnum: 44,
+        fields: [24, 4, 8, 16, 20, 28],
+    },
+];
+
+impl Layout {
+    /// A word of the class.
+    fn word(&self, b: &[u8], at: usize) -> u64 {
+        if self.bits == 32 { u64::from(u32_at(b, at)) } else { u64_at(b, at) }
+    }
+}
 
 fn field<const N: usize>(b: &[u8], at: usize) -> [u8; N] {
     b.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
@@ -46,6 +94,10 @@ pub(crate) struct Segment {
 /// A parsed program.
 #[derive(Clone, Debug)]
 pub(crate) struct Elf {
+    /// 64 or 32.
+    pub bits: u32,
+    /// Size of a program header.
+    pub phent: usize,
     pub entry: u64,
     pub position_independent: bool,
     pub phoff: u64,
@@ -73,30 +125,33 @@ pub(crate) fn read_exact(d: &Description, who: &dyn Blocking, off: u64, buf: &mu
 }
 
 impl Elf {
-    /// Parse the headers of a file. ENOEXEC if it is no x86-64 ELF program.
+    /// Parse the headers of a file. ENOEXEC if it is no x86-64 or i386 ELF program.
     pub fn parse(d: &Description, who: &dyn Blocking) -> Result<Elf> {
         let mut h = [0u8; EHDR];
-        read_exact(d, who, 0, &mut h)?;
+        read_exact(d, who, 0, &mut h[..LAYOUTS[1].ehdr])?;
+        let layout = LAYOUTS.iter().find(|l| l.class == h[4]).ok_or(Errno::ENOEXEC)?;
+        read_exact(d, who, 0, &mut h[..layout.ehdr])?;
         let kind = u16_at(&h, 16);
         if h[..4] != *b"\x7fELF"
-            || h[4] != libc::ELFCLASS64
             || h[5] != libc::ELFDATA2LSB
-            || u16_at(&h, 18) != libc::EM_X86_64
+            || u16_at(&h, 18) != layout.machine
             || (kind != libc::ET_EXEC && kind != libc::ET_DYN)
-            || u16_at(&h, 54) as usize != PHDR
+            || u16_at(&h, layout.phentsize) as usize != layout.phdr
         {
             return Err(Errno::ENOEXEC);
         }
-        let phoff = u64_at(&h, 32);
-        let phnum = u16_at(&h, 56);
-        let bytes = phnum as usize * PHDR;
+        let phoff = layout.word(&h, layout.phoff);
+        let phnum = u16_at(&h, layout.phnum);
+        let bytes = phnum as usize * layout.phdr;
         if phnum == 0 || bytes > MAX_PHDRS {
             return Err(Errno::ENOEXEC);
         }
         let mut table = vec![0u8; bytes];
         read_exact(d, who, phoff, &mut table)?;
         let mut out = Elf {
-            entry: u64_at(&h, 24),
+            bits: layout.bits,
+            phent: layout.phdr,
+            entry: layout.word(&h, layout.entry),
             position_independent: kind == libc::ET_DYN,
             phoff,
             phnum,
@@ -106,16 +161,15 @@ impl Elf {
             exec_stack: true,
             align: PAGE,
         };
-        for p in table.chunks_exact(PHDR) {
-            let flags = u32_at(p, 4);
-            let (offset, vaddr, filesz) = (u64_at(p, 8), u64_at(p, 16), u64_at(p, 32));
+        for p in table.chunks_exact(layout.phdr) {
+            let [flags, offset, vaddr, filesz, memsz, align] = layout.fields.map(|at| layout.word(p, at));
+            let flags = flags as u32;
             match u32_at(p, 0) {
                 libc::PT_LOAD => {
                     let bit = |f, b| if flags & f != 0 { b } else { 0 };
                     let prot = bit(libc::PF_R, R) | bit(libc::PF_W, W) | bit(libc::PF_X, X);
-                    let s = Segment { vaddr, offset, filesz, memsz: u64_at(p, 40), prot };
+                    let s = Segment { vaddr, offset, filesz, memsz, prot };
                     check_segment(&s)?;
-                    let align = u64_at(p, 48);
                     if align.is_power_of_two() && align <= 1 << 30 {
                         out.align = out.align.max(align);
                     }

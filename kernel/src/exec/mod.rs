@@ -12,7 +12,8 @@ mod tests;
 use crate::errno::{Errno, Result};
 use crate::file::Description;
 use crate::kernel::Kernel;
-use crate::mm::{Mm, R, W, X, page_up};
+use crate::mm::scratch::SIZE_32;
+use crate::mm::{Mm, R, W, X, page_down, page_up};
 use crate::process::{Credentials, Image};
 use crate::wait::Blocking;
 use elf::Elf;
@@ -89,6 +90,8 @@ fn parse_shebang(line: &[u8]) -> Result<Option<Shebang>> {
 
 /// Where position-independent programs are mapped.
 const PIE_BASE: u64 = 0x2000_0000;
+/// Where the return trampolines for signal handlers of 32-bit programs are: above the stack.
+pub(crate) const TRAMPOLINES_32: u64 = SIZE_32 - 2 * PAGE;
 
 /// Build the address space of a program.
 pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepared> {
@@ -130,19 +133,26 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         Some(path) => {
             let file = (r.open)(path)?;
             let i = Elf::parse(&file, r.who).map_err(|e| if e == Errno::ENOEXEC { libbad() } else { e })?;
+            if i.bits != elf.bits {
+                return Err(libbad());
+            }
             Some((i, file))
         }
     };
-    let mm = Mm::new(kernel)?;
+    let mm = Mm::new(kernel, elf.bits)?;
     let size = mm.size();
-    let top = size - PAGE;
+    let mut top = size - PAGE;
+    if elf.bits == 32 {
+        top = TRAMPOLINES_32 - PAGE;
+        mm.map_trampolines(TRAMPOLINES_32, &crate::signal::frame32::TRAMPOLINES, r.who)?;
+    }
     let stack_len = page_up(r.stack_limit).unwrap_or(u64::MAX).clamp(128 << 10, (size / 8).min(1 << 30));
     mm.set_mmap_top(top - stack_len - STACK_GAP);
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
     let main = elf.load(&mm, &r.file, Some(PIE_BASE.min(size / 8)), r.who)?;
     // The heap starts away from the images, where it has room to grow, or behind a program that reaches that far.
-    mm.set_brk(page_up(main.brk).ok_or(Errno::ENOEXEC)?.max(size / 4));
+    mm.set_brk(page_up(main.brk).ok_or(Errno::ENOEXEC)?.max(page_down(size / 4)));
     let (entry, base) = match &interp {
         None => (main.entry, 0),
         Some((i, file)) => {
@@ -154,13 +164,17 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     kernel.random(&mut random);
     let c = r.cred;
     let (hwcap, hwcap2) = kernel.config.hwcap;
+    let min_stack = match elf.bits {
+        32 => crate::signal::frame32::min_stack(kernel),
+        _ => crate::signal::frame::min_stack(kernel),
+    } as u64;
     let auxv = vec![
-        (libc::AT_MINSIGSTKSZ, crate::signal::frame::min_stack(kernel) as u64),
+        (libc::AT_MINSIGSTKSZ, min_stack),
         (libc::AT_HWCAP, hwcap),
         (libc::AT_PAGESZ, PAGE),
         (libc::AT_CLKTCK, 100),
         (libc::AT_PHDR, main.phdr),
-        (libc::AT_PHENT, 56),
+        (libc::AT_PHENT, elf.phent as u64),
         (libc::AT_PHNUM, u64::from(elf.phnum)),
         (libc::AT_BASE, base),
         (libc::AT_FLAGS, 0),
@@ -173,7 +187,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         (libc::AT_HWCAP2, hwcap2),
     ];
     let contents = stack::Contents { argv: &r.argv, envp: &r.envp, execfn: &execfn, random, auxv };
-    let placed = stack::build(mm.mem(), top, &contents)?;
+    let placed = stack::build(mm.mem(), top, mm.word(), &contents)?;
     let image = Image {
         mm,
         exe: r.file.path.clone(),

@@ -37,9 +37,9 @@ pub(crate) fn check_size(argv: &[Vec<u8>], envp: &[Vec<u8>], stack: u64) -> Resu
     if total > (stack / 4).clamp(128 << 10, 6 << 20) { Err(Errno::E2BIG) } else { Ok(()) }
 }
 
-/// Write it below `top`.
-pub(crate) fn build(mem: Mem, top: u64, c: &Contents<'_>) -> Result<Placed> {
-    let mut at = top - 8; // eight zero bytes end the stack
+/// Write it below `top`, with words of so many bytes.
+pub(crate) fn build(mem: Mem, top: u64, word: u64, c: &Contents<'_>) -> Result<Placed> {
+    let mut at = top - word; // a zero word ends the stack
     let put = |at: &mut u64, s: &[u8]| -> Result<u64> {
         *at = at.checked_sub(s.len() as u64 + 1).ok_or(Errno::E2BIG)?;
         mem.copy_in(*at, s)?;
@@ -61,7 +61,7 @@ pub(crate) fn build(mem: Mem, top: u64, c: &Contents<'_>) -> Result<Placed> {
     args.reverse();
     let arg_start = at;
     at &= !15;
-    let platform = put(&mut at, b"x86_64")?;
+    let platform = put(&mut at, if word == 4 { b"i686" } else { b"x86_64" })?;
     at = (at - 16) & !15;
     let random = at;
     mem.copy_in(random, &c.random)?;
@@ -72,13 +72,14 @@ pub(crate) fn build(mem: Mem, top: u64, c: &Contents<'_>) -> Result<Placed> {
         (libc::AT_PLATFORM, platform),
         (libc::AT_NULL, 0),
     ]);
-    let auxv: Vec<u8> = auxv.iter().flat_map(|(k, v)| [k.to_le_bytes(), v.to_le_bytes()]).flatten().collect();
+    let bytes = |v: u64| v.to_le_bytes().into_iter().take(word as usize);
+    let auxv: Vec<u8> = auxv.iter().flat_map(|(k, v)| bytes(*k).chain(bytes(*v))).collect();
     let words = 1 + args.len() as u64 + 1 + env.len() as u64 + 1;
-    let sp = at.checked_sub(words * 8 + auxv.len() as u64).ok_or(Errno::E2BIG)? & !15;
-    let mut block = Vec::with_capacity((words * 8) as usize + auxv.len());
-    block.extend((args.len() as u64).to_le_bytes());
+    let sp = at.checked_sub(words * word + auxv.len() as u64).ok_or(Errno::E2BIG)? & !15;
+    let mut block = Vec::with_capacity((words * word) as usize + auxv.len());
+    block.extend(bytes(args.len() as u64));
     for p in args.iter().chain(&[0]).chain(&env).chain(&[0]) {
-        block.extend(p.to_le_bytes());
+        block.extend(bytes(*p));
     }
     block.extend(&auxv);
     mem.copy_in(sp, &block)?;

@@ -342,6 +342,17 @@ impl Mm {
         s.brk = start;
     }
     /// Set below what free ranges are looked for (execve).
+    /// Map a page with code of the kernel's at `addr`.
+    pub(crate) fn map_trampolines(&self, addr: u64, code: &[u8], who: &dyn Blocking) -> Result<()> {
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u32;
+        self.map(MapRequest { addr, len: PAGE, prot: R | W, flags, file: None, limit: u64::MAX, who })?;
+        self.mem().copy_in(addr, code)?;
+        self.protect(addr, PAGE, R | X)?;
+        if let Some(v) = lock(&self.space).vmas.get_mut(&addr) {
+            v.label = Label::Trampolines;
+        }
+        Ok(())
+    }
     pub(crate) fn set_mmap_top(&self, top: u64) {
         lock(&self.space).mmap_top = top;
     }

@@ -9,6 +9,7 @@
 
 mod map;
 mod remap;
+pub(crate) mod scratch;
 mod share;
 
 #[cfg(test)]
@@ -104,6 +105,7 @@ pub(crate) enum Label {
     None,
     Heap,
     Stack,
+    Trampolines,
 }
 
 /// One mapping; the key in the map is its start.
@@ -228,6 +230,9 @@ pub enum FaultKind {
 /// The address space of a process (shared by CLONE_VM).
 pub struct Mm {
     arena: Arc<Arena>,
+    /// 64, or 32 for a 32-bit program.
+    pub bits: u32,
+    slots: Mutex<scratch::Slots>,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) space: Mutex<Space>,
     /// Processes that run in it.
@@ -240,13 +245,18 @@ pub struct Mm {
 }
 
 impl Mm {
-    /// A new, empty address space.
-    pub fn new(kernel: &Arc<Kernel>) -> Result<Arc<Mm>> {
+    /// A new, empty address space for a program of 64 or 32 bits.
+    pub fn new(kernel: &Arc<Kernel>, bits: u32) -> Result<Arc<Mm>> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let size = page_down(kernel.config.arena_size).max(1 << 24);
+        let size = match bits {
+            32 => scratch::ARENA_32,
+            _ => page_down(kernel.config.arena_size).max(1 << 24),
+        };
         let arena = Arc::new(Arena::reserve(size).map_err(|_| Errno::ENOMEM)?);
         let mm = Arc::new(Mm {
             arena,
+            bits,
+            slots: Mutex::default(),
             kernel: kernel.clone(),
             space: Mutex::new(Space { vmas: BTreeMap::new(), brk_start: 0, brk: 0, mmap_top: size - PAGE, total: 0 }),
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
@@ -281,7 +291,11 @@ impl Mm {
     }
     /// Size of the address space.
     pub fn size(&self) -> u64 {
-        self.arena.size()
+        if self.bits == 32 { scratch::SIZE_32 } else { self.arena.size() }
+    }
+    /// Bytes of a word of its programs.
+    pub fn word(&self) -> u64 {
+        u64::from(self.bits / 8)
     }
     /// Whether the page at an address is executable, and writable too.
     pub fn code_page(&self, addr: u64) -> Option<CodePage> {
@@ -366,6 +380,7 @@ fn entry(start: u64, v: &Vma) -> MapEntry {
             e.name = match v.label {
                 Label::Heap => b"[heap]".to_vec(),
                 Label::Stack => b"[stack]".to_vec(),
+                Label::Trampolines => b"[vdso]".to_vec(),
                 Label::None if v.shared => b"/dev/zero (deleted)".to_vec(),
                 Label::None => Vec::new(),
             }

@@ -66,7 +66,7 @@ impl Mm {
 
     /// A copy for a forked process. Private pages are copied, shared ones stay shared.
     pub fn fork(&self) -> Result<Arc<Mm>> {
-        let child = Mm::new(&self.kernel)?;
+        let child = Mm::new(&self.kernel, self.bits)?;
         let s = lock(&self.space);
         let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged && !v.dontfork).map(|(k, v)| v.end - k).sum();
         self.kernel.limits.charge_memory(charged)?;

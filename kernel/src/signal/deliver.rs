@@ -1,6 +1,6 @@
 //! Delivery: what a thread does about its signals before it goes on in the guest.
 
-use super::{CORES, SIG_DFL, STOPS, SigAction, SigInfo, SigSet, UNBLOCKABLE, bit, frame};
+use super::{CORES, SIG_DFL, STOPS, SigAction, SigInfo, SigSet, UNBLOCKABLE, bit, frame, frame32};
 use crate::arch::trap::{self, Trap};
 use crate::errno::{Errno, Result};
 use crate::kernel::{EndReason, Flow};
@@ -131,25 +131,26 @@ impl Task {
 
     /// Decide how an interrupted system call goes on, once.
     fn interrupt_call(&mut self, handler: Option<&SigAction>) {
-        let Some(nr) = self.interrupted_call.take() else {
+        let Some(call) = self.interrupted_call.take() else {
             return;
         };
+        let nr = call.nr;
         let timed = || {
             // The first argument of all calls that a socket can make wait.
-            let fd = self.cpu.gpr[7] as i32;
+            let fd = self.first_argument(nr) as i32;
             self.fds.get(fd).is_ok_and(|d| crate::io::socket::of(&d).is_ok_and(|s| s.has_timeout()))
         };
-        let again = match (restart_class(nr), handler) {
+        let again = match (restart_class(call.native), handler) {
             (Restart::Never, _) => false,
             (_, None) => true,
             (Restart::Sys, Some(a)) => a.flags & libc::SA_RESTART as u64 != 0,
             (Restart::NoHandler, Some(_)) => false,
         };
         // With SO_RCVTIMEO or SO_SNDTIMEO a socket's calls are never restarted.
-        let again = again && (restart_class(nr) != Restart::Sys || !timed());
+        let again = again && (restart_class(call.native) != Restart::Sys || !timed());
         if again {
             self.cpu.gpr[0] = u64::from(nr);
-            self.cpu.rip = self.cpu.rip.wrapping_sub(2); // the SYSCALL instruction
+            self.cpu.rip = self.cpu.rip.wrapping_sub(2); // the SYSCALL or INT instruction
             self.restarting = handler.is_none().then_some(nr);
         } else {
             self.call_deadline = None;
@@ -161,7 +162,13 @@ impl Task {
         let x = self.kernel().config.xfeatures;
         let mem = self.mem();
         let trap = std::mem::take(&mut self.trap);
-        frame::enter(&mut self.cpu, mem, x, action, info, mask, &mut self.alt_stack, &trap)?;
+        let (cpu, alt) = (&mut *self.cpu, &mut self.alt_stack);
+        if self.mm.bits == 32 {
+            let back = crate::exec::TRAMPOLINES_32;
+            frame32::enter(cpu, mem, x, action, info, mask, alt, &trap, back)?;
+        } else {
+            frame::enter(cpu, mem, x, action, info, mask, alt, &trap)?;
+        }
         self.saved_mask = None;
         let own = if action.flags & libc::SA_NODEFER as u64 == 0 { bit(info.signo) } else { 0 };
         self.set_mask(self.thread.mask() | action.mask | own);
@@ -177,6 +184,26 @@ impl Task {
                 self.set_mask(mask);
                 let sp = self.cpu.gpr[4];
                 let _ = self.set_alt_stack(alt, sp);
+            }
+            Err(_) => self.force(SigInfo::kernel(libc::SIGSEGV), false),
+        }
+    }
+
+    /// The sigreturn of 32-bit programs, with siginfo or without.
+    pub(crate) fn sigreturn32(&mut self, rt: bool) {
+        let mem = self.mem();
+        let x = self.kernel().config.xfeatures;
+        let r = if rt {
+            frame32::leave_rt(&mut self.cpu, mem, x).map(|(m, alt)| (m, Some(alt)))
+        } else {
+            frame32::leave(&mut self.cpu, mem, x).map(|m| (m, None))
+        };
+        match r {
+            Ok((mask, alt)) => {
+                self.set_mask(mask);
+                let sp = self.cpu.gpr[4];
+                // As on Linux a stack that is no good is left as it is.
+                let _ = alt.map(|a| self.set_alt_stack(a, sp));
             }
             Err(_) => self.force(SigInfo::kernel(libc::SIGSEGV), false),
         }
@@ -229,6 +256,9 @@ impl Task {
                 Ok(0xcd) => self.cpu.rip.wrapping_add(2),
                 _ => self.cpu.rip,
             };
+        }
+        if exc == evm_cpu::exc::OF {
+            self.cpu.rip = self.cpu.rip.wrapping_add(1); // INTO is a trap as well
         }
         let (info, trap) = trap::signal(&self.cpu, &self.mm, exc, arg);
         self.trap = trap;

@@ -31,7 +31,7 @@ const SA_RESTORER: u64 = 0x0400_0000;
 /// General registers in the order of struct sigcontext, as indices into `CpuState::gpr`.
 const ORDER: [usize; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 3, 2, 0, 1, 4];
 /// RFLAGS bits that sigreturn may change.
-const USER_FLAGS: u64 = 0x0005_0dd5;
+pub(super) const USER_FLAGS: u64 = 0x0005_0dd5;
 
 /// Alternate signal stack (sigaltstack).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

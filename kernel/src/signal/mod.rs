@@ -2,6 +2,7 @@
 
 pub(crate) mod deliver;
 pub(crate) mod frame;
+pub(crate) mod frame32;
 pub mod info;
 pub(crate) mod send;
 

@@ -6,6 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::process::{Process, Rlimit, Usage, lock};
 use crate::task::Task;
 use evm_memory::Mem;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 fn eperm(_: &mut Task, _: [u64; 6]) -> Result<u64> {
@@ -84,7 +85,12 @@ pub static TABLE: &[Syscall] = &[
 fn uname(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let c = &t.kernel().config;
     let mut b = [0u8; 65 * 6];
-    let fields = ["Linux", &c.hostname, &c.release, &c.version, "x86_64", "(none)"];
+    const PER_LINUX32: u32 = 8;
+    let machine = match t.process.personality.load(Ordering::Relaxed) & 0xff {
+        PER_LINUX32 => "i686",
+        _ => "x86_64",
+    };
+    let fields = ["Linux", &c.hostname, &c.release, &c.version, machine, "(none)"];
     for (i, f) in fields.iter().enumerate() {
         let n = f.len().min(64);
         b[65 * i..65 * i + n].copy_from_slice(&f.as_bytes()[..n]);

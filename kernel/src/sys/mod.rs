@@ -3,6 +3,7 @@
 //! Each module of this folder has a `TABLE`; there is no other list. What is in none of them gives ENOSYS
 //! and is counted under its name (from [`names`]).
 
+pub(crate) mod compat;
 pub mod fs;
 pub mod info;
 pub mod io;

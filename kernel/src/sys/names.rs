@@ -5,6 +5,11 @@ pub fn name(nr: u32) -> Option<&'static str> {
     NAMES.binary_search_by_key(&nr, |e| e.0).ok().map(|i| NAMES[i].1)
 }
 
+/// The number of a system call by its name.
+pub(crate) fn number(name: &str) -> Option<u32> {
+    NAMES.iter().find(|e| e.1 == name).map(|e| e.0)
+}
+
 #[rustfmt::skip]
 static NAMES: &[(u32, &str)] = &[
     (0, "read"), (1, "write"), (2, "open"), (3, "close"), (4, "stat"), (5, "fstat"), (6, "lstat"), (7, "poll"), (8, "lseek"),

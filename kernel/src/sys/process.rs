@@ -107,14 +107,14 @@ fn clone3(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 /// A NULL-terminated array of strings.
-fn strings(mem: Mem, at: u64) -> Result<Vec<Vec<u8>>> {
+fn strings(mem: Mem, word: u64, at: u64) -> Result<Vec<Vec<u8>>> {
     let mut v = Vec::new();
     let mut total = 0;
     if at == 0 {
         return Ok(v); // as Linux allows
     }
     loop {
-        let p: u64 = mem.read(at.wrapping_add(8 * v.len() as u64))?;
+        let p = mem.load(at.wrapping_add(word * v.len() as u64), word)?;
         if p == 0 {
             return Ok(v);
         }
@@ -134,8 +134,9 @@ fn exec_at(t: &mut Task, dirfd: i32, path: u64, argv: u64, envp: u64, flags: i32
     let mem = t.mem();
     let path = mem.read_cstr(path, 4095)?.ok_or(Errno::ENAMETOOLONG)?;
     let file = crate::fs::open_exec(t, dirfd, &path, flags as u32)?;
-    let argv = strings(mem, argv)?;
-    let envp = strings(mem, envp)?;
+    let word = t.mm().word();
+    let argv = strings(mem, word, argv)?;
+    let envp = strings(mem, word, envp)?;
     // What scripts are told their path is.
     let shown = match dirfd {
         _ if path.starts_with(b"/") || dirfd == libc::AT_FDCWD => path,
@@ -448,7 +449,7 @@ fn set_tid_address(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn set_robust_list(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    if a[1] != 24 {
+    if a[1] != 3 * t.mm().word() {
         return Err(Errno::EINVAL);
     }
     t.robust_list = a[0];
@@ -461,8 +462,9 @@ fn get_robust_list(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         t.kernel().thread(a[0] as i32).ok_or(Errno::ESRCH)?;
         return Err(Errno::EPERM);
     }
-    t.mem().write(a[1], t.robust_list)?;
-    t.mem().write(a[2], 24u64)?;
+    let word = t.mm().word();
+    t.mem().store(a[1], word, t.robust_list)?;
+    t.mem().store(a[2], word, 3 * word)?;
     Ok(0)
 }
 

@@ -136,33 +136,41 @@ fn rt_sigpending(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     Ok(0)
 }
 
+impl Task {
+    /// Wait for a signal of the set at `set`, until the time at `timeout` (0: for ever) is over.
+    pub(super) fn wait_signal(&mut self, set: u64, timeout: u64, size: u64) -> Result<SigInfo> {
+        let t = self;
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let set: SigSet = t.mem().read::<u64>(set)? & !UNBLOCKABLE;
+        let deadline = match timeout {
+            0 => None,
+            p => Some(t.deadline(read_timespec(t.mem(), p)?)),
+        };
+        t.thread.sigwait.store(set, Ordering::Release);
+        let found = loop {
+            if let Some(i) = t.take_signal(set) {
+                break Ok(i);
+            }
+            if t.interrupted() {
+                break Err(Errno::EINTR);
+            }
+            if !t.sleep(deadline.and_then(|d| d.host)) {
+                if let Some(d) = deadline {
+                    t.kernel().clock.reached(d.at);
+                }
+                break t.take_signal(set).ok_or(Errno::EAGAIN);
+            }
+        };
+        t.thread.sigwait.store(0, Ordering::Release);
+        found
+    }
+}
+
 fn rt_sigtimedwait(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let [set, info, timeout, size, ..] = a;
-    if size != 8 {
-        return Err(Errno::EINVAL);
-    }
-    let set: SigSet = t.mem().read::<u64>(set)? & !UNBLOCKABLE;
-    let deadline = match timeout {
-        0 => None,
-        p => Some(t.deadline(read_timespec(t.mem(), p)?)),
-    };
-    t.thread.sigwait.store(set, Ordering::Release);
-    let found = loop {
-        if let Some(i) = t.take_signal(set) {
-            break Ok(i);
-        }
-        if t.interrupted() {
-            break Err(Errno::EINTR);
-        }
-        if !t.sleep(deadline.and_then(|d| d.host)) {
-            if let Some(d) = deadline {
-                t.kernel().clock.reached(d.at);
-            }
-            break t.take_signal(set).ok_or(Errno::EAGAIN);
-        }
-    };
-    t.thread.sigwait.store(0, Ordering::Release);
-    let found = found?;
+    let found = t.wait_signal(set, timeout, size)?;
     if info != 0 {
         t.mem().copy_in(info, &found.to_bytes())?;
     }

@@ -40,13 +40,19 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                 return Ok(true);
             };
             let ret = cx.next;
+            if cx.is_word_branch(i) {
+                let v = cx.iconst(Type::I16, ret as i64);
+                cx.push_value(v);
+                cx.end(Term::Exit(target));
+                return Ok(true);
+            }
             let v = cx.iconst(Type::int(cx.bits / 8), ret as i64);
             cx.push_value(v);
             let cont = cx.known_block(ret);
             cx.end(Term::Call { target, ret, cont });
         }
         M::Ret => {
-            let ty = Type::int(cx.bits / 8);
+            let ty = if cx.is_word_branch(i) { Type::I16 } else { Type::int(cx.bits / 8) };
             let at = cx.stack(0);
             let v = cx.load(ty, at);
             let v = cx.zext(Type::I64, v);
@@ -82,12 +88,15 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             branch(cx, c, i.near_branch_target());
         }
         M::Syscall => {
-            if cx.bits == 64 {
-                let f = cx.rflags();
-                let next = cx.iconst(Type::I64, cx.next as i64);
-                cx.put(slot::RCX, next);
-                cx.put(slot::R11, f);
+            if cx.bits == 32 {
+                // As on Intel's CPUs.
+                cx.raise(exc::UD, 0);
+                return Ok(true);
             }
+            let f = cx.rflags();
+            let next = cx.iconst(Type::I64, cx.next as i64);
+            cx.put(slot::RCX, next);
+            cx.put(slot::R11, f);
             serve(cx, service::SYSCALL);
         }
         M::Int => {

@@ -8,6 +8,7 @@ use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 mod arith;
 mod bits;
 mod control;
+mod legacy;
 mod mov;
 mod shift;
 mod stack;
@@ -64,9 +65,17 @@ fn cmov_or_set(i: &Instruction) -> bool {
 
 /// Translate one instruction.
 pub(crate) fn lift(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
-    for family in
-        [mov::lift, arith::lift, control::lift, stack::lift, shift::lift, bits::lift, string::lift, system::lift]
-    {
+    for family in [
+        mov::lift,
+        arith::lift,
+        control::lift,
+        stack::lift,
+        shift::lift,
+        bits::lift,
+        string::lift,
+        system::lift,
+        legacy::lift,
+    ] {
         if family(cx, i)? {
             return Ok(());
         }

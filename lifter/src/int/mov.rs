@@ -50,13 +50,11 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             // [rbx + al], the segment and address size as for a memory operand.
             let al = cx.gpr(Register::AL);
             let al = cx.zext(Type::I64, al);
-            let wide = i.op_kind(0) == OpKind::Memory && i.memory_base().size() == 8;
+            let width = if i.op_kind(0) == OpKind::Memory { i.memory_base().size() } else { 4 };
             let b = cx.gpr64(Register::RBX);
-            let mut at = cx.bin(Op::Add, Type::I64, b, al);
-            if !wide {
-                at = cx.trunc(Type::I32, at);
-                at = cx.zext(Type::I64, at);
-            }
+            let at = cx.bin(Op::Add, Type::I64, b, al);
+            let at = cx.trunc(Type::int(width as u32), at);
+            let at = cx.zext(Type::I64, at);
             let at = cx.with_segment(i, at);
             let v = cx.load(Type::I8, crate::ctx::Addr { base: at, disp: 0 });
             cx.set_gpr(Register::AL, v);
@@ -140,6 +138,10 @@ fn segment_move(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.trunc(ty, v);
             cx.set_gpr(dst, v);
         }
+        return Ok(true);
+    }
+    if dst == Register::CS {
+        cx.raise(evm_cpu::exc::UD, 0);
         return Ok(true);
     }
     if dst.is_segment_register() {

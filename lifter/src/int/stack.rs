@@ -194,7 +194,8 @@ fn enter(cx: &mut Lifter, i: &Instruction) {
     let frame = cx.sp_plus(-i64::from(n));
     let mut below = n;
     for k in 1..level as i32 {
-        let src = cx.load(ty, Addr { base: old, disp: -n * k });
+        let from = cx.frame_addr(-n * k);
+        let src = cx.load(ty, from);
         below += n;
         let at = cx.stack(-below);
         cx.store(ty, at, src);

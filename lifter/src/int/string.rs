@@ -51,11 +51,17 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         }
         _ => return Ok(false),
     };
-    let narrow = (0..i.op_count()).any(|n| matches!(i.op_kind(n), OpKind::MemorySegESI | OpKind::MemoryESEDI));
+    let width = (0..i.op_count())
+        .find_map(|n| match i.op_kind(n) {
+            OpKind::MemorySegSI | OpKind::MemoryESDI => Some(2),
+            OpKind::MemorySegESI | OpKind::MemoryESEDI => Some(4),
+            _ => None,
+        })
+        .unwrap_or(8);
     if i.has_rep_prefix() || i.has_repne_prefix() {
-        repeated(cx, i, kind, size, narrow);
+        repeated(cx, i, kind, size, width);
     } else {
-        single(cx, i, kind, size, narrow);
+        single(cx, i, kind, size, width);
     }
     Ok(true)
 }
@@ -69,8 +75,13 @@ fn segment(cx: &mut Lifter, i: &Instruction) -> Value {
     }
 }
 
-fn repeated(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: bool) {
-    let how = i64::from(size) | i64::from(narrow) << 8 | i64::from(i.has_repne_prefix()) << 9;
+/// `width` is that of addresses and the counter, in bytes.
+fn repeated(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, width: u32) {
+    let how = i64::from(size)
+        | i64::from(width == 4) << 8
+        | i64::from(i.has_repne_prefix()) << 9
+        | i64::from(width == 2) << 10
+        | i64::from(cx.bits == 32) << 11;
     let how = cx.iconst(Type::I64, how);
     match kind {
         Kind::Movs => {
@@ -96,9 +107,13 @@ fn repeated(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: boo
     }
 }
 
-fn single(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, narrow: bool) {
+fn single(cx: &mut Lifter, i: &Instruction, kind: Kind, size: u32, width: u32) {
     let ty = Type::int(size);
-    let (si, di) = if narrow { (Register::ESI, Register::EDI) } else { (Register::RSI, Register::RDI) };
+    let (si, di) = match width {
+        2 => (Register::SI, Register::DI),
+        4 => (Register::ESI, Register::EDI),
+        _ => (Register::RSI, Register::RDI),
+    };
     let acc = match size {
         1 => Register::AL,
         2 => Register::AX,

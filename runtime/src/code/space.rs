@@ -73,6 +73,8 @@ pub(crate) struct Compiled {
     pub precise: bool,
     /// Code of the quick tier.
     pub quick: bool,
+    /// Mode that it was translated in.
+    pub bits: u32,
     /// It is for address spaces of at least this many bytes.
     pub min_limit: u64,
     /// Guest instructions in it.
@@ -111,11 +113,13 @@ pub(crate) struct CodeSpace {
     blocks: Mutex<HashMap<u64, Arc<BlockEntry>>>,
     /// Keeps the memory alive.
     pub(crate) arena: Arc<Arena>,
+    /// Mode of the code: 64 or 32.
+    pub(crate) bits: u32,
     pub(crate) invalidations: AtomicU64,
 }
 
 impl CodeSpace {
-    pub(crate) fn new(arena: Arc<Arena>) -> std::io::Result<CodeSpace> {
+    pub(crate) fn new(arena: Arc<Arena>, bits: u32) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
         Ok(CodeSpace {
             entries: Table::new(MAX_ENTRIES)?,
@@ -136,6 +140,7 @@ impl CodeSpace {
             compiled: Mutex::new(HashMap::new()),
             blocks: Mutex::new(HashMap::new()),
             arena,
+            bits,
             invalidations: AtomicU64::new(0),
         })
     }

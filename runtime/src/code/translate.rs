@@ -105,7 +105,7 @@ pub(crate) struct BlockEntry {
 }
 
 fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
-    let opts = Options { mode, ..Options::default() };
+    let opts = Options { mode, bits: snap.space.bits, ..Options::default() };
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
@@ -176,6 +176,7 @@ pub(crate) fn region(
         source,
         precise,
         quick: false,
+        bits: space.bits,
         min_limit: space.arena.size(),
         insns: region.insns,
         blocks,
@@ -200,6 +201,8 @@ pub(crate) fn quick(
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    // 64-bit code has hardly any 32-bit addresses: its translations are good for small address spaces too.
+    compiler.min_limit = if space.bits == 32 { space.arena.size() } else { 0 };
     let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
         return Ok(None);
     };
@@ -220,7 +223,8 @@ pub(crate) fn quick(
         source,
         precise: true,
         quick: true,
-        min_limit: 0,
+        bits: space.bits,
+        min_limit: compiler.min_limit,
         insns: region.insns,
         blocks: vec![],
     });
@@ -229,7 +233,7 @@ pub(crate) fn quick(
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    if space.arena.size() < r.min_limit {
+    if space.bits != r.bits || space.arena.size() < r.min_limit {
         return false;
     }
     let mut snap = Snapshot::new(space, mm, None);
