@@ -138,7 +138,7 @@ pub(super) fn oldolduname(t: &mut Task, a: Args) -> Result<u64> {
 }
 
 pub(super) fn sched_getaffinity(t: &mut Task, a: Args) -> Result<u64> {
-    if a[1] % 4 != 0 {
+    if !a[1].is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     let mut area = Area::new(t)?;
