@@ -191,9 +191,13 @@ impl<'a> Native<'a> {
         if !root_user {
             c.arg("-r");
         }
-        c.args(["-m", "--pid", "--fork", "--kill-child", "/bin/sh", "-e", "-c"]);
+        c.args(["-m", "--pid", "--fork", "--kill-child", "/bin/bash", "-e", "-c"]);
+        // What the tests were started with must not show: descriptors and ignored signals.
         let mut script = String::from(
             "R=$1 W=$2 P=$3; shift 3\n\
+             for f in /proc/self/fd/*; do\n\
+             n=${f##*/}; case $n in 0|1|2|255) ;; *) eval \"exec $n>&-\" ;; esac\n\
+             done\n\
              mount --rbind /dev \"$R/dev\"\n\
              mount -t proc proc \"$R/proc\"\n\
              mount --rbind /sys \"$R/sys\"\n",
@@ -217,7 +221,7 @@ impl<'a> Native<'a> {
                 format!("unshare -U --map-user={USER} --map-group={USER} --root \"$R\"")
             }
         };
-        script.push_str(&format!("exec {enter} /bin/sh -c 'cd /work; unset PWD OLDPWD; exec \"$@\"' sh \"$@\"\n"));
+        script.push_str(&format!("exec env --default-signal=INT,QUIT {enter} /bin/sh -c 'cd /work; unset PWD OLDPWD SHLVL; exec \"$@\"' sh \"$@\"\n"));
         c.arg(script).arg("sh").arg(&self.guest.root).arg(self.work.unwrap_or(Path::new(""))).arg(&self.guest.programs);
         for a in args {
             c.arg(a.as_ref());
