@@ -7,7 +7,7 @@ use evm_conformance::{case, exec, report};
 use std::process::ExitCode;
 
 /// Groups whose cases end within seconds on the slowest engine.
-const QUICK_GROUPS: &[&str] = &["coreutils and friends", "system calls", "32-bit programs"];
+const QUICK_GROUPS: &[&str] = &["coreutils and friends", "system calls", "system calls of 32-bit programs"];
 
 fn main() -> ExitCode {
     let cases = match case::all() {

@@ -229,7 +229,7 @@ impl Task {
         }
         child.cpu.gpr[0] = 0;
         if a.stack != 0 {
-            child.cpu.gpr[4] = a.stack;
+            child.cpu.gpr[4] = if self.mm.bits == 32 { a.stack & 0xffff_ffff } else { a.stack };
         }
         // A stopped or dying process's new thread must not miss that.
         child.thread.attention.store(true, Ordering::Release);

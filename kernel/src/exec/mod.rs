@@ -146,7 +146,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
         top = TRAMPOLINES_32 - PAGE;
         mm.map_trampolines(TRAMPOLINES_32, &crate::signal::frame32::TRAMPOLINES, r.who)?;
     }
-    let stack_len = page_up(r.stack_limit).unwrap_or(u64::MAX).clamp(128 << 10, (size / 8).min(1 << 30));
+    let stack_len = page_up(r.stack_limit).unwrap_or(u64::MAX).clamp(128 << 10, page_down(size / 8).min(1 << 30));
     mm.set_mmap_top(top - stack_len - STACK_GAP);
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
