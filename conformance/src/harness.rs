@@ -1,4 +1,7 @@
 //! Test binaries that list one test a case: what libtest prints and takes, as far as `cargo test` and `cargo nextest` use it.
+//!
+//! Cases are whole programs, some with timers and signals, and run beside each other. One that fails is run again
+//! alone, after the others, and fails the run only if it does so then as well; both outcomes are printed.
 
 use anyhow::Result;
 use std::process::ExitCode;
@@ -69,9 +72,9 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
                     match (t.test)() {
                         Ok(()) => println!("test {} ... ok", t.name),
                         Err(e) => {
-                            println!("test {} ... FAILED\n{e:#}", t.name);
+                            println!("test {} ... failed beside others\n{e:#}", t.name);
                             if let Ok(mut f) = failures.lock() {
-                                f.push(t.name.clone());
+                                f.push(*t);
                             }
                         }
                     }
@@ -79,7 +82,17 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
             });
         }
     });
-    let failed = failures.into_inner().unwrap_or_default();
+    let suspects = failures.into_inner().unwrap_or_default();
+    let mut failed = Vec::new();
+    for t in suspects {
+        match (t.test)() {
+            Ok(()) => println!("test {} ... ok alone", t.name),
+            Err(e) => {
+                println!("test {} ... FAILED\n{e:#}", t.name);
+                failed.push(t.name.clone());
+            }
+        }
+    }
     println!("\ntest result: {} passed; {} failed", chosen.len() - failed.len(), failed.len());
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
