@@ -64,6 +64,12 @@ impl FdTable {
     /// Largest limit there can be (`fs.nr_open`).
     pub const MAX: u32 = 1 << 20;
 
+    /// Length of the table as Linux makes it: 64, or a power of two from 128 on that has room for the largest number
+    /// used so far.
+    pub fn table_len(&self) -> usize {
+        let n = self.slots.read().unwrap_or_else(std::sync::PoisonError::into_inner).slots.len();
+        if n <= 64 { 64 } else { n.next_power_of_two().max(128) }
+    }
     /// An empty table for numbers below `limit` (RLIMIT_NOFILE).
     pub fn new(limit: u32) -> FdTable {
         FdTable { slots: RwLock::default(), limit: AtomicU32::new(limit.min(Self::MAX)) }

@@ -135,7 +135,8 @@ fn select_fds(task: &Task, n: u64, sets: [u64; 3], until: &Until) -> Result<u64>
     if n < 0 {
         return Err(Errno::EINVAL);
     }
-    let n = (n as usize).min(task.fds().limit() as usize);
+    // Numbers past the end of the table are not looked at, open or not.
+    let n = (n as usize).min(task.fds().table_len());
     let words = n.div_ceil(64);
     let mut bits = [const { Vec::new() }; 3];
     for (v, addr) in bits.iter_mut().zip(sets) {
