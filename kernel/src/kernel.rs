@@ -279,14 +279,17 @@ impl Kernel {
             crate::signal::send::attend(&*self.host, &t);
         }
     }
-    /// Wait until no thread is left; how the job ended.
+    /// Wait until no thread is left; how the job ended. The last thread leaves the table before it has said how.
     pub fn wait_end(&self) -> EndReason {
         let mut t = lock(&self.table);
-        while !t.threads.is_empty() {
+        loop {
+            if t.threads.is_empty()
+                && let Some(end) = *lock(&self.end)
+            {
+                return end;
+            }
             t = self.ended.wait(t).unwrap_or_else(PoisonError::into_inner);
         }
-        drop(t);
-        lock(&self.end).unwrap_or(EndReason::Cancelled)
     }
     /// Bytes of memory the guest is shown to have.
     pub fn shown_memory(&self) -> u64 {
