@@ -41,6 +41,27 @@ pub struct Abi {
     pub rip: u32,
 }
 
+/// The [`Abi`] of a guest state structure whose fields have the names that these words have in `evm_cpu::CpuState`.
+#[macro_export]
+macro_rules! abi_of {
+    ($state:ty) => {
+        $crate::abi::Abi {
+            mem_base: ::std::mem::offset_of!($state, mem_base) as u32,
+            mem_limit: ::std::mem::offset_of!($state, mem_limit) as u32,
+            poll: ::std::mem::offset_of!($state, poll) as u32,
+            stack_limit: ::std::mem::offset_of!($state, stack_limit) as u32,
+            entries: ::std::mem::offset_of!($state, entries) as u32,
+            ibtc: ::std::mem::offset_of!($state, ibtc) as u32,
+            helpers: ::std::mem::offset_of!($state, helpers) as u32,
+            pending: ::std::mem::offset_of!($state, pending) as u32,
+            fault_addr: ::std::mem::offset_of!($state, pending_arg) as u32,
+            counts: ::std::mem::offset_of!($state, counts) as u32,
+            scratch: ::std::mem::offset_of!($state, scratch) as u32,
+            rip: ::std::mem::offset_of!($state, rip) as u32,
+        }
+    };
+}
+
 /// Functions of the runtime at the start of the helper table; all `extern "sysv64"`, the first argument the
 /// state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

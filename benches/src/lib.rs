@@ -6,23 +6,9 @@ use evm_cpu::CpuState;
 use evm_ir::Region;
 use evm_lifter::{Mode, Options};
 use object::{Object, ObjectSection};
-use std::mem::offset_of;
 
 /// Where compiled code finds things in the state.
-pub const ABI: Abi = Abi {
-    mem_base: offset_of!(CpuState, mem_base) as u32,
-    mem_limit: offset_of!(CpuState, mem_limit) as u32,
-    poll: offset_of!(CpuState, poll) as u32,
-    stack_limit: offset_of!(CpuState, stack_limit) as u32,
-    entries: offset_of!(CpuState, entries) as u32,
-    ibtc: offset_of!(CpuState, ibtc) as u32,
-    helpers: offset_of!(CpuState, helpers) as u32,
-    counts: offset_of!(CpuState, counts) as u32,
-    scratch: offset_of!(CpuState, scratch) as u32,
-    pending: offset_of!(CpuState, pending) as u32,
-    fault_addr: offset_of!(CpuState, pending_arg) as u32,
-    rip: offset_of!(CpuState, rip) as u32,
-};
+pub const ABI: Abi = evm_backend::abi_of!(CpuState);
 
 /// Machine code at its address.
 pub struct Text {

@@ -31,7 +31,6 @@ use evm_kernel::task::Task;
 use evm_lifter::Mode;
 use evm_memory::{Fault, Mem};
 use std::collections::{HashMap, HashSet};
-use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,20 +43,7 @@ pub(crate) const STACK: usize = 16 << 20;
 const RESERVE: u64 = 2 << 20;
 
 /// Where compiled code and the interpreter find things in the state.
-pub const ABI: Abi = Abi {
-    mem_base: offset_of!(CpuState, mem_base) as u32,
-    mem_limit: offset_of!(CpuState, mem_limit) as u32,
-    poll: offset_of!(CpuState, poll) as u32,
-    stack_limit: offset_of!(CpuState, stack_limit) as u32,
-    entries: offset_of!(CpuState, entries) as u32,
-    ibtc: offset_of!(CpuState, ibtc) as u32,
-    helpers: offset_of!(CpuState, helpers) as u32,
-    counts: offset_of!(CpuState, counts) as u32,
-    scratch: offset_of!(CpuState, scratch) as u32,
-    pending: offset_of!(CpuState, pending) as u32,
-    fault_addr: offset_of!(CpuState, pending_arg) as u32,
-    rip: offset_of!(CpuState, rip) as u32,
-};
+pub const ABI: Abi = evm_backend::abi_of!(CpuState);
 
 fn helper_table() -> &'static [u64] {
     static TABLE: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();

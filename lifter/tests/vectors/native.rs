@@ -66,20 +66,7 @@ unsafe extern "sysv64" fn enter(n: *mut Native) {
     )
 }
 
-const ABI: Abi = Abi {
-    mem_base: offset_of!(CpuState, mem_base) as u32,
-    mem_limit: offset_of!(CpuState, mem_limit) as u32,
-    poll: offset_of!(CpuState, poll) as u32,
-    stack_limit: offset_of!(CpuState, stack_limit) as u32,
-    entries: offset_of!(CpuState, entries) as u32,
-    ibtc: offset_of!(CpuState, ibtc) as u32,
-    helpers: offset_of!(CpuState, helpers) as u32,
-    counts: offset_of!(CpuState, counts) as u32,
-    scratch: offset_of!(CpuState, scratch) as u32,
-    pending: offset_of!(CpuState, pending) as u32,
-    fault_addr: offset_of!(CpuState, pending_arg) as u32,
-    rip: offset_of!(CpuState, rip) as u32,
-};
+const ABI: Abi = evm_backend::abi_of!(CpuState);
 
 /// Bytes of memory that pieces see, at RDI - 128.
 pub const MEM: usize = 512;
