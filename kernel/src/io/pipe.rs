@@ -218,21 +218,35 @@ pub struct PipeEnd {
     stat: Option<StatFn>,
 }
 
+/// Who had a pipe open at the moment of an open, and how many opens there had been until then.
+struct Others {
+    readers: usize,
+    writers: usize,
+    reader_opens: u64,
+    writer_opens: u64,
+}
+
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, read: bool, write: bool, stat: Option<StatFn>) -> PipeEnd {
-        let opened_at = {
-            let mut s = lock(&pipe.state);
-            if read {
-                s.readers += 1;
-                s.reader_opens += 1;
-            }
-            if write {
-                s.writers += 1;
-                s.writer_opens += 1;
-            }
-            if s.writers == 0 { s.writer_opens } else { u64::MAX }
+        Self::join(pipe, &mut lock(&pipe.state), read, write, stat).0
+    }
+    fn join(pipe: &Arc<Pipe>, s: &mut State, read: bool, write: bool, stat: Option<StatFn>) -> (PipeEnd, Others) {
+        let others = Others {
+            readers: s.readers,
+            writers: s.writers,
+            reader_opens: s.reader_opens,
+            writer_opens: s.writer_opens,
         };
-        PipeEnd { pipe: pipe.clone(), read, write, opened_at, stat }
+        if read {
+            s.readers += 1;
+            s.reader_opens += 1;
+        }
+        if write {
+            s.writers += 1;
+            s.writer_opens += 1;
+        }
+        let opened_at = if s.writers == 0 { s.writer_opens } else { u64::MAX };
+        (PipeEnd { pipe: pipe.clone(), read, write, opened_at, stat }, others)
     }
     /// The buffer.
     pub fn pipe(&self) -> &Arc<Pipe> {
@@ -371,25 +385,23 @@ impl Fifo {
         let (read, write) = access(flags)?;
         let nonblock = flags & libc::O_NONBLOCK as u32 != 0;
         let p = &self.pipe;
-        if write && !read && nonblock && lock(&p.state).readers == 0 {
-            return Err(Errno::ENXIO);
-        }
-        let (readers, writers) = {
-            let s = lock(&p.state);
-            (s.reader_opens, s.writer_opens)
+        // One look decides whether to wait: the other side may have come and gone again before the next one.
+        let (end, others) = {
+            let mut s = lock(&p.state);
+            if write && !read && nonblock && s.readers == 0 {
+                return Err(Errno::ENXIO);
+            }
+            PipeEnd::join(p, &mut s, read, write, Some(stat))
         };
-        let end = PipeEnd::new(p, read, write, Some(stat));
         p.wake_readers();
         p.wake_writers();
         let wait = match (read, write) {
-            (true, false) if !nonblock => p.data.wait(who, None, || {
-                let s = lock(&p.state);
-                (s.writers > 0 || s.writer_opens != writers).then_some(())
-            }),
-            (false, true) => p.room.wait(who, None, || {
-                let s = lock(&p.state);
-                (s.readers > 0 || s.reader_opens != readers).then_some(())
-            }),
+            (true, false) if !nonblock && others.writers == 0 => {
+                p.data.wait(who, None, || (lock(&p.state).writer_opens != others.writer_opens).then_some(()))
+            }
+            (false, true) if others.readers == 0 => {
+                p.room.wait(who, None, || (lock(&p.state).reader_opens != others.reader_opens).then_some(()))
+            }
             _ => Ok(()),
         };
         if let Err(e) = wait {
@@ -481,5 +493,26 @@ mod tests {
         assert_eq!(r.read(&me, 0, &mut b, false), Ok(0));
         t.join().unwrap();
         assert_eq!(r.poll(), Ready::HUP);
+    }
+
+    /// A writer that waited for the reader, and is gone before the reader looks again, was there.
+    #[test]
+    fn fifo_open_meets_a_short_writer() {
+        const ROUNDS: usize = 5000;
+        let f = Arc::new(Fifo::default());
+        let stat: StatFn = Arc::new(|| Ok(Stat::default()));
+        let round = Arc::new(std::sync::Barrier::new(2));
+        let (g, s2, r2) = (f.clone(), stat.clone(), round.clone());
+        let t = std::thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                g.open(&Me::default(), libc::O_WRONLY as u32, s2.clone()).unwrap().release();
+                r2.wait();
+            }
+        });
+        for _ in 0..ROUNDS {
+            f.open(&Me::default(), libc::O_RDONLY as u32, stat.clone()).unwrap().release();
+            round.wait();
+        }
+        t.join().unwrap();
     }
 }
