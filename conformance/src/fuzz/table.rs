@@ -182,9 +182,6 @@ fn iced_flags(bits: u32) -> u64 {
 pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> Option<&'static str> {
     let signal = kind >= 0x100;
     let vector = what.starts_with("xmm") || what.starts_with("ymm");
-    if insns.iter().any(|i| i.mnemonic() == iced_x86::Mnemonic::Cmpxchg16b) {
-        return Some("CMPXCHG16B whose comparison fails writes nothing here, so read-only memory does not fault");
-    }
     if signal && vector && insns.iter().any(|i| i.is_vsib()) {
         return Some("how many elements of a gather are done before one faults is the CPU's choice; here none");
     }
