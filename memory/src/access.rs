@@ -221,23 +221,24 @@ impl Mem {
         let mut err: u32 = 0;
         let (mut lo, mut hi) = (expected as u64, (expected >> 64) as u64);
         // SAFETY: as in `load`; rbx is saved and restored around its use, also on the fault path, which
-        // resumes at label 3.
+        // resumes at label 3. The other operands have registers by name: any that were left to the compiler could
+        // be rbx itself.
         unsafe {
             asm!(
-                "xchg rbx, {n}",
+                "xchg rbx, r8",
                 "2: lock cmpxchg16b xmmword ptr [rdi]",
-                "3: xchg rbx, {n}",
+                "3: xchg rbx, r8",
                 ".pushsection evm_extable,\"aR\",@progbits",
                 ".balign 4",
                 ".long 2b - .",
                 ".long 4f - .",
                 ".popsection",
                 ".pushsection .text.evm_fixup,\"ax\",@progbits",
-                "4: mov {err:e}, 1",
+                "4: mov r9d, 1",
                 "jmp 3b",
                 ".popsection",
-                in("rdi") p, n = inout(reg) new as u64 => _, in("rcx") (new >> 64) as u64,
-                inout("rax") lo, inout("rdx") hi, err = inout(reg) err, options(nostack)
+                in("rdi") p, inout("r8") new as u64 => _, in("rcx") (new >> 64) as u64,
+                inout("rax") lo, inout("rdx") hi, inout("r9d") err, options(nostack)
             );
         }
         if err == 0 { Ok(u128::from(lo) | u128::from(hi) << 64) } else { Err(Fault { addr, write: true }) }

@@ -224,7 +224,8 @@ mod tests {
         a.map_anon(0x1000, 0x2000, Prot::RW).unwrap();
         m.write(0x1ffc, 0x1122_3344_5566_7788u64).unwrap();
         assert_eq!(m.read::<u64>(0x1ffc), Ok(0x1122_3344_5566_7788));
-        assert_eq!(m.store128(0x2ff8, 5), Err(Fault { addr: 0x2ff8, write: true }));
+        // As the CPU says it: the first byte that is not there.
+        assert_eq!(m.store128(0x2ff8, 5), Err(Fault { addr: 0x3000, write: true }));
         assert_eq!(m.read::<u8>(1 << 30), Err(Fault { addr: 1 << 30, write: false }));
         assert_eq!(m.read::<u64>(u64::MAX - 3), Err(Fault { addr: u64::MAX - 3, write: false }));
         a.protect(0x1000, 0x1000, Prot::R).unwrap();
@@ -235,6 +236,11 @@ mod tests {
         m.store128(0x2000, 1 | 2 << 64).unwrap();
         assert_eq!(m.cas128(0x2000, 1 | 2 << 64, 9), Ok(1 | 2 << 64));
         assert_eq!(m.load128(0x2000), Ok(9));
+        // It writes whether or not the comparison holds.
+        a.protect(0x2000, 0x1000, Prot::R).unwrap();
+        for expected in [9, 8] {
+            assert_eq!(m.cas128(0x2000, expected, 7), Err(Fault { addr: 0x2000, write: true }));
+        }
     }
 
     #[test]
