@@ -98,7 +98,7 @@ pub(crate) struct CodeSpace {
     node_count: AtomicU32,
     /// Held while translations are installed.
     installs: Mutex<()>,
-    /// Pages that ever had translations; may name one twice.
+    /// Pages that ever had translations; two threads that come to one together may name it twice.
     watched: Mutex<Vec<u32>>,
     /// Changes whenever any page's version does.
     pub(crate) generation: AtomicU64,
@@ -209,7 +209,8 @@ impl CodeSpace {
         let Some(s) = self.page_state.slice().get(page) else {
             return;
         };
-        if s.load(Ordering::Acquire) == 0 {
+        // A page that was dropped before is in the list already.
+        if s.load(Ordering::Acquire) == 0 && self.version(addr) == 0 {
             self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(page as u32);
         }
         if writable {
