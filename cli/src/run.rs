@@ -4,7 +4,9 @@ use crate::args::{self, Run};
 use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
 use crate::{stats, status};
 use anyhow::{Context, Result};
-use evm_runtime::{ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm};
+use evm_runtime::{
+    ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm, exit_status,
+};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
@@ -171,6 +173,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     }
     end_on_signals(vm.handle())?;
     end_on_panics(vm.handle());
+    end_overdue(vm.handle())?;
     let outcome = match vm.run() {
         Ok(outcome) => outcome,
         Err(e) => {
@@ -184,12 +187,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             return Err(e);
         }
     };
-    if let EndReason::Limit(name) = outcome.reason {
-        eprintln!("evm: the limit {name:?} ended the job; raise it with --limit {name}=VALUE");
-    }
-    if outcome.reason == EndReason::Failed {
-        eprintln!("evm: the job's limits could not be watched any longer, so it was ended");
-    }
+    say_why_ended(outcome.reason);
     for u in &outcome.stats.unlifted {
         eprintln!("evm: not lifted: {u}; please report this line with the program's name");
     }
@@ -199,6 +197,17 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         None => {}
     }
     Ok(ExitCode::from(outcome.status() as u8))
+}
+
+/// What the user is told of an end that the guest did not choose.
+fn say_why_ended(reason: EndReason) {
+    match reason {
+        EndReason::Limit(name) => {
+            eprintln!("evm: the limit {name:?} ended the job; raise it with --limit {name}=VALUE");
+        }
+        EndReason::Failed => eprintln!("evm: the job's limits could not be watched any longer, so it was ended"),
+        EndReason::Exit(_) | EndReason::Signal(_) | EndReason::Cancelled => {}
+    }
 }
 
 /// What an error of execve means for a person.
@@ -241,6 +250,26 @@ fn end_on_panics(handle: Handle) {
             std::process::exit(status::FAILED.into());
         }
     }));
+}
+
+/// How long the threads of a job that has been told to end may take to do so.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Threads leave at their next poll, which is a matter of microseconds, but not always: the host's kernel puts a thread to
+/// sleep for each locked access across cache lines, for one. Then the process ends without them.
+fn end_overdue(handle: Handle) -> Result<()> {
+    std::thread::Builder::new().name("evm-overdue".into()).spawn(move || {
+        let reason = handle.wait_told_to_end();
+        std::thread::sleep(GRACE);
+        handle.restore_terminal();
+        say_why_ended(reason);
+        eprintln!(
+            "evm: a thread of the job did not stop within {} s, so the process ended without it",
+            GRACE.as_secs()
+        );
+        std::process::exit(exit_status(reason));
+    })?;
+    Ok(())
 }
 
 /// SIGTERM, SIGHUP and SIGQUIT end the job at once. SIGINT does too, unless the guest handles it: then the guest gets it,

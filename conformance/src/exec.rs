@@ -192,12 +192,13 @@ impl<'a> Native<'a> {
             c.arg("-r");
         }
         c.args(["-m", "--pid", "--fork", "--kill-child", "/bin/bash", "-e", "-c"]);
-        // What the tests were started with must not show: descriptors and ignored signals.
+        // What the tests were started with must not show: descriptors, their limit (this is the guest's) and ignored signals.
         let mut script = String::from(
             "R=$1 W=$2 P=$3; shift 3\n\
              for f in /proc/self/fd/*; do\n\
              n=${f##*/}; case $n in 0|1|2|255) ;; *) eval \"exec $n>&-\" ;; esac\n\
              done\n\
+             ulimit -n 1024\n\
              mount --rbind /dev \"$R/dev\"\n\
              mount -t proc proc \"$R/proc\"\n\
              mount --rbind /sys \"$R/sys\"\n",

@@ -261,6 +261,7 @@ impl Task {
             }
             let tid = table.new_id()?;
             let thread = Thread::new(tid, Arc::downgrade(&self.process), mask, comm);
+            *lock(&thread.sched) = lock(&self.thread.sched).inherit();
             table.enter(&self.process, &thread);
             // Who ended the group between the look above and the entry did not see this thread.
             if lock(&self.process.group_exit).is_some() || self.process.exec_by.load(Ordering::Acquire) != 0 {
@@ -318,6 +319,7 @@ impl Task {
         process.dumpable.store(p.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         process.personality.store(p.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         let thread = Thread::new(pid, Arc::downgrade(&process), mask, comm);
+        *lock(&thread.sched) = lock(&self.thread.sched).inherit();
         table.enter(&process, &thread);
         if shared {
             mm.join();

@@ -274,9 +274,22 @@ impl Kernel {
             table.closed = true;
             table.threads.values().cloned().collect()
         };
+        self.ended.notify_all();
         for t in threads {
             t.killed.store(true, Ordering::Release);
             crate::signal::send::attend(&*self.host, &t);
+        }
+    }
+    /// Wait until [`Kernel::kill_job`] is called; the reason.
+    pub fn wait_killed(&self) -> EndReason {
+        let mut t = lock(&self.table);
+        loop {
+            if t.closed
+                && let Some(end) = *lock(&self.end)
+            {
+                return end;
+            }
+            t = self.ended.wait(t).unwrap_or_else(PoisonError::into_inner);
         }
     }
     /// Wait until no thread is left; how the job ended. The last thread leaves the table before it has said how.

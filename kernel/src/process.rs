@@ -290,6 +290,8 @@ pub struct Thread {
     pub(crate) cpu_base: AtomicU64,
     /// Signals that sigtimedwait waits for.
     pub(crate) sigwait: AtomicU64,
+    /// How it wants to be scheduled.
+    pub(crate) sched: Mutex<crate::sys::sched::Sched>,
 }
 
 impl Thread {
@@ -307,6 +309,7 @@ impl Thread {
             cpu_clock: AtomicI32::new(0),
             cpu_base: AtomicU64::new(0),
             sigwait: AtomicU64::new(0),
+            sched: Mutex::default(),
         })
     }
     /// Thread id.

@@ -34,4 +34,4 @@ pub use guard::panic_is_caught;
 pub use host::confine::Confinement;
 pub use stats::Stats;
 pub use thread::ABI;
-pub use vm::{Handle, Module, Outcome, Vm};
+pub use vm::{Handle, Module, Outcome, Vm, exit_status};

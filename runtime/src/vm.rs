@@ -78,13 +78,18 @@ pub struct Outcome {
 impl Outcome {
     /// Exit status as a shell shows it: the code, 128 + signal, 124 when a limit ended the job, or 125 when we failed.
     pub fn status(&self) -> i32 {
-        match self.reason {
-            EndReason::Exit(c) => c,
-            EndReason::Signal(s) => 128 + s,
-            EndReason::Limit(_) => 124,
-            EndReason::Cancelled => 130,
-            EndReason::Failed => 125,
-        }
+        exit_status(self.reason)
+    }
+}
+
+/// See [`Outcome::status`].
+pub fn exit_status(reason: EndReason) -> i32 {
+    match reason {
+        EndReason::Exit(c) => c,
+        EndReason::Signal(s) => 128 + s,
+        EndReason::Limit(_) => 124,
+        EndReason::Cancelled => 130,
+        EndReason::Failed => 125,
     }
 }
 
@@ -243,6 +248,11 @@ impl Handle {
     /// End all processes of the job at once.
     pub fn cancel(&self) {
         self.kernel.kill_job(EndReason::Cancelled);
+    }
+    /// Wait until the job is told to end, by a limit or [`Handle::cancel`]; why. Its threads may still be on their way out;
+    /// a job that ends by itself does not wake the caller.
+    pub fn wait_told_to_end(&self) -> EndReason {
+        self.kernel.wait_killed()
     }
     /// Give the terminal the settings back that it had, for ends that skip the ordinary one.
     pub fn restore_terminal(&self) {

@@ -27,15 +27,17 @@ struct Slots {
 }
 
 impl Slots {
-    /// Put the entry at the lowest free number from `min` on.
-    fn alloc(&mut self, min: usize, limit: usize, entry: FdEntry) -> Result<i32> {
+    /// The lowest free number from `min` on.
+    fn free(&self, min: usize, limit: usize) -> Result<usize> {
         let mut n = min.max(self.lowest);
         while n < self.slots.len() && self.slots[n].is_some() {
             n += 1;
         }
-        if n >= limit {
-            return Err(Errno::EMFILE);
-        }
+        if n < limit { Ok(n) } else { Err(Errno::EMFILE) }
+    }
+    /// Put the entry at the lowest free number from `min` on.
+    fn alloc(&mut self, min: usize, limit: usize, entry: FdEntry) -> Result<i32> {
+        let n = self.free(min, limit)?;
         if n >= self.slots.len() {
             self.slots.resize(n + 1, None);
         }
@@ -115,6 +117,10 @@ impl FdTable {
         let mut t = self.lock_write();
         t.slots.get_mut(n).and_then(Option::as_mut).ok_or(Errno::EBADF)?.cloexec = on;
         Ok(())
+    }
+    /// EMFILE if there is no number left: for calls that must not make a file for which there is none.
+    pub fn check_room(&self) -> Result<()> {
+        self.lock_read().free(0, self.max()).map(drop)
     }
     /// Give the description the lowest free number; EMFILE at the limit.
     pub fn insert(&self, desc: Arc<Description>, cloexec: bool) -> Result<i32> {
@@ -263,6 +269,7 @@ mod tests {
         assert_eq!(t.insert_pair(null(), null(), false), Err(Errno::EMFILE));
         assert_eq!(t.insert(null(), true), Ok(5));
         assert_eq!(t.insert(null(), false), Err(Errno::EMFILE));
+        assert_eq!(t.check_room(), Err(Errno::EMFILE));
         let child = t.fork();
         assert_eq!(child.close_on_exec().len(), 1);
         assert_eq!(child.list().len(), 7);

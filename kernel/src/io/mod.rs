@@ -15,6 +15,7 @@ pub mod pty;
 pub mod signalfd;
 pub mod socket;
 pub mod stdio;
+pub mod termios;
 pub mod timerfd;
 pub mod tty;
 

@@ -4,6 +4,7 @@
 //! signal characters become signals for the foreground group. What is written to the slave comes out at the master.
 //! Flow control (IXON) and parity are not there: the characters pass.
 
+use super::termios::Termios;
 use super::tty::Control;
 use super::{anon_stat, lock};
 use crate::errno::{Errno, Result};
@@ -25,48 +26,6 @@ const OUTPUT: usize = 65536;
 /// Most terminals of a job.
 const MAX: u32 = 256;
 
-/// `struct termios` without speeds.
-#[derive(Clone, Copy)]
-struct Termios {
-    iflag: u32,
-    oflag: u32,
-    cflag: u32,
-    lflag: u32,
-    line: u8,
-    cc: [u8; 19],
-}
-
-impl Default for Termios {
-    fn default() -> Termios {
-        let cc = [3, 0x1c, 0x7f, 0x15, 4, 0, 1, 0, 0x11, 0x13, 0x1a, 0, 0x12, 0x0f, 0x17, 0x16, 0, 0, 0];
-        Termios { iflag: 0x500, oflag: 5, cflag: 0xbf, lflag: 0x8a3b, line: 0, cc }
-    }
-}
-
-impl Termios {
-    fn bytes(&self) -> [u8; 36] {
-        let mut b = [0; 36];
-        for (i, w) in [self.iflag, self.oflag, self.cflag, self.lflag].into_iter().enumerate() {
-            b[i * 4..i * 4 + 4].copy_from_slice(&w.to_le_bytes());
-        }
-        b[16] = self.line;
-        b[17..36].copy_from_slice(&self.cc);
-        b
-    }
-    fn from_bytes(b: &[u8; 36]) -> Termios {
-        let word = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
-        let mut cc = [0; 19];
-        cc.copy_from_slice(&b[17..36]);
-        Termios { iflag: word(0), oflag: word(4), cflag: word(8), lflag: word(12), line: b[16], cc }
-    }
-    fn local(&self, flag: u32) -> bool {
-        self.lflag & flag != 0
-    }
-    fn is(&self, which: usize, byte: u8) -> bool {
-        self.cc[which] == byte && byte != 0
-    }
-}
-
 #[derive(Default)]
 struct State {
     termios: Termios,
@@ -81,9 +40,38 @@ struct State {
     literal: bool,
     output: VecDeque<u8>,
     locked: bool,
+    /// TIOCEXCL: no more opens.
+    exclusive: bool,
+    /// The master is in packet mode (TIOCPKT in ioctl_tty(2)).
+    packet: bool,
+    /// What has happened since its last read: TIOCPKT_FLUSHREAD and so on.
+    happened: u8,
     slaves: usize,
     slave_was_open: bool,
     master_gone: bool,
+}
+
+/// TIOCPKT_FLUSHREAD.
+const PKT_FLUSHREAD: u8 = 1;
+/// TIOCPKT_FLUSHWRITE.
+const PKT_FLUSHWRITE: u8 = 2;
+/// TIOCPKT_NOSTOP.
+const PKT_NOSTOP: u8 = 16;
+/// TIOCPKT_DOSTOP.
+const PKT_DOSTOP: u8 = 32;
+
+impl State {
+    /// Drop what was typed and not read.
+    fn flush_input(&mut self) {
+        self.input.clear();
+        self.lines.clear();
+        self.edit.clear();
+        self.happened |= PKT_FLUSHREAD;
+    }
+    /// What has happened, if the master is to know.
+    fn news(&self) -> u8 {
+        if self.packet { self.happened } else { 0 }
+    }
 }
 
 /// A pair.
@@ -154,6 +142,9 @@ impl Pty {
         let mut s = lock(&self.state);
         if check && s.locked || s.master_gone {
             return Err(Errno::EIO);
+        }
+        if s.exclusive {
+            return Err(Errno::EBUSY);
         }
         s.slaves += 1;
         s.slave_was_open = true;
@@ -278,6 +269,7 @@ impl Pty {
                 b[40..44].copy_from_slice(&38400u32.to_le_bytes());
                 mem.copy_in(arg, if cmd == c::TCGETS { &b[..36] } else { &b }).map(|()| 0).map_err(Errno::from)
             }
+            c::TCGETA => mem.copy_in(arg, &lock(&self.state).termios.termio()).map(|()| 0).map_err(Errno::from),
             c::TCSETS | c::TCSETSW | c::TCSETSF | c::TCSETS2 | c::TCSETSW2 | c::TCSETSF2 => {
                 let mut b = [0u8; 36];
                 if let Err(e) = mem.copy_out(arg, &mut b) {
@@ -285,6 +277,26 @@ impl Pty {
                 }
                 self.set_termios(Termios::from_bytes(&b), matches!(cmd, c::TCSETSF | c::TCSETSF2));
                 Ok(0)
+            }
+            c::TCSETA | c::TCSETAW | c::TCSETAF => {
+                let mut b = [0u8; 18];
+                if let Err(e) = mem.copy_out(arg, &mut b) {
+                    return Some(Err(e.into()));
+                }
+                let changed = lock(&self.state).termios.with_termio(&b);
+                self.set_termios(changed, cmd == c::TCSETAF);
+                Ok(0)
+            }
+            // Nobody may lock settings but the host's administrator.
+            c::TIOCGLCKTRMIOS => mem.fill(arg, 36, 0).map(|()| 0).map_err(Errno::from),
+            c::TIOCEXCL | c::TIOCNXCL => {
+                lock(&self.state).exclusive = cmd == c::TIOCEXCL;
+                Ok(0)
+            }
+            c::TIOCGEXCL => mem.write(arg, u32::from(lock(&self.state).exclusive)).map(|()| 0).map_err(Errno::from),
+            c::TIOCGSOFTCAR => {
+                let local = lock(&self.state).termios.cflag & t::CLOCAL != 0;
+                mem.write(arg, u32::from(local)).map(|()| 0).map_err(Errno::from)
             }
             c::TIOCGWINSZ => mem.copy_in(arg, &lock(&self.state).window).map(|()| 0).map_err(Errno::from),
             c::TIOCSWINSZ => {
@@ -301,12 +313,11 @@ impl Pty {
             c::TCFLSH => {
                 let mut s = lock(&self.state);
                 if arg == 0 || arg == 2 {
-                    s.input.clear();
-                    s.lines.clear();
-                    s.edit.clear();
+                    s.flush_input();
                 }
                 if arg == 1 || arg == 2 {
                     s.output.clear();
+                    s.happened |= PKT_FLUSHWRITE;
                 }
                 drop(s);
                 self.wake();
@@ -314,18 +325,23 @@ impl Pty {
             }
             c::TCSBRK | c::TCSBRKP | c::TCXONC => Ok(0),
             c::TIOCGETD => mem.write(arg, 0u32).map(|()| 0).map_err(Errno::from),
-            c::TIOCSTI | c::TIOCLINUX | c::TIOCCONS | c::TIOCSETD => Err(Errno::EPERM),
+            c::TIOCSTI | c::TIOCLINUX | c::TIOCCONS | c::TIOCSETD | c::TIOCVHANGUP | c::TIOCSLCKTRMIOS => {
+                Err(Errno::EPERM)
+            }
             _ => return None,
         })
     }
     fn set_termios(&self, t: Termios, flush: bool) {
         let mut s = lock(&self.state);
         let was = s.termios.local(t::ICANON);
+        match (s.termios.flow_control(), t.flow_control()) {
+            (true, false) => s.happened = s.happened & !PKT_DOSTOP | PKT_NOSTOP,
+            (false, true) => s.happened = s.happened & !PKT_NOSTOP | PKT_DOSTOP,
+            _ => {}
+        }
         s.termios = t;
         if flush {
-            s.input.clear();
-            s.lines.clear();
-            s.edit.clear();
+            s.flush_input();
         } else if was != t.local(t::ICANON) {
             // What was typed so far is there at once, or is one line.
             let edit = std::mem::take(&mut s.edit);
@@ -337,7 +353,7 @@ impl Pty {
             }
         }
         drop(s);
-        self.slave_queue.wake_all();
+        self.wake();
     }
     fn wake(&self) {
         self.master_queue.wake_all();
@@ -434,14 +450,23 @@ impl File for Master {
     fn read(&self, who: &dyn Blocking, _pos: u64, buf: &mut [u8], nonblock: bool) -> Result<usize> {
         let attempt = || {
             let mut s = lock(&self.pty.state);
-            if s.output.is_empty() {
+            let mut data = &mut *buf;
+            if s.packet && (s.happened != 0 || !s.output.is_empty()) {
+                // The packet begins with what has happened, or with 0 (TIOCPKT_DATA) and the data.
+                let Some((kind, rest)) = data.split_first_mut() else { return Some(Ok(0)) };
+                *kind = std::mem::take(&mut s.happened);
+                if *kind != 0 {
+                    return Some(Ok(1));
+                }
+                data = rest;
+            } else if s.output.is_empty() {
                 return (s.slave_was_open && s.slaves == 0).then_some(Err(Errno::EIO));
             }
-            let n = s.output.len().min(buf.len());
-            for (to, from) in buf.iter_mut().zip(s.output.drain(..n)) {
+            let n = s.output.len().min(data.len());
+            for (to, from) in data.iter_mut().zip(s.output.drain(..n)) {
                 *to = from;
             }
-            Some(Ok(n))
+            Some(Ok(n + usize::from(s.packet)))
         };
         let mut attempt = attempt;
         let n = match attempt() {
@@ -490,7 +515,8 @@ impl File for Master {
         let s = lock(&self.pty.state);
         let gone = s.slave_was_open && s.slaves == 0;
         let mut r = Ready::empty();
-        r.set(Ready::IN, !s.output.is_empty());
+        r.set(Ready::IN, !s.output.is_empty() || s.news() != 0);
+        r.set(Ready::PRI, s.news() != 0);
         r.set(Ready::OUT, s.input.len() < INPUT);
         r.set(Ready::HUP, gone);
         r.with_norm()
@@ -507,8 +533,15 @@ impl File for Master {
             }
             c::TIOCGPTLCK => mem.write(arg, u32::from(lock(&self.pty.state).locked))?,
             c::FIONREAD => mem.write(arg, lock(&self.pty.state).output.len() as u32)?,
-            c::TIOCPKT if mem.read::<u32>(arg)? != 0 => return Err(Errno::EINVAL), // packet mode
-            c::TIOCPKT => {}
+            c::TIOCPKT => {
+                let on = mem.read::<u32>(arg)? != 0;
+                let mut s = lock(&self.pty.state);
+                if on && !s.packet {
+                    s.happened = 0;
+                }
+                s.packet = on;
+            }
+            c::TIOCGPKT => mem.write(arg, u32::from(lock(&self.pty.state).packet))?,
             c::TIOCSIG => {
                 if !matches!(arg as i32, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP) {
                     return Err(Errno::EINVAL);

@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The requests that change a terminal.
-const CHANGES: [u32; 11] = [
+const CHANGES: [u32; 14] = [
     c::TIOCSPGRP,
     c::TCSETS,
     c::TCSETSW,
     c::TCSETSF,
+    c::TCSETS2,
+    c::TCSETSW2,
+    c::TCSETSF2,
     c::TCSETA,
     c::TCSETAW,
     c::TCSETAF,

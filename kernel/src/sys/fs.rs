@@ -30,6 +30,7 @@ fn do_open(task: &mut Task, dirfd: i32, p: &[u8], flags: u32, mode: u64) -> Resu
     let who = Caller::of(task);
     let at = base(task, dirfd, p)?;
     let mode = masked(task, mode);
+    task.fds().check_room()?;
     let d = task.fs().ns().open(&who, &*task, &at, p, flags, mode)?;
     if flags & libc::O_NOCTTY as u32 == 0 {
         crate::io::tty::opened(task, &d);
@@ -73,6 +74,7 @@ fn openat2(task: &mut Task, a: Args) -> Result<u64> {
         let base = if a[0] as i32 == CWD { task.fs().cwd() } else { base(task, a[0] as i32, b".")? };
         let scope = Scope { flags: resolve, base };
         let (flags, mode) = (flags as u32, masked(task, mode));
+        task.fds().check_room()?;
         let d = task.fs().ns().open_scoped(&Caller::of(task), &*task, &p, flags, mode, &scope)?;
         return Ok(task.fds().insert(d, flags & libc::O_CLOEXEC as u32 != 0)? as u64);
     }

@@ -11,6 +11,7 @@ pub mod ipc;
 pub mod mm;
 pub mod names;
 pub mod process;
+pub mod sched;
 pub mod signal;
 pub mod time;
 pub mod trace;
@@ -35,8 +36,17 @@ pub struct Syscall {
 /// Size of the dispatch table; x86-64 numbers in use are below.
 pub const MAX: usize = 512;
 
-static TABLES: [&[Syscall]; 8] =
-    [fs::TABLE, io::TABLE, process::TABLE, mm::TABLE, signal::TABLE, time::TABLE, info::TABLE, ipc::TABLE];
+static TABLES: [&[Syscall]; 9] = [
+    fs::TABLE,
+    io::TABLE,
+    process::TABLE,
+    sched::TABLE,
+    mm::TABLE,
+    signal::TABLE,
+    time::TABLE,
+    info::TABLE,
+    ipc::TABLE,
+];
 
 /// The system call with a number.
 pub fn lookup(nr: u32) -> Option<&'static Syscall> {

@@ -1,4 +1,4 @@
-//! System calls on processes and threads: making, executing, ending, waiting; groups and sessions; scheduling; prctl.
+//! System calls on processes and threads: making, executing, ending, waiting; groups and sessions; prctl.
 
 use super::Syscall;
 use super::time::write_timeval;
@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering;
 /// The system calls of this module.
 #[rustfmt::skip]
 pub static TABLE: &[Syscall] = &[
-    Syscall { nr: 24, name: "sched_yield", args: "", f: |_, _| { std::thread::yield_now(); Ok(0) } },
     Syscall { nr: 39, name: "getpid", args: "", f: |t, _| Ok(t.pid() as u64) },
     Syscall { nr: 56, name: "clone", args: "xpppx", f: clone },
     Syscall { nr: 57, name: "fork", args: "", f: |t, _| fork_with(t, 0) },
@@ -29,31 +28,15 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 121, name: "getpgid", args: "d", f: |t, a| find(t, a[0] as i32).map(|p| p.pgid() as u64) },
     Syscall { nr: 124, name: "getsid", args: "d", f: |t, a| find(t, a[0] as i32).map(|p| p.sid() as u64) },
     Syscall { nr: 135, name: "personality", args: "x", f: personality },
-    Syscall { nr: 140, name: "getpriority", args: "dd", f: getpriority },
-    Syscall { nr: 141, name: "setpriority", args: "ddd", f: setpriority },
-    Syscall { nr: 142, name: "sched_setparam", args: "dp", f: sched_setparam },
-    Syscall { nr: 143, name: "sched_getparam", args: "dp", f: sched_getparam },
-    Syscall { nr: 144, name: "sched_setscheduler", args: "ddp", f: sched_setscheduler },
-    Syscall { nr: 145, name: "sched_getscheduler", args: "d", f: |t, a| find_thread(t, a[0] as i32).map(|_| 0) },
-    Syscall { nr: 146, name: "sched_get_priority_max", args: "d", f: |_, a| priority_bound(a[0], 99) },
-    Syscall { nr: 147, name: "sched_get_priority_min", args: "d", f: |_, a| priority_bound(a[0], 1) },
-    Syscall { nr: 148, name: "sched_rr_get_interval", args: "dp", f: sched_rr_get_interval },
     Syscall { nr: 157, name: "prctl", args: "dxxxx", f: prctl },
     Syscall { nr: 158, name: "arch_prctl", args: "xp", f: arch_prctl },
     Syscall { nr: 186, name: "gettid", args: "", f: |t, _| Ok(t.tid() as u64) },
-    Syscall { nr: 203, name: "sched_setaffinity", args: "dup", f: sched_setaffinity },
-    Syscall { nr: 204, name: "sched_getaffinity", args: "dup", f: sched_getaffinity },
     Syscall { nr: 218, name: "set_tid_address", args: "p", f: set_tid_address },
     Syscall { nr: 231, name: "exit_group", args: "d", f: exit_group },
     Syscall { nr: 247, name: "waitid", args: "ddpxp", f: waitid },
-    Syscall { nr: 251, name: "ioprio_set", args: "ddx", f: |_, _| Ok(0) },
-    Syscall { nr: 252, name: "ioprio_get", args: "dd", f: |_, _| Ok(4) },
     Syscall { nr: 272, name: "unshare", args: "x", f: unshare },
     Syscall { nr: 273, name: "set_robust_list", args: "pu", f: set_robust_list },
     Syscall { nr: 274, name: "get_robust_list", args: "dpp", f: get_robust_list },
-    Syscall { nr: 309, name: "getcpu", args: "pp", f: getcpu },
-    Syscall { nr: 314, name: "sched_setattr", args: "dpx", f: sched_setattr },
-    Syscall { nr: 315, name: "sched_getattr", args: "dpux", f: sched_getattr },
     Syscall { nr: 322, name: "execveat", args: "fsppx", f: |t, a| exec_at(t, a[0] as i32, a[1], a[2], a[3], a[4] as i32) },
     Syscall { nr: 435, name: "clone3", args: "pu", f: clone3 },
 ];
@@ -245,16 +228,12 @@ fn waitid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 /// The process with an id; 0 is the caller's.
-fn find(t: &Task, pid: i32) -> Result<Arc<Process>> {
+pub(super) fn find(t: &Task, pid: i32) -> Result<Arc<Process>> {
     if pid == 0 {
         return Ok(t.process.clone());
     }
     let k = t.kernel();
     k.process(pid).or_else(|| k.thread(pid).and_then(|th| th.process())).ok_or(Errno::ESRCH)
-}
-
-fn find_thread(t: &Task, tid: i32) -> Result<Arc<Process>> {
-    if tid < 0 { Err(Errno::EINVAL) } else { find(t, tid) }
 }
 
 fn setpgid(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -313,134 +292,6 @@ fn personality(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         p.store(a[0] as u32, Ordering::Relaxed);
     }
     Ok(u64::from(old))
-}
-
-fn priority_targets(t: &Task, which: u64, who: i32) -> Result<Vec<Arc<Process>>> {
-    let all = t.kernel().processes();
-    let v: Vec<_> = match which {
-        0 => vec![find(t, who)?],
-        1 => {
-            let g = if who == 0 { t.process.pgid() } else { who };
-            all.into_iter().filter(|p| p.pgid() == g).collect()
-        }
-        2 => {
-            let uid = if who == 0 { t.process.credentials().uid } else { who as u32 };
-            all.into_iter().filter(|p| p.credentials().uid == uid).collect()
-        }
-        _ => return Err(Errno::EINVAL),
-    };
-    if v.is_empty() { Err(Errno::ESRCH) } else { Ok(v) }
-}
-
-fn getpriority(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let v = priority_targets(t, a[0], a[1] as i32)?;
-    let nice = v.iter().map(|p| p.nice()).min().unwrap_or(0);
-    Ok((20 - nice) as u64)
-}
-
-fn setpriority(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let nice = (a[2] as i32).clamp(-20, 19);
-    for p in priority_targets(t, a[0], a[1] as i32)? {
-        let limit = p.rlimit(libc::RLIMIT_NICE as usize).cur.min(40) as i32;
-        if nice < p.nice() && nice < 20 - limit {
-            return Err(Errno::EACCES);
-        }
-        p.nice.store(nice, Ordering::Relaxed);
-    }
-    Ok(0)
-}
-
-/// SCHED_OTHER, SCHED_BATCH and SCHED_IDLE have no priorities; an ordinary user may not have the others.
-fn priority_bound(policy: u64, bound: u64) -> Result<u64> {
-    match policy {
-        1 | 2 => Ok(bound),
-        0 | 3 | 5 | 6 => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn sched_setscheduler(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    let priority: i32 = t.mem().read(a[2])?;
-    match a[1] as i32 & !0x4000_0000 {
-        0 | 3 | 5 if priority == 0 => Ok(0),
-        1 | 2 if (1..=99).contains(&priority) => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn sched_setparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    if t.mem().read::<i32>(a[1])? == 0 { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-fn sched_getparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    t.mem().write(a[1], 0i32)?;
-    Ok(0)
-}
-
-fn sched_rr_get_interval(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    super::time::write_timespec(t.mem(), a[1], std::time::Duration::from_millis(4))?;
-    Ok(0)
-}
-
-fn sched_setattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    let mem = t.mem();
-    let (policy, nice): (u32, i32) = (mem.read(a[1].wrapping_add(4))?, mem.read(a[1].wrapping_add(16))?);
-    match policy {
-        0 | 3 | 5 => setpriority(t, [0, a[0], nice as u64, 0, 0, 0]),
-        1 | 2 | 6 => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn sched_getattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let p = find_thread(t, a[0] as i32)?;
-    if a[2] < 48 || a[2] > 4096 || a[3] != 0 {
-        return Err(Errno::EINVAL);
-    }
-    t.mem().fill(a[1], 48, 0)?;
-    t.mem().write(a[1], 48u32)?;
-    t.mem().write(a[1].wrapping_add(16), p.nice())?;
-    Ok(0)
-}
-
-/// Accepted if it names a CPU that is there; the host decides where threads run.
-fn sched_setaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    let mut any = false;
-    for cpu in 0..u64::from(t.kernel().config.cpus.max(1)).min(a[1].saturating_mul(8)) {
-        any |= t.mem().read::<u8>(a[2].wrapping_add(cpu / 8))? >> (cpu % 8) & 1 != 0;
-    }
-    if any { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-fn sched_getaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
-    let cpus = u64::from(t.kernel().config.cpus.max(1));
-    if a[1] * 8 < cpus || !a[1].is_multiple_of(8) {
-        return Err(Errno::EINVAL);
-    }
-    // As much as the kernel's own mask: at least one word.
-    let bytes = cpus.div_ceil(64) * 8;
-    let mut mask = vec![0u8; bytes as usize];
-    for c in 0..cpus as usize {
-        mask[c / 8] |= 1 << (c % 8);
-    }
-    t.mem().copy_in(a[2], &mask)?;
-    Ok(bytes)
-}
-
-fn getcpu(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    for p in [a[0], a[1]] {
-        if p != 0 {
-            t.mem().write(p, 0u32)?;
-        }
-    }
-    Ok(0)
 }
 
 fn set_tid_address(t: &mut Task, a: [u64; 6]) -> Result<u64> {

@@ -7,6 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::node::Link;
 use crate::fs::walk::Namespace;
 use crate::process::{Life, Process, Thread, lock};
+use crate::sys::sched::{Sched, show_mask};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -258,7 +259,9 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
     let (size, rss) = size(&p);
     let (ignored, caught) = actions(&p);
     let mask = t.as_ref().map_or(0, |t| t.mask());
-    let cpus = c.kernel.config.cpus.clamp(1, 64);
+    let cpus = c.kernel.config.cpus.max(1);
+    let mask_of_cpus = t.as_ref().map_or_else(|| Sched::default().mask(cpus), |t| lock(&t.sched).mask(cpus));
+    let (allowed, allowed_list) = show_mask(&mask_of_cpus, cpus);
     let groups: Vec<String> = cred.groups.iter().map(u32::to_string).collect();
     let umask = p.fs().umask();
     let threads = p.threads().len();
@@ -272,7 +275,7 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
          RssAnon:\t{:8} kB\nRssFile:\t       0 kB\nRssShmem:\t       0 kB\nVmData:\t{:8} kB\nVmStk:\t{:8} kB\nVmExe:\t       0 kB\nVmLib:\t       0 kB\n\
          VmPTE:\t       0 kB\nVmSwap:\t       0 kB\nThreads:\t{threads}\nSigQ:\t0/{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{mask:016x}\n\
          SigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\nCapInh:\t{:016x}\nCapPrm:\t{caps:016x}\nCapEff:\t{caps:016x}\nCapBnd:\t{caps:016x}\n\
-         CapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t{:x}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\n\
+         CapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t{allowed}\nCpus_allowed_list:\t{allowed_list}\nMems_allowed:\t1\n\
          Mems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
         c.pid,
         c.tid,
@@ -304,8 +307,6 @@ fn status(c: &Ctx) -> Result<Vec<u8>> {
         0,
         0,
         u32::from(p.no_new_privs.load(std::sync::atomic::Ordering::Relaxed)),
-        if cpus == 64 { u64::MAX } else { (1u64 << cpus) - 1 },
-        if cpus == 1 { "0".into() } else { format!("0-{}", cpus - 1) },
     );
     out.extend_from_slice(s.as_bytes());
     Ok(out)
