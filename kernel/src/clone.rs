@@ -2,7 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::exit::{LAUNCHER, Latch};
+use crate::exit::{INIT, LAUNCHER, Latch};
 use crate::file::Description;
 use crate::fs::FsContext;
 use crate::io::FdTable;
@@ -27,6 +27,8 @@ pub(crate) struct CloneArgs {
     /// Stack pointer of the child; 0 = that of the parent.
     pub stack: u64,
     pub tls: u64,
+    /// Where CLONE_PIDFD puts the descriptor.
+    pub pidfd: u64,
 }
 
 const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -65,7 +67,8 @@ pub(crate) fn default_rlimits(k: &Kernel) -> Rlimits {
 struct NewProcess {
     pid: i32,
     rel: Relations,
-    image: Image,
+    /// None: nobody's business.
+    image: Option<Image>,
     comm: Vec<u8>,
     cred: Credentials,
     rlimits: Rlimits,
@@ -80,7 +83,7 @@ fn new_process(kernel: &Arc<Kernel>, n: NewProcess) -> Process {
         pid: n.pid,
         kernel: kernel.clone(),
         rel: Mutex::new(n.rel),
-        image: RwLock::new(Some(n.image)),
+        image: RwLock::new(n.image),
         comm_: Mutex::new(n.comm),
         cred: RwLock::new(n.cred),
         rlimits: Mutex::new(n.rlimits),
@@ -146,7 +149,7 @@ impl Kernel {
             NewProcess {
                 pid,
                 rel: Relations { ppid: LAUNCHER, pgid: pid, sid: pid, execed: false },
-                image,
+                image: Some(image),
                 comm: Vec::new(),
                 cred: Credentials::new(kernel.config.uid, kernel.config.gid),
                 rlimits,
@@ -174,6 +177,41 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// A process by its id, or what stands for the one that started the job ([`LAUNCHER`]) or for init: these are outside,
+    /// but a guest may ask about them as about any other.
+    pub(crate) fn known(self: &Arc<Self>, pid: i32) -> Option<Arc<Process>> {
+        self.process(pid).or_else(|| self.outsider(pid))
+    }
+    /// The ids of all that [`Kernel::known`] knows.
+    pub(crate) fn known_pids(&self) -> Vec<i32> {
+        [INIT, LAUNCHER].into_iter().chain(self.processes().iter().map(|p| p.pid)).collect()
+    }
+    fn outsider(self: &Arc<Self>, pid: i32) -> Option<Arc<Process>> {
+        let (comm, ppid, uid, gid) = match pid {
+            INIT => ("init", 0, 0, 0),
+            LAUNCHER => ("evm", INIT, self.config.uid, self.config.gid),
+            _ => return None,
+        };
+        let p = new_process(
+            self,
+            NewProcess {
+                pid,
+                rel: Relations { ppid, pgid: pid, sid: pid, execed: true },
+                image: None,
+                comm: comm.into(),
+                cred: Credentials::new(uid, gid),
+                rlimits: default_rlimits(self),
+                actions: Arc::new(Mutex::new([SigAction::default(); NSIG])),
+                exit_signal: libc::SIGCHLD,
+                fs: Arc::new(self.processes().first()?.fs().fork()),
+                fds: Arc::new(FdTable::new(0)),
+            },
+        );
+        Some(Arc::new(p))
+    }
+}
+
 impl Table {
     fn enter(&mut self, p: &Arc<Process>, t: &Arc<Thread>) {
         self.procs.insert(p.pid, p.clone());
@@ -197,8 +235,8 @@ impl Task {
         if f & NAMESPACES != 0 {
             return Err(Errno::EPERM);
         }
-        if has(f, libc::CLONE_PIDFD) || has(f, libc::CLONE_PTRACE) {
-            return Err(Errno::EINVAL); // not offered
+        if has(f, libc::CLONE_PTRACE) || has(f, libc::CLONE_PIDFD) && (thread || has(f, libc::CLONE_DETACHED)) {
+            return Err(Errno::EINVAL); // nobody is traced; a pidfd is of a process
         }
         let kernel = self.kernel().clone();
         let nproc = self.process.rlimit(libc::RLIMIT_NPROC as usize).cur;
@@ -215,6 +253,13 @@ impl Task {
             }
         };
         let tid = child.tid();
+        if has(f, libc::CLONE_PIDFD) {
+            let fd = self.fds().insert(crate::io::pidfd::PidFd::describe(&child.process, 0), true)?;
+            if let Err(e) = self.mem().write(a.pidfd, fd) {
+                let _ = self.fds().close(fd); // it was there a moment ago, or another thread has closed it
+                return Err(e.into());
+            }
+        }
         if has(f, libc::CLONE_PARENT_SETTID) {
             let _ = self.mem().write(a.parent_tid, tid);
         }
@@ -303,7 +348,7 @@ impl Task {
             NewProcess {
                 pid,
                 rel,
-                image,
+                image: Some(image),
                 comm: comm.clone(),
                 cred: p.credentials(),
                 rlimits: *lock(&p.rlimits),

@@ -10,7 +10,7 @@ use crate::wait::{Blocking, WaitQueue};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
-/// Process id that orphans get as their parent. No process has it; its children are reaped at once.
+/// Process id that orphans get as their parent. No process of the job has it; its children are reaped at once.
 pub(crate) const INIT: i32 = 1;
 /// The id that a job's first process sees as its parent: whoever started it, outside of the job. Not [`INIT`], since some
 /// programs take a parent of 1 to mean that they are daemons.

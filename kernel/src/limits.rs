@@ -2,8 +2,9 @@
 //!
 //! Memory, processes, files and disk give the guest the errno that Linux gives (ENOMEM, EAGAIN, EMFILE, ENOSPC);
 //! CPU time, wall time and output end the job (see [`EndReason`](crate::kernel::EndReason)).
-//! Memory is what may become resident and is the guest's own: private writable mappings (without those made
-//! MAP_NORESERVE), shared anonymous memory and files of memory file systems.
+//! Memory is what may become resident and is the guest's own: private writable mappings, shared anonymous memory and files of
+//! memory file systems. Mappings made with MAP_NORESERVE or MAP_STACK and what a forked process has from its parent are
+//! large and mostly never touched: these count when they are resident (see [`watchdog`](crate::watchdog)).
 
 use crate::errno::{Errno, Result};
 use std::sync::atomic::{AtomicU64, Ordering};

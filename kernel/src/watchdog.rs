@@ -89,7 +89,7 @@ fn watch(kernel: &Weak<Kernel>, host: &HostMemory) {
             nap = nap.min(((cpu - used) / threads).max(TICK));
         }
         if let Some(memory) = c.memory {
-            // Mappings made with MAP_NORESERVE are not accounted until they are resident.
+            // Some mappings are not accounted until they are resident (see `limits`).
             let over = match (host.bytes(), &base) {
                 (Ok(now), Ok(base)) => now.saturating_sub(*base) > memory.saturating_add(memory / 4 + ENGINE),
                 _ => {

@@ -42,6 +42,10 @@ impl Opened {
     pub fn inner(&self) -> &Arc<dyn File> {
         &self.file
     }
+    /// The file system's node.
+    pub(super) fn node(&self) -> &Arc<dyn super::node::Node> {
+        &self.place.node
+    }
     /// The node in memory, for memfd seals and allocation.
     pub fn memory(&self) -> Option<&MemNode> {
         self.place.node.as_any().downcast_ref()

@@ -134,6 +134,7 @@ impl Mm {
         v.shared = shared;
         v.offset = offset;
         v.noreserve = r.flags & libc::MAP_NORESERVE as u32 != 0;
+        v.stack = r.flags & libc::MAP_STACK as u32 != 0;
         v.backing = backing;
         v.charged = v.counts();
         if v.charged {

@@ -119,6 +119,8 @@ pub(crate) struct Vma {
     pub offset: u64,
     pub charged: bool,
     pub noreserve: bool,
+    /// Made with MAP_STACK: large, and used up to a small part.
+    pub stack: bool,
     pub dontfork: bool,
     pub wipe: bool,
     pub label: Label,
@@ -134,6 +136,7 @@ impl Vma {
             offset: 0,
             charged: false,
             noreserve: false,
+            stack: false,
             dontfork: false,
             wipe: false,
             label,
@@ -147,7 +150,7 @@ impl Vma {
         match self.backing {
             Backing::Shared(_) => true,
             Backing::Hole(_) | Backing::Segment(_) => false,
-            _ => !self.shared && self.prot & W != 0 && !self.noreserve,
+            _ => !self.shared && self.prot & W != 0 && !self.noreserve && !self.stack,
         }
     }
     fn host_prot(&self) -> Prot {
@@ -159,6 +162,7 @@ impl Vma {
             && self.shared == next.shared
             && self.charged == next.charged
             && self.noreserve == next.noreserve
+            && self.stack == next.stack
             && self.dontfork == next.dontfork
             && self.wipe == next.wipe
             && self.label == next.label

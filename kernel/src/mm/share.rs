@@ -64,12 +64,11 @@ impl Mm {
         }
     }
 
-    /// A copy for a forked process. Private pages are copied, shared ones stay shared.
+    /// A copy for a forked process. Private pages are copied, shared ones stay shared. What the child has from its parent
+    /// counts as memory when it is resident only, as what is mapped with MAP_NORESERVE: most of it never is.
     pub fn fork(&self) -> Result<Arc<Mm>> {
         let child = Mm::new(&self.kernel, self.bits)?;
         let s = lock(&self.space);
-        let charged: u64 = s.vmas.iter().filter(|(_, v)| v.charged && !v.dontfork).map(|(k, v)| v.end - k).sum();
-        self.kernel.limits.charge_memory(charged)?;
         let generation = self.kernel.host.code_generation(self);
         let mut c = lock(&child.space);
         c.brk_start = s.brk_start;
@@ -80,8 +79,8 @@ impl Mm {
             if v.dontfork {
                 continue;
             }
-            // Entered even if the copy fails: dropping the child then gives the charge back.
-            c.vmas.insert(*k, v.clone());
+            let shared = matches!(v.backing, Backing::Shared(_));
+            c.vmas.insert(*k, Vma { charged: false, noreserve: !shared, ..v.clone() });
             c.total += v.end - k;
             if result.is_ok() {
                 result = self.copy_vma(&child, *k, v);

@@ -276,7 +276,7 @@ fn capset(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 fn prlimit(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let p = match a[0] as i32 {
         0 => t.process.clone(),
-        pid => t.kernel().process(pid).ok_or(Errno::ESRCH)?,
+        pid => t.kernel().known(pid).ok_or(Errno::ESRCH)?,
     };
     rlimit(t, &p, a[1], a[2], a[3])
 }

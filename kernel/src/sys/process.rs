@@ -48,8 +48,13 @@ fn fork_with(t: &mut Task, flags: i32) -> Result<u64> {
 
 fn clone(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let [flags, stack, parent_tid, child_tid, tls, _] = a;
-    let args =
-        CloneArgs { flags: flags & 0xffff_ff00, exit_signal: (flags & 0xff) as i32, stack, parent_tid, child_tid, tls };
+    // Here the two share an argument.
+    if flags & libc::CLONE_PIDFD as u64 != 0 && flags & libc::CLONE_PARENT_SETTID as u64 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let exit_signal = (flags & 0xff) as i32;
+    let flags = flags & 0xffff_ff00;
+    let args = CloneArgs { flags, exit_signal, stack, parent_tid, child_tid, tls, pidfd: parent_tid };
     t.clone_task(args).map(|pid| pid as u64)
 }
 
@@ -71,7 +76,7 @@ fn clone3(t: &mut Task, a: [u64; 6]) -> Result<u64> {
             None => {}
         }
     }
-    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] = w;
+    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] = w;
     if flags & 0xff != 0 || exit_signal > 64 || (set_tid != 0) != (set_tid_size != 0) {
         return Err(Errno::EINVAL);
     }
@@ -85,7 +90,7 @@ fn clone3(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let stack = stack.checked_add(stack_size).ok_or(Errno::EINVAL)?;
-    let args = CloneArgs { flags, exit_signal: exit_signal as i32, stack, parent_tid, child_tid, tls };
+    let args = CloneArgs { flags, exit_signal: exit_signal as i32, stack, parent_tid, child_tid, tls, pidfd };
     t.clone_task(args).map(|pid| pid as u64)
 }
 
@@ -233,7 +238,7 @@ pub(super) fn find(t: &Task, pid: i32) -> Result<Arc<Process>> {
         return Ok(t.process.clone());
     }
     let k = t.kernel();
-    k.process(pid).or_else(|| k.thread(pid).and_then(|th| th.process())).ok_or(Errno::ESRCH)
+    k.known(pid).or_else(|| k.thread(pid).and_then(|th| th.process())).ok_or(Errno::ESRCH)
 }
 
 fn setpgid(t: &mut Task, a: [u64; 6]) -> Result<u64> {

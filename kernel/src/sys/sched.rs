@@ -4,7 +4,7 @@
 use super::Syscall;
 use super::process::find;
 use crate::errno::{Errno, Result};
-use crate::process::{Process, Thread, lock};
+use crate::process::{Process, lock};
 use crate::task::Task;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -99,12 +99,28 @@ fn cpus(t: &Task) -> u32 {
     t.kernel().config.cpus.max(1)
 }
 
-fn find_thread(t: &Task, tid: i32) -> Result<Arc<Thread>> {
-    match tid {
-        ..0 => Err(Errno::EINVAL),
-        0 => Ok(t.thread.clone()),
-        _ => t.kernel().thread(tid).ok_or(Errno::ESRCH),
+/// What the thread with an id, 0 the caller, has asked for. A thread outside of the job has asked for nothing.
+fn of_thread<R>(t: &Task, tid: i32, f: impl FnOnce(&mut Sched) -> R) -> Result<R> {
+    let thread = match tid {
+        0 => t.thread.clone(),
+        _ => match t.kernel().thread(tid) {
+            Some(thread) => thread,
+            None if tid > 0 && t.kernel().known(tid).is_some() => return Ok(f(&mut Sched::default())),
+            None => return Err(if tid < 0 { Errno::EINVAL } else { Errno::ESRCH }),
+        },
+    };
+    let mut s = lock(&thread.sched);
+    Ok(f(&mut s))
+}
+
+/// As [`of_thread`], to change it: EPERM if it is not the caller's user's.
+fn change(t: &Task, tid: i32, f: impl FnOnce(&mut Sched)) -> Result<u64> {
+    of_thread(t, tid, |_| ())?;
+    let p = find(t, tid)?;
+    if t.process.credentials().euid != 0 && p.credentials().uid != t.process.credentials().euid {
+        return Err(Errno::EPERM);
     }
+    of_thread(t, tid, f).map(|()| 0)
 }
 
 fn priority_targets(t: &Task, which: u64, who: i32) -> Result<Vec<Arc<Process>>> {
@@ -152,47 +168,44 @@ fn priority_bound(policy: u64, bound: u64) -> Result<u64> {
 }
 
 fn sched_setscheduler(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let thread = find_thread(t, a[0] as i32)?;
+    of_thread(t, a[0] as i32, |_| ())?;
     let priority: i32 = t.mem().read(a[2])?;
     let asked = a[1] as u32;
     match asked & !SCHED_RESET_ON_FORK {
-        policy @ (SCHED_OTHER | SCHED_BATCH | SCHED_IDLE) if priority == 0 => {
-            let mut s = lock(&thread.sched);
+        policy @ (SCHED_OTHER | SCHED_BATCH | SCHED_IDLE) if priority == 0 => change(t, a[0] as i32, |s| {
             s.policy = policy;
             s.reset_on_fork = asked & SCHED_RESET_ON_FORK != 0;
-            Ok(0)
-        }
+        }),
         SCHED_FIFO | SCHED_RR if (1..=99).contains(&priority) => Err(Errno::EPERM),
         _ => Err(Errno::EINVAL),
     }
 }
 
 fn sched_getscheduler(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let thread = find_thread(t, a[0] as i32)?;
-    let s = lock(&thread.sched);
+    let s = of_thread(t, a[0] as i32, |s| s.clone())?;
     Ok(u64::from(s.policy | if s.reset_on_fork { SCHED_RESET_ON_FORK } else { 0 }))
 }
 
 fn sched_setparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
+    of_thread(t, a[0] as i32, |_| ())?;
     if t.mem().read::<i32>(a[1])? == 0 { Ok(0) } else { Err(Errno::EINVAL) }
 }
 
 fn sched_getparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
+    of_thread(t, a[0] as i32, |_| ())?;
     t.mem().write(a[1], 0i32)?;
     Ok(0)
 }
 
 fn sched_rr_get_interval(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    find_thread(t, a[0] as i32)?;
+    of_thread(t, a[0] as i32, |_| ())?;
     super::time::write_timespec(t.mem(), a[1], std::time::Duration::from_millis(4))?;
     Ok(0)
 }
 
 /// struct sched_attr: u32 size, u32 policy, u64 flags, i32 nice, u32 priority, u64 runtime, deadline, period.
 fn sched_setattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let thread = find_thread(t, a[0] as i32)?;
+    of_thread(t, a[0] as i32, |_| ())?;
     if a[1] == 0 || a[2] != 0 {
         return Err(Errno::EINVAL);
     }
@@ -202,10 +215,10 @@ fn sched_setattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     match policy {
         SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => {
             setpriority(t, [0, a[0], nice as u64, 0, 0, 0])?;
-            let mut s = lock(&thread.sched);
-            s.policy = policy;
-            s.reset_on_fork = flags & 1 != 0;
-            Ok(0)
+            change(t, a[0] as i32, |s| {
+                s.policy = policy;
+                s.reset_on_fork = flags & 1 != 0;
+            })
         }
         SCHED_FIFO | SCHED_RR | SCHED_DEADLINE => Err(Errno::EPERM),
         _ => Err(Errno::EINVAL),
@@ -213,12 +226,11 @@ fn sched_setattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 fn sched_getattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let thread = find_thread(t, a[0] as i32)?;
+    let s = of_thread(t, a[0] as i32, |s| s.clone())?;
     if a[2] < 48 || a[2] > 4096 || a[3] != 0 {
         return Err(Errno::EINVAL);
     }
-    let nice = thread.process.upgrade().map_or(0, |p| p.nice());
-    let s = lock(&thread.sched).clone();
+    let nice = find(t, a[0] as i32)?.nice();
     let mem = t.mem();
     mem.fill(a[1], 48, 0)?;
     mem.write(a[1], 48u32)?;
@@ -230,7 +242,7 @@ fn sched_getattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 /// A mask that is longer than the kernel's is cut, a shorter one ends in zeros.
 fn sched_setaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let thread = find_thread(t, a[0] as i32)?;
+    of_thread(t, a[0] as i32, |_| ()).map_err(|_| Errno::ESRCH)?;
     let mut mask = vec![0u8; cpus(t).div_ceil(64) as usize * 8];
     let given = mask.len().min(a[1] as usize);
     t.mem().copy_out(a[2], &mut mask[..given])?;
@@ -241,17 +253,15 @@ fn sched_setaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     if mask.iter().all(|m| *m == 0) {
         return Err(Errno::EINVAL);
     }
-    lock(&thread.sched).allowed = mask;
-    Ok(0)
+    change(t, a[0] as i32, |s| s.allowed = mask)
 }
 
 fn sched_getaffinity(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    let thread = find_thread(t, a[0] as i32)?;
+    let mask = of_thread(t, a[0] as i32, |s| s.mask(cpus(t))).map_err(|_| Errno::ESRCH)?;
     if a[1].saturating_mul(8) < u64::from(cpus(t)) || !a[1].is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     // As much as the kernel's own mask: at least one word.
-    let mask = lock(&thread.sched).mask(cpus(t));
     t.mem().copy_in(a[2], &mask)?;
     Ok(mask.len() as u64)
 }

@@ -223,6 +223,10 @@ fn kill(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         p if p > 0 => {
             // As on Linux the id of any thread names its process.
             let one = kernel.process(p).or_else(|| kernel.thread(p).and_then(|t| t.process()));
+            if let (None, Some(outside)) = (&one, kernel.known(p)) {
+                // It may be asked whether it is there, by its user.
+                return if sig == 0 && may_signal(t, &outside, sig) { Ok(0) } else { Err(Errno::EPERM) };
+            }
             vec![one.ok_or(Errno::ESRCH)?]
         }
         i32::MIN => return Err(Errno::ESRCH),

@@ -33,7 +33,7 @@ pub(super) struct Ctx {
 
 impl Ctx {
     fn process(&self) -> Result<Arc<Process>> {
-        self.kernel.process(self.pid).ok_or(Errno::ESRCH)
+        self.kernel.known(self.pid).ok_or(Errno::ESRCH)
     }
 }
 
@@ -169,7 +169,7 @@ impl ProcNode {
         }
     }
     fn description(&self, fd: i32) -> Result<Arc<Description>> {
-        let p = self.kernel()?.process(self.pid).ok_or(Errno::ENOENT)?;
+        let p = self.kernel()?.known(self.pid).ok_or(Errno::ENOENT)?;
         p.fds().get(fd).map_err(|_| Errno::ENOENT)
     }
     fn find(&self, name: &[u8]) -> Result<ProcNode> {
@@ -192,14 +192,14 @@ impl ProcNode {
             What::Root => {
                 // Threads are not listed, but found.
                 let t = k.thread(n);
-                let pid = match k.process(n) {
+                let pid = match k.known(n) {
                     Some(p) => p.pid,
                     None => t.and_then(|t| t.process()).ok_or(Errno::ENOENT)?.pid,
                 };
                 Ok(self.child(name, pid, n, What::Process))
             }
             What::Item(Item::Tasks) => {
-                let p = k.process(self.pid).ok_or(Errno::ENOENT)?;
+                let p = k.known(self.pid).ok_or(Errno::ENOENT)?;
                 if !p.threads().iter().any(|t| t.tid() == n) {
                     return Err(Errno::ENOENT);
                 }
@@ -233,13 +233,13 @@ impl ProcNode {
         }
         let k = self.kernel()?;
         let numbers: (Vec<i32>, u32) = match self.what {
-            What::Root => (k.processes().iter().map(|p| p.pid).collect(), libc::S_IFDIR),
+            What::Root => (k.known_pids(), libc::S_IFDIR),
             What::Item(Item::Tasks) => {
-                let p = k.process(self.pid).ok_or(Errno::ENOENT)?;
+                let p = k.known(self.pid).ok_or(Errno::ENOENT)?;
                 (p.threads().iter().map(|t| t.tid()).collect(), libc::S_IFDIR)
             }
             What::Item(i @ (Item::Fds | Item::FdInfos)) => {
-                let p = k.process(self.pid).ok_or(Errno::ENOENT)?;
+                let p = k.known(self.pid).ok_or(Errno::ENOENT)?;
                 let kind = if matches!(i, Item::Fds) { libc::S_IFLNK } else { libc::S_IFREG };
                 (p.fds().list().iter().map(|(n, _)| *n).collect(), kind)
             }
@@ -255,7 +255,7 @@ impl Node for ProcNode {
         let k = self.kernel()?;
         let (uid, gid) = match self.pid {
             0 => (0, 0),
-            pid => k.process(pid).map(|p| p.credentials()).map_or((0, 0), |c| (c.euid, c.egid)),
+            pid => k.known(pid).map(|p| p.credentials()).map_or((0, 0), |c| (c.euid, c.egid)),
         };
         let perm = match self.what {
             What::Item(Item::File(_, m, _) | Item::Set(_, m, ..) | Item::Link(_, m, _)) => *m,
@@ -318,7 +318,7 @@ impl Node for ProcNode {
             What::Item(Item::Set(_, _, f, put)) => Gen::Set(*f, *put),
             What::Item(Item::Mem) => {
                 self.may_inspect(who)?;
-                let mm = self.kernel()?.process(self.pid).and_then(|p| p.mm());
+                let mm = self.kernel()?.known(self.pid).and_then(|p| p.mm());
                 return Ok(Arc::new(memory::Memory { mm, node: self.copy() }));
             }
             What::FdInfo(n) => Gen::FdInfo(n),
@@ -350,14 +350,20 @@ impl ProcNode {
         ProcNode { fs: self.fs.clone(), path: self.path.clone(), ..*self }
     }
     fn context(&self) -> Result<Arc<FsContext>> {
-        Ok(self.kernel()?.process(self.pid).ok_or(Errno::ENOENT)?.fs())
+        Ok(self.kernel()?.known(self.pid).ok_or(Errno::ENOENT)?.fs())
     }
     /// Memory, environment and descriptors of a process are its user's.
     fn may_inspect(&self, who: &Caller) -> Result<()> {
         let k = self.kernel()?;
-        let p = k.process(self.pid).ok_or(Errno::ENOENT)?;
+        let p = k.known(self.pid).ok_or(Errno::ENOENT)?;
         if who.is_root() || p.credentials().uid == who.uid { Ok(()) } else { Err(Errno::EACCES) }
     }
+}
+
+/// The process whose directory of /proc a description is.
+pub(crate) fn process_of(d: &Description) -> Option<Arc<Process>> {
+    let node = Opened::of(d)?.node().as_any().downcast_ref::<ProcNode>()?;
+    matches!(node.what, What::Process).then(|| node.kernel().ok()?.process(node.pid)).flatten()
 }
 
 /// A pipe, socket or terminal seen through /proc/pid/fd.

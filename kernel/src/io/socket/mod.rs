@@ -109,6 +109,8 @@ struct State {
     /// A connection that connect(2) without waiting reported as in progress and has not confirmed yet.
     connecting: bool,
     closed: bool,
+    /// Something was sent to a peer that had closed; it answered with a reset.
+    reset: bool,
 }
 
 /// What setsockopt(2) sets and only getsockopt(2) reads, or the system calls.
@@ -199,6 +201,7 @@ impl Socket {
                 kept: BTreeMap::new(),
                 connecting: false,
                 closed: false,
+                reset: false,
             }),
             queue: WaitQueue::default(),
             room: WaitQueue::default(),
@@ -584,7 +587,7 @@ impl Socket {
                 s.peer = Weak::new();
             }
             if !udp {
-                return Err(gone);
+                return self.sent_to_closed(m.data.len()).unwrap_or(Err(gone));
             }
             // The answer that nobody is there comes later, and only to who is connected.
             let mut s = lock(&self.state);
@@ -628,6 +631,15 @@ impl Socket {
             }
         }
     }
+    /// TCP learns that its peer has closed from the answer to what it sent: the first time that is still a success.
+    fn sent_to_closed(&self, len: usize) -> Option<Result<usize>> {
+        let tcp = self.kind == Kind::Stream && self.family != libc::AF_UNIX;
+        let first = tcp && !std::mem::replace(&mut lock(&self.state).reset, true);
+        if first {
+            self.wake();
+        }
+        first.then_some(Ok(len))
+    }
     /// One message into the peer's inbox; `None` if there is no room.
     fn put(
         &self,
@@ -643,7 +655,9 @@ impl Socket {
         }
         let mut s = lock(&peer.state);
         if s.closed {
-            return Some(Err(if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE }));
+            drop(s);
+            let error = if self.kind == Kind::Datagram { Errno::ECONNREFUSED } else { Errno::EPIPE };
+            return Some(self.sent_to_closed(data.len()).unwrap_or(Err(error)));
         }
         if s.shut & RCV != 0 {
             return Some(match (self.kind, self.family) {

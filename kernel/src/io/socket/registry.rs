@@ -19,12 +19,15 @@ impl Registry {
     pub fn get(&self, key: &Key) -> Option<Arc<Socket>> {
         lock(&self.names).get(key).and_then(Weak::upgrade)
     }
-    /// The socket that `from` reaches at a port of the loopback: one of its family, else a dual one of the other.
+    /// The socket that `from` reaches at a port of the loopback: for an address of IPv4, in whichever form, one of IPv4 or
+    /// a dual one, for an address of IPv6 one of IPv6.
     pub fn reached(&self, from: &Socket, to: &super::Addr) -> Option<Arc<Socket>> {
-        let (stream, six, port) = (from.kind == super::Kind::Stream, from.family == libc::AF_INET6, to.port());
-        let own = self.get(&Key::Port { stream, six, port });
-        let other = || self.get(&Key::Port { stream, six: !six, port }).filter(|o| six || !o.options().v6_only);
-        own.or_else(other)
+        let (stream, port) = (from.kind == super::Kind::Stream, to.port());
+        let six = self.get(&Key::Port { stream, six: true, port });
+        if to.v4().is_none() {
+            return six.filter(|s| s.local().v4().is_none());
+        }
+        self.get(&Key::Port { stream, six: false, port }).or_else(|| six.filter(|s| !s.options().v6_only))
     }
     pub(super) fn insert(&self, key: Key, socket: &Arc<Socket>) -> Result<()> {
         let mut names = lock(&self.names);

@@ -124,14 +124,10 @@ fn send(
         return s.ask_netlink(&b, task.pid()).map(|()| total(parts));
     }
     let to = match to {
-        // A connection of packets ignores the address.
-        Some(_) if s.kind == Kind::SeqPacket => None,
+        // A connection of packets or of TCP ignores the address.
+        Some(_) if s.kind == Kind::SeqPacket || s.kind == Kind::Stream && s.family != libc::AF_UNIX => None,
         Some(_) if s.kind != Kind::Datagram => {
-            return Err(if s.remote().is_ok() || s.family != libc::AF_UNIX {
-                Errno::EISCONN
-            } else {
-                Errno::EOPNOTSUPP
-            });
+            return Err(if s.remote().is_ok() { Errno::EISCONN } else { Errno::EOPNOTSUPP });
         }
         Some(a) => match find(task, s, &a)? {
             Some(t) => Some(t),

@@ -99,7 +99,9 @@ pub(super) fn pidfd_send_signal(task: &mut Task, [fd, sig, info, flags, ..]: [u6
         return Err(Errno::EINVAL);
     }
     let d = task.fds().get_io(fd as i32)?;
-    let p = PidFd::of(&d)?;
+    // Before there were pidfds, directories of /proc were.
+    let in_proc = crate::fs::procfs::process_of(&d);
+    let p = in_proc.as_ref().map_or_else(|| PidFd::of(&d), Ok)?;
     if task.kernel().process(p.pid).is_none_or(|q| !Arc::ptr_eq(p, &q)) {
         return Err(Errno::ESRCH);
     }
