@@ -191,6 +191,7 @@ fn go() -> Result<bool> {
 
 fn run_apps(o: &Apps) -> Result<bool> {
     let mut cases = case::all()?;
+    cases.retain(case::Case::runs_here);
     cases.retain(|c| o.names.is_empty() || o.names.iter().any(|n| c.name == *n || c.group == *n));
     ensure!(!cases.is_empty(), "no case of that name; --list shows them");
     if o.list {
