@@ -146,7 +146,7 @@ pub enum CpuModel {
     /// x86-64-v2: SSE to SSE4.2, SSSE3, POPCNT, CMPXCHG16B
     #[value(name = "x86-64-v2")]
     X86_64V2,
-    /// x86-64-v3: also AVX, AVX2, FMA, F16C, BMI1, BMI2, LZCNT, MOVBE, ADX
+    /// x86-64-v3: also AVX, AVX2, FMA, F16C, BMI1, BMI2, LZCNT, MOVBE
     #[value(name = "x86-64-v3")]
     X86_64V3,
 }

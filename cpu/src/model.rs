@@ -74,7 +74,6 @@ const V3: &[Feature] = &[
     ("bmi1", 7, 1, 3),
     ("avx2", 7, 1, 5),
     ("bmi2", 7, 1, 8),
-    ("adx", 7, 1, 19),
     ("abm", EXT, 2, 5),
     ("xsaveopt", 0xd, 0, 0),
     ("xsavec", 0xd, 0, 1),
