@@ -96,6 +96,10 @@ pub struct Run {
     pub seed: Seed,
 
     /// The CPU that the program sees
+    ///
+    /// It decides which instructions there are, what CPUID, /proc/cpuinfo and the auxiliary vector say, and so which of
+    /// its own code paths a program takes (libm computes some last bits differently with FMA). It never depends on the
+    /// host: one that cannot run the model refuses the job. x86-64-v3 needs AVX2, FMA and F16C of the host.
     #[arg(long, value_name = "MODEL", default_value = "x86-64-v2", help_heading = "Virtual machine")]
     pub cpu: CpuModel,
 
@@ -142,6 +146,9 @@ pub enum CpuModel {
     /// x86-64-v2: SSE to SSE4.2, SSSE3, POPCNT, CMPXCHG16B
     #[value(name = "x86-64-v2")]
     X86_64V2,
+    /// x86-64-v3: also AVX, AVX2, FMA, F16C, BMI1, BMI2, LZCNT, MOVBE
+    #[value(name = "x86-64-v3")]
+    X86_64V3,
 }
 
 /// Engines.

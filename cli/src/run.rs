@@ -153,6 +153,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         },
         cpu: match o.cpu {
             args::CpuModel::X86_64V2 => "x86-64-v2".into(),
+            args::CpuModel::X86_64V3 => "x86-64-v3".into(),
         },
         cpus: o.cpus,
         limits: evm_runtime::Limits {

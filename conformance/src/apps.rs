@@ -165,7 +165,7 @@ pub fn native(place: &Place, case: &Case) -> Result<Expected> {
 pub fn native_in(guest: &GuestRoot, case: &Case) -> Result<Expected> {
     let work = prepare(case, "native")?;
     let env = env_of(case);
-    let outcome = Native { work: Some(&work.path), env: &env, ..Native::new(guest) }
+    let outcome = Native { work: Some(&work.path), env: &env, cpu: case.cpu(), ..Native::new(guest) }
         .command(&case.arguments())
         .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
         .run(Duration::from_secs(case.timeout))?;
@@ -176,8 +176,10 @@ pub fn native_in(guest: &GuestRoot, case: &Case) -> Result<Expected> {
 pub fn on_engine(place: &Place, case: &Case, engine: &str, want: &Expected) -> Result<Verdict> {
     let work = prepare(case, engine)?;
     let env = env_of(case);
+    let mut options = case.options.clone();
+    options.extend(case.cpu.iter().flat_map(|c| ["--cpu".to_string(), c.clone()]));
     let got =
-        Evm { work: Some(&work.path), env: &env, options: &case.options, ..Evm::new(&place.evm, &place.guest, engine) }
+        Evm { work: Some(&work.path), env: &env, options: &options, ..Evm::new(&place.evm, &place.guest, engine) }
             .command(&case.arguments())
             .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
             .run(Duration::from_secs(case.timeout))?;

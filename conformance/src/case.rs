@@ -10,6 +10,7 @@
 //! * `stderr = true`: standard error is compared, too;
 //! * `ignore`: files in /work that are not compared (all others are: names, kinds, modes, contents);
 //! * `heavy = true`: it takes minutes; `cargo test` leaves it out, `evm-conformance apps` does not;
+//! * `cpu`: the CPU model (it is left out on hosts that cannot run it);
 //! * `timeout`: seconds under `evm` (default 120); `env`; `options`: further options of `evm run`.
 //!
 //! Standard output, exit status and all files below /work are compared.
@@ -61,6 +62,9 @@ pub struct Case {
     /// Further options of `evm run`.
     #[serde(default)]
     pub options: Vec<String>,
+    /// The CPU model, if not the default one.
+    #[serde(default)]
+    pub cpu: Option<String>,
     /// The group of its file.
     #[serde(skip)]
     pub group: String,
@@ -91,6 +95,14 @@ impl Case {
             (_, Some(s)) => ["/bin/bash", "-c", s].map(String::from).to_vec(),
             _ => self.run.clone(),
         }
+    }
+    /// The CPU model.
+    pub fn cpu(&self) -> &str {
+        self.cpu.as_deref().unwrap_or(crate::exec::DEFAULT_CPU)
+    }
+    /// Whether this host can run its CPU model.
+    pub fn runs_here(&self) -> bool {
+        evm_cpu::model::by_name(self.cpu()).is_none_or(evm_cpu::model::runs)
     }
     /// For the table in the book.
     pub fn line(&self) -> String {

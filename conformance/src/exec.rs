@@ -26,8 +26,14 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("LANG", "C.UTF-8"),
 ];
 
+/// Hides from glibc what x86-64-v3 lacks of the host.
+const TUNABLES_V3: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-FMA4,-FMA4_Usable,-FSRM,-RTM";
+
 /// Hides from glibc what x86-64-v2 lacks.
-const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-AVX_Usable,-FMA,-FMA_Usable,-FMA4,-FMA4_Usable,-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,-FSRM,-RTM,-XSAVEC";
+const TUNABLES_V2: &str = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-AVX_Usable,-FMA,-FMA_Usable,-FMA4,-FMA4_Usable,-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,-FSRM,-RTM,-XSAVEC";
+
+/// The CPU model that `evm` has by default.
+pub const DEFAULT_CPU: &str = "x86-64-v2";
 
 /// Output of a run beyond this is cut, so that an endless one cannot fill the memory.
 const CAPTURE: usize = 256 << 20;
@@ -176,12 +182,14 @@ pub struct Native<'a> {
     pub writable_root: bool,
     /// Further variables.
     pub env: &'a [(String, String)],
+    /// The CPU model that glibc is to see.
+    pub cpu: &'a str,
 }
 
 impl<'a> Native<'a> {
     /// In this guest root.
     pub fn new(guest: &'a GuestRoot) -> Native<'a> {
-        Native { guest, work: None, writable_root: false, env: &[] }
+        Native { guest, work: None, writable_root: false, env: &[], cpu: DEFAULT_CPU }
     }
 
     /// The command.
@@ -229,7 +237,7 @@ impl<'a> Native<'a> {
         }
         c.env_clear().envs(ENVIRONMENT.iter().copied());
         if !self.writable_root {
-            c.env("GLIBC_TUNABLES", TUNABLES);
+            c.env("GLIBC_TUNABLES", if self.cpu == "x86-64-v3" { TUNABLES_V3 } else { TUNABLES_V2 });
         }
         c.envs(self.env.iter().map(|(k, v)| (k, v)));
         Run::new(c)

@@ -7,6 +7,7 @@
 //! * [`apps`] runs a case and compares; [`report`] writes the table for the book.
 //! * [`insn`] writes programs that execute each instruction with random operands and print what they did.
 //! * [`fuzz`] compares random instructions on random states with the CPU.
+//! * [`coverage`] reports how much of the instruction set agrees with the CPU.
 //! * [`harness`] shows cases to `cargo test` and `cargo nextest` as single tests.
 //!
 //! What is known to fail stands in `known-failures.txt` with a reason; an unexpected pass fails, too.
@@ -15,6 +16,7 @@
 pub mod apps;
 pub mod bench;
 pub mod case;
+pub mod coverage;
 pub mod exec;
 pub mod fuzz;
 pub mod harness;

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use evm_conformance::apps::{self, Place};
-use evm_conformance::{bench, case, exec, fuzz, insn, report, root};
+use evm_conformance::{bench, case, coverage, exec, fuzz, insn, report, root};
 use std::process::ExitCode;
 
 /// Conformance tests of EVM: the same programs natively and under evm.
@@ -44,6 +44,8 @@ enum Command {
         model: String,
         file: std::path::PathBuf,
     },
+    /// Report, by groups of instructions, how many forms are lifted and agreed with the CPU
+    Report(Coverage),
     /// Compare instructions with the CPU
     Insn {
         /// One engine only
@@ -74,11 +76,21 @@ struct Fuzz {
     /// Stop at this many differences
     #[arg(long, default_value_t = 40)]
     most: usize,
-    /// Show the table of feature groups
-    #[arg(long)]
-    report: bool,
     /// Only instructions with one of these in their names
     only: Vec<String>,
+}
+
+#[derive(Args)]
+struct Coverage {
+    /// How long to run random cases
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Seed; a new one if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Write book/src/coverage.md
+    #[arg(long)]
+    write_book: bool,
 }
 
 #[derive(Args)]
@@ -171,6 +183,7 @@ fn go() -> Result<bool> {
             Ok(times.iter().all(|t| t.evm.is_some()))
         }
         Command::Fuzz(o) => run_fuzz(&o),
+        Command::Report(o) => run_coverage(&o),
         Command::FuzzRun { engine, model, file } => fuzz::run::run_image(&file, &engine, &model),
         Command::Insn { engine, groups } => {
             let mut good = true;
@@ -191,6 +204,7 @@ fn go() -> Result<bool> {
 
 fn run_apps(o: &Apps) -> Result<bool> {
     let mut cases = case::all()?;
+    cases.retain(case::Case::runs_here);
     cases.retain(|c| o.names.is_empty() || o.names.iter().any(|n| c.name == *n || c.group == *n));
     ensure!(!cases.is_empty(), "no case of that name; --list shows them");
     if o.list {
@@ -231,11 +245,30 @@ fn run_apps(o: &Apps) -> Result<bool> {
     Ok(good)
 }
 
-fn run_fuzz(o: &Fuzz) -> Result<bool> {
-    let seed = match o.seed {
+fn seed(given: Option<u64>) -> Result<u64> {
+    Ok(match given {
         Some(s) => s,
         None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
-    };
+    })
+}
+
+fn run_coverage(o: &Coverage) -> Result<bool> {
+    let seed = seed(o.seed)?;
+    println!("seed {seed}");
+    let r = coverage::make(std::time::Duration::from_secs(o.seconds), seed, &std::env::current_exe()?)?;
+    let page = r.markdown();
+    print!("{page}");
+    for w in r.wrong() {
+        println!("{w}");
+    }
+    if o.write_book {
+        std::fs::write(evm_conformance::workspace().join("book/src/coverage.md"), page)?;
+    }
+    Ok(r.is_good())
+}
+
+fn run_fuzz(o: &Fuzz) -> Result<bool> {
+    let seed = seed(o.seed)?;
     let features = match o.features.as_str() {
         "v2" => fuzz::state::Features::V2,
         "v3" => fuzz::state::Features::V3,
@@ -256,9 +289,6 @@ fn run_fuzz(o: &Fuzz) -> Result<bool> {
     let out = fuzz::run(&options, &std::env::current_exe()?)?;
     for f in &out.findings {
         print!("{}", f.show());
-    }
-    if o.report {
-        print!("{}", fuzz::report::text(&out, &engines, features));
     }
     println!("{} cases, {} forms; {} kinds of differences", out.cases, out.counts.len(), out.findings.len());
     for (name, s) in ["native"].iter().chain(&engines).zip(&out.seconds) {

@@ -262,7 +262,36 @@ fn unpack(deb: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Compile each file of `programs/` that is new or changed. Its first line may say how: `// cc: -O2 -pthread`.
+/// What to make of a program: names and compiler options, by the comment lines it begins with. `// cc: -O2 -pthread` says
+/// how it is compiled (else with -O2), `// cc NAME: OPTIONS` gives programs of other names, `// cc32 NAME: OPTIONS` those of
+/// the 32-bit root.
+fn builds(text: &str, stem: &str, arch: Arch) -> Vec<(String, String)> {
+    let word = match arch {
+        Arch::Amd64 => "cc",
+        Arch::I386 => "cc32",
+    };
+    let mut all = Vec::new();
+    let mut named = false;
+    for l in text.lines().map_while(|l| l.strip_prefix("// cc")) {
+        let Some((head, options)) = l.split_once(':') else { continue };
+        let head = format!("cc{head}");
+        match head.split_once(' ') {
+            Some((w, name)) => {
+                named = true;
+                if w == word {
+                    all.push((name.to_string(), options.trim().to_string()));
+                }
+            }
+            None => all.push((stem.into(), options.trim().to_string())),
+        }
+    }
+    if all.is_empty() && !named {
+        all.push((stem.into(), "-O2".into()));
+    }
+    all
+}
+
+/// Compile each file of `programs/` that is new or changed; see [`builds`].
 fn compile_programs(guest: &GuestRoot) -> Result<()> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let kept = guest.programs.join("src");
@@ -273,29 +302,29 @@ fn compile_programs(guest: &GuestRoot) -> Result<()> {
     for file in files.iter().filter(|f| f.extension().is_some_and(|e| e != "h")) {
         let shown = file.file_name().unwrap_or_default().to_string_lossy();
         let other = guest.arch == Arch::Amd64 && ONLY_32.contains(&&*shown);
-        if other || !guest.arch.has_program(&shown) {
+        let text = fs::read_to_string(file)?.replace("#include \"common.h\"\n", &header);
+        if other || !guest.arch.has_program(&shown) && !text.contains("\n// cc32 ") {
             continue;
         }
-        let text = fs::read_to_string(file)?.replace("#include \"common.h\"\n", &header);
         let name = file.file_name().unwrap_or_default();
         let copy = kept.join(name);
         if fs::read_to_string(&copy).ok().as_deref() == Some(&text) {
             continue;
         }
         let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        compile(guest, &stem, name.to_string_lossy().as_ref(), &text)?;
+        for (to, options) in builds(&text, &stem, guest.arch) {
+            compile(guest, &to, name.to_string_lossy().as_ref(), &options, &text)?;
+        }
         fs::write(&copy, &text)?;
     }
     Ok(())
 }
 
 /// Compile one program, given as text, to `target/guest-programs/STEM`.
-pub fn compile(guest: &GuestRoot, stem: &str, name: &str, text: &str) -> Result<()> {
+pub fn compile(guest: &GuestRoot, stem: &str, name: &str, options: &str, text: &str) -> Result<()> {
     let work = exec::WorkDir::new(&format!("compile-{stem}"))?;
     fs::write(work.path.join(name), text)?;
     work.give_to_guest()?;
-    let first = text.lines().next().unwrap_or_default();
-    let options = first.split_once("cc:").map_or("-O2", |(_, o)| o).trim_end_matches("*/").trim();
     let compiler = match name.rsplit_once('.').map(|(_, e)| e) {
         Some("c" | "S") => format!("gcc {options} -o out.bin {name} -lm"),
         Some("cpp") => format!("g++ {options} -o out.bin {name}"),
@@ -314,4 +343,20 @@ pub fn compile(guest: &GuestRoot, stem: &str, name: &str, text: &str) -> Result<
     fs::copy(work.path.join("out.bin"), &new)?;
     fs::rename(&new, guest.programs.join(stem))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_are_read() {
+        let one = |a: &str, b: &str| (a.to_string(), b.to_string());
+        assert_eq!(builds("int main;\n", "p", Arch::Amd64), [one("p", "-O2")]);
+        assert_eq!(builds("// cc: -O1 -lx\n// more: text\n", "p", Arch::I386), [one("p", "-O1 -lx")]);
+        let text = "// cc p_a: -O1\n// cc p_b: -O3\n// cc32 p_c: -m\nint x;\n";
+        assert_eq!(builds(text, "p", Arch::Amd64), [one("p_a", "-O1"), one("p_b", "-O3")]);
+        assert_eq!(builds(text, "p", Arch::I386), [one("p_c", "-m")]);
+        assert!(builds("// cc32 p_c: -m\n", "p", Arch::Amd64).is_empty());
+    }
 }

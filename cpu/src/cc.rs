@@ -54,6 +54,8 @@ pub const SMUL: u64 = 56;
 pub const UMUL: u64 = 60;
 /// a = result (ZF, SF, PF); c = CF and OF in their RFLAGS positions; AF = 0.
 pub const RES: u64 = 64;
+/// a = PF, AF, ZF and SF in their RFLAGS positions; b = CF and c = OF, 0 or 1 (ADCX, ADOX: chains of carries in turn).
+pub const CARRIES: u64 = 68;
 
 /// The flags (only bits of [`MASK`]) that an operation stands for.
 pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
@@ -116,6 +118,7 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
             let r = u128::from(a & mask) * u128::from(b & mask);
             szp(r as u64) | bit(r > u128::from(mask), CF | OF)
         }
+        CARRIES => (a & (PF | AF | ZF | SF)) | bit(b & 1 != 0, CF) | bit(c & 1 != 0, OF),
         RES => szp(a) | (c & (CF | OF)),
         MUL => szp(a) | bit(c & 1 != 0, CF | OF),
         FCMP => {

@@ -9,7 +9,22 @@ pub struct Model {
     signature: u32,
     /// Features in order of leaf and register.
     features: &'static [&'static [Feature]],
+    /// What the host must have for the engines to run it: name and test.
+    needs: &'static [Need],
 }
+
+/// An instruction set that an engine uses without alternative.
+type Need = (&'static str, fn() -> bool);
+
+macro_rules! needs {
+    ($($name:tt)*) => { &[$( ($name, || std::arch::is_x86_feature_detected!($name)) ),*] };
+}
+
+/// The quick tier's templates and helpers. AES, PCLMULQDQ and SHA are done in software where the host has none.
+const NEEDS_V2: &[Need] = needs!("ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b");
+/// Helpers run these as they are, for their rounding and flags (the tests look at XCR0 as well). BMI, LZCNT, MOVBE and
+/// ADX are not needed: all of these are made of other instructions.
+const NEEDS_V3: &[Need] = needs!("ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b" "avx" "avx2" "fma" "f16c");
 
 /// A feature bit: name as in /proc/cpuinfo, leaf, register (0-3: eax ebx ecx edx), bit.
 type Feature = (&'static str, u32, usize, u32);
@@ -59,15 +74,16 @@ const V3: &[Feature] = &[
     ("bmi1", 7, 1, 3),
     ("avx2", 7, 1, 5),
     ("bmi2", 7, 1, 8),
-    ("adx", 7, 1, 19),
     ("abm", EXT, 2, 5),
+    ("xsaveopt", 0xd, 0, 0),
+    ("xsavec", 0xd, 0, 1),
 ];
 const EXT: u32 = 0x8000_0001;
 
 /// The models; `CpuState::model` is an index into this. The first is the default.
 pub static MODELS: &[Model] = &[
-    Model { name: "x86-64-v2", signature: 0x0001_06a5, features: &[BASE, V2] },
-    Model { name: "x86-64-v3", signature: 0x0003_06c3, features: &[BASE, V2, V3] },
+    Model { name: "x86-64-v2", signature: 0x0001_06a5, features: &[BASE, V2], needs: NEEDS_V2 },
+    Model { name: "x86-64-v3", signature: 0x0003_06c3, features: &[BASE, V2, V3], needs: NEEDS_V3 },
 ];
 
 const BRAND: &[u8; 48] = b"EVM virtual CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -83,7 +99,23 @@ fn model(n: u32) -> &'static Model {
 
 /// Names of the features a model shows, as /proc/cpuinfo lists them.
 pub fn features(n: u32) -> Vec<&'static str> {
-    model(n).features.iter().flat_map(|f| f.iter().map(|f| f.0)).collect()
+    // Linux does not list OSXSAVE: the system has set it, the CPU has not.
+    model(n).features.iter().flat_map(|f| f.iter().map(|f| f.0)).filter(|f| *f != "osxsave").collect()
+}
+
+/// Whether a model has the instructions that x86-64-v3 adds.
+pub fn has_v3(n: u32) -> bool {
+    model(n).features.iter().flat_map(|f| f.iter()).any(|f| f.0 == "avx2")
+}
+
+/// What this host lacks to run a model.
+pub fn missing(n: u32) -> Vec<&'static str> {
+    model(n).needs.iter().filter(|n| !(n.1)()).map(|n| n.0).collect()
+}
+
+/// Whether this host can run a model.
+pub fn runs(n: u32) -> bool {
+    missing(n).is_empty()
 }
 
 /// Extended control register 0, or 0 if the model has no XSAVE.
@@ -132,8 +164,8 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
         },
         0xd if xcr0(n) != 0 => match sub {
             0 => [7, 832, 832, 0],
-            // XSAVEOPT, XSAVEC
-            1 => [3, 832, 0, 0],
+            // XSAVEOPT and XSAVEC are among the features.
+            1 => [0, 832, 0, 0],
             2 => [256, 576, 0, 0],
             _ => [0; 4],
         },
@@ -151,7 +183,8 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
         0x8000_0008 => [0x3028, 0, 0, 0],
         _ => [0; 4],
     };
-    if leaf != 7 || sub == 0 {
+    // Features are in subleaf 0, those of the extended state in 1.
+    if !matches!((leaf, sub), (7, 1..) | (0xd, 0 | 2..)) {
         for f in m.features.iter().flat_map(|f| f.iter()) {
             if f.1 == leaf {
                 r[f.2] |= 1 << f.3;
@@ -176,6 +209,9 @@ mod tests {
         assert_eq!(cpuid(v2, 4, 1, 0)[2] & (l2 | l3), l2);
         assert_eq!(cpuid(v3, 4, 1, 0)[2] & (l2 | l3), l2 | l3);
         assert_eq!((xcr0(v2), xcr0(v3)), (0, 7));
+        assert_eq!((has_v3(v2), has_v3(v3)), (false, true));
+        assert_eq!((cpuid(v3, 1, 0xd, 1)[0], cpuid(v3, 1, 0xd, 0)[0], cpuid(v2, 1, 0xd, 1)), (3, 7, [0; 4]));
+        assert!(features(v3).contains(&"xsaveopt") && !features(v3).contains(&"osxsave"));
         let brand: Vec<u8> =
             (0x8000_0002..=0x8000_0004).flat_map(|l| cpuid(v2, 1, l, 0)).flat_map(u32::to_le_bytes).collect();
         assert!(brand.starts_with(b"EVM virtual CPU\0"));

@@ -28,6 +28,6 @@ mod validate;
 pub use helper::HelperFn;
 pub use op::{Cond, FCond, Op, Sig, flags};
 pub use parse::{ParseError, parse};
-pub use region::{BlockData, Builder, Effects, HelperCall, HelperSig, Inst, Region, Term};
+pub use region::{BlockData, Builder, Effects, FindLeaf, HelperCall, HelperSig, Inst, Region, Term};
 pub use types::{Block, Layout, Slot, SlotInfo, SlotSet, Type, Value};
 pub use validate::{Invalid, shapes, validate};

@@ -50,7 +50,15 @@ pub struct HelperSig {
     /// May raise a guest exception or fault: after the call the engine looks at the state's
     /// `pending` word, and leaves the region if it is not zero.
     pub raises: bool,
+    /// Finds a leaf for this helper; see [`FindLeaf`].
+    pub leaf: Option<FindLeaf>,
 }
+
+/// A *leaf*: a function in the helper table that gives what the helper gives and raises nothing. It takes the helper's
+/// arguments where the helper has them (the state is not looked at), and leaves every register but that of its result
+/// as it was, so that a call of it costs compiled code nothing but the call. Found by the helper's index and those of its
+/// `I64` arguments that are constants; the result is an index in the helper table.
+pub type FindLeaf = fn(u16, &[Option<u64>]) -> Option<u16>;
 
 /// A helper call: index in the arch side's helper table and its arguments.
 #[derive(Clone, PartialEq, Debug)]

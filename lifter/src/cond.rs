@@ -171,12 +171,35 @@ impl Lifter {
         }
         let v = if self.cc.kind == Some(cc::EAGER) {
             self.cc_arg(0, Type::I64)
+        } else if self.cc.kind.is_some_and(|k| k & !3 == cc::CARRIES) {
+            let (rest, c, o) =
+                (self.cc_arg(0, Type::I64), self.cc_arg(1, Type::I64), self.cc_arg(2, Type::I64));
+            let o = self.bini(Op::Shl, Type::I64, o, i64::from(cc::OF.trailing_zeros()));
+            let c = self.bin(Op::Or, Type::I64, c, o);
+            self.bin(Op::Or, Type::I64, rest, c)
+        } else if let (Some(k), [Some(a), _, _]) = (self.cc.kind, self.cc.vals)
+            && k & !3 == cc::LOGIC
+            && let Some(a) = self.const_of(a)
+        {
+            // A register was set to zero.
+            self.iconst(Type::I64, cc::flags(k, a as u64, 0, 0) as i64)
         } else {
             let args = self.words();
             self.call(helper::CC_FLAGS, &args)
         };
         self.cc.all = Some(v);
         v
+    }
+    /// Flags other than CF and OF (I64, RFLAGS positions), and these two (I8).
+    pub fn carries(&mut self) -> (Value, Value, Value) {
+        let (c, o) = (self.cond(ConditionCode::b), self.cond(ConditionCode::o));
+        let rest = if self.cc.kind.is_some_and(|k| k & !3 == cc::CARRIES) {
+            self.cc_arg(0, Type::I64)
+        } else {
+            let all = self.all_flags();
+            self.bini(Op::And, Type::I64, all, (cc::PF | cc::AF | cc::ZF | cc::SF) as i64)
+        };
+        (rest, c, o)
     }
     fn flag_bit(&mut self, mask: u64) -> Value {
         let f = self.all_flags();
@@ -277,6 +300,13 @@ impl Lifter {
         }
         if kind == cc::EAGER {
             return None;
+        }
+        if kind == cc::CARRIES {
+            return match c {
+                C::b => Some(self.cc_arg(1, Type::I8)),
+                C::o => Some(self.cc_arg(2, Type::I8)),
+                _ => None,
+            };
         }
         // What depends only on the result.
         match c {

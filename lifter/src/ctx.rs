@@ -44,6 +44,8 @@ pub(crate) struct Lifter {
     pub b: Builder,
     /// 64 or 32.
     pub bits: u32,
+    /// See [`crate::Options`].
+    pub v3: bool,
     /// Address of the instruction being translated.
     pub pc: u64,
     /// Address of the next one.
@@ -63,6 +65,9 @@ pub(crate) struct Lifter {
     /// Blocks of the region by address.
     pub(crate) targets: Map<Block>,
     known: [Option<Value>; 128],
+    /// What general registers are modulo a power of two (modulus, residue), since an alignment check said so and the
+    /// register has not been written. It holds across the blocks that one guest block is made of.
+    pub(crate) residues: [Option<(u64, u64)>; 16],
     low: [Option<Value>; 16],
     consts: Vec<(Type, i64, Value)>,
     defs: Vec<Option<Inst>>,
@@ -74,6 +79,7 @@ impl Lifter {
         Lifter {
             b: Builder::new(&evm_cpu::LAYOUT, &helpers::SIGS),
             bits,
+            v3: true,
             pc: 0,
             next: 0,
             cc: Cc::default(),
@@ -84,6 +90,7 @@ impl Lifter {
             fcmp_used: false,
             targets: Map::default(),
             known: [None; 128],
+            residues: [None; 16],
             low: [None; 16],
             consts: Vec::with_capacity(16),
             defs: Vec::with_capacity(128),
@@ -179,6 +186,7 @@ impl Lifter {
         self.known[s.0 as usize] = Some(v);
         if (s.0 as usize) < 16 {
             self.low[s.0 as usize] = None;
+            self.residues[s.0 as usize] = None;
         }
     }
     /// Call a helper; gives its result or `Value::NONE`.
@@ -197,7 +205,10 @@ impl Lifter {
                     }
                 }
             }
-            Effects::All => self.forget(),
+            Effects::All => {
+                self.forget();
+                self.residues = [None; 16];
+            }
         }
         v
     }

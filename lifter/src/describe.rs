@@ -71,8 +71,14 @@ pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize
             })
         });
         out.modifies |= matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+        let start = if far { start.map(|s| s.wrapping_add(bit_offset(&insn, &register))) } else { start };
+        let start = if far && (bits == 32 || m.base().is_gpr32() || m.index().is_gpr32()) {
+            start.map(|s| s & 0xffff_ffff)
+        } else {
+            start
+        };
         if !matches!(m.access(), OpAccess::Read | OpAccess::CondRead) {
-            out.start = start.filter(|_| !far);
+            out.start = start;
         }
         let near = single || start.is_none_or(|s| at.wrapping_sub(s) < 4096);
         let base = m.base().full_register();
@@ -80,4 +86,16 @@ pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize
         out.stack |= near && !other && matches!(base, Register::RSP | Register::RBP);
     }
     out
+}
+
+/// How far the operand that a bit test with a register works on is from its address.
+fn bit_offset(insn: &iced_x86::Instruction, register: &impl Fn(usize) -> u64) -> u64 {
+    let r = insn.op_register(1);
+    let v = register(r.full_register().number());
+    let (bit, bytes): (i64, i64) = match r.size() {
+        2 => (i64::from(v as i16), 2),
+        4 => (i64::from(v as i32), 4),
+        _ => (v as i64, 8),
+    };
+    ((bit >> (3 + bytes.trailing_zeros())) * bytes) as u64
 }

@@ -10,7 +10,7 @@ use crate::hash::{Map, Set};
 use crate::{int, table};
 use evm_cpu::exc;
 use evm_ir::{Block, Region, Term, Type};
-use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, EncodingKind, FlowControl, Instruction, Mnemonic};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How much to translate.
@@ -56,11 +56,15 @@ pub struct Options {
     pub max_blocks: usize,
     /// 64 or 32.
     pub bits: u32,
+    /// The CPU has what x86-64-v3 adds (AVX to AVX2, FMA, F16C, BMI, MOVBE, ADX); else those instructions are #UD.
+    /// (TZCNT and LZCNT are what they are on every model: without them their bytes would be BSF and BSR, which no CPU of
+    /// the last ten years makes of them.)
+    pub v3: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, bits: 64 }
+        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, bits: 64, v3: true }
     }
 }
 
@@ -428,6 +432,7 @@ fn translate(
     let mut cx = Lifter::new(opts.bits);
     cx.tables = tables;
     cx.strict = opts.mode == Mode::Strict;
+    cx.v3 = opts.v3;
     cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();
     let mut notes = vec![];
     let mut preds: Map<Vec<u64>> = Map::default();
@@ -459,6 +464,7 @@ fn translate(
             }
         }
         cx.start(Block(n as u32));
+        cx.residues = [None; 16];
         let g = &guest[pc];
         for i in &g.insns {
             cx.pc = i.ip();
@@ -515,7 +521,15 @@ fn one(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
         cx.flush_cc();
     }
     cx.b.marker(cx.pc);
+    if !cx.v3 && is_v3(i) {
+        return Err(Unlifted);
+    }
     int::lift(cx, i)
+}
+
+/// Whether an instruction is one that x86-64-v3 adds.
+fn is_v3(i: &Instruction) -> bool {
+    i.code().encoding() == EncodingKind::VEX || matches!(i.mnemonic(), Mnemonic::Movbe | Mnemonic::Adcx | Mnemonic::Adox)
 }
 
 fn describe(i: &Instruction) -> String {

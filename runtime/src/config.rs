@@ -78,7 +78,9 @@ pub struct Config {
     pub clock: ClockMode,
     /// Seed of the guest's randomness; `None` takes the host's.
     pub seed: Option<u64>,
-    /// CPU model by name.
+    /// CPU model by name: what CPUID, XGETBV, /proc/cpuinfo and the auxiliary vector show and which instructions there are.
+    /// One of `evm_cpu::model::MODELS`. A host that cannot run it is an error, never another model: what programs compute
+    /// depends on the model (libm has other code for CPUs with FMA), and a job is to give the same on every host.
     pub cpu: String,
     /// Logical CPUs shown.
     pub cpus: u32,

@@ -54,7 +54,7 @@ fn helper_table() -> &'static [u64] {
         t[RuntimeFn::Service as usize] = fn_service as *const () as u64;
         t[RuntimeFn::Raise as usize] = fn_raise as *const () as u64;
         t[RuntimeFn::Hot as usize] = fn_hot as *const () as u64;
-        t.extend(helpers::FNS.iter().map(|f| f.addr()));
+        t.extend(helpers::addresses());
         t
     })
 }

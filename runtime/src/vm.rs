@@ -97,16 +97,19 @@ pub fn exit_status(reason: EndReason) -> i32 {
 pub(crate) struct Shared {
     pub engine: Engine,
     pub kind: EngineKind,
+    /// The CPU model has the instructions of x86-64-v3.
+    v3: bool,
     threads: Mutex<HashMap<i32, usize>>,
     unlifted: Mutex<BTreeMap<String, u64>>,
     me: Weak<Shared>,
 }
 
 impl Shared {
-    fn new(engine: Engine, kind: EngineKind) -> Arc<Shared> {
+    fn new(engine: Engine, kind: EngineKind, v3: bool) -> Arc<Shared> {
         Arc::new_cyclic(|me| Shared {
             engine,
             kind,
+            v3,
             threads: Mutex::default(),
             unlifted: Mutex::default(),
             me: me.clone(),
@@ -161,7 +164,7 @@ impl Host for Shared {
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
-        let space = CodeSpace::new(mm.arena().clone(), mm.bits).map_err(|_| Errno::ENOMEM)?;
+        let space = CodeSpace::new(mm.arena().clone(), mm.bits, self.v3).map_err(|_| Errno::ENOMEM)?;
         // It is new, so nothing is attached yet.
         let _ = mm.attachment.set(Arc::new(space));
         Ok(())
@@ -194,7 +197,8 @@ pub struct Vm {
 impl Vm {
     /// Prepare a job.
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
-        let shared = Shared::new(engine.clone(), config.engine);
+        let cpu = crate::world::cpu(&config.cpu)?;
+        let shared = Shared::new(engine.clone(), config.engine, evm_cpu::model::has_v3(cpu));
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
         Ok(Vm { kernel, shared, world, started: Instant::now(), confinement: Confinement::default() })
     }

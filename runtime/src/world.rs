@@ -27,12 +27,25 @@ pub(crate) struct World {
     terminal: Option<Arc<Terminal>>,
 }
 
+/// The number of a CPU model that this host can run.
+pub(crate) fn cpu(name: &str) -> Result<u32> {
+    let Some(cpu) = model::by_name(name) else {
+        let names: Vec<_> = model::MODELS.iter().map(|m| m.name).collect();
+        bail!("no CPU model {name:?}; there are: {}", names.join(", "));
+    };
+    let missing = model::missing(cpu);
+    if !missing.is_empty() {
+        let what = missing.join(", ");
+        let other = model::MODELS.iter().filter(|m| m.name != name && model::by_name(m.name).is_some_and(model::runs));
+        let other = other.map(|m| format!("; --cpu {} can be run, but results may differ from those of {name}", m.name));
+        bail!("this host cannot run CPU model {name}: its processor or operating system lacks {what}{}", other.collect::<String>());
+    }
+    Ok(cpu)
+}
+
 /// Build the kernel and its world; nothing runs yet.
 pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Result<(Arc<Kernel>, World)> {
-    let Some(cpu) = model::by_name(&config.cpu) else {
-        let names: Vec<_> = model::MODELS.iter().map(|m| m.name).collect();
-        bail!("no CPU model {:?}; there are: {}", config.cpu, names.join(", "));
-    };
+    let cpu = cpu(&config.cpu)?;
     let defaults = KernelConfig::default();
     let kernel = Kernel::new(
         KernelConfig {

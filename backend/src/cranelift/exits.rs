@@ -192,9 +192,18 @@ impl Lower<'_, '_> {
 
     // ---- calls --------------------------------------------------------------------------------
 
+    /// Call a leaf: it keeps all registers.
+    fn leaf(&mut self, leaf: u16, ints: &[V], vecs: &[V], ret: Option<Type>) -> Option<V> {
+        self.call_entry(CallConv::PreserveAll, FIRST_HELPER + u32::from(leaf), ints, vecs, ret)
+    }
+
     /// Call an entry of the helper table.
     fn call_table(&mut self, index: u32, ints: &[V], vecs: &[V], ret: Option<Type>) -> Option<V> {
-        let sig = self.sig(CallConv::SystemV, ints.len() as u8 + 1, vecs.len() as u8, ret);
+        self.call_entry(CallConv::SystemV, index, ints, vecs, ret)
+    }
+
+    fn call_entry(&mut self, cc: CallConv, index: u32, ints: &[V], vecs: &[V], ret: Option<Type>) -> Option<V> {
+        let sig = self.sig(cc, ints.len() as u8 + 1, vecs.len() as u8, ret);
         let table = self.load_own(types::I64, self.abi.helpers);
         let f = self.b.ins().load(types::I64, self.tables, table, (index * 8) as i32);
         let mut args = vec![self.state];
@@ -216,8 +225,22 @@ impl Lower<'_, '_> {
         if call.args.len() != n + usize::from(h.vecs) {
             return Err(Error::Invalid("wrong number of helper arguments"));
         }
+        if let Some(r) = self.inline(h.name, &call.args)? {
+            if self.uses.get(i.dst.0 as usize) == Some(&0) {
+                self.sink(r);
+            }
+            self.set(i.dst, r);
+            return Ok(());
+        }
         let ints = call.args[..n].iter().map(|v| self.val(*v)).collect::<Result<Vec<_>, _>>()?;
         let vecs = call.args[n..].iter().map(|v| self.vec(*v, Type::V128)).collect::<Result<Vec<_>, _>>()?;
+        let constants = || call.args[..n].iter().map(|v| self.constant(*v).map(|k| k as u64)).collect::<Vec<_>>();
+        if let Some(leaf) = h.leaf.and_then(|find| find(call.helper, &constants())) {
+            if let Some(r) = self.leaf(leaf, &ints, &vecs, h.ret) {
+                self.set(i.dst, r);
+            }
+            return Ok(());
+        }
         let r = self.call_table(FIRST_HELPER + u32::from(call.helper), &ints, &vecs, h.ret);
         if let Some(r) = r {
             debug_assert_eq!(self.b.func.dfg.value_type(r), cl_type(h.ret.unwrap_or(Type::I64)));

@@ -106,7 +106,9 @@ pub(super) struct Lower<'a, 'f> {
     /// Where results go that only exist for the flags they raise.
     pub sink_slot: Option<cl::StackSlot>,
     /// Number of uses, by IR value.
-    uses: Vec<u32>,
+    pub uses: Vec<u32>,
+    /// The code may have FMA instructions.
+    pub has_fma: bool,
 }
 
 impl<'a, 'f> Lower<'a, 'f> {
@@ -167,6 +169,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             stats: Stats::default(),
             sink_slot: None,
             uses: vec![],
+            has_fma: settings.features.has_fma(),
         }
     }
 

@@ -11,6 +11,7 @@
 
 mod exits;
 mod flow;
+mod inline;
 mod lower;
 mod mem;
 mod scalar;
@@ -37,6 +38,16 @@ pub enum HostFeatures {
     V2,
     /// x86-64-v3 (AVX2, BMI, LZCNT).
     V3,
+}
+
+impl HostFeatures {
+    fn has_fma(self) -> bool {
+        match self {
+            HostFeatures::Native => std::arch::is_x86_feature_detected!("fma"),
+            HostFeatures::V2 => false,
+            HostFeatures::V3 => true,
+        }
+    }
 }
 
 /// What is fixed for a compiler.

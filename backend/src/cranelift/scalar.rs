@@ -183,7 +183,7 @@ impl Lower<'_, '_> {
 
     /// Cranelift merges a load that is the first operand of a commutative operation by swapping the operands, which
     /// chooses the other NaN when both are. Seen through a vector the load is not merged that way.
-    fn keep_order(&mut self, a: V, ty: cl::Type) -> V {
+    pub(super) fn keep_order(&mut self, a: V, ty: cl::Type) -> V {
         let cl::ValueDef::Result(d, _) = self.b.func.dfg.value_def(a) else {
             return a;
         };

@@ -23,7 +23,7 @@ const R2: Slot = Slot(2);
 const X0: Slot = Slot(3);
 const W: Slot = Slot(4);
 static HELPERS: &[HelperSig] =
-    &[HelperSig { name: "swap", ints: 2, vecs: 1, ret: Some(Type::I64), effects: Effects::All, raises: true }];
+    &[HelperSig { name: "swap", ints: 2, vecs: 1, ret: Some(Type::I64), effects: Effects::All, raises: true, leaf: None }];
 /// Exchanges r0 and r1, asks for an exception if the second argument says so; gives the first plus the vector.
 unsafe extern "sysv64" fn helper(st: *mut u8, a: u64, b: u64, v: std::arch::x86_64::__m128i) -> u64 {
     // SAFETY: the state of these tests is an array of 16 words; vectors are plain bits.
@@ -231,7 +231,7 @@ unsafe extern "sysv64" fn all(st: *mut u8, v: V) -> u64 {
     }
 }
 const fn sig(name: &'static str, ints: u8, vecs: u8, ret: Option<Type>, effects: Effects, raises: bool) -> HelperSig {
-    HelperSig { name, ints, vecs, ret, effects, raises }
+    HelperSig { name, ints, vecs, ret, effects, raises, leaf: None }
 }
 static RANDOM_HELPERS: &[HelperSig] = &[
     sig("pure", 2, 0, Some(Type::I64), Effects::Pure, false),

@@ -7,6 +7,9 @@ use super::place::{Home, is_vector};
 use crate::abi::{EXIT_PENDING, FIRST_HELPER, RuntimeFn};
 use evm_ir::{Block, Effects, Inst, Term, Type, Value};
 
+/// Where a helper's integer arguments go.
+const INTS: [Reg; 4] = [RSI, RDX, RCX, R8];
+
 impl Lower<'_> {
     fn own(&self, offset: u32) -> Rm {
         Rm::Mem(RDI, offset as i32)
@@ -253,12 +256,53 @@ impl Lower<'_> {
         }
     }
 
+    /// Call a leaf: it changes the register of its result only.
+    fn leaf(&mut self, i: &Inst, leaf: u16) {
+        let r = self.r;
+        let call = &r.calls[i.imm as usize];
+        let h = &r.helpers[usize::from(call.helper)];
+        let (ints, vecs) = call.args.split_at(usize::from(h.ints));
+        // All places first: what one argument leaves may be where another is.
+        for (_, reg) in ints.iter().zip(INTS) {
+            self.take_gpr(reg);
+        }
+        let keep = vecs.len().max(1) as Reg;
+        for reg in 0..keep {
+            self.take_xmm(reg, keep);
+        }
+        for (v, reg) in ints.iter().zip(INTS) {
+            self.copy_gpr(*v, reg);
+        }
+        for (v, reg) in vecs.iter().zip(0..) {
+            self.copy_xmm(*v, reg);
+        }
+        let table = self.own(self.abi.helpers);
+        self.a.load(8, RAX, table);
+        self.a.call(Rm::Mem(RAX, ((FIRST_HELPER + u32::from(leaf)) * 8) as i32));
+        if let Some(t) = h.ret
+            && i.dst.is_some()
+        {
+            if is_vector(t) {
+                self.define(i.dst, 0);
+            } else {
+                let d = self.dst(i.dst);
+                self.a.load(8, d, Rm::Reg(RAX));
+            }
+        }
+    }
+
     pub(super) fn helper(&mut self, i: &Inst) -> Result<(), Unsupported> {
-        const INTS: [Reg; 4] = [RSI, RDX, RCX, R8];
         let r = self.r;
         let call = &r.calls[i.imm as usize];
         let h = &r.helpers[usize::from(call.helper)];
         let n = usize::from(h.ints);
+        if let Some(find) = h.leaf {
+            let ints: Vec<Option<u64>> = call.args[..n].iter().map(|v| self.imm_of(*v)).collect();
+            if let Some(leaf) = find(call.helper, &ints) {
+                self.leaf(i, leaf);
+                return Ok(());
+            }
+        }
         // Constants that a comparison was put off for cannot be arguments: the branch alone uses those.
         self.empty_registers();
         match h.effects {

@@ -219,6 +219,26 @@ impl Lower<'_> {
         self.lock(false, r);
     }
 
+    /// The same for a vector register; its value goes to one above `keep`.
+    pub(super) fn take_xmm(&mut self, r: Reg, keep: Reg) {
+        let v = *self.occupant(true, r);
+        if v.is_some() {
+            let free = (keep..SCRATCH)
+                .rev()
+                .find(|f| self.regs.locked_xmm >> *f & 1 == 0 && !self.regs.xmm[usize::from(*f)].is_some());
+            match free {
+                Some(f) if self.val(v).home == Home::None => {
+                    self.a.sse(0, 4, 0x0f28, f, Rm::Reg(r));
+                    self.regs.xmm[usize::from(r)] = Value::NONE;
+                    self.regs.xmm[usize::from(f)] = v;
+                    self.val(v).reg = f;
+                }
+                _ => self.spill(true, r),
+            }
+        }
+        self.lock(true, r);
+    }
+
     // ---- operands
 
     /// The register that holds `v`, of the class of its type; locked.

@@ -9,7 +9,6 @@
 
 pub mod generate;
 pub mod image;
-pub mod report;
 pub mod run;
 pub mod state;
 pub mod table;

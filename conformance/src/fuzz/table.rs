@@ -39,13 +39,21 @@ const V2: &[F] = &[
 const V3: &[F] =
     &[F::AVX, F::AVX2, F::FMA, F::F16C, F::BMI1, F::BMI2, F::LZCNT, F::MOVBE, F::ADX, F::XSAVE, F::XSAVEOPT, F::XSAVEC];
 
-/// Whether user programs can have this instruction on this model.
+/// Whether 64-bit user programs can have this instruction on this model.
 pub fn belongs(code: Code, f: Features) -> bool {
+    belongs_in(code, f, 64)
+}
+
+/// The same for programs of 64 or 32 bits.
+pub fn belongs_in(code: Code, f: Features, bits: u32) -> bool {
     let op = code.op_code();
     let known = |c: &F| V2.contains(c) || f == Features::V3 && V3.contains(c);
+    let mode = match bits {
+        64 => op.mode64() && op.intel_decoder64(),
+        _ => op.mode32() && op.intel_decoder32(),
+    };
     op.is_instruction()
-        && op.mode64()
-        && op.intel_decoder64()
+        && mode
         && matches!(code.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
         && code.cpuid_features().iter().all(known)
 }

@@ -28,6 +28,10 @@ pub struct Group {
 }
 
 impl Group {
+    /// Number of its instructions.
+    pub fn len(&self) -> Result<usize> {
+        Ok(self.tests()?.len())
+    }
     /// Its instructions.
     fn tests(&self) -> Result<Vec<Test>> {
         let mut tests = table::read(self.name.trim_end_matches("-32"), self.text)?;
@@ -69,7 +73,9 @@ fn ready(place: &Place, group: &Group, tests: &[Test]) -> Result<String> {
     lock.lock()?;
     let kept = place.guest.programs.join("src").join(format!("{stem}.c"));
     if fs::read_to_string(&kept).ok().as_deref() != Some(&text) {
-        root::compile(&place.guest, &stem, &format!("{stem}.c"), &text)?;
+        let first = text.lines().next().unwrap_or_default();
+        let options = first.split_once("cc:").map_or("-O2", |(_, o)| o).trim_end_matches("*/").trim();
+        root::compile(&place.guest, &stem, &format!("{stem}.c"), options, &text)?;
         fs::write(kept, &text)?;
     }
     Ok(format!("/programs/{stem}"))

@@ -37,7 +37,7 @@ macro_rules! helpers {
         /// This file's signatures.
         pub(super) const SIGS: &[evm_ir::HelperSig] = &[ $( {
             let (ints, vecs, ret) = $crate::helpers::HelperFn::$shape($f).shape();
-            evm_ir::HelperSig { name: $text, ints, vecs, ret, effects: evm_ir::Effects::$effects, raises: $raises }
+            evm_ir::HelperSig { name: $text, ints, vecs, ret, effects: evm_ir::Effects::$effects, raises: $raises, leaf: Some(super::leaf::find) }
         } ),* ];
     };
 }
@@ -45,6 +45,7 @@ macro_rules! helpers {
 mod crypto;
 mod fpstate;
 mod int;
+mod leaf;
 mod sse;
 #[cfg(test)]
 mod testing;
@@ -85,6 +86,14 @@ macro_rules! concat_tables {
 pub static SIGS: [HelperSig; N] = concat_tables!(HelperSig, PARTS_S);
 /// Functions of all helpers, by index.
 pub static FNS: [HelperFn; N] = concat_tables!(HelperFn, PARTS_F);
+
+/// Addresses of all helpers, and behind them of their leaves (see [`evm_ir::FindLeaf`]), for a table that compiled code
+/// calls through.
+pub fn addresses() -> impl Iterator<Item = u64> {
+    FNS.iter().map(HelperFn::addr).chain(leaf::addresses())
+}
+/// Text that tells which leaves this host has: what is compiled depends on it.
+pub use leaf::fingerprint as leaf_fingerprint;
 
 /// The state behind a helper's first argument.
 ///

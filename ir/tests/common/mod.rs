@@ -27,7 +27,7 @@ const fn helper(
     effects: Effects,
     raises: bool,
 ) -> HelperSig {
-    HelperSig { name, ints, vecs, ret, effects, raises }
+    HelperSig { name, ints, vecs, ret, effects, raises, leaf: None }
 }
 /// One helper of each kind.
 pub static HELPERS: &[HelperSig] = &[

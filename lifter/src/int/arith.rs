@@ -64,25 +64,20 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         M::Div => divide(cx, i, false),
         M::Idiv => divide(cx, i, true),
         M::Adcx | M::Adox => {
-            let mask = if i.mnemonic() == M::Adcx { cc::CF } else { cc::OF };
             let b = cx.read_op(i, 1);
             let a = cx.read_op(i, 0);
             let ty = cx.b.ty(a);
-            let all = cx.all_flags();
-            let cin = cx.bini(Op::And, Type::I64, all, mask as i64);
-            let cin = cx.icmpi(Cond::Ne, cin, 0);
-            let c = cx.zext(ty, cin);
+            let (rest, carry, overflow) = cx.carries();
+            let is_carry = i.mnemonic() == M::Adcx;
+            let c = cx.zext(ty, if is_carry { carry } else { overflow });
             let s = cx.bin(Op::Add, ty, a, b);
             let r = cx.bin(Op::Add, ty, s, c);
             let c1 = cx.icmp(Cond::Ult, s, a);
             let c2 = cx.icmp(Cond::Ult, r, s);
             let out = cx.bin(Op::Or, Type::I8, c1, c2);
-            let out = cx.zext(Type::I64, out);
-            let out = cx.bini(Op::Shl, Type::I64, out, i64::from(mask.trailing_zeros()));
-            let rest = cx.bini(Op::And, Type::I64, all, !(mask as i64));
-            let flags = cx.bin(Op::Or, Type::I64, rest, out);
             cx.set_gpr(i.op_register(0), r);
-            cx.set_flags(flags);
+            let (c, o) = if is_carry { (out, overflow) } else { (carry, out) };
+            cx.set_cc(cc::CARRIES, Type::I64, rest, c, o);
         }
         M::Xchg => {
             let r = i.op_register(1);

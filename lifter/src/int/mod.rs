@@ -30,6 +30,9 @@ pub(crate) fn is_quiet(i: &Instruction) -> bool {
             | Add
             | Sub
             | Adc
+            | Adcx
+            | Adox
+            | Mulx
             | Sbb
             | Cmp
             | Test

@@ -1,7 +1,7 @@
 //! AVX, AVX2 and FMA instructions without a legacy form: those that cross the halves of YMM, load by mask
 //! or by a vector of indices, or have three sources.
 
-use super::{Done, Form, Vector, select};
+use super::{Done, Form, Vector, scalar, select};
 use crate::ctx::Addr;
 use evm_cpu::helper as h;
 use evm_ir::{Op, Type, Type::*, Value};
@@ -240,26 +240,41 @@ fn fma_form(m: M) -> Option<(u32, u64)> {
 /// factor (for the choice among NaNs) is `y`.
 fn fma(v: &mut Vector, order: u32, form: u64) {
     let f = v.iconst(form);
-    let scalar = form & 16 != 0;
-    let bytes = if form & 1 != 0 { 8 } else { 4 };
+    if form & 16 != 0 {
+        return fma_scalar(v, order, f, if form & 1 != 0 { F64 } else { F32 });
+    }
     let halves: Vec<Value> = (0..v.halves())
         .map(|half| {
-            let a = v.src(0, half);
-            let b = v.src(1, half);
-            let c = if scalar { v.part(2, 0, bytes) } else { v.src(2, half) };
-            let (x, y, z) = match order {
-                132 => (c, a, b),
-                213 => (a, b, c),
-                _ => (c, b, a),
-            };
-            let r = v.cx.call(h::FMA, &[f, x, y, z]);
-            if scalar {
-                // Upper lanes are operand 0's.
-                v.cx.b.shuffle(a, r, select::blend(bytes as usize, 1))
-            } else {
-                r
-            }
+            let (a, b, c) = (v.src(0, half), v.src(1, half), v.src(2, half));
+            let (x, y, z) = factors(order, a, b, c);
+            v.cx.call(h::FMA, &[f, x, y, z])
         })
         .collect();
     v.set(&halves);
+}
+
+fn factors(order: u32, a: Value, b: Value, c: Value) -> (Value, Value, Value) {
+    match order {
+        132 => (c, a, b),
+        213 => (a, b, c),
+        _ => (c, b, a),
+    }
+}
+
+/// The low lane; the upper ones are operand 0's.
+fn fma_scalar(v: &mut Vector, order: u32, form: Value, ty: Type) {
+    let shape = scalar::shape(ty);
+    let c = if v.is_mem(2) {
+        let c = v.load(ty, 0);
+        let z = v.zero();
+        v.cx.b.insert(shape, z, 0, c)
+    } else {
+        v.src(2, 0)
+    };
+    let (a, b) = (v.src(0, 0), v.src(1, 0));
+    let (x, y, z) = factors(order, a, b, c);
+    let r = v.cx.call(h::FMA, &[form, x, y, z]);
+    let r = v.cx.b.extract(shape, r, 0);
+    let r = v.cx.b.insert(shape, a, 0, r);
+    v.set(&[r]);
 }

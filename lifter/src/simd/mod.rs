@@ -22,7 +22,7 @@ mod select;
 mod system;
 mod x87;
 
-use crate::ctx::{Addr, Lifter, Unlifted};
+use crate::ctx::{Addr, Lifter, Unlifted, full};
 use evm_cpu::exc;
 use evm_ir::{Cond, Op, Type, Value};
 use iced_x86::{EncodingKind, Instruction, OpKind, Register};
@@ -100,9 +100,23 @@ impl<'a> Vector<'a> {
     fn first(&self) -> u32 {
         u32::from(self.vex())
     }
+    /// The register that alone, with a displacement, is the memory operand's address.
+    fn lone_base(&self) -> Option<usize> {
+        let (i, base) = (self.i, self.i.memory_base());
+        let plain = i.memory_index() == Register::None && !matches!(i.memory_segment(), Register::FS | Register::GS);
+        (plain && base.is_gpr() && base.size() as u32 * 8 == self.cx.bits).then(|| full(base))
+    }
     /// #GP if the memory operand is not aligned to `bytes`. Starts a new block: to be called before
     /// anything is read.
     fn aligned(&mut self, bytes: i64) {
+        let base = self.lone_base();
+        let (modulus, disp) = (bytes as u64, self.i.memory_displacement64());
+        if let Some((m, r)) = base.and_then(|b| self.cx.residues[b])
+            && m >= modulus
+            && r.wrapping_add(disp) % modulus == 0
+        {
+            return;
+        }
         let a = self.cx.addr(self.i);
         let a = self.cx.flat(a);
         let low = self.cx.bini(Op::And, Type::I64, a, bytes - 1);
@@ -112,6 +126,11 @@ impl<'a> Vector<'a> {
         let bad = self.cx.icmpi(Cond::Ne, low, 0);
         self.cx.raise_if(bad, exc::GP, 0);
         self.mem = None;
+        if let Some(b) = base
+            && self.cx.residues[b].is_none_or(|(m, _)| m < modulus)
+        {
+            self.cx.residues[b] = Some((modulus, disp.wrapping_neg() % modulus));
+        }
     }
     /// The alignment check that legacy SSE does for 16-byte operands.
     fn aligned_if_legacy(&mut self) {

@@ -135,7 +135,7 @@ impl Guest {
         let arena = Arena::reserve(1 << 20).expect("reserve");
         arena.map_anon(BUF, 0x2_0000, Prot::RW).expect("map");
         let mut helpers = vec![0; FIRST_HELPER as usize];
-        helpers.extend(helpers::FNS.iter().map(|f| f.addr()));
+        helpers.extend(helpers::addresses());
         let compilers = [HostFeatures::V2, HostFeatures::Native]
             .map(|features| {
                 let settings = CompilerSettings { features, verify: true, ..Default::default() };

@@ -75,6 +75,8 @@ pub(crate) struct Compiled {
     pub quick: bool,
     /// Mode that it was translated in.
     pub bits: u32,
+    /// For a CPU with the instructions of x86-64-v3.
+    pub v3: bool,
     /// It is for address spaces of at least this many bytes.
     pub min_limit: u64,
     /// Guest instructions in it.
@@ -115,11 +117,13 @@ pub(crate) struct CodeSpace {
     pub(crate) arena: Arc<Arena>,
     /// Mode of the code: 64 or 32.
     pub(crate) bits: u32,
+    /// The CPU has the instructions of x86-64-v3.
+    pub(crate) v3: bool,
     pub(crate) invalidations: AtomicU64,
 }
 
 impl CodeSpace {
-    pub(crate) fn new(arena: Arc<Arena>, bits: u32) -> std::io::Result<CodeSpace> {
+    pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
         Ok(CodeSpace {
             entries: Table::new(MAX_ENTRIES)?,
@@ -141,6 +145,7 @@ impl CodeSpace {
             blocks: Mutex::new(HashMap::new()),
             arena,
             bits,
+            v3,
             invalidations: AtomicU64::new(0),
         })
     }

@@ -105,7 +105,7 @@ pub(crate) struct BlockEntry {
 }
 
 fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
-    let opts = Options { mode, bits: snap.space.bits, ..Options::default() };
+    let opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, ..Options::default() };
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
@@ -177,6 +177,7 @@ pub(crate) fn region(
         precise,
         quick: false,
         bits: space.bits,
+        v3: space.v3,
         min_limit: space.arena.size(),
         insns: region.insns,
         blocks,
@@ -224,6 +225,7 @@ pub(crate) fn quick(
         precise: true,
         quick: true,
         bits: space.bits,
+        v3: space.v3,
         min_limit: compiler.min_limit,
         insns: region.insns,
         blocks: vec![],
@@ -233,7 +235,7 @@ pub(crate) fn quick(
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    if space.bits != r.bits || space.arena.size() < r.min_limit {
+    if (space.bits, space.v3) != (r.bits, r.v3) || space.arena.size() < r.min_limit {
         return false;
     }
     let mut snap = Snapshot::new(space, mm, None);
