@@ -7,6 +7,7 @@
 //! * [`apps`] runs a case and compares; [`report`] writes the table for the book.
 //! * [`insn`] writes programs that execute each instruction with random operands and print what they did.
 //! * [`fuzz`] compares random instructions on random states with the CPU.
+//! * [`bench`] times programs and kernels natively, under `evm` and under qemu-user; [`bench_report`] writes it for the book.
 //! * [`harness`] shows cases to `cargo test` and `cargo nextest` as single tests.
 //!
 //! What is known to fail stands in `known-failures.txt` with a reason; an unexpected pass fails, too.
@@ -14,6 +15,7 @@
 
 pub mod apps;
 pub mod bench;
+pub mod bench_report;
 pub mod case;
 pub mod exec;
 pub mod fuzz;

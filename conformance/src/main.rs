@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use evm_conformance::apps::{self, Place};
-use evm_conformance::{bench, case, exec, fuzz, insn, report, root};
+use evm_conformance::{bench, bench_report, case, exec, fuzz, insn, report, root};
 use std::process::ExitCode;
 
 /// Conformance tests of EVM: the same programs natively and under evm.
@@ -86,10 +86,22 @@ struct Bench {
     /// Runs of each
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Write book/src/performance.md
+    /// Kernels instead of programs
+    #[arg(long)]
+    kernels: bool,
+    /// Under qemu-user as well
+    #[arg(long)]
+    qemu: bool,
+    /// Print JSON instead of lines
+    #[arg(long)]
+    json: bool,
+    /// An option of `evm run` (may be repeated)
+    #[arg(long = "evm", allow_hyphen_values = true)]
+    evm: Vec<String>,
+    /// Write the table, the plot and their JSON to book/src/performance/
     #[arg(long)]
     write_book: bool,
-    /// Names of programs; all if none
+    /// Names of programs or kernels, or their beginnings; all if none
     names: Vec<String>,
 }
 
@@ -152,24 +164,7 @@ fn go() -> Result<bool> {
             Ok(true)
         }
         Command::Apps(o) => run_apps(&o),
-        Command::Bench(o) => {
-            let times = bench::run(&Place::ready()?, o.rounds, &o.names)?;
-            let page = bench::markdown(&times, o.rounds);
-            print!("{page}");
-            for t in &times {
-                for e in &t.errors {
-                    println!("{}: {e}", t.name);
-                }
-            }
-            std::fs::write(
-                evm_conformance::target().join("conformance/bench.json"),
-                serde_json::to_string_pretty(&times)?,
-            )?;
-            if o.write_book {
-                std::fs::write(evm_conformance::workspace().join("book/src/performance.md"), page)?;
-            }
-            Ok(times.iter().all(|t| t.evm.is_some()))
-        }
+        Command::Bench(o) => run_bench(&o),
         Command::Fuzz(o) => run_fuzz(&o),
         Command::FuzzRun { engine, model, file } => fuzz::run::run_image(&file, &engine, &model),
         Command::Insn { engine, groups } => {
@@ -229,6 +224,35 @@ fn run_apps(o: &Apps) -> Result<bool> {
         println!("wrote {}", file.display());
     }
     Ok(good)
+}
+
+fn run_bench(o: &Bench) -> Result<bool> {
+    let options = bench::Options { rounds: o.rounds, qemu: o.qemu, names: o.names.clone(), evm: o.evm.clone() };
+    let place = Place::ready()?;
+    let mut each = |t: &bench::Times| {
+        if !o.json {
+            println!("{}", bench_report::line(t));
+        }
+    };
+    let (name, title, report) = if o.kernels {
+        ("kernels", "Kernels compiled by gcc -O2", bench::kernels(&place, &options, &mut each)?)
+    } else {
+        ("applications", "Programs of Debian 12", bench::applications(&place, &options, &mut each)?)
+    };
+    let json = serde_json::to_string_pretty(&report)?;
+    if o.json {
+        println!("{json}");
+    } else if let Some(m) = bench_report::mean(&report, |t| t.evm) {
+        println!("geometric mean: {m:.3} times native");
+    }
+    if o.write_book {
+        let folder = evm_conformance::workspace().join("book/src/performance");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(name).with_extension("json"), json + "\n")?;
+        std::fs::write(folder.join(name).with_extension("md"), bench_report::markdown(&report))?;
+        std::fs::write(folder.join(name).with_extension("svg"), bench_report::svg(&report, title))?;
+    }
+    Ok(report.cases.iter().all(|t| t.evm.is_some() && t.errors.is_empty()))
 }
 
 fn run_fuzz(o: &Fuzz) -> Result<bool> {

@@ -4,6 +4,7 @@
 use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
+use crate::dump::Dump;
 use crate::guard;
 use crate::stats::Counters;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
@@ -48,6 +49,7 @@ struct Inner {
     stop: AtomicBool,
     worker: OnceLock<()>,
     counters: Counters,
+    dump: OnceLock<Dump>,
     reported: Mutex<Vec<String>>,
 }
 
@@ -77,9 +79,17 @@ impl Engine {
                 stop: AtomicBool::new(false),
                 worker: OnceLock::new(),
                 counters: Counters::default(),
+                dump: OnceLock::new(),
                 reported: Mutex::new(Vec::new()),
             }),
         }
+    }
+    /// Dump compiled regions to a folder from now on. The first folder stays.
+    pub(crate) fn dump_to(&self, folder: &std::path::Path) {
+        self.inner.dump.get_or_init(|| Dump::new(folder));
+    }
+    pub(crate) fn dump(&self) -> Option<&Dump> {
+        self.inner.dump.get()
     }
     pub(crate) fn counters(&self) -> &Counters {
         &self.inner.counters
@@ -113,7 +123,9 @@ impl Engine {
                     &mut c.insert((min_limit, made)).1
                 }
             };
-            c.compile(region, CompileOptions { precise, ..CompileOptions::default() }, &mut |pc| self.entry_index(pc))
+            let options =
+                CompileOptions { precise, disassemble: self.dump().is_some(), ..CompileOptions::default() };
+            c.compile(region, options, &mut |pc| self.entry_index(pc))
                 .map_err(|e| e.to_string())
         })
     }

@@ -190,6 +190,9 @@ impl Vm {
     /// Prepare a job.
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
         let shared = Shared::new(engine.clone(), config.engine);
+        if let Some(folder) = &config.dump {
+            engine.dump_to(folder);
+        }
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
         Ok(Vm { kernel, shared, world, started: Instant::now(), confinement: Confinement::default() })
     }

@@ -156,9 +156,12 @@ pub(crate) fn region(
     let code = engine
         .compile(&region, precise, space.arena.size())
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
-    let Some(piece) = memory.publish(&code.code, code.pcs) else {
+    let Some(piece) = memory.publish(&code.code, code.pcs.clone()) else {
         return Ok(None);
     };
+    if let Some(dump) = engine.dump() {
+        dump.region(&region, &code, piece.start, space.bits, |at, buf| snap.fetch(at, buf));
+    }
     let entries =
         region.entries.iter().map(|b| region.blocks[b.0 as usize].pc).map(|pc| (pc, engine.entry_index(pc))).collect();
     let mut versions = 0;
