@@ -58,15 +58,11 @@ const CASES: &[Case] = &[
         &[("query.fa", "query 6"), ("proteins.fa", "proteins 6000")],
         "makeblastdb -in proteins.fa -dbtype prot -out db > /dev/null",
     ),
-    Case::of(
-        "blastn",
-        "/usr/bin/blastn",
-        &["-task", "blastn", "-query", "query.fa", "-db", "db", "-outfmt", "6"],
-    )
-    .with(
-        &[("query.fa", "dna-query 60"), ("genome.fa", "dna 3000")],
-        "makeblastdb -in genome.fa -dbtype nucl -out db > /dev/null",
-    ),
+    Case::of("blastn", "/usr/bin/blastn", &["-task", "blastn", "-query", "query.fa", "-db", "db", "-outfmt", "6"])
+        .with(
+            &[("query.fa", "dna-query 60"), ("genome.fa", "dna 3000")],
+            "makeblastdb -in genome.fa -dbtype nucl -out db > /dev/null",
+        ),
     Case::of("sqlite3", "/usr/bin/sqlite3", &[":memory:"]).with(&[("in.sql", "sql 250000")], "").reading("in.sql"),
     Case::of("python3", "/usr/bin/python3.11", &["work.py"]).with(&[("work.py", PYTHON)], ""),
     Case::of("perl", "/usr/bin/perl", &["work.pl"]).with(&[("work.pl", PERL), ("text", "text 4000000")], ""),

@@ -43,7 +43,8 @@ pub fn markdown(r: &Report) -> String {
     for t in &r.cases {
         let peak = t.evm.map_or("–".into(), |f| format!("{:.0}", f.peak));
         let (evm, qemu) = (show(t, t.evm), show(t, t.qemu));
-        let _ = writeln!(s, "| {} | {:.3} s | {evm} | {qemu} | {:.0}, {peak} MiB |", t.name, t.native.cpu, t.native.peak);
+        let _ =
+            writeln!(s, "| {} | {:.3} s | {evm} | {qemu} | {:.0}, {peak} MiB |", t.name, t.native.cpu, t.native.peak);
     }
     let show = |m: Option<f64>| m.map_or("–".into(), |m| format!("**{m:.2}**"));
     let _ = writeln!(s, "| geometric mean | | {} | {} | |", show(mean(r, |t| t.evm)), show(mean(r, |t| t.qemu)));

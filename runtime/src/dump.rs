@@ -32,7 +32,8 @@ impl Dump {
         let n = self.count.fetch_add(1, Ordering::Relaxed);
         let entry = region.entries.first().map_or(0, |b| region.blocks[b.0 as usize].pc);
         let mut s = format!("{region}\n");
-        let _ = writeln!(s, "{} guest instructions, {:?}, {} bytes at {at:#x}", code.insns, code.stats, code.code.len());
+        let _ =
+            writeln!(s, "{} guest instructions, {:?}, {} bytes at {at:#x}", code.insns, code.stats, code.code.len());
         let mut lines = code.lines.iter().peekable();
         let mut pos = 0;
         while pos < code.code.len() {

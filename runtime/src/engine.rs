@@ -22,6 +22,8 @@ use std::time::Instant;
 pub(crate) const HOT: u32 = 40;
 /// Entries of a block of the quick tier between two reports that it is hot.
 pub(crate) const QUICK_HOT: u32 = 16384;
+/// Entries of a block since the region that holds it was installed that make it worth an entry of the region.
+const OUTSIDE: u32 = 256;
 /// Most entries of one region.
 const MAX_REGION_ENTRIES: usize = 32;
 
@@ -123,10 +125,8 @@ impl Engine {
                     &mut c.insert((min_limit, made)).1
                 }
             };
-            let options =
-                CompileOptions { precise, disassemble: self.dump().is_some(), ..CompileOptions::default() };
-            c.compile(region, options, &mut |pc| self.entry_index(pc))
-                .map_err(|e| e.to_string())
+            let options = CompileOptions { precise, disassemble: self.dump().is_some(), ..CompileOptions::default() };
+            c.compile(region, options, &mut |pc| self.entry_index(pc)).map_err(|e| e.to_string())
         })
     }
     /// Say once that a translation failed, on standard error: it is a bug of ours, and the guest goes on interpreted.
@@ -194,16 +194,16 @@ impl Engine {
         {
             // Blocks of one loop get hot together; the region of the first has the others too, and they show by another
             // report that they are still entered from outside. Each time a region is extended it takes four times the heat.
+            // What was counted before the region was there does not say so.
             let n = j.space.compiles(owner.entries[0].0);
-            if j.background && j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(1) {
+            let since = j.space.entered_since(j.pc, self.entry_index(j.pc), QUICK_HOT);
+            if j.background && (since < OUTSIDE || j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(1)) {
                 return false;
             }
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(
-                j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)),
-            );
+            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT));
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);

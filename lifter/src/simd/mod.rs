@@ -23,8 +23,7 @@ mod system;
 mod x87;
 
 use crate::ctx::{Addr, Lifter, Unlifted};
-use evm_cpu::exc;
-use evm_ir::{Cond, Op, Type, Value};
+use evm_ir::{Type, Value};
 use iced_x86::{EncodingKind, Instruction, OpKind, Register};
 
 /// What a family says: translated, or not its instruction.
@@ -100,18 +99,13 @@ impl<'a> Vector<'a> {
     fn first(&self) -> u32 {
         u32::from(self.vex())
     }
-    /// #GP if the memory operand is not aligned to `bytes`. Starts a new block: to be called before
-    /// anything is read.
+    /// #GP if the memory operand is not aligned to `bytes`.
     fn aligned(&mut self, bytes: i64) {
         let a = self.cx.addr(self.i);
         let a = self.cx.flat(a);
-        let low = self.cx.bini(Op::And, Type::I64, a, bytes - 1);
-        if self.cx.const_of(low) == Some(0) {
-            return;
+        if self.cx.const_of(a).is_none_or(|a| a & (bytes - 1) != 0) {
+            self.cx.b.aligned(a, bytes);
         }
-        let bad = self.cx.icmpi(Cond::Ne, low, 0);
-        self.cx.raise_if(bad, exc::GP, 0);
-        self.mem = None;
     }
     /// The alignment check that legacy SSE does for 16-byte operands.
     fn aligned_if_legacy(&mut self) {

@@ -172,7 +172,10 @@ pub(crate) fn region(
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
+    let mut blocks: Vec<u64> = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    let blocks = blocks.into_iter().map(|pc| (pc, engine.entry_index(pc))).collect();
     let r = Arc::new(Compiled {
         code: piece.start,
         entries,
