@@ -92,6 +92,8 @@ pub const EXIT_PENDING: u64 = u64::MAX;
 pub const TRAP_ACCESS: u8 = 1;
 /// Trap code of a guest address outside the address space (an undefined instruction on the host).
 pub const TRAP_LIMIT: u8 = 2;
+/// Stands for the address of a fault whose cause is an operand that is not aligned ([`evm_ir::Op::Aligned`]).
+pub const MISALIGNED: u64 = 0x8000_0000_a119_0bad;
 /// Bytes at either end of the guest address space that an engine never maps: an address that wraps around
 /// by no more than this faults, as it would where the check does not see it wrap.
 pub const UNMAPPED: u32 = 1 << 16;

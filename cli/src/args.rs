@@ -135,6 +135,10 @@ pub struct Run {
     #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "text", help_heading = "Engine")]
     pub stats: Option<Stats>,
 
+    /// Write what compiled regions look like to a folder: to debug evm itself (implies --no-confine)
+    #[arg(long, value_name = "DIR", help_heading = "Engine", hide_short_help = true)]
+    pub dump: Option<PathBuf>,
+
     /// Show each system call, as strace does: on stderr or in FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-", help_heading = "Engine")]
     pub trace: Option<PathBuf>,

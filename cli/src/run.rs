@@ -165,11 +165,13 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             disk: limits.disk,
             output: limits.output,
         },
+        dump: o.dump.clone(),
         trace: o.trace.as_deref().map(trace_sink).transpose()?,
         ..Config::default()
     };
     let mut vm = Vm::new(&Engine::new(), config, &module)?;
-    if !o.no_confine {
+    // Dumps are written while the job runs.
+    if !o.no_confine && o.dump.is_none() {
         vm.confine()?;
     }
     end_on_signals(vm.handle())?;

@@ -54,6 +54,8 @@ pub struct Outcome {
     pub timed_out: bool,
     /// How long it took.
     pub wall: Duration,
+    /// CPU time of it and its children (and of others that this process waited for meanwhile).
+    pub cpu: Duration,
     /// The most memory it had, as seen every few milliseconds.
     pub resident: u64,
 }
@@ -104,6 +106,7 @@ impl Run {
             None => Stdio::null(),
         };
         let start = Instant::now();
+        let cpu = crate::host::children_cpu();
         let mut child = self
             .command
             .stdin(stdin)
@@ -133,6 +136,7 @@ impl Run {
             pause = (pause * 2).min(Duration::from_millis(5));
         };
         let wall = start.elapsed();
+        let cpu = crate::host::children_cpu().saturating_sub(cpu);
         // A process that outlives its parent may hold the pipes.
         let patience = if timed_out { Duration::from_secs(2) } else { Duration::from_secs(10) };
         Ok(Outcome {
@@ -141,6 +145,7 @@ impl Run {
             stderr: stderr.recv_timeout(patience).unwrap_or_default(),
             timed_out,
             wall,
+            cpu,
             resident,
         })
     }

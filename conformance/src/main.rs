@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use evm_conformance::apps::{self, Place};
-use evm_conformance::{bench, case, coverage, exec, fuzz, insn, report, root};
+use evm_conformance::{bench, bench_report, case, coverage, exec, fuzz, insn, report, root};
 use std::process::ExitCode;
 
 /// Conformance tests of EVM: the same programs natively and under evm.
@@ -98,10 +98,22 @@ struct Bench {
     /// Runs of each
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Write book/src/performance.md
+    /// Kernels instead of programs
+    #[arg(long)]
+    kernels: bool,
+    /// Under qemu-user as well
+    #[arg(long)]
+    qemu: bool,
+    /// Print JSON instead of lines
+    #[arg(long)]
+    json: bool,
+    /// An option of `evm run` (may be repeated)
+    #[arg(long = "evm", allow_hyphen_values = true)]
+    evm: Vec<String>,
+    /// Write the table, the plot and their JSON to book/src/performance/
     #[arg(long)]
     write_book: bool,
-    /// Names of programs; all if none
+    /// Names of programs or kernels, or their beginnings; all if none
     names: Vec<String>,
 }
 
@@ -164,24 +176,7 @@ fn go() -> Result<bool> {
             Ok(true)
         }
         Command::Apps(o) => run_apps(&o),
-        Command::Bench(o) => {
-            let times = bench::run(&Place::ready()?, o.rounds, &o.names)?;
-            let page = bench::markdown(&times, o.rounds);
-            print!("{page}");
-            for t in &times {
-                for e in &t.errors {
-                    println!("{}: {e}", t.name);
-                }
-            }
-            std::fs::write(
-                evm_conformance::target().join("conformance/bench.json"),
-                serde_json::to_string_pretty(&times)?,
-            )?;
-            if o.write_book {
-                std::fs::write(evm_conformance::workspace().join("book/src/performance.md"), page)?;
-            }
-            Ok(times.iter().all(|t| t.evm.is_some()))
-        }
+        Command::Bench(o) => run_bench(&o),
         Command::Fuzz(o) => run_fuzz(&o),
         Command::Report(o) => run_coverage(&o),
         Command::FuzzRun { engine, model, file } => fuzz::run::run_image(&file, &engine, &model),
@@ -245,8 +240,7 @@ fn run_apps(o: &Apps) -> Result<bool> {
     Ok(good)
 }
 
-fn seed(given: Option<u64>) -> Result<u64> {
-    Ok(match given {
+use evm_conformance::{bench, bench_report, case, coverage, exec, fuzz, insn, report, root};
         Some(s) => s,
         None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
     })

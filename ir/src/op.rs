@@ -36,6 +36,8 @@ pub enum Sig {
     Rmw,
     /// a: i64 address, b: t expected, c: t new -> t (old); `imm` displacement
     Cas,
+    /// a: i64 address; `imm` is a power of two up to 4096
+    Align,
     /// no operands, no result
     Fence,
     /// a: v128 -> lane type of t; `imm` lane
@@ -140,6 +142,7 @@ ops! {
     AtomicXor "atomic_xor" Rmw READ|WRITE|EFFECT, "xor, gives the old value";
     AtomicXchg "atomic_xchg" Rmw READ|WRITE|EFFECT, "exchange, gives the old value";
     AtomicCas "atomic_cas" Cas READ|WRITE|EFFECT, "compare and swap (I8..I64, V128), gives the old value";
+    Aligned "aligned" Align READ|EFFECT, "fault, as the access that follows would, unless a is a multiple of imm";
     Fence "fence" Fence EFFECT, "full memory fence";
     // scalar floating point, under the guest's MXCSR
     FAdd "fadd" Bin 0, "x86 addss/addsd: NaN rules of the hardware, first operand first";
@@ -338,7 +341,7 @@ impl Op {
             Sig::VConst | Sig::Insert | Sig::Splat | Sig::VShift | Sig::VFCmp | Sig::Shuffle | Sig::VSelect => {
                 Some(Type::V128)
             }
-            Sig::Put | Sig::Store | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill => None,
+            Sig::Put | Sig::Store | Sig::Align | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill => None,
         }
     }
 }

@@ -376,7 +376,7 @@ impl Parser {
                 }
             }
             Sig::Fence => {}
-            Sig::Extract => {
+            Sig::Extract | Sig::Align => {
                 i.a = c.value()?;
                 c.need(",")?;
                 i.imm = c.small()?;

@@ -92,7 +92,10 @@ impl Region {
             write!(f, "{}:{ty} = ", i.dst)?;
         }
         write!(f, "{}", i.op.name())?;
-        let typed = !matches!(i.op.sig(), Sig::VConst | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill);
+        let typed = !matches!(
+            i.op.sig(),
+            Sig::VConst | Sig::Align | Sig::Fence | Sig::Call | Sig::Marker | Sig::Fill | Sig::Spill
+        );
         if typed {
             write!(f, ".{}", i.ty.name())?;
         }
@@ -115,6 +118,7 @@ impl Region {
             Sig::Load => write!(f, " {a}{disp}"),
             Sig::Store | Sig::Rmw => write!(f, " {a}{disp}, {b}"),
             Sig::Cas => write!(f, " {a}{disp}, {b}, {c}"),
+            Sig::Align => write!(f, " {a}, {}", i.imm),
             Sig::Fence => Ok(()),
             Sig::Extract => write!(f, " {a}, {}", i.imm),
             Sig::Insert => write!(f, " {a}, {}, {b}", i.imm),

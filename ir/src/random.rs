@@ -235,6 +235,16 @@ impl Gen<'_> {
                     self.access(op, ty);
                 }
             }
+            Sig::Align => {
+                // Mostly addresses that are.
+                if access {
+                    let (a, m) = (self.address(), self.konst(Type::I64, !15));
+                    let down = self.push(Op::And, Type::I64, [a, m, none], 0);
+                    let a = if self.s.faults && self.rng.chance(4) { a } else { down };
+                    let n = 1 << self.rng.below(5);
+                    self.push(op, ty, [a, none, none], n);
+                }
+            }
             Sig::Extract => {
                 let a = self.value(t);
                 let n = self.rng.below(u64::from(16 / ty.lane().bytes()));

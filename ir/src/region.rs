@@ -290,6 +290,10 @@ impl Builder {
     pub fn store(&mut self, ty: Type, addr: Value, disp: i32, v: Value) {
         self.push(Op::Store, ty, addr, v, Value::NONE, i64::from(disp));
     }
+    /// Fault unless an address is a multiple of `n`.
+    pub fn aligned(&mut self, addr: Value, n: i64) {
+        self.push(Op::Aligned, Type::I64, addr, Value::NONE, Value::NONE, n);
+    }
     /// Extract lane.
     pub fn extract(&mut self, shape: Type, v: Value, lane: u8) -> Value {
         self.push(Op::Extract, shape, v, Value::NONE, Value::NONE, i64::from(lane))

@@ -24,6 +24,17 @@ pub fn describe(bits: u32, pc: u64, bytes: &[u8]) -> String {
     text
 }
 
+/// The instruction at `pc` in Intel's syntax, and its length; at least one byte.
+pub fn disassemble(bits: u32, pc: u64, bytes: &[u8]) -> (String, usize) {
+    let insn = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE).decode();
+    let mut text = String::new();
+    if insn.is_invalid() {
+        return ("(no valid instruction)".into(), 1);
+    }
+    FastFormatter::new().format(&insn, &mut text);
+    (text, insn.len())
+}
+
 /// What an instruction that faulted in memory does there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {

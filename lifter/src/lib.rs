@@ -24,6 +24,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use describe::{Access, access, describe};
+pub use describe::{Access, access, describe, disassemble};
 pub use hash::AddressHasher;
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};

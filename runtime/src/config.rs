@@ -94,6 +94,8 @@ pub struct Config {
     pub stderr: Stream,
     /// Receives a line for each system call and signal.
     pub trace: Option<evm_kernel::kernel::TraceSink>,
+    /// Folder for what compiled regions look like, one file each.
+    pub dump: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -116,6 +118,7 @@ impl Default for Config {
             stdout: Stream::Inherit,
             stderr: Stream::Inherit,
             trace: None,
+            dump: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
+use crate::dump::Dump;
 use crate::guard;
 use crate::stats::Counters;
 use evm_backend::cranelift::{CompileOptions, Compiled as Code, Compiler, CompilerSettings};
@@ -21,6 +22,8 @@ use std::time::Instant;
 pub(crate) const HOT: u32 = 40;
 /// Entries of a block of the quick tier between two reports that it is hot.
 pub(crate) const QUICK_HOT: u32 = 16384;
+/// Entries of a block since the region that holds it was installed that make it worth an entry of the region.
+const OUTSIDE: u32 = 256;
 /// Most entries of one region.
 const MAX_REGION_ENTRIES: usize = 32;
 
@@ -48,6 +51,7 @@ struct Inner {
     stop: AtomicBool,
     worker: OnceLock<()>,
     counters: Counters,
+    dump: OnceLock<Dump>,
     reported: Mutex<Vec<String>>,
 }
 
@@ -77,9 +81,17 @@ impl Engine {
                 stop: AtomicBool::new(false),
                 worker: OnceLock::new(),
                 counters: Counters::default(),
+                dump: OnceLock::new(),
                 reported: Mutex::new(Vec::new()),
             }),
         }
+    }
+    /// Dump compiled regions to a folder from now on. The first folder stays.
+    pub(crate) fn dump_to(&self, folder: &std::path::Path) {
+        self.inner.dump.get_or_init(|| Dump::new(folder));
+    }
+    pub(crate) fn dump(&self) -> Option<&Dump> {
+        self.inner.dump.get()
     }
     pub(crate) fn counters(&self) -> &Counters {
         &self.inner.counters
@@ -113,8 +125,8 @@ impl Engine {
                     &mut c.insert((min_limit, made)).1
                 }
             };
-            c.compile(region, CompileOptions { precise, ..CompileOptions::default() }, &mut |pc| self.entry_index(pc))
-                .map_err(|e| e.to_string())
+            let options = CompileOptions { precise, disassemble: self.dump().is_some(), ..CompileOptions::default() };
+            c.compile(region, options, &mut |pc| self.entry_index(pc)).map_err(|e| e.to_string())
         })
     }
     /// Say once that a translation failed, on standard error: it is a bug of ours, and the guest goes on interpreted.
@@ -182,16 +194,16 @@ impl Engine {
         {
             // Blocks of one loop get hot together; the region of the first has the others too, and they show by another
             // report that they are still entered from outside. Each time a region is extended it takes four times the heat.
+            // What was counted before the region was there does not say so.
             let n = j.space.compiles(owner.entries[0].0);
-            if j.background && j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(1) {
+            let since = j.space.entered_since(j.pc, self.entry_index(j.pc), QUICK_HOT);
+            if j.background && (since < OUTSIDE || j.space.reports(j.pc) < 1 << (2 * n.min(8)).saturating_sub(1)) {
                 return false;
             }
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(
-                j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT, |pc| self.entry_index(pc)),
-            );
+            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT));
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);

@@ -18,6 +18,7 @@
 
 mod code;
 mod config;
+mod dump;
 mod engine;
 mod guard;
 mod host;

@@ -22,7 +22,7 @@ use crate::guard;
 use crate::host::enter;
 use crate::stats::Counters;
 use crate::vm::Shared;
-use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, RuntimeFn};
+use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, MISALIGNED, RuntimeFn};
 use evm_backend::interp::{self, Exit};
 use evm_backend::quick::Quick;
 use evm_cpu::{CpuState, exc, helpers};
@@ -225,6 +225,9 @@ impl Thread {
     }
     /// The exception of a memory access that failed, as the CPU would find it.
     fn memory_fault(&self, code: u32, arg: u64) -> (u32, u64) {
+        if arg == MISALIGNED {
+            return (exc::GP, 0);
+        }
         // SAFETY: own state.
         let cpu = unsafe { &*self.cpu };
         let mem = self.task.mem();

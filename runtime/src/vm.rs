@@ -199,6 +199,9 @@ impl Vm {
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
         let cpu = crate::world::cpu(&config.cpu)?;
         let shared = Shared::new(engine.clone(), config.engine, evm_cpu::model::has_v3(cpu));
+        if let Some(folder) = &config.dump {
+            engine.dump_to(folder);
+        }
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
         Ok(Vm { kernel, shared, world, started: Instant::now(), confinement: Confinement::default() })
     }

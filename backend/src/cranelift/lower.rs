@@ -91,6 +91,8 @@ pub(super) struct Lower<'a, 'f> {
     pub sums: HashMap<V, (V, i64)>,
     /// How far outside guest memory roots may lie at most.
     pub slack: HashMap<V, i64>,
+    /// Roots that are multiples of a number.
+    pub aligned: HashSet<(V, i64)>,
     /// Constants near which this block accesses memory.
     pub chunks: HashMap<i64, V>,
     /// Addresses loaded from in this block (mid-end only).
@@ -160,6 +162,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             access_open: false,
             sums: HashMap::new(),
             slack: HashMap::new(),
+            aligned: HashSet::new(),
             chunks: HashMap::new(),
             loaded: HashSet::new(),
             hashes: HashMap::new(),
@@ -288,6 +291,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.here = index;
         self.now.fill(None);
         self.slack.clear();
+        self.aligned.clear();
         self.chunks.clear();
         self.loaded.clear();
         self.low.clear();
@@ -604,6 +608,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             }
             Op::Call => return self.helper(i),
             op => match op.sig() {
+                Sig::Align => return self.aligned(i),
                 Sig::Load | Sig::Store | Sig::Rmw | Sig::Cas | Sig::Fence => return self.memory(i),
                 _ if i.ty.is_shape()
                     || (i.ty == Type::V128 && !matches!(op, Op::Select))

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
-use crate::abi::{TRAP_LIMIT, UNMAPPED};
+use crate::abi::{MISALIGNED, TRAP_LIMIT, UNMAPPED};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as cl, AtomicRmwOp, InstBuilder, TrapCode, types};
 use evm_ir::{Inst, Op, Type, Value};
@@ -98,6 +98,29 @@ impl Lower<'_, '_> {
             self.b.ins().jump(go, &[]);
         }
         self.go(cold, go);
+    }
+
+    /// The check of an alignment. Exact state is the business of precise regions, as at an access.
+    pub(super) fn aligned(&mut self, i: &Inst) -> Result<(), Error> {
+        let a = self.val(i.a)?;
+        // The constant of a sum does not matter if it is a multiple.
+        let root = match self.sums.get(&a) {
+            Some((root, k)) if k & (i.imm - 1) == 0 => *root,
+            _ => a,
+        };
+        if !self.aligned.insert((root, i.imm)) {
+            return Ok(());
+        }
+        self.access_open = true;
+        let low = self.b.ins().band_imm_u(root, i.imm - 1);
+        let (cold, go) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(low, cold, &[], go, &[]);
+        self.b.switch_to_block(cold);
+        let what = self.b.ins().iconst(types::I64, MISALIGNED as i64);
+        self.store_own(self.abi.fault_addr, what);
+        self.b.ins().trap(TrapCode::unwrap_user(TRAP_LIMIT));
+        self.go(cold, go);
+        Ok(())
     }
 
     /// Whether a value is the zero extension of one of at most 32 bits.

@@ -69,7 +69,7 @@ pub struct CompileOptions {
     /// The region is precise: the pc reported for a fault must be that of the instruction whose access
     /// faulted, so accesses are not merged into later instructions.
     pub precise: bool,
-    /// Keep Cranelift's disassembly.
+    /// Keep Cranelift's disassembly and the places that guest instructions came to.
     pub disassemble: bool,
 }
 
@@ -88,6 +88,8 @@ pub struct Compiled {
     pub stats: Stats,
     /// The disassembly, if asked for.
     pub text: Option<String>,
+    /// (code offset, guest pc of what stands there), ascending, if asked for.
+    pub lines: Vec<(u32, u64)>,
 }
 
 impl Compiled {
@@ -263,8 +265,16 @@ impl Compiler {
             insns: region.insns,
             stats,
             text: code.vcode.clone(),
+            lines: vec![],
         };
         let locs = code.buffer.get_srclocs_sorted();
+        if options.disassemble {
+            let line = |l: &cranelift_codegen::MachSrcLoc<cranelift_codegen::Final>| {
+                let pc = (!l.loc.is_default()).then(|| pcs.get(l.loc.bits() as usize).copied())?;
+                Some((l.start, pc?))
+            };
+            out.lines = locs.iter().filter_map(line).collect();
+        }
         for t in code.buffer.traps() {
             let i = locs.partition_point(|l| l.end <= t.offset);
             let pc = locs

@@ -44,6 +44,19 @@ impl Lower<'_, '_> {
         let b = if i.b.is_some() { self.val(i.b)? } else { a };
         match i.op {
             Op::Add | Op::Sub => return Ok(self.sum(i, a, b)),
+            Op::And if i.ty == Type::I64 => {
+                // Zero extensions need no constant.
+                let from = match self.constant(i.b) {
+                    Some(0xff) => Some(types::I8),
+                    Some(0xffff) => Some(types::I16),
+                    Some(0xffff_ffff) => Some(types::I32),
+                    _ => None,
+                };
+                if let Some(from) = from {
+                    let low = self.b.ins().ireduce(from, a);
+                    return Ok(self.b.ins().uextend(ty, low));
+                }
+            }
             Op::Select => {
                 let c = self.val(i.c)?;
                 let (x, y) =

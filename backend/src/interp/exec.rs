@@ -15,6 +15,7 @@
 
 use super::scalar::mask;
 use super::{Code, Exit, scalar, vector};
+use crate::abi::MISALIGNED;
 use evm_ir::{HelperFn, Op, Type};
 use evm_memory::{Fault, Mem};
 use std::marker::PhantomData;
@@ -526,6 +527,20 @@ fn fault(p: *const Insn, cx: &mut Ctx<'_>, fault: Fault) -> *const Insn {
 unsafe fn address<A: Rd>(i: &Insn, imm: u64, st: *mut u8, fr: *mut u8) -> u64 {
     // SAFETY: see the module's paragraph.
     unsafe { A::rd(i.a, imm, st, fr) }.wrapping_add(i.c as i32 as u64)
+}
+handler!(
+    /// Fault unless the operand has none of the bits `c`.
+    h_aligned [A: Place], |i, st, fr, cx| {
+    if A::rd(i.a, 0, st, fr) & u64::from(i.c) != 0 {
+        return fault(i, cx, Fault { addr: MISALIGNED, write: false });
+    }
+});
+/// Alignment check.
+pub(super) fn aligned(a: At) -> Handler {
+    match a {
+        At::Frame => h_aligned::<F>,
+        At::State => h_aligned::<S>,
+    }
 }
 handler!(h_load [A: Rd, D: Place] const N: u64, |i, st, fr, cx| {
     match cx.mem.load(address::<A>(i, i.imm, st, fr), N) {

@@ -541,6 +541,11 @@ impl Lower<'_> {
                 let h = if i.ty == Type::V128 { exec::loadv(a, d) } else { exec::load(i.ty.bytes(), a, d) };
                 self.emit(h, ao, 0, disp, doff, imm);
             }
+            Sig::Align => {
+                let (a, ao) = self.cell(i.a);
+                self.end_uses(i);
+                self.emit(exec::aligned(a), ao, 0, i.imm as u32 - 1, 0, 0);
+            }
             Sig::Store => self.store(i, disp),
             Sig::Rmw => {
                 let (a, b) = (self.to_frame(i.a), self.to_frame(i.b));

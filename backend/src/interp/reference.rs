@@ -2,6 +2,7 @@
 //! The tests compare prepared code with it.
 
 use super::{Exit, scalar, vector};
+use crate::abi::MISALIGNED;
 use evm_ir::*;
 use evm_memory::{Fault, Mem};
 
@@ -161,6 +162,8 @@ fn operation(r: &Region, i: &Inst, values: &[u128], m: Mem) -> Result<Option<u12
             Op::Trunc => cell(a & scalar::mask(ty)),
             _ => cell(scalar::conv(i.op, Type::ALL[i.imm as usize], ty).unwrap()(a)),
         },
+        Sig::Align if a & (i.imm as u64 - 1) != 0 => Err(Fault { addr: MISALIGNED, write: false }),
+        Sig::Align => Ok(None),
         Sig::Load if n == 16 => m.load128(at).map(Some),
         Sig::Load => m.load(at, n).map(|x| Some(u128::from(x))),
         Sig::Store if n == 16 => m.store128(at, wb).map(|()| None),

@@ -313,6 +313,11 @@ impl Asm {
     pub fn test(&mut self, w: Width, a: Reg, b: Reg) {
         self.sized(w, 0x85, b, Rm::Reg(a), 0);
     }
+    /// `test` of 32 bits with a constant.
+    pub fn test_imm(&mut self, r: Reg, v: i32) {
+        self.sized(4, 0xf7, 0, Rm::Reg(r), 4);
+        self.dword(v as u32);
+    }
     /// Group 2 (shifts and rotates) by its number: 0 ROL, 1 ROR, 4 SHL, 5 SHR, 7 SAR; by a constant.
     pub fn shift_imm(&mut self, w: Width, n: u8, r: Reg, by: u8) {
         self.sized(w, 0xc1, n, Rm::Reg(r), 1);

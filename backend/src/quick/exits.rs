@@ -4,7 +4,7 @@ use super::Unsupported;
 use super::asm::{R8, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use super::place::{Home, is_vector};
-use crate::abi::{EXIT_PENDING, FIRST_HELPER, RuntimeFn};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, MISALIGNED, RuntimeFn};
 use evm_ir::{Block, Effects, Inst, Term, Type, Value};
 
 /// Where a helper's integer arguments go.
@@ -211,6 +211,14 @@ impl Lower<'_> {
                     self.a.lea(8, RAX, Rm::Mem(root, disp));
                     self.a.alu(8, alu::CMP, RAX, limit);
                     self.a.jcc(cc::BE, back);
+                    self.a.store(8, addr, RAX);
+                    self.pcs.push((self.a.pos(), pc));
+                    self.a.ud2();
+                }
+                Cold::Misaligned { at, pc } => {
+                    self.a.bind(at);
+                    let addr = self.own(self.abi.fault_addr);
+                    self.a.imm(RAX, MISALIGNED);
                     self.a.store(8, addr, RAX);
                     self.pcs.push((self.a.pos(), pc));
                     self.a.ud2();

@@ -11,6 +11,8 @@ use evm_ir::{Cond, FCond, Inst, Op, Region, Sig, Slot, Term, Type, Value};
 pub(super) enum Cold {
     /// A failed limit check of `[root + disp]`.
     Limit { at: Label, back: Label, root: Reg, disp: i32, pc: u64 },
+    /// An operand that is not aligned.
+    Misaligned { at: Label, pc: u64 },
     /// A helper has raised.
     Pending { at: Label, pc: u64 },
     /// Leave for a known address.
@@ -189,6 +191,7 @@ impl<'a> Lower<'a> {
             Sig::VFCmp => self.vfcmp(i),
             Sig::Conv => self.conv(i)?,
             Sig::Select => self.select(i),
+            Sig::Align => self.aligned(i),
             Sig::Load => self.load(i),
             Sig::Store => self.store(i),
             Sig::Rmw => self.rmw(i)?,

@@ -36,6 +36,14 @@ impl Lower<'_> {
         self.pcs.push((self.a.pos(), self.pc));
     }
 
+    pub(super) fn aligned(&mut self, i: &Inst) {
+        let r = self.gpr(i.a);
+        self.a.test_imm(r, i.imm as i32 - 1);
+        let at = self.a.label();
+        self.a.jcc(cc::NE, at);
+        self.cold.push(Cold::Misaligned { at, pc: self.pc });
+    }
+
     pub(super) fn load(&mut self, i: &Inst) {
         let p = self.place(i.a, i.imm);
         let d = self.dst(i.dst);

@@ -19,6 +19,21 @@ impl Term {
             Term::Exit(_) | Term::Return(_) | Term::Call { .. } | Term::Service { .. } | Term::Raise { .. } => {}
         }
     }
+    /// The same, to be changed.
+    pub fn for_each_target_mut(&mut self, mut f: impl FnMut(&mut Block)) {
+        match self {
+            Term::Jump(b) => f(b),
+            Term::Br(_, a, b) => {
+                f(a);
+                f(b);
+            }
+            Term::Switch(_, table, default) => {
+                table.iter_mut().for_each(&mut f);
+                f(default);
+            }
+            Term::Exit(_) | Term::Return(_) | Term::Call { .. } | Term::Service { .. } | Term::Raise { .. } => {}
+        }
+    }
     /// Where a call or service goes on.
     pub fn cont(&self) -> Option<Block> {
         match self {

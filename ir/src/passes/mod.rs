@@ -4,12 +4,14 @@
 pub(crate) mod cfg;
 mod dead;
 mod fold;
+mod latch;
 mod promote;
 mod simplify;
 
 use crate::Region;
 
 pub use dead::{dead_code, dead_puts, dead_puts_in_blocks};
+pub use latch::latches;
 pub use promote::promote;
 pub use simplify::simplify;
 
@@ -29,6 +31,7 @@ pub enum OptLevel {
 pub fn optimize(r: &mut Region, level: OptLevel) {
     let precise = level != OptLevel::Full;
     if level != OptLevel::Interp {
+        latches(r);
         simplify(r);
     }
     if level == OptLevel::Interp {

@@ -495,12 +495,6 @@ impl Simplify<'_> {
                 self.is_bool(i.a).then_some(To::Value(i.a))
             }
             Op::Sub | Op::Xor if equality && b == 0 && d.ty == i.ty => Some(To::Inst(Inst { a: d.a, b: d.b, ..*i })),
-            Op::Add | Op::Xor if equality && d.ty == i.ty => {
-                let k = self.konst(d.b)?;
-                let op = if d.op == Op::Add { Op::Sub } else { Op::Xor };
-                let c = fold::bin(op, i.ty, b, k)?;
-                Some(self.with_const(i, d.a, c))
-            }
             Op::Zext => {
                 let from = from_type(&d);
                 if b & !fold::mask(from) != 0 {

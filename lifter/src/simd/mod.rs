@@ -23,8 +23,7 @@ mod system;
 mod x87;
 
 use crate::ctx::{Addr, Lifter, Unlifted, full};
-use evm_cpu::exc;
-use evm_ir::{Cond, Op, Type, Value};
+use evm_ir::{Type, Value};
 use iced_x86::{EncodingKind, Instruction, OpKind, Register};
 
 /// What a family says: translated, or not its instruction.
@@ -106,8 +105,7 @@ impl<'a> Vector<'a> {
         let plain = i.memory_index() == Register::None && !matches!(i.memory_segment(), Register::FS | Register::GS);
         (plain && base.is_gpr() && base.size() as u32 * 8 == self.cx.bits).then(|| full(base))
     }
-    /// #GP if the memory operand is not aligned to `bytes`. Starts a new block: to be called before
-    /// anything is read.
+    /// #GP if the memory operand is not aligned to `bytes`.
     fn aligned(&mut self, bytes: i64) {
         let base = self.lone_base();
         let (modulus, disp) = (bytes as u64, self.i.memory_displacement64());
@@ -119,13 +117,9 @@ impl<'a> Vector<'a> {
         }
         let a = self.cx.addr(self.i);
         let a = self.cx.flat(a);
-        let low = self.cx.bini(Op::And, Type::I64, a, bytes - 1);
-        if self.cx.const_of(low) == Some(0) {
-            return;
+        if self.cx.const_of(a).is_none_or(|a| a & (bytes - 1) != 0) {
+            self.cx.b.aligned(a, bytes);
         }
-        let bad = self.cx.icmpi(Cond::Ne, low, 0);
-        self.cx.raise_if(bad, exc::GP, 0);
-        self.mem = None;
         if let Some(b) = base
             && self.cx.residues[b].is_none_or(|(m, _)| m < modulus)
         {

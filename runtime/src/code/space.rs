@@ -81,8 +81,8 @@ pub(crate) struct Compiled {
     pub min_limit: u64,
     /// Guest instructions in it.
     pub insns: u32,
-    /// Guest pcs of its blocks that could be entries, and of those that were left out as cold.
-    pub blocks: Vec<u64>,
+    /// Guest pcs of its blocks that could be entries, and of those that were left out as cold, with their entry indices.
+    pub blocks: Vec<(u64, u32)>,
 }
 
 pub(crate) struct CodeSpace {
@@ -107,8 +107,8 @@ pub(crate) struct CodeSpace {
     /// Host base of guest memory.
     base: u64,
     regions: Mutex<HashMap<u64, Arc<Compiled>>>,
-    /// Region that holds each block, live or not.
-    owners: Mutex<HashMap<u64, Arc<Compiled>>>,
+    /// Region that holds each block, live or not, and the block's entry counter when it was installed.
+    owners: Mutex<HashMap<u64, (Arc<Compiled>, u32)>>,
     /// Times that the region at a pc was compiled.
     compiled: Mutex<HashMap<u64, u32>>,
     /// Interpreter blocks by pc.
@@ -375,8 +375,8 @@ impl CodeSpace {
             }
             drop(regions);
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            for pc in &r.blocks {
-                owners.insert(*pc, r.clone());
+            for (pc, index) in &r.blocks {
+                owners.insert(*pc, (r.clone(), self.count(*index)));
             }
         }
         if self.source_versions(&r.source) != versions {
@@ -404,7 +404,16 @@ impl CodeSpace {
     /// The live region that holds the block at `pc`.
     pub(crate) fn owner(&self, pc: u64) -> Option<Arc<Compiled>> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.get(&pc).filter(|r| self.is_live(r)).cloned()
+        owners.get(&pc).map(|o| &o.0).filter(|r| self.is_live(r)).cloned()
+    }
+    fn count(&self, index: u32) -> u32 {
+        self.counts.slice()[index as usize].load(Ordering::Relaxed)
+    }
+    /// How often the quick code of a block was entered, modulo `period`, since the region that holds it was installed.
+    pub(crate) fn entered_since(&self, pc: u64, index: u32, period: u32) -> u32 {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = ((1u64 << 32) / u64::from(period)) as u32;
+        owners.get(&pc).map_or(0, |o| self.count(index).wrapping_sub(o.1) / step)
     }
     /// How often quick code with this entry index was entered, modulo `period`; at least `period` if it was reported
     /// hot.
@@ -414,10 +423,10 @@ impl CodeSpace {
         n / step + if n.is_multiple_of(step) { 0 } else { period }
     }
     /// Blocks of a region that are entered from outside again and again, although the region has them: wanted as
-    /// entries. `index` gives entry indices, `period` is the number of entries between two reports.
-    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize, period: u32, index: impl Fn(u64) -> u32) -> Vec<u64> {
-        let hot = |pc: u64| self.entered(index(pc), period) >= period / 16 || self.reports(pc) > 0;
-        r.blocks.iter().copied().filter(|pc| hot(*pc)).take(max).collect()
+    /// entries. `period` is the number of entries between two reports.
+    pub(crate) fn hot_blocks(&self, r: &Compiled, max: usize, period: u32) -> Vec<u64> {
+        let hot = |b: &&(u64, u32)| self.entered_since(b.0, b.1, period) >= period / 16;
+        r.blocks.iter().filter(hot).map(|b| b.0).take(max).collect()
     }
     /// The interpreter block at a pc, if its bytes are unchanged.
     pub(crate) fn block(&self, pc: u64) -> Option<Arc<BlockEntry>> {

@@ -156,9 +156,12 @@ pub(crate) fn region(
     let code = engine
         .compile(&region, precise, space.arena.size())
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
-    let Some(piece) = memory.publish(&code.code, code.pcs) else {
+    let Some(piece) = memory.publish(&code.code, code.pcs.clone()) else {
         return Ok(None);
     };
+    if let Some(dump) = engine.dump() {
+        dump.region(&region, &code, piece.start, space.bits, |at, buf| snap.fetch(at, buf));
+    }
     let entries =
         region.entries.iter().map(|b| region.blocks[b.0 as usize].pc).map(|pc| (pc, engine.entry_index(pc))).collect();
     let mut versions = 0;
@@ -169,7 +172,10 @@ pub(crate) fn region(
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
+    let mut blocks: Vec<u64> = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    let blocks = blocks.into_iter().map(|pc| (pc, engine.entry_index(pc))).collect();
     let r = Arc::new(Compiled {
         code: piece.start,
         entries,

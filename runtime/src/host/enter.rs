@@ -18,6 +18,7 @@
 
 use crate::code::memory;
 use crate::thread::Thread;
+use evm_backend::abi::MISALIGNED;
 use evm_cpu::{CpuState, exc};
 use evm_memory::fault::{Action, HostFault};
 use std::arch::global_asm;
@@ -133,7 +134,10 @@ fn hook(f: &mut HostFault<'_>) -> Action {
             // SAFETY: as above.
             let addr = unsafe { (*state).pending_arg };
             let canonical = addr as i64 >> 47 == 0 || addr as i64 >> 47 == -1;
-            (if canonical { exc::PF } else { exc::GP }, addr)
+            match addr {
+                MISALIGNED => (exc::GP, 0),
+                _ => (if canonical { exc::PF } else { exc::GP }, addr),
+            }
         }
         _ => return Action::Pass,
     };
