@@ -353,7 +353,7 @@ pub fn applications(place: &Place, options: &Options, each: &mut dyn FnMut(&Time
 /// Time the kernels.
 pub fn kernels(place: &Place, options: &Options, each: &mut dyn FnMut(&Times)) -> Result<Report> {
     let text = include_str!("../../benches/kernels/kernels.c");
-    root::compile(&place.guest, "kernels", "kernels.c", text)?;
+    root::compile(&place.guest, "kernels", "kernels.c", "-O2", text)?;
     let ways = Ways::new(place, options)?;
     let work = WorkDir::new("kernels")?;
     fs::copy(place.guest.programs.join("kernels"), work.path.join("kernels"))?;

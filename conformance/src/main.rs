@@ -240,7 +240,37 @@ fn run_apps(o: &Apps) -> Result<bool> {
     Ok(good)
 }
 
-use evm_conformance::{bench, bench_report, case, coverage, exec, fuzz, insn, report, root};
+fn run_bench(o: &Bench) -> Result<bool> {
+    let options = bench::Options { rounds: o.rounds, qemu: o.qemu, names: o.names.clone(), evm: o.evm.clone() };
+    let place = Place::ready()?;
+    let mut each = |t: &bench::Times| {
+        if !o.json {
+            println!("{}", bench_report::line(t));
+        }
+    };
+    let (name, title, report) = if o.kernels {
+        ("kernels", "Kernels compiled by gcc -O2", bench::kernels(&place, &options, &mut each)?)
+    } else {
+        ("applications", "Programs of Debian 12", bench::applications(&place, &options, &mut each)?)
+    };
+    let json = serde_json::to_string_pretty(&report)?;
+    if o.json {
+        println!("{json}");
+    } else if let Some(m) = bench_report::mean(&report, |t| t.evm) {
+        println!("geometric mean: {m:.3} times native");
+    }
+    if o.write_book {
+        let folder = evm_conformance::workspace().join("book/src/performance");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(name).with_extension("json"), json + "\n")?;
+        std::fs::write(folder.join(name).with_extension("md"), bench_report::markdown(&report))?;
+        std::fs::write(folder.join(name).with_extension("svg"), bench_report::svg(&report, title))?;
+    }
+    Ok(report.cases.iter().all(|t| t.evm.is_some() && t.errors.is_empty()))
+}
+
+fn seed(given: Option<u64>) -> Result<u64> {
+    Ok(match given {
         Some(s) => s,
         None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
     })
