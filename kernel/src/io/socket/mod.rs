@@ -825,6 +825,11 @@ impl Socket {
             s.shut |= if self.family == libc::AF_UNIX { RCV | SND } else { RCV };
             if reset {
                 s.error = Some(Errno::ECONNRESET);
+                if self.family != libc::AF_UNIX {
+                    // There is no connection any more; what has arrived can still be read.
+                    s.shut = RCV | SND;
+                    s.connected = false;
+                }
             }
             drop(s);
             p.wake();
