@@ -27,7 +27,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 /// Hides from glibc what x86-64-v3 lacks of the host.
-const TUNABLES_V3: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-FMA4,-FMA4_Usable,-FSRM,-RTM";
+const TUNABLES_V3: &str =
+    "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-FMA4,-FMA4_Usable,-FSRM,-RTM";
 
 /// Hides from glibc what x86-64-v2 lacks.
 const TUNABLES_V2: &str = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-AVX_Usable,-FMA,-FMA_Usable,-FMA4,-FMA4_Usable,-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,-FSRM,-RTM,-XSAVEC";

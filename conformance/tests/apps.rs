@@ -7,7 +7,14 @@ use evm_conformance::{case, exec, report};
 use std::process::ExitCode;
 
 /// Groups whose cases end within seconds on the slowest engine.
-const QUICK_GROUPS: &[&str] = &["coreutils and friends", "system calls", "system calls of 32-bit programs", "memory order", "numerics", "numerics of 32-bit programs"];
+const QUICK_GROUPS: &[&str] = &[
+    "coreutils and friends",
+    "system calls",
+    "system calls of 32-bit programs",
+    "memory order",
+    "numerics",
+    "numerics of 32-bit programs",
+];
 
 fn main() -> ExitCode {
     let cases = match case::all() {
@@ -19,7 +26,10 @@ fn main() -> ExitCode {
     };
     let mut trials = Vec::new();
     for engine in exec::ENGINES.iter().copied() {
-        for c in cases.iter().filter(|c| !c.heavy && c.runs_here() && (engine == "auto" || QUICK_GROUPS.contains(&c.group.as_str()))) {
+        for c in cases
+            .iter()
+            .filter(|c| !c.heavy && c.runs_here() && (engine == "auto" || QUICK_GROUPS.contains(&c.group.as_str())))
+        {
             let c = c.clone();
             trials.push(Trial::new(format!("{engine}::{}", c.name), move || {
                 let v = apps::check(&Place::ready_for(c.arch)?, &c, engine)?;

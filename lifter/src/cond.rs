@@ -172,8 +172,7 @@ impl Lifter {
         let v = if self.cc.kind == Some(cc::EAGER) {
             self.cc_arg(0, Type::I64)
         } else if self.cc.kind.is_some_and(|k| k & !3 == cc::CARRIES) {
-            let (rest, c, o) =
-                (self.cc_arg(0, Type::I64), self.cc_arg(1, Type::I64), self.cc_arg(2, Type::I64));
+            let (rest, c, o) = (self.cc_arg(0, Type::I64), self.cc_arg(1, Type::I64), self.cc_arg(2, Type::I64));
             let o = self.bini(Op::Shl, Type::I64, o, i64::from(cc::OF.trailing_zeros()));
             let c = self.bin(Op::Or, Type::I64, c, o);
             self.bin(Op::Or, Type::I64, rest, c)

@@ -529,7 +529,8 @@ fn one(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
 
 /// Whether an instruction is one that x86-64-v3 adds.
 fn is_v3(i: &Instruction) -> bool {
-    i.code().encoding() == EncodingKind::VEX || matches!(i.mnemonic(), Mnemonic::Movbe | Mnemonic::Adcx | Mnemonic::Adox)
+    i.code().encoding() == EncodingKind::VEX
+        || matches!(i.mnemonic(), Mnemonic::Movbe | Mnemonic::Adcx | Mnemonic::Adox)
 }
 
 fn describe(i: &Instruction) -> String {

@@ -37,8 +37,12 @@ pub(crate) fn cpu(name: &str) -> Result<u32> {
     if !missing.is_empty() {
         let what = missing.join(", ");
         let other = model::MODELS.iter().filter(|m| m.name != name && model::by_name(m.name).is_some_and(model::runs));
-        let other = other.map(|m| format!("; --cpu {} can be run, but results may differ from those of {name}", m.name));
-        bail!("this host cannot run CPU model {name}: its processor or operating system lacks {what}{}", other.collect::<String>());
+        let other =
+            other.map(|m| format!("; --cpu {} can be run, but results may differ from those of {name}", m.name));
+        bail!(
+            "this host cannot run CPU model {name}: its processor or operating system lacks {what}{}",
+            other.collect::<String>()
+        );
     }
     Ok(cpu)
 }

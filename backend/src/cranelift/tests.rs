@@ -73,8 +73,24 @@ pub fn v(n: u16) -> Slot {
 }
 
 static HELPERS: [HelperSig; 2] = [
-    HelperSig { name: "mix", ints: 2, vecs: 2, ret: Some(Type::V128), effects: Effects::Pure, raises: false, leaf: None },
-    HelperSig { name: "raise_if", ints: 1, vecs: 0, ret: Some(Type::I64), effects: Effects::Private, raises: true, leaf: None },
+    HelperSig {
+        name: "mix",
+        ints: 2,
+        vecs: 2,
+        ret: Some(Type::V128),
+        effects: Effects::Pure,
+        raises: false,
+        leaf: None,
+    },
+    HelperSig {
+        name: "raise_if",
+        ints: 1,
+        vecs: 0,
+        ret: Some(Type::I64),
+        effects: Effects::Private,
+        raises: true,
+        leaf: None,
+    },
 ];
 
 use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_set_epi64x};

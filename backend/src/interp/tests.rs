@@ -22,8 +22,15 @@ const R1: Slot = Slot(1);
 const R2: Slot = Slot(2);
 const X0: Slot = Slot(3);
 const W: Slot = Slot(4);
-static HELPERS: &[HelperSig] =
-    &[HelperSig { name: "swap", ints: 2, vecs: 1, ret: Some(Type::I64), effects: Effects::All, raises: true, leaf: None }];
+static HELPERS: &[HelperSig] = &[HelperSig {
+    name: "swap",
+    ints: 2,
+    vecs: 1,
+    ret: Some(Type::I64),
+    effects: Effects::All,
+    raises: true,
+    leaf: None,
+}];
 /// Exchanges r0 and r1, asks for an exception if the second argument says so; gives the first plus the vector.
 unsafe extern "sysv64" fn helper(st: *mut u8, a: u64, b: u64, v: std::arch::x86_64::__m128i) -> u64 {
     // SAFETY: the state of these tests is an array of 16 words; vectors are plain bits.
