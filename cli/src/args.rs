@@ -100,7 +100,7 @@ pub struct Run {
     /// It decides which instructions there are, what CPUID, /proc/cpuinfo and the auxiliary vector say, and so which of
     /// its own code paths a program takes (libm computes some last bits differently with FMA). It never depends on the
     /// host: one that cannot run the model refuses the job. x86-64-v3 needs AVX2, FMA and F16C of the host.
-    #[arg(long, value_name = "MODEL", default_value = "x86-64-v2", help_heading = "Virtual machine")]
+    #[arg(long, value_name = "MODEL", default_value = "x86-64-v3", help_heading = "Virtual machine")]
     pub cpu: CpuModel,
 
     /// Number of CPUs that the program sees

@@ -34,7 +34,7 @@ struct Report {
     instructions: u64,
     /// Instruction set → number of instructions.
     features: BTreeMap<String, u64>,
-    /// Instruction sets that the default CPU (x86-64-v2) does not offer.
+    /// Instruction sets that the default CPU (x86-64-v3) does not offer.
     beyond_cpu: BTreeMap<String, u64>,
     undecoded_bytes: u64,
     /// Whether `evm run` takes this format.
@@ -66,6 +66,17 @@ const OFFERED: &[CpuidFeature] = &[
     CpuidFeature::SSE4_1,
     CpuidFeature::SSE4_2,
     CpuidFeature::POPCNT,
+    CpuidFeature::AVX,
+    CpuidFeature::AVX2,
+    CpuidFeature::FMA,
+    CpuidFeature::F16C,
+    CpuidFeature::BMI1,
+    CpuidFeature::BMI2,
+    CpuidFeature::LZCNT,
+    CpuidFeature::MOVBE,
+    CpuidFeature::XSAVE,
+    CpuidFeature::XSAVEOPT,
+    CpuidFeature::XSAVEC,
     CpuidFeature::TSC,
     CpuidFeature::SYSCALL,
     CpuidFeature::MULTIBYTENOP,
@@ -271,7 +282,7 @@ fn show(r: &Report) -> String {
         let mut sets: Vec<_> = r.features.iter().collect();
         sets.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), (*name).clone()));
         for (i, (name, n)) in sets.into_iter().enumerate() {
-            let mark = if r.beyond_cpu.contains_key(name) { "  not offered by x86-64-v2" } else { "" };
+            let mark = if r.beyond_cpu.contains_key(name) { "  not offered by x86-64-v3" } else { "" };
             line(if i == 0 { "instructions" } else { "" }, format!("{n:>10} {name}{mark}"));
         }
         if r.undecoded_bytes > 0 {

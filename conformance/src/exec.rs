@@ -34,7 +34,7 @@ const TUNABLES_V3: &str =
 const TUNABLES_V2: &str = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX2_Usable,-AVX_Usable,-FMA,-FMA_Usable,-FMA4,-FMA4_Usable,-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ,-AVX512ER,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,-FSRM,-RTM,-XSAVEC";
 
 /// The CPU model that `evm` has by default.
-pub const DEFAULT_CPU: &str = "x86-64-v2";
+pub const DEFAULT_CPU: &str = evm_cpu::model::DEFAULT;
 
 /// Output of a run beyond this is cut, so that an endless one cannot fill the memory.
 const CAPTURE: usize = 256 << 20;

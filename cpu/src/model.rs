@@ -80,7 +80,11 @@ const V3: &[Feature] = &[
 ];
 const EXT: u32 = 0x8000_0001;
 
-/// The models; `CpuState::model` is an index into this. The first is the default.
+/// The model that jobs get unless they ask for another. It is no matter of the host: one that cannot run it refuses, as the
+/// results of a job must not depend on where it runs.
+pub const DEFAULT: &str = "x86-64-v3";
+
+/// The models; `CpuState::model` is an index into this.
 pub static MODELS: &[Model] = &[
     Model { name: "x86-64-v2", signature: 0x0001_06a5, features: &[BASE, V2], needs: NEEDS_V2 },
     Model { name: "x86-64-v3", signature: 0x0003_06c3, features: &[BASE, V2, V3], needs: NEEDS_V3 },

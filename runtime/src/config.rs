@@ -79,7 +79,7 @@ pub struct Config {
     /// Seed of the guest's randomness; `None` takes the host's.
     pub seed: Option<u64>,
     /// CPU model by name: what CPUID, XGETBV, /proc/cpuinfo and the auxiliary vector show and which instructions there are.
-    /// One of `evm_cpu::model::MODELS`. A host that cannot run it is an error, never another model: what programs compute
+    /// One of `evm_cpu::model::MODELS`, [`evm_cpu::model::DEFAULT`] by default. A host that cannot run it is an error, never another model: what programs compute
     /// depends on the model (libm has other code for CPUs with FMA), and a job is to give the same on every host.
     pub cpu: String,
     /// Logical CPUs shown.
@@ -111,7 +111,7 @@ impl Default for Config {
             collect: vec![],
             clock: ClockMode::Host,
             seed: None,
-            cpu: "x86-64-v2".into(),
+            cpu: evm_cpu::model::DEFAULT.into(),
             cpus: 1,
             limits: Limits::default(),
             stdin: Stream::Inherit,

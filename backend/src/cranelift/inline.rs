@@ -1,64 +1,42 @@
-//! Helpers that Cranelift has an instruction for, or a shape that becomes one.
+//! Helpers that are one instruction of the host, in place of a call: by Cranelift's instruction, or a stand-in for it
+//! ([`patch`]).
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
-use cranelift_codegen::ir::{ConstantData, InstBuilder, types};
+use super::patch;
+use cranelift_codegen::ir::InstBuilder;
 use evm_ir::{Type, Value};
 
 impl Lower<'_, '_> {
     /// The result of a helper, by its name, computed in place; `None`: it is to be called.
     pub(super) fn inline(&mut self, name: &str, args: &[Value]) -> Result<Option<V>, Error> {
-        use Type::{I8X16, I16X8, I32X4};
-        Ok(Some(match name {
-            "fma" => return self.fma(args),
-            "pmulhrsw" => {
-                let (a, b) = self.two(args, I16X8)?;
-                self.b.ins().x86_pmulhrsw(a, b)
-            }
-            // The helper's first operand has the unsigned bytes, Cranelift's the signed ones.
-            "pmaddubsw" => {
-                let (a, b) = self.two(args, I8X16)?;
-                self.b.ins().x86_pmaddubsw(b, a)
-            }
-            "phaddw" => {
-                let (a, b) = self.two(args, I16X8)?;
-                self.b.ins().iadd_pairwise(a, b)
-            }
-            "phaddd" => {
-                let (a, b) = self.two(args, I32X4)?;
-                self.b.ins().iadd_pairwise(a, b)
-            }
-            "pmaddwd" => {
-                let (a, b) = self.two(args, I16X8)?;
-                let (al, bl) = (self.b.ins().swiden_low(a), self.b.ins().swiden_low(b));
-                let (ah, bh) = (self.b.ins().swiden_high(a), self.b.ins().swiden_high(b));
-                let (lo, hi) = (self.b.ins().imul(al, bl), self.b.ins().imul(ah, bh));
-                self.b.ins().iadd_pairwise(lo, hi)
-            }
-            "pmuludq" => {
-                let (a, b) = (self.even(args[0])?, self.even(args[1])?);
-                let (a, b) = (self.b.ins().uwiden_low(a), self.b.ins().uwiden_low(b));
-                self.b.ins().imul(a, b)
-            }
-            "pmuldq" => {
-                let (a, b) = (self.even(args[0])?, self.even(args[1])?);
-                let (a, b) = (self.b.ins().swiden_low(a), self.b.ins().swiden_low(b));
-                self.b.ins().imul(a, b)
-            }
-            _ => return Ok(None),
-        }))
+        if name == "fma" { self.fma(args) } else { self.patched(name, args) }
     }
 
-    fn two(&mut self, args: &[Value], shape: Type) -> Result<(V, V), Error> {
-        Ok((self.vec(args[0], shape)?, self.vec(args[1], shape)?))
-    }
-    /// Lanes 0 and 2 of four, in the low half.
-    fn even(&mut self, v: Value) -> Result<V, Error> {
-        let v = self.vec(v, Type::I8X16)?;
-        let sel: [u8; 16] = std::array::from_fn(|k| ((k & 4) * 2 + (k & 8) + k % 4) as u8 & 15);
-        let imm = self.b.func.dfg.immediates.push(ConstantData::from(&sel[..]));
-        let v = self.b.ins().shuffle(v, v, imm);
-        Ok(self.cast(v, types::I32X4))
+    /// A helper that is one instruction of the host, by a stand-in for it.
+    fn patched(&mut self, name: &str, args: &[Value]) -> Result<Option<V>, Error> {
+        let Some((form, unary)) = patch::form(name) else {
+            return Ok(None);
+        };
+        let has = match name {
+            "pclmulqdq" => std::arch::is_x86_feature_detected!("pclmulqdq"),
+            name if name.starts_with("aes") => std::arch::is_x86_feature_detected!("aes"),
+            _ => true,
+        };
+        let (imm, vecs) = if form.0 == 3 {
+            match self.constant(args[0]) {
+                Some(imm) => (Some(imm as u8), &args[1..]),
+                None => return Ok(None),
+            }
+        } else {
+            (None, args)
+        };
+        let Some(&last) = vecs.last().filter(|_| has) else {
+            return Ok(None);
+        };
+        // The helpers of ROUNDPx take their source twice, too.
+        let (a, b) = (self.val(if unary { last } else { vecs[0] })?, self.val(last)?);
+        Ok(self.stand_in(patch::Patch { form, unary, imm }, a, b))
     }
 
     /// Helper `fma`: `form`, `x`, `y`, `z` give `x * y + z` with the signs that the form says; `y` goes before `x` among

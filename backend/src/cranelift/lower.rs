@@ -1,6 +1,7 @@
 //! The frame of a function: entries, blocks, slots, polls, dispatch of instructions.
 
 use super::flow::{self, Facts, Lane};
+use super::patch::Patches;
 use super::{CompileOptions, CompilerSettings, Error, Stats};
 use crate::abi::{Abi, TRAP_ACCESS};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -111,6 +112,8 @@ pub(super) struct Lower<'a, 'f> {
     pub uses: Vec<u32>,
     /// The code may have FMA instructions.
     pub has_fma: bool,
+    /// Stand-ins, by the number of their source location.
+    pub patches: Patches,
 }
 
 impl<'a, 'f> Lower<'a, 'f> {
@@ -173,11 +176,12 @@ impl<'a, 'f> Lower<'a, 'f> {
             sink_slot: None,
             uses: vec![],
             has_fma: settings.features.has_fma(),
+            patches: Patches::new(),
         }
     }
 
-    /// Build the function. Gives the guest pcs that source locations stand for.
-    pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Stats), Error> {
+    /// Build the function. Gives the guest pcs that source locations stand for, and the stand-ins among them.
+    pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Patches, Stats), Error> {
         self.find_extended_loads();
         self.facts = flow::analyse(self.r);
         self.polls = flow::polls(self.r);
@@ -194,7 +198,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.finish_shared();
         self.b.seal_all_blocks();
         self.b.finalize(config);
-        Ok((self.pcs, self.stats))
+        Ok((self.pcs, self.patches, self.stats))
     }
 
     /// Loads of narrow integers whose only use is an extension become extending loads.

@@ -14,6 +14,7 @@ mod flow;
 mod inline;
 mod lower;
 mod mem;
+mod patch;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,13 @@ pub enum HostFeatures {
 }
 
 impl HostFeatures {
+    fn has_avx(self) -> bool {
+        match self {
+            HostFeatures::Native => std::arch::is_x86_feature_detected!("avx2"),
+            HostFeatures::V2 => false,
+            HostFeatures::V3 => true,
+        }
+    }
     fn has_fma(self) -> bool {
         match self {
             HostFeatures::Native => std::arch::is_x86_feature_detected!("fma"),
@@ -242,7 +250,7 @@ impl Compiler {
             links,
         )
         .run(isa.frontend_config());
-        let (pcs, mut stats) = match built {
+        let (pcs, patches, mut stats) = match built {
             Ok(x) => x,
             Err(e) => {
                 // The builder's context is unusable after an unfinished function.
@@ -285,6 +293,13 @@ impl Compiler {
                 return Err(Error::Cranelift(format!("trap at {:#x} without a location", t.offset)));
             };
             out.pcs.push((t.offset, *pc));
+        }
+        let ranges = locs
+            .iter()
+            .filter(|l| !l.loc.is_default())
+            .filter_map(|l| Some((l.start as usize..l.end as usize, patches.get(&l.loc.bits())?)));
+        for (range, p) in ranges {
+            p.apply(&mut out.code[range])?;
         }
         out.pcs.sort_unstable();
         out.pcs.dedup();

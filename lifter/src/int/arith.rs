@@ -438,7 +438,15 @@ fn cmpxchg8b(cx: &mut Lifter, i: &Instruction) {
     let new = join(cx, Register::EBX, Register::ECX);
     let (rax, rdx) = (cx.gpr64(Register::RAX), cx.gpr64(Register::RDX));
     let at = cx.addr(i);
-    let old = cx.cas(Type::I64, at, want, new);
+    let old = if locked(i) {
+        cx.cas(Type::I64, at, want, new)
+    } else {
+        let old = cx.load(Type::I64, at);
+        let eq = cx.icmp(Cond::Eq, want, old);
+        let v = cx.select(eq, new, old);
+        cx.store(Type::I64, at, v);
+        old
+    };
     let eq = cx.icmp(Cond::Eq, old, want);
     let lo = cx.trunc(Type::I32, old);
     let lo = cx.zext(Type::I64, lo);
