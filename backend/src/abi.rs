@@ -80,6 +80,9 @@ pub enum RuntimeFn {
     Raise = 3,
     /// `(state, pc)`: quick code at `pc` has been entered often.
     Hot = 4,
+    /// No function to call but an address, [`quick::origin`](crate::quick::origin): quick code finds functions of this program
+    /// by their distance from it, which is the same in every process that runs the same build.
+    Origin = 5,
 }
 
 /// Index in the helper table of the IR's helper 0.

@@ -21,6 +21,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Say what a program file is and what it needs
     Inspect(Inspect),
+    /// Show, check or clear the translations that are kept between runs
+    Cache(Cache),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -124,6 +126,12 @@ pub struct Run {
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Engine")]
     pub engine: EngineKind,
 
+    /// Keep translations between runs: on, read (use those there are) or off [default: $EVM_CACHE, or on]
+    ///
+    /// They are in $EVM_CACHE_DIR, or in /var/tmp/evm-UID. `evm cache` shows and clears them.
+    #[arg(long, value_name = "on|read|off", help_heading = "Engine")]
+    pub cache: Option<CacheMode>,
+
     /// Leave the host process what the job does not need: to debug evm itself
     ///
     /// Otherwise the process gives up, where the host offers it (Landlock, seccomp), all files but those of the job, the
@@ -155,6 +163,17 @@ pub enum CpuModel {
     X86_64V3,
 }
 
+/// Whether translations are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheMode {
+    /// Use those there are, and add to them
+    On,
+    /// Use those there are
+    Read,
+    /// Neither
+    Off,
+}
+
 /// Engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
@@ -176,6 +195,29 @@ pub struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `evm cache`.
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do [default: show]
+    pub action: Option<CacheAction>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `evm cache` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheAction {
+    /// List the images of which translations are kept, those used last first
+    Show,
+    /// The same, with all checksums; exit status 1 if one is wrong
+    Verify,
+    /// Remove all
+    Clear,
+    /// Wait until what runs that have ended left to translate is translated
+    Wait,
 }
 
 /// Options of `evm completions`.

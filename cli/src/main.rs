@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod cache;
 mod inspect;
 mod run;
 mod stats;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(o) => run::run(&o),
         Command::Inspect(o) => inspect::inspect(&o),
+        Command::Cache(o) => cache::cache(&o),
         Command::Completions(o) => completions(&o),
     };
     result.unwrap_or_else(|e| {

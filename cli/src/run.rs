@@ -166,10 +166,12 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             output: limits.output,
         },
         dump: o.dump.clone(),
+        cache: crate::cache::config(o.cache)?,
         trace: o.trace.as_deref().map(trace_sink).transpose()?,
         ..Config::default()
     };
     let mut vm = Vm::new(&Engine::new(), config, &module)?;
+    vm.start_translator();
     // Dumps are written while the job runs.
     if !o.no_confine && o.dump.is_none() {
         vm.confine()?;

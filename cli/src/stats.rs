@@ -12,6 +12,7 @@ pub fn json(o: &Outcome) -> Value {
         "wall_us": o.stats.wall_us,
         "peak_rss_bytes": o.stats.peak_rss,
         "confinement": { "landlock": o.stats.confinement.landlock, "seccomp": o.stats.confinement.seccomp },
+        "cache": o.stats.cache,
         "engine": engine,
         "syscalls": o.stats.syscalls,
         "unknown_syscalls": o.stats.unknown_syscalls,
@@ -22,6 +23,10 @@ pub fn json(o: &Outcome) -> Value {
 /// A table for a person.
 pub fn text(o: &Outcome) -> String {
     let mut s = format!("{:>14}  confines the host process\n", o.stats.confinement.text());
+    for c in &o.stats.cache {
+        // Writing to a string does not fail.
+        let _ = writeln!(s, "{:>14}  {c}", "kept");
+    }
     let mut row = |v: u64, what: &str| {
         // Writing to a string does not fail.
         let _ = writeln!(s, "{v:>14}  {what}");

@@ -249,7 +249,7 @@ impl<'a> Ways<'a> {
     }
     fn finish(&self, mut c: Command, args: &[&str], work: &Path, stdin: Option<&str>) -> Run {
         c.args(args).current_dir(work).env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
-        c.env("PYTHONHOME", self.place.guest.root.join("usr"));
+        c.env("PYTHONHOME", self.place.guest.root.join("usr")).env("EVM_CACHE_DIR", crate::translations());
         Run::new(c).stdin(stdin.map(|s| work.join(s)))
     }
     fn native(&self, program: &str, work: &Path) -> Command {

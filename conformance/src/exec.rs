@@ -284,6 +284,8 @@ impl<'a> Evm<'a> {
             s
         };
         let mut c = Command::new(self.binary);
+        // Kept translations of their own; `EVM_CACHE=off` does without.
+        c.env("EVM_CACHE_DIR", crate::translations());
         c.arg("run").arg("--engine").arg(self.engine).arg("--seed").arg("1").arg("--sysroot").arg(&self.guest.root);
         c.arg("--dir").arg(with(&self.guest.programs, "::/programs:ro"));
         if let Some(w) = self.work {

@@ -37,6 +37,11 @@ pub fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
+/// Where the translations of conformance runs are kept.
+pub fn translations() -> PathBuf {
+    target().join("translations")
+}
+
 /// Cargo's target folder.
 pub fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {

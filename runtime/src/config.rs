@@ -92,6 +92,8 @@ pub struct Config {
     pub stdout: Stream,
     /// Standard error.
     pub stderr: Stream,
+    /// Translations that are kept between runs.
+    pub cache: crate::cache::Config,
     /// Receives a line for each system call and signal.
     pub trace: Option<evm_kernel::kernel::TraceSink>,
     /// Folder for what compiled regions look like, one file each.
@@ -117,6 +119,7 @@ impl Default for Config {
             stdin: Stream::Inherit,
             stdout: Stream::Inherit,
             stderr: Stream::Inherit,
+            cache: crate::cache::Config::default(),
             trace: None,
             dump: None,
         }

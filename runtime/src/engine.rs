@@ -1,6 +1,8 @@
 //! The engine: what several virtual machines in one host process share. The compiler, the numbering
 //! of entry points, the store of compiled regions, the compile thread and the counters.
 
+use crate::cache::images::Images;
+use crate::code::kept::Attached;
 use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
 use crate::code::translate;
 use crate::config::EngineKind;
@@ -41,11 +43,20 @@ pub(crate) struct Job {
     pub background: bool,
 }
 
+/// Where translations are installed.
+pub(crate) struct Target<'a> {
+    pub space: &'a CodeSpace,
+    pub mm: &'a Mm,
+    pub precise: bool,
+}
+
 struct Inner {
     index: Mutex<HashMap<u64, u32, BuildHasherDefault<AddressHasher>>>,
     store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// The same for code of the quick tier.
     quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
+    /// Translations kept from other runs.
+    images: OnceLock<Images>,
     queue: Mutex<VecDeque<Job>>,
     wake: Condvar,
     stop: AtomicBool,
@@ -76,6 +87,7 @@ impl Engine {
                 index: Mutex::default(),
                 store: Mutex::new(HashMap::new()),
                 quick_store: Mutex::new(HashMap::new()),
+                images: OnceLock::new(),
                 queue: Mutex::new(VecDeque::new()),
                 wake: Condvar::new(),
                 stop: AtomicBool::new(false),
@@ -99,18 +111,56 @@ impl Engine {
     /// Engine-wide index of a guest pc as an entry point.
     pub(crate) fn entry_index(&self, pc: u64) -> u32 {
         let mut m = lock(&self.inner.index);
+        if !m.contains_key(&pc)
+            && let Some(i) = self.inner.images.get().and_then(|i| i.index(pc))
+        {
+            return i;
+        }
         // Entry 0 never has code: compiled code uses it for addresses it does not find. Addresses that come when the
         // table is full share it.
         let n = m.len() as u32 + 1;
         if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
     }
-    /// One more than the largest entry index given out.
+    /// One more than the largest entry index given out one by one.
     pub(crate) fn entries(&self) -> usize {
         lock(&self.inner.index).len() + 1
     }
     /// The same if it has been given out.
     pub(crate) fn known_index(&self, pc: u64) -> Option<u32> {
-        lock(&self.inner.index).get(&pc).copied()
+        let known = lock(&self.inner.index).get(&pc).copied();
+        known.or_else(|| self.inner.images.get()?.index(pc))
+    }
+    /// Use translations of other runs, and note what this one adds. The first call of an engine counts.
+    pub(crate) fn keep(&self, images: impl FnOnce() -> Images) -> &Images {
+        self.inner.images.get_or_init(images)
+    }
+    /// See [`Engine::keep`].
+    pub(crate) fn images(&self) -> Option<&Images> {
+        self.inner.images.get()
+    }
+    /// The image that holds `pc`, if translations are kept. It has to be known before `pc` is given an entry index.
+    pub(crate) fn image(&self, space: &CodeSpace, mm: &Mm, pc: u64) -> Option<Arc<Attached>> {
+        let images = self.inner.images.get()?;
+        space.attached(pc).or_else(|| space.attach(images.find(mm, space, pc)?))
+    }
+    /// Install what other runs have left for the page of `pc`; true if there is code for its entry `index` now.
+    pub(crate) fn kept(&self, t: &Target<'_>, a: &Attached, pc: u64, index: u32) -> bool {
+        if t.precise && !a.image.precise.load(Ordering::Relaxed) {
+            a.image.precise.store(true, Ordering::Relaxed);
+        }
+        let Some(n) = t.space.install_kept(t.mm, a, pc) else { return false };
+        a.image.taken.fetch_add(n, Ordering::Relaxed);
+        let c = &self.inner.counters;
+        Counters::add(&c.blocks_kept, u64::from(n));
+        if n > 0 && a.image.has_regions() {
+            for pc in t.space.kept_entries(a, pc) {
+                let r = a.image.regions(pc).find(|r| r.precise == t.precise);
+                if r.is_some_and(|r| translate::adopt(t.space, t.mm, r)) {
+                    Counters::add(&c.regions_kept, 1);
+                }
+            }
+        }
+        t.space.code(index) != 0
     }
     pub(crate) fn compile(&self, region: &Region, precise: bool, min_limit: u64) -> Result<Code, String> {
         thread_local! {
@@ -173,6 +223,11 @@ impl Engine {
             return Ok(false);
         };
         Counters::add(&c.blocks_quick, 1);
+        if self.inner.images.get().is_some()
+            && let Some(a) = space.attached(pc)
+        {
+            a.image.note(pc, self.entry_index(pc));
+        }
         let mut store = lock(&self.inner.quick_store);
         let v = store.entry(pc).or_default();
         if v.len() >= 4 {
@@ -274,6 +329,11 @@ impl Engine {
     pub(crate) fn clear_queue(&self) {
         lock(&self.inner.queue).clear();
     }
+}
+
+/// Entries of a quick piece between two reports, for an engine kind.
+pub(crate) fn quick_threshold(kind: EngineKind) -> u32 {
+    if kind == EngineKind::Auto { QUICK_HOT } else { 1 << 31 }
 }
 
 /// How an engine kind treats a block.

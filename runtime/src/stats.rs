@@ -21,8 +21,10 @@ counters! {
     insns_interpreted "guest instructions interpreted";
     blocks_quick "basic blocks compiled by the quick tier";
     quick_us "microseconds spent on them";
+    blocks_kept "basic blocks taken from translations that were kept";
     blocks_refused "basic blocks that the quick tier has no code for";
     regions_compiled "regions compiled by Cranelift";
+    regions_kept "regions installed from translations that were kept";
     regions_adopted "regions taken over from another process of the job";
     regions_failed "regions that no back end took (a bug of EVM)";
     insns_compiled "guest instructions in compiled regions";
@@ -51,6 +53,8 @@ pub struct Stats {
     pub unknown_syscalls: BTreeMap<String, u64>,
     /// Guest instructions that were not lifted: text and address.
     pub unlifted: Vec<String>,
+    /// How kept translations were used: the folder, or why there is none, and files that were refused.
+    pub cache: Vec<String>,
     /// Peak resident set of the host process in bytes.
     pub peak_rss: u64,
     /// What the host process had given up.

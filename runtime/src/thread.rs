@@ -17,7 +17,7 @@
 use crate::code::space::CodeSpace;
 use crate::code::translate::{self, BlockEntry};
 use crate::config::EngineKind;
-use crate::engine::{self, Engine, Job};
+use crate::engine::{self, Engine, Job, Target};
 use crate::guard;
 use crate::host::enter;
 use crate::stats::Counters;
@@ -54,6 +54,7 @@ fn helper_table() -> &'static [u64] {
         t[RuntimeFn::Service as usize] = fn_service as *const () as u64;
         t[RuntimeFn::Raise as usize] = fn_raise as *const () as u64;
         t[RuntimeFn::Hot as usize] = fn_hot as *const () as u64;
+        t[RuntimeFn::Origin as usize] = evm_backend::quick::origin();
         t.extend(helpers::addresses());
         t
     })
@@ -332,8 +333,13 @@ impl Thread {
         if !matches!(self.kind, EngineKind::Auto | EngineKind::Quick) {
             return Ok(false);
         }
+        let image = self.engine.image(&self.space, self.task.mm(), pc);
         let index = self.engine.entry_index(pc);
-        if self.space.code(index) != 0 {
+        let kept = |a| {
+            let to = Target { space: &self.space, mm: self.task.mm(), precise: handles_faults(&self.task) };
+            self.engine.kept(&to, a, pc, index)
+        };
+        if self.space.code(index) != 0 || image.as_deref().is_some_and(kept) {
             self.space.remember(pc, index);
             return Ok(true);
         }
@@ -341,7 +347,7 @@ impl Thread {
             return Ok(false);
         }
         let mm = self.task.mm().clone();
-        let threshold = if self.kind == EngineKind::Auto { engine::QUICK_HOT } else { 1 << 31 };
+        let threshold = engine::quick_threshold(self.kind);
         let done = match self.engine.quick(&self.space, &mm, pc, &mut self.quick, threshold) {
             Ok(done) => done,
             Err(translate::Failure::Internal(e)) => {

@@ -1,11 +1,14 @@
 //! Jobs: [`Module`], [`Vm`], [`Outcome`], and the runtime's side of the kernel's `Host` trait.
 
+use crate::cache::folder::Folder;
+use crate::cache::images::Images;
+use crate::cache::worker::Worker;
 use crate::code::space::CodeSpace;
 use crate::config::{Config, EngineKind};
-use crate::engine::{Engine, lock};
+use crate::engine::{self, Engine, lock};
 use crate::host::confine::{Confinement, confine};
 use crate::stats::Stats;
-use crate::thread;
+use crate::{cache, thread};
 use anyhow::Context;
 use evm_cpu::CpuState;
 use evm_kernel::errno::Errno;
@@ -101,6 +104,8 @@ pub(crate) struct Shared {
     v3: bool,
     threads: Mutex<HashMap<i32, usize>>,
     unlifted: Mutex<BTreeMap<String, u64>>,
+    /// Code spaces that may still be there.
+    spaces: Mutex<Vec<Weak<CodeSpace>>>,
     me: Weak<Shared>,
 }
 
@@ -112,6 +117,7 @@ impl Shared {
             v3,
             threads: Mutex::default(),
             unlifted: Mutex::default(),
+            spaces: Mutex::default(),
             me: me.clone(),
         })
     }
@@ -166,7 +172,13 @@ impl Host for Shared {
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
         let space = CodeSpace::new(mm.arena().clone(), mm.bits, self.v3).map_err(|_| Errno::ENOMEM)?;
         // It is new, so nothing is attached yet.
-        let _ = mm.attachment.set(Arc::new(space));
+        let space = Arc::new(space);
+        if self.engine.images().is_some() {
+            let mut all = lock(&self.spaces);
+            all.retain(|s| s.strong_count() > 0);
+            all.push(Arc::downgrade(&space));
+        }
+        let _ = mm.attachment.set(space);
         Ok(())
     }
     fn code_generation(&self, mm: &Mm) -> u64 {
@@ -192,23 +204,61 @@ pub struct Vm {
     world: crate::world::World,
     started: Instant,
     confinement: Confinement,
+    keeping: Keeping,
+}
+
+/// The job's part of keeping translations.
+#[derive(Default)]
+struct Keeping {
+    /// The folder to read from.
+    folder: Option<std::path::PathBuf>,
+    /// What to write to it with.
+    size: u64,
+    writes: bool,
+    worker: Option<Worker>,
+    /// Why something is not as it was asked for.
+    notes: Vec<String>,
 }
 
 impl Vm {
     /// Prepare a job.
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
+        let started = Instant::now();
         let cpu = crate::world::cpu(&config.cpu)?;
         let shared = Shared::new(engine.clone(), config.engine, evm_cpu::model::has_v3(cpu));
         if let Some(folder) = &config.dump {
             engine.dump_to(folder);
         }
+        let cache = config.cache.clone();
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
-        Ok(Vm { kernel, shared, world, started: Instant::now(), confinement: Confinement::default() })
+        for (mount, read_only) in lock(&kernel.host_mounts).iter() {
+            if !read_only && Folder::is_inside(&cache.folder, mount) {
+                anyhow::bail!(
+                    "{} would be the program's to write, and with it EVM's translations in {}: give it something \
+                     smaller, or `:ro`, or set EVM_CACHE_DIR",
+                    mount.display(),
+                    cache.folder.display()
+                );
+            }
+        }
+        let keeping = keeping(&cache, engine, shared.kind, kernel.config.cpu_model);
+        Ok(Vm { kernel, shared, world, started, confinement: Confinement::default(), keeping })
+    }
+    /// Start the process that writes what this run adds to the kept translations, if that is wanted. To be called before
+    /// any other thread is started and before [`Vm::confine`].
+    pub fn start_translator(&mut self) {
+        let k = &mut self.keeping;
+        let Some(images) = self.shared.engine.images().filter(|_| k.writes) else { return };
+        match Worker::start(images, k.size) {
+            Ok(w) => k.worker = Some(w),
+            Err(e) => k.notes.push(format!("nothing is added: {e}")),
+        }
     }
     /// Take from the calling thread, for good, what the job does not need of the host, as far as the host offers to: see
     /// [`Confinement`]. For processes that do nothing but run this job; before any other thread is started.
     pub fn confine(&mut self) -> anyhow::Result<Confinement> {
-        let mounts = lock(&self.kernel.host_mounts).clone();
+        let mut mounts = lock(&self.kernel.host_mounts).clone();
+        mounts.extend(self.keeping.folder.iter().map(|f| (f.clone(), true)));
         self.confinement = confine(&mounts).context("confining the process (--no-confine leaves that out)")?;
         Ok(self.confinement)
     }
@@ -239,9 +289,51 @@ impl Vm {
             stats.syscalls.insert(name, n);
         }
         stats.unlifted = lock(&self.shared.unlifted).iter().map(|(t, n)| format!("{t} ({n} times)")).collect();
+        stats.cache = self.keep();
         let (stdout, stderr, files) = self.world.finish();
         Ok(Outcome { reason, stdout, stderr, files, stats })
     }
+}
+
+impl Vm {
+    /// Tell the translator what there is to keep; gives notes for the statistics.
+    fn keep(&self) -> Vec<String> {
+        let mut notes = self.keeping.notes.clone();
+        let Some(images) = self.shared.engine.images() else { return notes };
+        for s in lock(&self.shared.spaces).drain(..).filter_map(|s| s.upgrade()) {
+            s.harvest();
+        }
+        if let Some(w) = &self.keeping.worker
+            && let Err(e) = w.send(&images.all())
+        {
+            notes.push(format!("nothing is added: {e}"));
+        }
+        let (files, blocks) = images.used();
+        notes.push(format!("{}: {blocks} blocks of {files} images used", images.folder().path().display()));
+        notes.extend(images.refused());
+        notes
+    }
+}
+
+/// Open the folder of kept translations.
+fn keeping(c: &cache::Config, engine: &Engine, kind: EngineKind, model: u32) -> Keeping {
+    let mut k = Keeping { size: c.size, ..Keeping::default() };
+    if c.mode == cache::Mode::Off || !matches!(kind, EngineKind::Auto | EngineKind::Quick) {
+        return k;
+    }
+    if engine.dump().is_some() {
+        k.notes.push("no translations are kept: a dump shows those that are made".into());
+        return k;
+    }
+    match Folder::open(&c.folder) {
+        Ok(f) => {
+            let images = engine.keep(|| Images::new(Arc::new(f), model, engine::quick_threshold(kind)));
+            k.folder = Some(images.folder().path().to_owned());
+            k.writes = c.mode == cache::Mode::On;
+        }
+        Err(e) => k.notes.push(format!("no translations are kept: {e}")),
+    }
+    k
 }
 
 /// Ends a job from outside.

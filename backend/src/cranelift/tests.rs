@@ -260,6 +260,7 @@ impl Machine {
         helpers[RuntimeFn::Service as usize] = on_service as *const () as u64;
         helpers[RuntimeFn::Raise as usize] = on_raise as *const () as u64;
         helpers[RuntimeFn::Hot as usize] = on_hot as *const () as u64;
+        helpers[RuntimeFn::Origin as usize] = crate::quick::origin();
         helpers.push(mix as *const () as u64);
         helpers.push(raise_if as *const () as u64);
         let entries = vec![0; 64];

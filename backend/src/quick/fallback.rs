@@ -8,6 +8,7 @@
 
 use super::asm::{R8, R9, RAX, RCX, RDI, RDX, RSI, Rm};
 use super::lower::Lower;
+use crate::abi::RuntimeFn;
 use crate::interp::{scalar, vector};
 use evm_ir::Inst;
 
@@ -36,7 +37,19 @@ entry!(ins, vector::FnIns, u128, u64 => u128, |lane|);
 entry!(ext, vector::FnExt, u128 => u64, |lane|);
 entry!(splat, vector::FnSplat, u64 => u128);
 
+/// What addresses of functions are told from.
+pub(super) fn origin() -> u64 {
+    s1 as *const () as u64
+}
+
 impl Lower<'_> {
+    /// Distance of a function from [`origin`].
+    fn distance(&mut self, f: usize) -> i32 {
+        let d = i32::try_from((f as u64).wrapping_sub(origin()) as i64);
+        // A program has less than 2 GiB of code.
+        self.failed |= d.is_err();
+        d.unwrap_or(0)
+    }
     fn host(&mut self, i: &Inst, e: Entry, f: usize, lane: u32) {
         let a = self.in_memory(i.a);
         let b = if i.b.is_some() { self.in_memory(i.b) } else { a };
@@ -47,10 +60,12 @@ impl Lower<'_> {
             self.a.lea(8, r, Rm::Mem(RDI, o as i32));
         }
         self.a.imm(R8, u64::from(lane));
-        self.a.imm(RAX, e as *const () as u64);
+        let (e, f) = (self.distance(e as *const () as usize), self.distance(f));
+        self.a.load(8, R9, Rm::Mem(RDI, self.abi.helpers as i32));
+        self.a.load(8, R9, Rm::Mem(R9, RuntimeFn::Origin as u32 as i32 * 8));
+        self.a.lea(8, RAX, Rm::Mem(R9, e));
         self.a.push(RDI);
-        self.a.imm(R9, f as u64);
-        self.a.load(8, RDI, Rm::Reg(R9));
+        self.a.lea(8, RDI, Rm::Mem(R9, f));
         self.a.call(Rm::Reg(RAX));
         self.a.pop(RDI);
     }

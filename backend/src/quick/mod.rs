@@ -48,7 +48,8 @@ pub struct Unsupported(pub &'static str);
 /// Native code of one block.
 #[derive(Clone, Debug, Default)]
 pub struct Code {
-    /// Position independent within this host process; its first byte is the function.
+    /// Position independent: it has no absolute host address and is good in every process that runs this build of the
+    /// program. Its first byte is the function.
     pub code: Vec<u8>,
     /// (offset of a host instruction that can trap, guest pc), ascending.
     pub pcs: Vec<(u32, u64)>,
@@ -61,6 +62,11 @@ pub struct Quick {
     values: Vec<place::Val>,
     /// Code is for address spaces of at least this many bytes: from 2^32 on, zero-extended 32-bit addresses need no check.
     pub min_limit: u64,
+}
+
+/// What [`RuntimeFn::Origin`](crate::abi::RuntimeFn::Origin) holds.
+pub fn origin() -> u64 {
+    fallback::origin()
 }
 
 /// Whether this host has what the templates use (SSE4.2, POPCNT and the like: x86-64-v2).

@@ -6,8 +6,10 @@
 #![deny(unsafe_code)]
 
 mod elf;
+mod kept;
 
 pub use elf::elf;
+pub use kept::kept;
 
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
 use evm_backend::{interp, quick};

@@ -1,6 +1,6 @@
 //! Short runs of the fuzz targets from seeds. `FUZZ_ROUNDS=N` multiplies them, `FUZZ_SEED=N` begins elsewhere.
 
-use evm_fuzz_bodies::{bytes, elf, lift, region, text, valid_region};
+use evm_fuzz_bodies::{bytes, elf, kept, lift, region, text, valid_region};
 use evm_ir::random::Rng;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -130,5 +130,13 @@ fn damaged_programs() {
             b.truncate(n);
         }
         elf(&b)
+    });
+}
+
+#[test]
+fn damaged_translations() {
+    rounds(1500, 3, |r| {
+        let n = 1 + r.below(40) as usize;
+        kept(&bytes(r, n))
     });
 }

@@ -193,6 +193,19 @@ pub struct CodePage {
     pub writable: bool,
 }
 
+/// An executable private mapping of a file.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct CodeFile {
+    pub start: u64,
+    pub end: u64,
+    /// R, W, X bits.
+    pub prot: u8,
+    /// Offset in the file of the start.
+    pub offset: u64,
+    pub file: Arc<Description>,
+}
+
 /// One mapping, for /proc/pid/maps and faults.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
@@ -306,6 +319,17 @@ impl Mm {
         let s = lock(&self.space);
         let (_, v) = s.at(addr)?;
         (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0 })
+    }
+    /// The file that the code at an address is from, if it is a private mapping of one.
+    pub fn code_file(&self, addr: u64) -> Option<CodeFile> {
+        let s = lock(&self.space);
+        let (start, v) = s.at(addr)?;
+        match &v.backing {
+            Backing::File(file) if v.prot & X != 0 && !v.shared => {
+                Some(CodeFile { start, end: v.end, prot: v.prot, offset: v.offset, file: file.clone() })
+            }
+            _ => None,
+        }
     }
     /// The executable range around an address.
     pub fn exec_range(&self, addr: u64) -> Option<(u64, u64)> {

@@ -85,8 +85,17 @@ impl CodeMemory {
     }
 }
 
-/// The piece that holds a host address, if it is compiled code. Safe in a signal handler.
-pub(crate) fn find(host: u64) -> Option<&'static Piece> {
+/// Guest pc of the access at a host address if that is in compiled code, of this run or kept from another: `Some(None)` if it is
+/// none that was known to fault. Safe in a signal handler.
+pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
+    match find(host) {
+        Some(piece) => Some(piece.guest_pc(host)),
+        None => crate::cache::mapped::guest_pc(host),
+    }
+}
+
+/// The piece that holds a host address.
+fn find(host: u64) -> Option<&'static Piece> {
     let m = MEMORY.get()?.as_ref()?;
     if host < m.exec || host >= m.exec + SIZE as u64 {
         return None;
@@ -104,7 +113,7 @@ pub(crate) fn find(host: u64) -> Option<&'static Piece> {
 
 impl Piece {
     /// Guest pc of the instruction whose code is at a host address.
-    pub(crate) fn guest_pc(&self, host: u64) -> Option<u64> {
+    fn guest_pc(&self, host: u64) -> Option<u64> {
         let off = (host - self.start) as u32;
         let at = self.pcs.binary_search_by_key(&off, |p| p.0).ok()?;
         Some(self.pcs[at].1)

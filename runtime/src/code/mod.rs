@@ -1,5 +1,6 @@
 //! Translations: where compiled code lives, and which guest addresses have it.
 
+pub(crate) mod kept;
 pub(crate) mod memory;
 pub(crate) mod space;
 pub(crate) mod translate;

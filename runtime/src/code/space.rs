@@ -6,22 +6,35 @@
 //!
 //! # Safety
 //! The tables are anonymous mappings owned by the space and viewed as slices of atomics; zero is a
-//! valid initial value of each.
+//! valid initial value of each. The part of the entry tables that belongs to images' slots is mapped to read until
+//! [`CodeSpace::commit`] is called for an index in it, so every store to an entry or a counter comes after that.
 #![allow(unsafe_code)]
 
+use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
+use crate::code::kept::Kept;
 use crate::code::translate::BlockEntry;
+use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE, Prot};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Entry indices an engine can give out.
+/// Entry indices an engine can give out one by one; those of images' slots follow.
 pub(crate) const MAX_ENTRIES: usize = 1 << 22;
+/// All entry indices.
+const ALL_ENTRIES: usize = MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize;
+/// Slots whose entries are made writable together: two pages of entries, one of counters.
+const CHUNK: u32 = 1024;
 const IBTC: usize = 1 << 16;
 const MAX_NODES: usize = 1 << 22;
+/// Bit of a node's index: all translations that an image's file has of a page.
+pub(super) const KEPT: u32 = 1 << 31;
+
+type ByPc<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
 /// A zero-initialised table that costs memory only where it is touched.
-struct Table<T> {
+pub(super) struct Table<T> {
     ptr: *mut T,
     len: usize,
 }
@@ -48,7 +61,19 @@ impl<T> Table<T> {
         }
         Ok(Table { ptr: p.cast(), len })
     }
-    fn slice(&self) -> &[T] {
+    /// A table of which `[0, writable)` can be written; the rest counts as no memory until it is opened.
+    fn partly(len: usize, writable: usize) -> std::io::Result<Table<T>> {
+        let t = Table::new(len)?;
+        t.protect(writable, len - writable, libc::PROT_READ)?;
+        Ok(t)
+    }
+    fn protect(&self, from: usize, len: usize, prot: i32) -> std::io::Result<()> {
+        assert!(from <= self.len && len <= self.len - from);
+        // SAFETY: inside the owned mapping; what is mapped to read holds zeros that nobody stores to.
+        let r = unsafe { libc::mprotect(self.ptr.add(from).cast(), len * size_of::<T>(), prot) };
+        if r == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+    pub(super) fn slice(&self) -> &[T] {
         // SAFETY: the mapping is `len` zeroed atomics and lives as long as self.
         unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
     }
@@ -86,7 +111,7 @@ pub(crate) struct Compiled {
 }
 
 pub(crate) struct CodeSpace {
-    entries: Table<AtomicU64>,
+    pub(super) entries: Table<AtomicU64>,
     ibtc: Table<AtomicU64>,
     counts: Table<AtomicU32>,
     /// Times that a pc was reported hot.
@@ -99,16 +124,20 @@ pub(crate) struct CodeSpace {
     nodes: Table<[AtomicU32; 2]>,
     node_count: AtomicU32,
     /// Held while translations are installed.
-    installs: Mutex<()>,
+    pub(super) installs: Mutex<()>,
+    /// Chunks of images' slots that can be written.
+    committed: Mutex<HashSet<u32>>,
+    /// Translations of images that were kept from other runs.
+    pub(super) kept: Kept,
     /// Pages that ever had translations; two threads that come to one together may name it twice.
     watched: Mutex<Vec<u32>>,
     /// Changes whenever any page's version does.
     pub(crate) generation: AtomicU64,
     /// Host base of guest memory.
     base: u64,
-    regions: Mutex<HashMap<u64, Arc<Compiled>>>,
+    regions: Mutex<ByPc<Arc<Compiled>>>,
     /// Region that holds each block, live or not, and the block's entry counter when it was installed.
-    owners: Mutex<HashMap<u64, (Arc<Compiled>, u32)>>,
+    owners: Mutex<ByPc<(Arc<Compiled>, u32)>>,
     /// Times that the region at a pc was compiled.
     compiled: Mutex<HashMap<u64, u32>>,
     /// Interpreter blocks by pc.
@@ -126,9 +155,9 @@ impl CodeSpace {
     pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
         Ok(CodeSpace {
-            entries: Table::new(MAX_ENTRIES)?,
+            entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             ibtc: Table::new(IBTC)?,
-            counts: Table::new(MAX_ENTRIES)?,
+            counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             asked: Mutex::new(HashMap::new()),
             page_state: Table::new(pages)?,
             page_version: Table::new(pages)?,
@@ -136,11 +165,13 @@ impl CodeSpace {
             nodes: Table::new(MAX_NODES)?,
             node_count: AtomicU32::new(1),
             installs: Mutex::new(()),
+            committed: Mutex::default(),
+            kept: Kept::default(),
             watched: Mutex::new(Vec::new()),
             generation: AtomicU64::new(1),
             base: arena.base(),
-            regions: Mutex::new(HashMap::new()),
-            owners: Mutex::new(HashMap::new()),
+            regions: Mutex::default(),
+            owners: Mutex::default(),
             compiled: Mutex::new(HashMap::new()),
             blocks: Mutex::new(HashMap::new()),
             arena,
@@ -148,6 +179,24 @@ impl CodeSpace {
             v3,
             invalidations: AtomicU64::new(0),
         })
+    }
+    /// Make the entries and counters of these indices writable. False if the host refuses.
+    pub(crate) fn commit(&self, first: u32, len: u32) -> bool {
+        if (first + len) as usize <= MAX_ENTRIES || len == 0 {
+            return true;
+        }
+        let mut done = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, to) = (first / CHUNK, (first + len).div_ceil(CHUNK).min((ALL_ENTRIES as u32) / CHUNK));
+        if (from..to).all(|c| done.contains(&c)) {
+            return true;
+        }
+        let (at, n) = ((from * CHUNK) as usize, ((to - from) * CHUNK) as usize);
+        let rw = libc::PROT_READ | libc::PROT_WRITE;
+        if self.entries.protect(at, n, rw).is_err() || self.counts.protect(at, n, rw).is_err() {
+            return false;
+        }
+        done.extend(from..to);
+        true
     }
     /// Host address of the entry table.
     pub(crate) fn entries_ptr(&self) -> u64 {
@@ -164,6 +213,9 @@ impl CodeSpace {
     /// Quick code at `pc` was reported hot; true if it is to be compiled: the first time, and ever more rarely after
     /// that, as code may have been dropped.
     pub(crate) fn is_wanted(&self, pc: u64, index: u32) -> bool {
+        if !self.commit(index, 1) {
+            return false;
+        }
         // The count itself has wrapped around; its low bits are free to say so.
         self.counts.slice()[index as usize].fetch_or(1, Ordering::Relaxed);
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,13 +306,17 @@ impl CodeSpace {
         let mut n = self.page_head.slice()[page].swap(0, Ordering::AcqRel);
         while n != 0 {
             let node = &self.nodes.slice()[n as usize];
-            self.entries.slice()[node[0].load(Ordering::Relaxed) as usize].store(0, Ordering::Release);
+            match node[0].load(Ordering::Relaxed) {
+                index if index & KEPT != 0 => self.drop_kept(index, page as u64),
+                index => self.entries.slice()[index as usize].store(0, Ordering::Release),
+            }
             n = node[1].load(Ordering::Relaxed);
         }
         self.page_state.slice()[page].store(0, Ordering::Release);
     }
     /// The guest's mapping of a range changed: drop what was translated from it.
     pub(crate) fn changed(&self, addr: u64, len: u64) {
+        self.forget_images(addr, addr + len);
         let last = (addr + len).div_ceil(PAGE).min(self.page_state.len as u64);
         for page in addr / PAGE..last {
             if self.page_state.slice()[page as usize].load(Ordering::Acquire) != 0 {
@@ -276,12 +332,11 @@ impl CodeSpace {
         if parent.generation.load(Ordering::Acquire) != generation {
             return;
         }
-        let copy = |to: &Table<AtomicU64>, from: &Table<AtomicU64>| {
-            for (t, f) in to.slice().iter().zip(from.slice()).take(entries) {
-                let v = f.load(Ordering::Acquire);
-                if v != 0 {
-                    t.store(v, Ordering::Release);
-                }
+        let used: Vec<_> = std::iter::once(0..entries).chain(self.inherit_images(parent)).collect();
+        let each = |f: &dyn Fn(&AtomicU64, &AtomicU64)| {
+            for r in &used {
+                let (to, from) = (&self.entries.slice()[r.clone()], &parent.entries.slice()[r.clone()]);
+                to.iter().zip(from).for_each(|(t, o)| f(t, o));
             }
         };
         let pages: Vec<_> = parent
@@ -305,7 +360,12 @@ impl CodeSpace {
         }
         self.node_count.store(nodes as u32, Ordering::Release);
         let regions = parent.regions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        copy(&self.entries, &parent.entries);
+        each(&|to, from| {
+            let v = from.load(Ordering::Acquire);
+            if v != 0 {
+                to.store(v, Ordering::Release);
+            }
+        });
         for (page, state, head) in pages.iter().filter(|p| p.1 != 0) {
             self.page_head.slice()[*page].store(*head, Ordering::Release);
             if *state == 2 {
@@ -317,9 +377,8 @@ impl CodeSpace {
         *self.regions.lock().unwrap_or_else(PoisonError::into_inner) = regions;
         // What was dropped meanwhile must not come back here.
         if parent.generation.load(Ordering::Acquire) != generation {
-            for e in self.entries.slice().iter().take(entries) {
-                e.store(0, Ordering::Release);
-            }
+            each(&|to, _| to.store(0, Ordering::Release));
+            self.forget_images(0, u64::MAX);
         }
     }
     /// Drop every translation (a mode of translation changed).
@@ -331,24 +390,22 @@ impl CodeSpace {
             }
         }
     }
-    /// Let invalidation of the pages of `[start, start + len)` find an entry. False if the table is full.
-    fn bind_pages(&self, start: u64, len: u64, index: u32) -> bool {
-        for page in start / PAGE..=(start + len - 1) / PAGE {
-            let n = self.node_count.fetch_add(1, Ordering::Relaxed);
-            if n as usize >= MAX_NODES {
-                self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
-                return false;
-            }
-            let node = &self.nodes.slice()[n as usize];
-            node[0].store(index, Ordering::Relaxed);
-            let head = &self.page_head.slice()[page as usize];
-            let mut old = head.load(Ordering::Acquire);
-            loop {
-                node[1].store(old, Ordering::Relaxed);
-                match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => break,
-                    Err(now) => old = now,
-                }
+    /// Let invalidation of a page find an entry. False if the table is full.
+    pub(super) fn bind_page(&self, page: u64, index: u32) -> bool {
+        let n = self.node_count.fetch_add(1, Ordering::Relaxed);
+        if n as usize >= MAX_NODES {
+            self.node_count.store(MAX_NODES as u32, Ordering::Relaxed);
+            return false;
+        }
+        let node = &self.nodes.slice()[n as usize];
+        node[0].store(index, Ordering::Relaxed);
+        let head = &self.page_head.slice()[page as usize];
+        let mut old = head.load(Ordering::Acquire);
+        loop {
+            node[1].store(old, Ordering::Relaxed);
+            match head.compare_exchange(old, n, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => old = now,
             }
         }
         true
@@ -357,11 +414,15 @@ impl CodeSpace {
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
     pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
         let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
-        for (start, bytes) in &r.source {
-            for (_, index) in &r.entries {
-                if !self.bind_pages(*start, bytes.len() as u64, *index) {
-                    return false;
-                }
+        if !r.entries.iter().all(|e| self.commit(e.1, 1)) {
+            return false;
+        }
+        let pages = r.source.iter().flat_map(|(a, b)| a / PAGE..=(a + (b.len() as u64).max(1) - 1) / PAGE);
+        let mut pages: Vec<u64> = pages.collect();
+        pages.dedup();
+        for page in pages {
+            if !r.entries.iter().all(|e| self.bind_page(page, e.1)) {
+                return false;
             }
         }
         for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {

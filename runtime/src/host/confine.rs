@@ -104,7 +104,7 @@ fn landlock(mounts: &[(PathBuf, bool)]) -> io::Result<u32> {
     for (path, read_only) in mounts {
         allow(&set, path, if *read_only { EXECUTE | READ_FILE | READ_DIR } else { fs })?;
     }
-    // What the runtime itself opens later on.
+    // What the runtime itself opens later on, where the host has it.
     allow(&set, Path::new("/proc/self/status"), READ_FILE)?;
     allow(&set, Path::new("/dev/zero"), READ_FILE | WRITE_FILE)?;
     // SAFETY: a descriptor and no pointers.

@@ -107,7 +107,7 @@ fn hook(f: &mut HostFault<'_>) -> Action {
     }
     let gregs = &mut f.context.uc_mcontext.gregs;
     let rip = gregs[libc::REG_RIP as usize] as u64;
-    let Some(piece) = memory::find(rip) else {
+    let Some(pc) = memory::guest_pc(rip) else {
         if f.signal == libc::SIGFPE && !f.context.uc_mcontext.fpregs.is_null() {
             // An unmasked SSE exception in the interpreter or a helper: mask, note, go on to the end of the step.
             // SAFETY: fpregs points into the signal frame.
@@ -143,7 +143,7 @@ fn hook(f: &mut HostFault<'_>) -> Action {
     };
     // SAFETY: as above.
     unsafe {
-        (*state).rip = piece.guest_pc(rip).unwrap_or(0);
+        (*state).rip = pc.unwrap_or(0);
         (*state).pending = u64::from(code) + 1;
         (*state).pending_arg = arg;
         gregs[libc::REG_RSP as usize] = (*state).host_sp as i64;

@@ -1,0 +1,288 @@
+//! The images that the processes of an engine run: which files of translations belong to them, and what a run adds.
+//!
+//! An image is an executable private mapping of a host file below 2 GiB. Its translations use entry indices of its own, from its
+//! address on ([`super::SLOTS`]), so two images may not have translations at the same addresses: of images that overlap in
+//! different processes the first has its file used, the others do without.
+
+use super::folder::Folder;
+use super::format::Key;
+use super::mapped::Mapped;
+use super::print;
+use crate::code::space::{CodeSpace, Compiled};
+use crate::engine::lock;
+use evm_kernel::mm::{Mm, W};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Most images that an engine keeps track of.
+const MOST: usize = 1024;
+/// Entries of a block that are noted, and that make it part of regions.
+pub(crate) const WARM: u32 = 16;
+/// Most new blocks of one image that are noted.
+const MOST_NEW: usize = 1 << 20;
+
+/// An image.
+pub(crate) struct Image {
+    pub key: Key,
+    /// The guest's file, for the translator.
+    pub file: OwnedFd,
+    /// Its translations, if there are any.
+    pub kept: Option<&'static Mapped>,
+    /// The guest's path of it, for people.
+    label: Vec<u8>,
+    /// Numbers of its regions by the pcs of their entries.
+    regions: HashMap<u32, Vec<u32>>,
+    /// The regions that were asked for.
+    made: Vec<OnceLock<Option<Arc<Compiled>>>>,
+    /// Blocks translated in this run, told from its first address, and their entry indices.
+    new: Mutex<Vec<(u32, u32)>>,
+    /// How often blocks were entered as quick code, where that was noteworthy.
+    heat: Mutex<HashMap<u32, u32>>,
+    /// Whether it ran in a process that wants exact registers at faults.
+    pub precise: AtomicBool,
+    /// Blocks of it that were taken from the file.
+    pub taken: AtomicU32,
+}
+
+impl Image {
+    /// Note that a block had to be translated, and its entry index.
+    pub(crate) fn note(&self, pc: u64, index: u32) {
+        let mut new = lock(&self.new);
+        if new.len() < MOST_NEW {
+            new.push(((pc - self.key.lo) as u32, index));
+        }
+    }
+    /// Add up how often blocks were entered in an address space; `entered` tells that of an entry index.
+    pub(crate) fn harvest(&self, entered: impl Fn(u32) -> u32) {
+        let mut heat = lock(&self.heat);
+        let mut add = |pc: u32, index: u32| {
+            let n = entered(index);
+            if n >= WARM {
+                let h = heat.entry(pc).or_insert(0);
+                *h = h.saturating_add(n);
+            }
+        };
+        lock(&self.new).iter().for_each(|(pc, index)| add(*pc, *index));
+        let Some(kept) = self.kept else { return };
+        for e in kept.view.all_pages().flat_map(|p| p.entries().collect::<Vec<_>>()) {
+            if e.has_code() && e.slot < self.used() {
+                add(e.pc, self.first() + e.slot);
+            }
+        }
+    }
+    /// What is to be told to the translator.
+    pub(crate) fn news(&self) -> News {
+        News {
+            key: self.key,
+            used: self.taken.load(Ordering::Relaxed) > 0,
+            precise: self.precise.load(Ordering::Relaxed),
+            blocks: std::mem::take(&mut *lock(&self.new)).into_iter().map(|b| b.0).collect(),
+            heat: std::mem::take(&mut *lock(&self.heat)).into_iter().collect(),
+            label: self.label.clone(),
+        }
+    }
+    /// Regions that can be entered at a pc told from the first address.
+    pub(crate) fn regions(&self, pc: u32) -> impl Iterator<Item = &Arc<Compiled>> {
+        let numbers = self.regions.get(&pc).map_or(&[][..], Vec::as_slice);
+        numbers.iter().filter_map(|n| self.made.get(*n as usize)?.get_or_init(|| self.make(*n)).as_ref())
+    }
+    /// Entry index of a pc told from the first address; 0, which counts nothing, if it has no slot.
+    fn index(&self, pc: u32) -> u32 {
+        let slot = self.kept.and_then(|k| k.view.entry(pc)).map(|e| e.slot);
+        slot.filter(|s| *s < self.used()).map_or(0, |s| self.first() + s)
+    }
+    /// Whether there are regions at all.
+    pub(crate) fn has_regions(&self) -> bool {
+        !self.regions.is_empty()
+    }
+    fn make(&self, n: u32) -> Option<Arc<Compiled>> {
+        let (kept, lo) = (self.kept?, self.key.lo);
+        let r = kept.view.region(n as usize).filter(|r| kept.view.is_region_intact(r))?;
+        let entries: Vec<_> = r.entries().map(|(pc, slot)| (lo + u64::from(pc), self.first() + slot)).collect();
+        if entries.is_empty() || r.entries().any(|e| e.1 >= self.used()) {
+            return None;
+        }
+        let source = kept.view.region_source(&r)?;
+        Some(Arc::new(Compiled {
+            code: kept.host(kept.view.region_code(&r)?),
+            entries,
+            source: source.into_iter().map(|(pc, b)| (lo + u64::from(pc), b.to_vec())).collect(),
+            precise: r.is_precise(),
+            quick: false,
+            bits: self.key.bits,
+            v3: self.key.v3,
+            min_limit: self.key.min_limit,
+            insns: r.insns(),
+            blocks: r.blocks().map(|pc| (lo + u64::from(pc), self.index(pc))).collect(),
+        }))
+    }
+    /// Entry index of slot 0.
+    pub(crate) fn first(&self) -> u32 {
+        super::SLOTS + self.key.first_slot()
+    }
+    /// Slots that its file uses.
+    pub(crate) fn used(&self) -> u32 {
+        self.kept.map_or(0, |m| (m.view.entry_count() as u32).min(self.key.slots()))
+    }
+}
+
+/// What a run says of an image.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    pub key: Key,
+    /// Translations of it were used.
+    pub used: bool,
+    /// See [`Image::precise`].
+    pub precise: bool,
+    /// Blocks that were translated.
+    pub blocks: Vec<u32>,
+    /// How often blocks were entered.
+    pub heat: Vec<(u32, u32)>,
+    /// See [`Image`].
+    pub label: Vec<u8>,
+}
+
+/// An executable mapping as a code space sees it.
+pub(crate) struct Found {
+    pub start: u64,
+    pub end: u64,
+    pub image: Arc<Image>,
+}
+
+/// See the module.
+pub(crate) struct Images {
+    folder: Arc<Folder>,
+    engine: u128,
+    threshold: u32,
+    known: RwLock<Vec<Arc<Image>>>,
+    /// Why files were not used.
+    refused: Mutex<Vec<String>>,
+}
+
+impl Images {
+    /// For an engine with these settings.
+    pub(crate) fn new(folder: Arc<Folder>, model: u32, threshold: u32) -> Images {
+        let engine = print::engine(model);
+        Images { folder, engine, threshold, known: RwLock::default(), refused: Mutex::default() }
+    }
+    /// The image that holds an address.
+    pub(crate) fn find(&self, mm: &Mm, space: &CodeSpace, pc: u64) -> Option<Found> {
+        if pc >= super::format::IMAGE_END {
+            return None;
+        }
+        let m = mm.code_file(pc)?;
+        if m.prot & W != 0 {
+            return None;
+        }
+        let fd = m.file.file.host_fd()?;
+        let key = self.key(fd, &m, space)?;
+        let (start, end) = (m.start, m.end);
+        let by_key = |all: &[Arc<Image>]| all.iter().find(|i| i.key == key).cloned();
+        if let Some(image) = by_key(&self.known.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Some(Found { start, end, image });
+        }
+        let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = by_key(&all) {
+            return Some(Found { start, end, image });
+        }
+        if all.len() >= MOST {
+            return None;
+        }
+        let file = fd.try_clone_to_owned().ok()?;
+        let taken = all.iter().any(|i| i.kept.is_some() && i.key.lo < key.hi && key.lo < i.key.hi);
+        let kept = if taken { None } else { self.open(&key) };
+        let mut regions: HashMap<u32, Vec<u32>> = HashMap::new();
+        let count = kept.map_or(0, |k| k.view.region_count());
+        for n in 0..count as u32 {
+            let r = kept.and_then(|k| k.view.region(n as usize));
+            r.iter().flat_map(|r| r.entries()).for_each(|(pc, _)| regions.entry(pc).or_default().push(n));
+        }
+        let image = Arc::new(Image {
+            key,
+            file,
+            kept,
+            label: m.file.path.clone(),
+            regions,
+            made: (0..count).map(|_| OnceLock::new()).collect(),
+            new: Mutex::default(),
+            heat: Mutex::default(),
+            precise: AtomicBool::new(false),
+            taken: AtomicU32::new(0),
+        });
+        all.push(image.clone());
+        Some(Found { start, end, image })
+    }
+    fn key(&self, fd: BorrowedFd<'_>, m: &evm_kernel::mm::CodeFile, space: &CodeSpace) -> Option<Key> {
+        let f = std::fs::File::from(fd.try_clone_to_owned().ok()?);
+        let key = Key {
+            engine: self.engine,
+            head: head(&f)?,
+            size: f.metadata().ok()?.len(),
+            lo: m.start,
+            hi: m.end,
+            offset: m.offset,
+            min_limit: space.arena.size(),
+            bits: space.bits,
+            v3: space.v3,
+            threshold: self.threshold,
+        };
+        key.is_sane().then_some(key)
+    }
+    fn open(&self, key: &Key) -> Option<&'static Mapped> {
+        let name = key.name();
+        if !self.folder.has(&name) {
+            return None;
+        }
+        match self.folder.image(&name).and_then(|fd| Mapped::new(&fd, key)) {
+            Ok(m) => Some(m),
+            Err(why) => {
+                lock(&self.refused).push(format!("{name}: {why}"));
+                None
+            }
+        }
+    }
+    /// The entry index of a pc that is in the file of an image.
+    pub(crate) fn index(&self, pc: u64) -> Option<u32> {
+        let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let image = all.iter().find(|i| i.kept.is_some() && (i.key.lo..i.key.hi).contains(&pc))?;
+        Some(image.index((pc - image.key.lo) as u32)).filter(|i| *i != 0)
+    }
+    /// All images.
+    pub(crate) fn all(&self) -> Vec<Arc<Image>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Why files were not used.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        lock(&self.refused).clone()
+    }
+    /// See [`Key::engine`].
+    pub(crate) fn engine(&self) -> u128 {
+        self.engine
+    }
+    pub(crate) fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+    /// How many of the images have files, and how many blocks were taken from these.
+    pub(crate) fn used(&self) -> (usize, u64) {
+        let all = self.all();
+        let blocks = all.iter().map(|i| u64::from(i.taken.load(Ordering::Relaxed))).sum();
+        (all.iter().filter(|i| i.kept.is_some()).count(), blocks)
+    }
+}
+
+/// Hash of a file's first 4 KiB.
+pub(crate) fn head(f: &std::fs::File) -> Option<u128> {
+    let mut buf = [0; 4096];
+    let n = f.read_at(&mut buf, 0).ok()?;
+    Some(xxh3_128(&buf[..n]))
+}
+
+impl AsFd for Image {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

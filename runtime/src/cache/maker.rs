@@ -1,0 +1,285 @@
+//! Makes the translations of an image's blocks, from the bytes of its file.
+//!
+//! What is wanted comes from those who ran the program, or from anyone: an address is just an address here. Whatever it
+//! is, the translation is that of the bytes found there, and is used only where a run has the same bytes.
+
+use super::format::{Content, Key, Piece, Region};
+use crate::thread::ABI;
+use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
+use evm_backend::quick::Quick;
+use evm_ir::passes::OptLevel;
+use evm_lifter::{Mode, Options};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The executable bytes of an image: those of its file from the key's offset on, zeros behind its end.
+pub(crate) struct Text {
+    lo: u64,
+    hi: u64,
+    bytes: Vec<u8>,
+    /// The file, and the offset in it of `lo`.
+    file: File,
+    offset: u64,
+}
+
+impl Text {
+    /// `bytes` are those of the file from the key's offset on, at most up to its mapping's end.
+    pub(crate) fn new(key: &Key, mut bytes: Vec<u8>, file: File) -> Text {
+        // The mapping ends with the page that the file ends in.
+        let most = ((key.hi - key.lo) as usize).min(bytes.len().next_multiple_of(4096));
+        bytes.resize(most, 0);
+        Text { lo: key.lo, hi: key.lo + most as u64, bytes, file, offset: key.offset }
+    }
+    fn range(&self, addr: u64, len: usize) -> &[u8] {
+        if addr < self.lo || addr >= self.hi {
+            return &[];
+        }
+        let from = (addr - self.lo) as usize;
+        &self.bytes[from..(from + len).min(self.bytes.len())]
+    }
+}
+
+impl evm_lifter::Code for &Text {
+    fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
+        let b = self.range(addr, buf.len());
+        buf[..b.len()].copy_from_slice(b);
+        b.len()
+    }
+}
+
+/// Code for regions: blocks that are not warm are left out.
+struct Warm<'a> {
+    text: &'a Text,
+    warm: &'a dyn Fn(u32) -> bool,
+}
+
+impl evm_lifter::Code for Warm<'_> {
+    fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
+        let mut text = self.text;
+        text.fetch(addr, buf)
+    }
+    /// Constants beside the code: in most files they are as far from it as in memory. Where they are not, jump tables are not
+    /// understood.
+    fn read(&mut self, addr: u64, buf: &mut [u8]) -> usize {
+        let at = addr.wrapping_sub(self.text.lo).wrapping_add(self.text.offset);
+        self.text.file.read_at(buf, at).unwrap_or(0)
+    }
+    fn is_warm(&mut self, pc: u64) -> bool {
+        pc.checked_sub(self.text.lo).and_then(|p| u32::try_from(p).ok()).is_some_and(|pc| (self.warm)(pc))
+    }
+}
+
+/// Translates blocks into a content.
+pub(crate) struct Maker<'a> {
+    key: &'a Key,
+    text: &'a Text,
+    quick: Quick,
+    compiler: Option<Compiler>,
+}
+
+/// Entries of a block in one run that make it worth a region.
+const HOT: u32 = 128;
+/// Most entries of a region.
+const MOST_ENTRIES: usize = 32;
+/// Instructions compiled at most at a time; the next run asks for the rest.
+const MOST_INSNS: u32 = 100_000;
+
+impl<'a> Maker<'a> {
+    pub(crate) fn new(key: &'a Key, text: &'a Text) -> Maker<'a> {
+        Maker { key, text, quick: Quick::default(), compiler: None }
+    }
+    /// Add the block at a pc told from `lo`. False if there is no translation of it.
+    pub(crate) fn block(&mut self, content: &mut Content, pc: u32) -> bool {
+        if u64::from(pc) >= self.key.hi - self.key.lo {
+            return false;
+        }
+        if let Some((_, Some(p))) = content.entries.get(&pc)
+            && p.source == self.text.range(self.key.lo + u64::from(pc), p.source.len())
+        {
+            return true;
+        }
+        let made = catch_unwind(AssertUnwindSafe(|| self.translate(content, pc)));
+        let piece = made.unwrap_or_else(|_| {
+            // Whatever was wrong, the run finds it again and reports it.
+            self.quick = Quick::default();
+            None
+        });
+        let (Some(piece), Some(slot)) = (piece, content.slot(pc, self.key.slots())) else { return false };
+        content.entries.insert(pc, (slot, Some(piece)));
+        true
+    }
+    fn translate(&mut self, content: &mut Content, pc: u32) -> Option<Piece> {
+        let lo = self.key.lo;
+        let at = lo + u64::from(pc);
+        let opts = Options { mode: Mode::Block, bits: self.key.bits, v3: self.key.v3, ..Options::default() };
+        let mut text = self.text;
+        let mut region = evm_lifter::lift(at, &[], &mut text, &opts).ok()?.region;
+        evm_ir::passes::optimize(&mut region, OptLevel::Interp);
+        evm_ir::validate(&region).ok()?;
+        let [(from, len)] = region.source[..] else { return None };
+        if from != at || region.source.is_empty() {
+            return None;
+        }
+        self.quick.min_limit = if self.key.bits == 32 { self.key.min_limit } else { 0 };
+        let mut links = Links::new(self.key, content);
+        let code = self.quick.compile(&region, &ABI, self.key.threshold, &mut |pc| links.index(pc));
+        let full = links.full;
+        let code = code.ok().filter(|_| !full)?;
+        let near = |pc: u64| u32::try_from(pc.checked_sub(lo)?).ok();
+        let pcs: Option<Vec<_>> = code.pcs.iter().map(|(o, pc)| Some((*o, near(*pc)?))).collect();
+        Some(Piece { source: self.text.range(at, len as usize).to_vec(), code: code.code, pcs: pcs? })
+    }
+}
+
+/// Gives entry indices for what code refers to.
+struct Links<'a> {
+    key: &'a Key,
+    content: &'a mut Content,
+    /// The image has no slots left; the code is not to be used.
+    full: bool,
+}
+
+impl<'a> Links<'a> {
+    fn new(key: &'a Key, content: &'a mut Content) -> Links<'a> {
+        Links { key, content, full: false }
+    }
+    fn index(&mut self, pc: u64) -> u32 {
+        // Entry 0 never has code: what jumps there goes on in the run loop.
+        if pc < self.key.lo || pc >= self.key.hi {
+            return 0;
+        }
+        match self.content.slot((pc - self.key.lo) as u32, self.key.slots()) {
+            Some(s) => super::SLOTS + self.key.first_slot() + s,
+            None => {
+                self.full = true;
+                0
+            }
+        }
+    }
+}
+
+impl Maker<'_> {
+    /// Compile regions for blocks that were entered often as quick code; gives how many.
+    pub(crate) fn regions(&mut self, content: &mut Content, heat: &[(u32, u32)], precise: bool) -> usize {
+        let heat: HashMap<u32, u32> = heat.iter().copied().collect();
+        let mut hot: Vec<(u32, u32)> = heat.iter().map(|(pc, n)| (*pc, *n)).filter(|h| h.1 >= HOT).collect();
+        hot.sort_unstable_by_key(|h| (std::cmp::Reverse(h.1), h.0));
+        // Blocks that are inside a region and are entered from outside all the same, by region.
+        let mut wanted: Vec<Vec<u32>> = vec![vec![]; content.regions.len()];
+        let mut new: Vec<Region> = vec![];
+        let mut done: HashSet<u32> = HashSet::new();
+        let mut insns = 0;
+        for (pc, n) in hot {
+            let owner = content.regions.iter().position(|r| r.precise == precise && r.blocks.contains(&pc));
+            match owner {
+                Some(i) => {
+                    // Each time it takes four times the heat.
+                    let r = &content.regions[i];
+                    if !r.entries.iter().any(|e| e.0 == pc) && n >= HOT << (2 * r.times.min(8)) {
+                        wanted[i].push(pc);
+                    }
+                }
+                None if !done.contains(&pc) && insns < MOST_INSNS => {
+                    if let Some(r) = self.compiled(content, &[pc], &|pc| heat.contains_key(&pc), precise) {
+                        insns += r.insns;
+                        done.extend(&r.blocks);
+                        new.push(r);
+                    }
+                }
+                None => {}
+            }
+        }
+        let mut made = new.len();
+        for (i, more) in wanted.iter().enumerate().filter(|w| !w.1.is_empty()) {
+            let old = content.regions[i].clone();
+            if insns >= MOST_INSNS || old.entries.len() >= MOST_ENTRIES {
+                continue;
+            }
+            let mut entries: Vec<u32> = old.entries.iter().map(|e| e.0).chain(more.iter().copied()).collect();
+            entries.truncate(MOST_ENTRIES);
+            let inside = |pc: u32| old.source.iter().any(|(at, len)| (*at..at + len).contains(&pc));
+            let warm = |pc: u32| heat.contains_key(&pc) || inside(pc);
+            if let Some(mut r) = self.compiled(content, &entries, &warm, precise) {
+                insns += r.insns;
+                r.times = old.times + 1;
+                content.regions[i] = r;
+                made += 1;
+            }
+        }
+        content.regions.append(&mut new);
+        made
+    }
+    /// The region of these entries.
+    fn compiled(
+        &mut self,
+        content: &mut Content,
+        entries: &[u32],
+        warm: &dyn Fn(u32) -> bool,
+        precise: bool,
+    ) -> Option<Region> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.compile(content, entries, warm, precise)));
+        made.unwrap_or_else(|_| {
+            self.compiler = None;
+            None
+        })
+    }
+    fn compile(
+        &mut self,
+        content: &mut Content,
+        entries: &[u32],
+        warm: &dyn Fn(u32) -> bool,
+        precise: bool,
+    ) -> Option<Region> {
+        let lo = self.key.lo;
+        let at: Vec<u64> = entries.iter().map(|e| lo + u64::from(*e)).collect();
+        let opts = Options { mode: Mode::Region, bits: self.key.bits, v3: self.key.v3, ..Options::default() };
+        let mut code = Warm { text: self.text, warm };
+        let evm_lifter::Lifted { mut region, cold, .. } =
+            evm_lifter::lift(*at.first()?, &at[1..], &mut code, &opts).ok()?;
+        evm_ir::passes::optimize(&mut region, if precise { OptLevel::Precise } else { OptLevel::Full });
+        evm_ir::validate(&region).ok()?;
+        if self.compiler.is_none() {
+            let settings = CompilerSettings { min_limit: self.key.min_limit, ..CompilerSettings::default() };
+            self.compiler = Some(Compiler::new(ABI, settings).ok()?);
+        }
+        let options = CompileOptions { precise, ..CompileOptions::default() };
+        let mut links = Links::new(self.key, content);
+        let code = self.compiler.as_mut()?.compile(&region, options, &mut |pc| links.index(pc)).ok()?;
+        let near = |pc: u64| u32::try_from(pc.checked_sub(lo)?).ok();
+        let starts = region.entries.iter().map(|b| region.blocks[b.0 as usize].pc);
+        let slots = starts.map(|pc| {
+            let index = links.index(pc);
+            Some((near(pc)?, index.checked_sub(super::SLOTS + self.key.first_slot())?))
+        });
+        let slots = slots.collect::<Option<Vec<_>>>()?;
+        if links.full {
+            return None;
+        }
+        let mut bytes = vec![];
+        for (a, n) in &region.source {
+            let b = self.text.range(*a, *n as usize);
+            if b.len() != *n as usize {
+                return None;
+            }
+            bytes.extend_from_slice(b);
+        }
+        let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold);
+        // Cold blocks may be anywhere.
+        let mut blocks: Vec<u32> = blocks.filter(|pc| *pc < self.key.hi).filter_map(near).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        Some(Region {
+            entries: slots,
+            source: region.source.iter().map(|(a, n)| Some((near(*a)?, *n))).collect::<Option<_>>()?,
+            bytes,
+            blocks,
+            code: code.code,
+            pcs: code.pcs.iter().map(|(o, pc)| Some((*o, near(*pc)?))).collect::<Option<_>>()?,
+            insns: region.insns,
+            precise,
+            times: 0,
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Files of translations in memory, where their code is executed as it lies.
+//!
+//! # Safety
+//! A file is mapped private, to read and execute, and never unmapped, so views of it live forever and the signal handler may look at
+//! them at any time. The folder's rules say who may have written it. A file is replaced by renaming, never changed; should
+//! its owner truncate it all the same, this process dies of SIGBUS.
+#![allow(unsafe_code)]
+
+use super::format::{Key, MAX_FILE, View};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+/// Most files that one host process maps.
+const MOST: usize = 1 << 12;
+
+/// A mapped file.
+pub(crate) struct Mapped {
+    /// Host address of its first byte.
+    start: u64,
+    /// What it holds.
+    pub view: View<'static>,
+    /// The image's first address.
+    lo: u64,
+}
+
+static ALL: [AtomicPtr<Mapped>; MOST] = [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+impl Mapped {
+    /// Map a file and check it.
+    pub(crate) fn new(fd: &OwnedFd, key: &Key) -> Result<&'static Mapped, String> {
+        let len = rustix::fs::fstat(fd).map_err(|e| e.to_string())?.st_size;
+        let len = usize::try_from(len).ok().filter(|n| (1..=MAX_FILE).contains(n)).ok_or("its size is impossible")?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice; the result is checked.
+        let p = unsafe {
+            let prot = libc::PROT_READ | libc::PROT_EXEC;
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE, fd.as_raw_fd(), 0)
+        };
+        if p == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().to_string());
+        }
+        // SAFETY: the mapping is `len` bytes and stays for good if the view does.
+        let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(p.cast(), len) };
+        let made = View::new(bytes, key).map_err(|e| e.to_string()).and_then(|view| {
+            let n = COUNT.fetch_add(1, Ordering::AcqRel);
+            let at = ALL.get(n).ok_or("too many files are mapped")?;
+            let m: &'static Mapped = Box::leak(Box::new(Mapped { start: p as u64, view, lo: key.lo }));
+            at.store(std::ptr::from_ref(m).cast_mut(), Ordering::Release);
+            Ok(m)
+        });
+        if made.is_err() {
+            // SAFETY: nothing has a view of the mapping made above.
+            unsafe { libc::munmap(p, len) };
+        }
+        made
+    }
+    /// Host address of an offset in the file.
+    pub(crate) fn host(&self, offset: u64) -> u64 {
+        self.start + offset
+    }
+}
+
+/// Guest pc of the instruction whose code is at a host address in one of the files: `Some(None)` if it is in a file and not of an
+/// access. Safe in a signal handler.
+pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
+    let n = COUNT.load(Ordering::Acquire).min(MOST);
+    for p in &ALL[..n] {
+        let p = p.load(Ordering::Acquire);
+        if p.is_null() {
+            continue;
+        }
+        // SAFETY: only leaked descriptors are stored.
+        let m: &'static Mapped = unsafe { &*p };
+        let off = host.wrapping_sub(m.start);
+        if off < m.view.size() as u64 {
+            return Some(m.view.pc_at(off).map(|pc| m.lo + u64::from(pc)));
+        }
+    }
+    None
+}
