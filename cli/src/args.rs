@@ -21,6 +21,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Say what a program file is and what it needs
     Inspect(Inspect),
+    /// Translate a program and its libraries ahead of time
+    Lift(Lift),
     /// Show, check or clear the translations that are kept between runs
     Cache(Cache),
     /// Print a completion script for a shell
@@ -193,6 +195,37 @@ pub struct Inspect {
     /// The file
     pub file: PathBuf,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Say how much of its code can be found without running it, as 'evm lift' does
+    #[arg(long)]
+    pub coverage: bool,
+}
+
+/// Options of `evm lift`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Then 'evm run [OPTIONS] FILE.evm [ARGS]...' runs it: the program's own files are needed there too."
+)]
+pub struct Lift {
+    /// The program: a file of this machine, or with --sysroot DIR a path in the guest
+    pub program: OsString,
+    /// Where to write the translations
+    #[arg(short, long, value_name = "FILE.evm")]
+    pub output: PathBuf,
+    /// Where the libraries come from, as for 'evm run': host, none or a folder
+    #[arg(long, value_name = "host|DIR|none", default_value = "host", value_parser = units::os(Sysroot::parse))]
+    pub sysroot: Sysroot,
+    /// The CPU that the program will see
+    #[arg(long, value_name = "MODEL", default_value = "x86-64-v2")]
+    pub cpu: CpuModel,
+    /// Compile every function well, not only what earlier runs have shown to be hot: takes minutes
+    #[arg(long)]
+    pub opt: bool,
+    /// Threads [default: all]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -25,7 +25,7 @@ pub fn config(mode: Option<CacheMode>) -> Result<cache::Config> {
         Ok(v) if !v.is_empty() => crate::units::size(&v).map_err(|e| anyhow::anyhow!(e)).context("EVM_CACHE_SIZE")?,
         _ => folder::DEFAULT_SIZE,
     };
-    Ok(cache::Config { mode, folder: path(), size })
+    Ok(cache::Config { mode, folder: path(), size, artifact: None })
 }
 
 /// The folder.

@@ -40,6 +40,9 @@ struct Report {
     /// Whether `evm run` takes this format.
     runnable: bool,
     note: Option<String>,
+    /// What can be found of each executable segment without running it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    coverage: Vec<crate::lift::Coverage>,
 }
 
 /// What the virtual CPU offers; see `--cpu`.
@@ -92,6 +95,9 @@ pub fn inspect(o: &Inspect) -> Result<ExitCode> {
     let data = std::fs::read(&o.file).with_context(|| o.file.display().to_string())?;
     let mut r = read(&data);
     r.file = o.file.display().to_string();
+    if o.coverage {
+        r.coverage = crate::lift::coverage(&o.file)?;
+    }
     let mut text = if o.json { serde_json::to_string_pretty(&r)? } else { show(&r) };
     text.push('\n');
     std::io::stdout().write_all(text.as_bytes())?;
@@ -291,6 +297,15 @@ fn show(r: &Report) -> String {
         if r.executable_stack {
             line("stack", "executable".into());
         }
+    }
+    for c in &r.coverage {
+        line(
+            "coverage",
+            format!(
+                "{} of {} bytes at {:#x} found without running it, in {} pieces: {} blocks, {} functions, {} jumps to unknown places",
+                c.found_bytes, c.code_bytes, c.offset, c.ranges, c.blocks, c.functions, c.unresolved
+            ),
+        );
     }
     line("note", r.note.clone().unwrap_or_default());
     line("runs", if r.runnable { "yes".into() } else { "no".into() });

@@ -6,7 +6,9 @@
 mod args;
 mod cache;
 mod inspect;
+mod lift;
 mod run;
+mod starts;
 mod stats;
 mod units;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(o) => run::run(&o),
         Command::Inspect(o) => inspect::inspect(&o),
+        Command::Lift(o) => lift::lift(&o),
         Command::Cache(o) => cache::cache(&o),
         Command::Completions(o) => completions(&o),
     };

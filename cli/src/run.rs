@@ -2,8 +2,9 @@
 
 use crate::args::{self, Run};
 use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
-use crate::{stats, status};
+use crate::{lift, stats, status};
 use anyhow::{Context, Result};
+use evm_runtime::cache;
 use evm_runtime::{
     ClockMode, Config, Dir, EndReason, Engine, EngineKind, Errno, Handle, Module, TraceSink, Vm, exit_status,
 };
@@ -103,6 +104,39 @@ fn environment(changes: &[EnvVar], term: Option<OsString>) -> Vec<(OsString, OsS
     env
 }
 
+/// The program that a user names, as a path and as a module.
+pub fn module(sysroot: &Sysroot, name: &OsStr) -> Result<(PathBuf, Module)> {
+    Ok(match sysroot {
+        Sysroot::Dir(_) => {
+            let path = PathBuf::from(name);
+            let module = Module::from_guest_path(&path.to_string_lossy());
+            (path, module)
+        }
+        Sysroot::Host | Sysroot::None => {
+            let path = find_host_program(name, std::env::var_os("PATH").as_deref())?;
+            let module = Module::from_host_file(&path.canonicalize().unwrap_or(path.clone()));
+            (path, module)
+        }
+    })
+}
+
+/// Where system files come from.
+pub fn sysroot(s: &Sysroot) -> evm_runtime::Sysroot {
+    match s {
+        Sysroot::Host => evm_runtime::Sysroot::Host,
+        Sysroot::Dir(d) => evm_runtime::Sysroot::Dir(d.clone()),
+        Sysroot::None => evm_runtime::Sysroot::None,
+    }
+}
+
+/// Name of a CPU model.
+pub fn cpu(m: args::CpuModel) -> &'static str {
+    match m {
+        args::CpuModel::X86_64V2 => "x86-64-v2",
+        args::CpuModel::X86_64V3 => "x86-64-v3",
+    }
+}
+
 /// Run the job and return what `evm` shall exit with.
 pub fn run(o: &Run) -> Result<ExitCode> {
     use std::io::IsTerminal;
@@ -111,14 +145,17 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     let term =
         if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() { std::env::var_os("TERM") } else { None };
     let env = environment(&o.env, term);
-    let program = match &o.sysroot {
-        Sysroot::Dir(_) => PathBuf::from(name),
-        Sysroot::Host | Sysroot::None => find_host_program(name, std::env::var_os("PATH").as_deref())?,
-    };
-    let module = match &o.sysroot {
-        Sysroot::Dir(_) => Module::from_guest_path(&program.to_string_lossy()),
-        Sysroot::Host | Sysroot::None => Module::from_host_file(&program.canonicalize().unwrap_or(program.clone())),
-    };
+    let lifted = lift::open(Path::new(name))?;
+    if let Some(l) = &lifted {
+        anyhow::ensure!(
+            l.guest == matches!(o.sysroot, Sysroot::Dir(_)),
+            "{} was lifted {} --sysroot DIR, and is to be run so",
+            Path::new(name).display(),
+            if l.guest { "with" } else { "without" }
+        );
+    }
+    let name = lifted.as_ref().map_or(name.as_os_str(), |l| l.path.as_os_str());
+    let (program, module) = module(&o.sysroot, name)?;
     let config = Config {
         engine: match o.engine {
             args::EngineKind::Auto => EngineKind::Auto,
@@ -126,14 +163,10 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             args::EngineKind::Quick => EngineKind::Quick,
             args::EngineKind::Jit => EngineKind::Jit,
         },
-        args: o.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        args: std::iter::once(name).chain(o.command[1..].iter().map(|a| &**a)).map(|a| a.as_bytes().to_vec()).collect(),
         env: env.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect(),
         cwd: o.cwd.as_ref().map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
-        sysroot: match &o.sysroot {
-            Sysroot::Host => evm_runtime::Sysroot::Host,
-            Sysroot::Dir(d) => evm_runtime::Sysroot::Dir(d.clone()),
-            Sysroot::None => evm_runtime::Sysroot::None,
-        },
+        sysroot: sysroot(&o.sysroot),
         dirs: o
             .dirs
             .iter()
@@ -151,10 +184,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             Seed::Random => None,
             Seed::Fixed(n) => Some(*n),
         },
-        cpu: match o.cpu {
-            args::CpuModel::X86_64V2 => "x86-64-v2".into(),
-            args::CpuModel::X86_64V3 => "x86-64-v3".into(),
-        },
+        cpu: cpu(o.cpu).into(),
         cpus: o.cpus,
         limits: evm_runtime::Limits {
             memory: limits.memory,
@@ -166,7 +196,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             output: limits.output,
         },
         dump: o.dump.clone(),
-        cache: crate::cache::config(o.cache)?,
+        cache: cache::Config { artifact: lifted.map(|l| l.artifact), ..crate::cache::config(o.cache)? },
         trace: o.trace.as_deref().map(trace_sink).transpose()?,
         ..Config::default()
     };

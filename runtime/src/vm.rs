@@ -7,6 +7,7 @@ use crate::code::space::CodeSpace;
 use crate::config::{Config, EngineKind};
 use crate::engine::{self, Engine, lock};
 use crate::host::confine::{Confinement, confine};
+use crate::lift::Surveyed;
 use crate::stats::Stats;
 use crate::{cache, thread};
 use anyhow::Context;
@@ -18,7 +19,7 @@ use evm_kernel::task::Task;
 use evm_memory::Mem;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -104,6 +105,8 @@ pub(crate) struct Shared {
     v3: bool,
     threads: Mutex<HashMap<i32, usize>>,
     unlifted: Mutex<BTreeMap<String, u64>>,
+    /// Images are to be found as they are mapped.
+    survey: AtomicBool,
     /// Code spaces that may still be there.
     spaces: Mutex<Vec<Weak<CodeSpace>>>,
     me: Weak<Shared>,
@@ -117,6 +120,7 @@ impl Shared {
             v3,
             threads: Mutex::default(),
             unlifted: Mutex::default(),
+            survey: AtomicBool::new(false),
             spaces: Mutex::default(),
             me: me.clone(),
         })
@@ -167,6 +171,11 @@ impl Host for Shared {
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64) {
         if let Some(s) = attached(mm) {
             s.changed(addr, len);
+            if self.survey.load(Ordering::Relaxed)
+                && let Some(images) = self.engine.images()
+            {
+                images.find(mm, &s, addr);
+            }
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
@@ -241,6 +250,16 @@ impl Vm {
                 );
             }
         }
+        if let Some(a) = &cache.artifact
+            && let Some((mount, _)) =
+                lock(&kernel.host_mounts).iter().find(|(m, ro)| !ro && Folder::is_inside(&a.path, m))
+        {
+            anyhow::bail!(
+                "{} would be the program's to write, and {} is in it: its code would be executed by later runs",
+                mount.display(),
+                a.path.display()
+            );
+        }
         let keeping = keeping(&cache, engine, shared.kind, kernel.config.cpu_model);
         Ok(Vm { kernel, shared, world, started, confinement: Confinement::default(), keeping })
     }
@@ -309,7 +328,8 @@ impl Vm {
             notes.push(format!("nothing is added: {e}"));
         }
         let (files, blocks) = images.used();
-        notes.push(format!("{}: {blocks} blocks of {files} images used", images.folder().path().display()));
+        let folder = images.folder().map_or_else(|| "the artifact".into(), |f| f.path().display().to_string());
+        notes.push(format!("{folder}: {blocks} blocks of {files} images used"));
         notes.extend(images.refused());
         notes
     }
@@ -318,22 +338,49 @@ impl Vm {
 /// Open the folder of kept translations.
 fn keeping(c: &cache::Config, engine: &Engine, kind: EngineKind, model: u32) -> Keeping {
     let mut k = Keeping { size: c.size, ..Keeping::default() };
-    if c.mode == cache::Mode::Off || !matches!(kind, EngineKind::Auto | EngineKind::Quick) {
+    let on = c.mode != cache::Mode::Off;
+    if !matches!(kind, EngineKind::Auto | EngineKind::Quick) || !on && c.artifact.is_none() {
         return k;
     }
     if engine.dump().is_some() {
         k.notes.push("no translations are kept: a dump shows those that are made".into());
         return k;
     }
-    match Folder::open(&c.folder) {
-        Ok(f) => {
-            let images = engine.keep(|| Images::new(Arc::new(f), model, engine::quick_threshold(kind)));
-            k.folder = Some(images.folder().path().to_owned());
-            k.writes = c.mode == cache::Mode::On;
+    let folder = match on.then(|| Folder::open(&c.folder)).transpose() {
+        Ok(f) => f.map(Arc::new),
+        Err(e) => {
+            k.notes.push(format!("no translations are kept: {e}"));
+            None
         }
-        Err(e) => k.notes.push(format!("no translations are kept: {e}")),
+    };
+    if folder.is_none() && c.artifact.is_none() {
+        return k;
     }
+    let images = engine.keep(|| Images::new(folder, c.artifact.clone(), model, engine::quick_threshold(kind)));
+    k.folder = images.folder().map(|f| f.path().to_owned());
+    k.writes = c.mode == cache::Mode::On && k.folder.is_some();
     k
+}
+
+impl Vm {
+    /// Find the images that a program maps before it runs code of its own: itself, its loader and, if that is the GNU C
+    /// library's, which lists libraries when `LD_TRACE_LOADED_OBJECTS` is set, these too. Nothing of the job is left.
+    pub fn survey(self) -> anyhow::Result<Vec<Surveyed>> {
+        let kind = self.shared.kind;
+        let images = self
+            .shared
+            .engine
+            .keep(|| Images::new(None, None, self.kernel.config.cpu_model, engine::quick_threshold(kind)));
+        self.shared.survey.store(true, Ordering::Relaxed);
+        let started = self.world.start(&self.kernel)?;
+        let lists = |label: &[u8]| label.rsplit(|b| *b == b'/').next().is_some_and(|n| n.starts_with(b"ld-linux"));
+        if images.all().iter().any(|i| lists(i.label())) {
+            self.shared.spawn(started).map_err(|e| anyhow::anyhow!("no host thread for the guest: {e}"))?;
+            self.kernel.wait_end();
+        }
+        let all = images.all();
+        Ok(all.into_iter().map(Surveyed::new).collect())
+    }
 }
 
 /// Ends a job from outside.

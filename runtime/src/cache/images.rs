@@ -4,6 +4,7 @@
 //! address on ([`super::SLOTS`]), so two images may not have translations at the same addresses: of images that overlap in
 //! different processes the first has its file used, the others do without.
 
+use super::artifact::Artifact;
 use super::folder::Folder;
 use super::format::Key;
 use super::mapped::Mapped;
@@ -42,6 +43,8 @@ pub(crate) struct Image {
     new: Mutex<Vec<(u32, u32)>>,
     /// How often blocks were entered as quick code, where that was noteworthy.
     heat: Mutex<HashMap<u32, u32>>,
+    /// The translations are of an artifact, so that nothing is added to them.
+    lifted: bool,
     /// Whether it ran in a process that wants exact registers at faults.
     pub precise: AtomicBool,
     /// Blocks of it that were taken from the file.
@@ -73,6 +76,14 @@ impl Image {
                 add(e.pc, self.first() + e.slot);
             }
         }
+    }
+    /// What people call it: the guest's path.
+    pub(crate) fn label(&self) -> &[u8] {
+        &self.label
+    }
+    /// Whether its translations are of an artifact.
+    pub(crate) fn is_lifted(&self) -> bool {
+        self.lifted
     }
     /// What is to be told to the translator.
     pub(crate) fn news(&self) -> News {
@@ -155,7 +166,8 @@ pub(crate) struct Found {
 
 /// See the module.
 pub(crate) struct Images {
-    folder: Arc<Folder>,
+    folder: Option<Arc<Folder>>,
+    artifact: Option<Arc<Artifact>>,
     engine: u128,
     threshold: u32,
     known: RwLock<Vec<Arc<Image>>>,
@@ -165,9 +177,14 @@ pub(crate) struct Images {
 
 impl Images {
     /// For an engine with these settings.
-    pub(crate) fn new(folder: Arc<Folder>, model: u32, threshold: u32) -> Images {
+    pub(crate) fn new(
+        folder: Option<Arc<Folder>>,
+        artifact: Option<Arc<Artifact>>,
+        model: u32,
+        threshold: u32,
+    ) -> Images {
         let engine = print::engine(model);
-        Images { folder, engine, threshold, known: RwLock::default(), refused: Mutex::default() }
+        Images { folder, artifact, engine, threshold, known: RwLock::default(), refused: Mutex::default() }
     }
     /// The image that holds an address.
     pub(crate) fn find(&self, mm: &Mm, space: &CodeSpace, pc: u64) -> Option<Found> {
@@ -194,7 +211,7 @@ impl Images {
         }
         let file = fd.try_clone_to_owned().ok()?;
         let taken = all.iter().any(|i| i.kept.is_some() && i.key.lo < key.hi && key.lo < i.key.hi);
-        let kept = if taken { None } else { self.open(&key) };
+        let (kept, lifted) = if taken { (None, false) } else { self.open(&key) };
         let mut regions: HashMap<u32, Vec<u32>> = HashMap::new();
         let count = kept.map_or(0, |k| k.view.region_count());
         for n in 0..count as u32 {
@@ -210,6 +227,7 @@ impl Images {
             made: (0..count).map(|_| OnceLock::new()).collect(),
             new: Mutex::default(),
             heat: Mutex::default(),
+            lifted,
             precise: AtomicBool::new(false),
             taken: AtomicU32::new(0),
         });
@@ -232,18 +250,24 @@ impl Images {
         };
         key.is_sane().then_some(key)
     }
-    fn open(&self, key: &Key) -> Option<&'static Mapped> {
+    /// The translations of an image, and whether they are of the artifact.
+    fn open(&self, key: &Key) -> (Option<&'static Mapped>, bool) {
         let name = key.name();
-        if !self.folder.has(&name) {
-            return None;
-        }
-        match self.folder.image(&name).and_then(|fd| Mapped::new(&fd, key)) {
+        let used = |m: Result<&'static Mapped, String>| match m {
             Ok(m) => Some(m),
             Err(why) => {
                 lock(&self.refused).push(format!("{name}: {why}"));
                 None
             }
+        };
+        if let Some(a) = &self.artifact {
+            let part = a.parts.iter().find(|p| p.name == name);
+            if let Some(m) = part.and_then(|p| used(Mapped::part(&a.file, p.offset, p.len, key))) {
+                return (Some(m), true);
+            }
         }
+        let Some(folder) = self.folder.as_ref().filter(|f| f.has(&name)) else { return (None, false) };
+        (used(folder.image(&name).and_then(|fd| Mapped::new(&fd, key))), false)
     }
     /// The entry index of a pc that is in the file of an image.
     pub(crate) fn index(&self, pc: u64) -> Option<u32> {
@@ -263,8 +287,8 @@ impl Images {
     pub(crate) fn engine(&self) -> u128 {
         self.engine
     }
-    pub(crate) fn folder(&self) -> &Arc<Folder> {
-        &self.folder
+    pub(crate) fn folder(&self) -> Option<&Arc<Folder>> {
+        self.folder.as_ref()
     }
     /// How many of the images have files, and how many blocks were taken from these.
     pub(crate) fn used(&self) -> (usize, u64) {

@@ -16,8 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The executable bytes of an image: those of its file from the key's offset on, zeros behind its end.
 pub(crate) struct Text {
-    lo: u64,
-    hi: u64,
+    pub(super) lo: u64,
+    pub(super) hi: u64,
     bytes: Vec<u8>,
     /// The file, and the offset in it of `lo`.
     file: File,
@@ -50,9 +50,9 @@ impl evm_lifter::Code for &Text {
 }
 
 /// Code for regions: blocks that are not warm are left out.
-struct Warm<'a> {
-    text: &'a Text,
-    warm: &'a dyn Fn(u32) -> bool,
+pub(super) struct Warm<'a> {
+    pub text: &'a Text,
+    pub warm: &'a dyn Fn(u32) -> bool,
 }
 
 impl evm_lifter::Code for Warm<'_> {
@@ -100,7 +100,7 @@ impl<'a> Maker<'a> {
         {
             return true;
         }
-        let made = catch_unwind(AssertUnwindSafe(|| self.translate(content, pc)));
+        let made = catch_unwind(AssertUnwindSafe(|| self.translate(Slots::Growing(content), pc)));
         let piece = made.unwrap_or_else(|_| {
             // Whatever was wrong, the run finds it again and reports it.
             self.quick = Quick::default();
@@ -110,7 +110,23 @@ impl<'a> Maker<'a> {
         content.entries.insert(pc, (slot, Some(piece)));
         true
     }
-    fn translate(&mut self, content: &mut Content, pc: u32) -> Option<Piece> {
+    /// The block at a pc told from `lo`, with these slots alone.
+    pub(crate) fn piece(&mut self, slots: &HashMap<u32, u32>, pc: u32) -> Option<Piece> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.translate(Slots::Fixed(slots), pc)));
+        made.unwrap_or_else(|_| {
+            self.quick = Quick::default();
+            None
+        })
+    }
+    /// The region of the function at a pc told from `lo`, with these slots alone.
+    pub(crate) fn function(&mut self, slots: &HashMap<u32, u32>, pc: u32) -> Option<Region> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Fixed(slots), &[pc], &|_| true, false)));
+        made.unwrap_or_else(|_| {
+            self.compiler = None;
+            None
+        })
+    }
+    fn translate(&mut self, slots: Slots<'_>, pc: u32) -> Option<Piece> {
         let lo = self.key.lo;
         let at = lo + u64::from(pc);
         let opts = Options { mode: Mode::Block, bits: self.key.bits, v3: self.key.v3, ..Options::default() };
@@ -123,7 +139,7 @@ impl<'a> Maker<'a> {
             return None;
         }
         self.quick.min_limit = if self.key.bits == 32 { self.key.min_limit } else { 0 };
-        let mut links = Links::new(self.key, content);
+        let mut links = Links::new(self.key, slots);
         let code = self.quick.compile(&region, &ABI, self.key.threshold, &mut |pc| links.index(pc));
         let full = links.full;
         let code = code.ok().filter(|_| !full)?;
@@ -133,30 +149,41 @@ impl<'a> Maker<'a> {
     }
 }
 
+/// Where slots come from.
+enum Slots<'a> {
+    /// Given out as they are asked for.
+    Growing(&'a mut Content),
+    /// There are no others.
+    Fixed(&'a HashMap<u32, u32>),
+}
+
 /// Gives entry indices for what code refers to.
 struct Links<'a> {
     key: &'a Key,
-    content: &'a mut Content,
+    slots: Slots<'a>,
     /// The image has no slots left; the code is not to be used.
     full: bool,
 }
 
 impl<'a> Links<'a> {
-    fn new(key: &'a Key, content: &'a mut Content) -> Links<'a> {
-        Links { key, content, full: false }
+    fn new(key: &'a Key, slots: Slots<'a>) -> Links<'a> {
+        Links { key, slots, full: false }
     }
     fn index(&mut self, pc: u64) -> u32 {
         // Entry 0 never has code: what jumps there goes on in the run loop.
         if pc < self.key.lo || pc >= self.key.hi {
             return 0;
         }
-        match self.content.slot((pc - self.key.lo) as u32, self.key.slots()) {
-            Some(s) => super::SLOTS + self.key.first_slot() + s,
-            None => {
-                self.full = true;
-                0
+        let at = (pc - self.key.lo) as u32;
+        let slot = match &mut self.slots {
+            Slots::Growing(content) => {
+                let slot = content.slot(at, self.key.slots());
+                self.full |= slot.is_none();
+                slot
             }
-        }
+            Slots::Fixed(all) => all.get(&at).copied(),
+        };
+        slot.map_or(0, |s| super::SLOTS + self.key.first_slot() + s)
     }
 }
 
@@ -219,7 +246,7 @@ impl Maker<'_> {
         warm: &dyn Fn(u32) -> bool,
         precise: bool,
     ) -> Option<Region> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.compile(content, entries, warm, precise)));
+        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Growing(content), entries, warm, precise)));
         made.unwrap_or_else(|_| {
             self.compiler = None;
             None
@@ -227,7 +254,7 @@ impl Maker<'_> {
     }
     fn compile(
         &mut self,
-        content: &mut Content,
+        slots: Slots<'_>,
         entries: &[u32],
         warm: &dyn Fn(u32) -> bool,
         precise: bool,
@@ -245,15 +272,15 @@ impl Maker<'_> {
             self.compiler = Some(Compiler::new(ABI, settings).ok()?);
         }
         let options = CompileOptions { precise, ..CompileOptions::default() };
-        let mut links = Links::new(self.key, content);
+        let mut links = Links::new(self.key, slots);
         let code = self.compiler.as_mut()?.compile(&region, options, &mut |pc| links.index(pc)).ok()?;
         let near = |pc: u64| u32::try_from(pc.checked_sub(lo)?).ok();
         let starts = region.entries.iter().map(|b| region.blocks[b.0 as usize].pc);
-        let slots = starts.map(|pc| {
+        let entries = starts.map(|pc| {
             let index = links.index(pc);
             Some((near(pc)?, index.checked_sub(super::SLOTS + self.key.first_slot())?))
         });
-        let slots = slots.collect::<Option<Vec<_>>>()?;
+        let entries = entries.collect::<Option<Vec<_>>>()?;
         if links.full {
             return None;
         }
@@ -271,7 +298,7 @@ impl Maker<'_> {
         blocks.sort_unstable();
         blocks.dedup();
         Some(Region {
-            entries: slots,
+            entries,
             source: region.source.iter().map(|(a, n)| Some((near(*a)?, *n))).collect::<Option<_>>()?,
             bytes,
             blocks,

@@ -30,11 +30,15 @@ impl Mapped {
     /// Map a file and check it.
     pub(crate) fn new(fd: &OwnedFd, key: &Key) -> Result<&'static Mapped, String> {
         let len = rustix::fs::fstat(fd).map_err(|e| e.to_string())?.st_size;
+        Mapped::part(fd, 0, len as u64, key)
+    }
+    /// The same for a part of a file.
+    pub(crate) fn part(fd: &OwnedFd, offset: u64, len: u64, key: &Key) -> Result<&'static Mapped, String> {
         let len = usize::try_from(len).ok().filter(|n| (1..=MAX_FILE).contains(n)).ok_or("its size is impossible")?;
         // SAFETY: a fresh mapping at an address of the kernel's choice; the result is checked.
         let p = unsafe {
             let prot = libc::PROT_READ | libc::PROT_EXEC;
-            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE, fd.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE, fd.as_raw_fd(), offset as i64)
         };
         if p == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error().to_string());

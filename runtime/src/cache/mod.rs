@@ -11,10 +11,12 @@
 //! else: whatever it asks for, it gets right translations of some bytes, and those are used only where these bytes are, since a
 //! page's bytes are compared before its translations are installed ([`crate::code`]).
 
+pub mod artifact;
+pub mod discover;
 pub mod folder;
 pub mod format;
 pub(crate) mod images;
-mod maker;
+pub(crate) mod maker;
 pub(crate) mod mapped;
 mod print;
 pub(crate) mod worker;
@@ -35,7 +37,7 @@ pub enum Mode {
 }
 
 /// Where and how translations are kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// See [`Mode`].
     pub mode: Mode,
@@ -43,10 +45,12 @@ pub struct Config {
     pub folder: std::path::PathBuf,
     /// Bytes that it may hold.
     pub size: u64,
+    /// Translations made ahead of time, which are used before those of the folder.
+    pub artifact: Option<std::sync::Arc<artifact::Artifact>>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { mode: Mode::Off, folder: folder::default_path(), size: folder::DEFAULT_SIZE }
+        Config { mode: Mode::Off, folder: folder::default_path(), size: folder::DEFAULT_SIZE, artifact: None }
     }
 }

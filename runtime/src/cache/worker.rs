@@ -43,6 +43,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Fork the translator. The calling process must have one thread.
     pub(crate) fn start(images: &Images, size: u64) -> io::Result<Worker> {
+        let Some(folder) = images.folder().cloned() else { return Err(io::ErrorKind::NotFound.into()) };
         let mut fds = [0; 2];
         // SAFETY: fills two descriptors, which are owned from here on.
         let (ours, theirs) = unsafe {
@@ -57,16 +58,19 @@ impl Worker {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 drop(ours);
-                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child(&theirs, images, size)));
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    child(&theirs, &folder, images.engine(), size)
+                }));
                 // SAFETY: ends this process without what the parent's exit would do.
                 unsafe { libc::_exit(i32::from(!matches!(done, Ok(Ok(()))))) }
             }
-            _ => Ok(Worker { socket: ours, folder: images.folder().clone() }),
+            _ => Ok(Worker { socket: ours, folder }),
         }
     }
     /// Tell what this run used and what it had to translate.
     pub(crate) fn send(&self, images: &[Arc<Image>]) -> io::Result<()> {
         for some in images.chunks(MOST) {
+            let some = some.iter().filter(|i| !i.is_lifted());
             let mut text = vec![];
             let mut fds = vec![];
             for i in some {
@@ -151,7 +155,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Vec<OwnedFd>>> {
 }
 
 /// Become a process that holds nothing of the run and is in nobody's way.
-fn detach(keep: &[RawFd], images: &Images) -> io::Result<()> {
+fn detach(keep: &[RawFd], folder: &Folder) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let mut keep = keep.to_vec();
     keep.sort_unstable();
@@ -176,14 +180,14 @@ fn detach(keep: &[RawFd], images: &Images) -> io::Result<()> {
             libc::setrlimit(what, &raw const limit);
         }
     }
-    let folder = images.folder().path().to_owned();
+    let folder = folder.path().to_owned();
     std::env::set_current_dir("/")?;
     crate::host::confine::confine(&[(folder, false)])?;
     Ok(())
 }
 
-fn child(socket: &OwnedFd, images: &Images, size: u64) -> io::Result<()> {
-    detach(&[socket.as_raw_fd(), images.folder().as_fd().as_raw_fd()], images)?;
+fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Result<()> {
+    detach(&[socket.as_raw_fd(), folder.as_fd().as_raw_fd()], folder)?;
     let mut messages = vec![];
     while let Some(fds) = receive(socket)? {
         messages.push(fds);
@@ -194,8 +198,7 @@ fn child(socket: &OwnedFd, images: &Images, size: u64) -> io::Result<()> {
     for fds in &messages {
         let [_lock, list, files @ ..] = &fds[..] else { continue };
         let Ok(list) = read_list(list) else { continue };
-        let news = news(&list, images.engine());
-        let folder = images.folder();
+        let news = news(&list, engine);
         let used: Vec<String> = news.iter().filter(|n| n.used).map(|n| n.key.name()).collect();
         // A list that cannot be kept costs the order in which files are removed.
         let _ = folder.note_uses(used.iter().map(|n| &**n));
@@ -204,8 +207,8 @@ fn child(socket: &OwnedFd, images: &Images, size: u64) -> io::Result<()> {
         }
     }
     if wrote {
-        let _lock = images.folder().write_lock();
-        let _ = images.folder().shrink(size);
+        let _lock = folder.write_lock();
+        let _ = folder.shrink(size);
     }
     Ok(())
 }
@@ -268,7 +271,7 @@ fn news(mut list: &[u8], engine: u128) -> Vec<News> {
 }
 
 /// The file's bytes at an image's executable mapping, if it is the file that the key says.
-fn text(key: &Key, file: &OwnedFd) -> io::Result<Option<Text>> {
+pub(crate) fn text(key: &Key, file: &OwnedFd) -> io::Result<Option<Text>> {
     let f = File::from(file.try_clone()?);
     let m = f.metadata()?;
     let len = key.hi - key.lo;

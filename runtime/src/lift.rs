@@ -1,0 +1,165 @@
+//! Translating ahead of time: images that a survey found, their code discovered and translated on all cores.
+
+use crate::cache::discover::{Found, discover};
+use crate::cache::folder::Folder;
+use crate::cache::format::{Content, Key, View};
+use crate::cache::images::Image;
+use crate::cache::maker::{Maker, Text};
+use crate::cache::worker;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// An image that a program maps.
+pub struct Surveyed(Arc<Image>);
+
+/// A lifted image.
+pub struct Lifted {
+    /// Name of its file of translations.
+    pub name: String,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// What was found.
+    pub found: Found,
+    /// Blocks that have code.
+    pub blocks: usize,
+    /// Regions of optimized code.
+    pub regions: usize,
+    /// Blocks without, because they have no translation or the image has no slots left.
+    pub without: usize,
+}
+
+/// How much is done, for a progress bar.
+#[derive(Default)]
+pub struct Progress {
+    /// Guest instructions found.
+    pub found: AtomicU64,
+    /// Blocks to translate.
+    pub blocks: AtomicU64,
+    /// Of these, done.
+    pub done: AtomicU64,
+}
+
+/// What to do with the code that is found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LiftOptions {
+    /// Compile each function with Cranelift besides.
+    pub optimize: bool,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Surveyed {
+    pub(crate) fn new(image: Arc<Image>) -> Surveyed {
+        Surveyed(image)
+    }
+    /// Guest path.
+    pub fn label(&self) -> String {
+        String::from_utf8_lossy(self.0.label()).into_owned()
+    }
+    /// What it is.
+    pub fn key(&self) -> Key {
+        self.0.key
+    }
+    /// The file.
+    pub fn file(&self) -> std::io::Result<File> {
+        Ok(File::from(self.0.file.try_clone()?))
+    }
+    /// Discover and translate its code. `starts` are offsets in the file that are known to be code; what `profile`, the folder of
+    /// kept translations, has of it is taken over.
+    pub fn lift(
+        &self,
+        starts: &[u64],
+        profile: Option<&Folder>,
+        options: LiftOptions,
+        progress: &Progress,
+    ) -> Result<Lifted, String> {
+        let key = self.key();
+        let text = worker::text(&key, &self.0.file).map_err(|e| e.to_string())?;
+        let text = text.ok_or("its file has changed, or its code is too large")?;
+        let old = profile.and_then(|f| f.read(&key.name()).ok());
+        let view = old.as_deref().and_then(|b| View::new(b, &key).ok());
+        let mut content = view.and_then(|v| v.content()).unwrap_or_default();
+        content.label = self.0.label().to_vec();
+        let mut starts: Vec<u32> = starts
+            .iter()
+            .filter_map(|o| o.checked_sub(key.offset).filter(|o| *o < key.hi - key.lo).map(|o| o as u32))
+            .chain(content.entries.iter().filter(|e| e.1.1.is_some()).map(|e| *e.0))
+            .collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let found = discover(&key, &text, &starts, &|n| {
+            progress.found.fetch_add(n, Ordering::Relaxed);
+        });
+        let most = key.slots();
+        let without: Vec<u32> = found.blocks.iter().copied().filter(|pc| content.slot(*pc, most).is_none()).collect();
+        translate(&key, &text, &mut content, &found, options, progress);
+        let bytes = content.write(&key).ok_or("its translations are too large")?;
+        let blocks = content.entries.values().filter(|e| e.1.is_some()).count();
+        let no_code = found.blocks.iter().filter(|pc| content.entries.get(pc).is_some_and(|e| e.1.is_none())).count();
+        let (regions, without) = (content.regions.len(), without.len() + no_code);
+        Ok(Lifted { name: key.name(), bytes, found, blocks, regions, without })
+    }
+}
+
+/// The code that can be found in an executable segment of a file, without running anything. Addresses and `starts` are told
+/// from the file's start.
+pub fn coverage(file: &File, offset: u64, size: u64, bits: u32, starts: &[u64]) -> std::io::Result<Found> {
+    use std::os::unix::fs::FileExt;
+    let lo = offset & !4095;
+    let len = (offset + size).next_multiple_of(4096) - lo;
+    let key = Key { size: file.metadata()?.len(), lo, hi: lo + len, offset: lo, bits, v3: true, ..Key::default() };
+    let mut bytes = vec![0; len.min(key.size.saturating_sub(lo)) as usize];
+    file.read_exact_at(&mut bytes, lo)?;
+    let text = Text::new(&key, bytes, file.try_clone()?);
+    let starts: Vec<u32> = starts.iter().filter_map(|s| s.checked_sub(lo)?.try_into().ok()).collect();
+    Ok(discover(&key, &text, &starts, &|_| {}))
+}
+
+/// Translate all blocks that have a slot and no code, and with `optimize` all functions.
+fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, options: LiftOptions, progress: &Progress) {
+    const CHUNK: usize = 256;
+    let slots: HashMap<u32, u32> = content.entries.iter().map(|(pc, e)| (*pc, e.0)).collect();
+    let blocks: Vec<u32> = content.entries.iter().filter(|e| e.1.1.is_none()).map(|e| *e.0).collect();
+    let covered: Vec<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
+    let functions: Vec<u32> = if options.optimize {
+        found.functions.iter().copied().filter(|f| slots.contains_key(f) && !covered.contains(f)).collect()
+    } else {
+        vec![]
+    };
+    progress.blocks.fetch_add((blocks.len() + functions.len()) as u64, Ordering::Relaxed);
+    let next = AtomicUsize::new(0);
+    let jobs = blocks.len().div_ceil(CHUNK);
+    let work = || {
+        let mut maker = Maker::new(key, text);
+        let (mut pieces, mut regions) = (vec![], vec![]);
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n < jobs {
+                let some = &blocks[n * CHUNK..blocks.len().min((n + 1) * CHUNK)];
+                pieces.extend(some.iter().filter_map(|pc| Some((*pc, maker.piece(&slots, *pc)?))));
+                progress.done.fetch_add(some.len() as u64, Ordering::Relaxed);
+            } else if let Some(f) = functions.get(n - jobs) {
+                regions.extend(maker.function(&slots, *f));
+                progress.done.fetch_add(1, Ordering::Relaxed);
+            } else {
+                return (pieces, regions);
+            }
+        }
+    };
+    let made: Vec<_> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..options.threads.max(1)).map(|_| s.spawn(work)).collect();
+        threads.into_iter().filter_map(|t| t.join().ok()).collect()
+    });
+    for (pieces, mut regions) in made {
+        for (pc, piece) in pieces {
+            if let Some(e) = content.entries.get_mut(&pc) {
+                e.1 = Some(piece);
+            }
+        }
+        content.regions.append(&mut regions);
+    }
+    // The order of threads is not to be seen in the file.
+    content.regions.sort_by(|a, b| a.entries.cmp(&b.entries));
+}
