@@ -37,8 +37,9 @@ const PC_SIZE: usize = 8;
 const NO_CODE: u32 = u32::MAX;
 /// Largest file that is written or read.
 pub(crate) const MAX_FILE: usize = 1 << 30;
-/// Guest bytes to which one slot is given.
-pub(crate) const BYTES_PER_SLOT: u64 = 16;
+/// Guest bytes to which one slot is given: hardly any code has more basic blocks, and all entry indices, times eight, must be
+/// 32-bit displacements.
+pub(crate) const BYTES_PER_SLOT: u64 = 10;
 /// Images lie below this address.
 pub(crate) const IMAGE_END: u64 = 1 << 31;
 

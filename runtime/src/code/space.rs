@@ -23,7 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Entry indices an engine can give out one by one; those of images' slots follow.
 pub(crate) const MAX_ENTRIES: usize = 1 << 22;
 /// All entry indices.
-const ALL_ENTRIES: usize = MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize;
+const ALL_ENTRIES: usize = (MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize).next_multiple_of(CHUNK as usize);
+const _: () = assert!(ALL_ENTRIES * 8 <= i32::MAX as usize);
 /// Slots whose entries are made writable together: two pages of entries, one of counters.
 const CHUNK: u32 = 1024;
 const IBTC: usize = 1 << 16;
