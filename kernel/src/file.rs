@@ -5,7 +5,7 @@ use crate::wait::{Blocking, WaitQueue};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 bitflags::bitflags! {
     /// Readiness, with the values of poll(2).
@@ -139,12 +139,15 @@ pub struct Description {
     pub flags: AtomicU32,
     /// Guest path it was opened by, for /proc/self/fd and traces.
     pub path: Vec<u8>,
+    /// A folder with positions of 64 bits, of which a 32-bit program has been given the upper halves.
+    pub halved: AtomicBool,
 }
 
 impl Description {
     /// A new description at position 0.
     pub fn new(file: Arc<dyn File>, flags: u32, path: impl Into<Vec<u8>>) -> Arc<Description> {
-        Arc::new(Description { file, pos: Mutex::new(0), flags: AtomicU32::new(flags), path: path.into() })
+        let (pos, flags) = (Mutex::new(0), AtomicU32::new(flags));
+        Arc::new(Description { file, pos, flags, path: path.into(), halved: AtomicBool::new(false) })
     }
     /// Status flags.
     pub fn flags(&self) -> u32 {

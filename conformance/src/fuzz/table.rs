@@ -39,6 +39,10 @@ const V2: &[F] = &[
 const V3: &[F] =
     &[F::AVX, F::AVX2, F::FMA, F::F16C, F::BMI1, F::BMI2, F::LZCNT, F::MOVBE, F::ADX, F::XSAVE, F::XSAVEOPT, F::XSAVEC];
 
+/// What assemblers write WAIT and the form without it for (FSAVE is WAIT and FNSAVE): two instructions.
+const WITH_WAIT: &[M] =
+    &[M::Fclex, M::Fdisi, M::Feni, M::Finit, M::Fsave, M::Fsetpm, M::Fstcw, M::Fstdw, M::Fstenv, M::Fstsg, M::Fstsw];
+
 /// Whether 64-bit user programs can have this instruction on this model.
 pub fn belongs(code: Code, f: Features) -> bool {
     belongs_in(code, f, 64)
@@ -54,6 +58,7 @@ pub fn belongs_in(code: Code, f: Features, bits: u32) -> bool {
     };
     op.is_instruction()
         && mode
+        && !WITH_WAIT.contains(&code.mnemonic())
         && matches!(code.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
         && code.cpuid_features().iter().all(known)
 }

@@ -4,6 +4,7 @@ use super::layout::{Area, FLOCK, FLOCK64, Layout, STAT, STAT64, STATFS, STATFS64
 use super::{join, native};
 use crate::errno::{Errno, Result};
 use crate::task::Task;
+use std::sync::atomic::Ordering;
 
 type Args = [u64; 6];
 
@@ -50,13 +51,30 @@ pub(super) fn statx(t: &mut Task, a: Args) -> Result<u64> {
     t.mem().write(at, ino)?;
     Ok(r)
 }
+/// A folder's position as 32-bit programs see it. Those that need 64 bits are hashes (ext4's), whose upper halves Linux
+/// gives to 32-bit programs.
+fn short_pos(t: &Task, fd: u64, pos: u64) -> Result<u64> {
+    if i32::try_from(pos).is_ok() {
+        return Ok(pos);
+    }
+    t.fds().get(fd as i32)?.halved.store(true, Ordering::Relaxed);
+    Ok(pos >> 32)
+}
+/// The position that `short_pos` made `pos` of.
+fn long_pos(t: &Task, fd: u64, pos: u64, whence: u64) -> u64 {
+    let halved = whence == 0 && t.fds().get(fd as i32).is_ok_and(|d| d.halved.load(Ordering::Relaxed));
+    if halved { pos << 32 } else { pos }
+}
+
 pub(super) fn getdents64(t: &mut Task, a: Args) -> Result<u64> {
     let n = native(t, libc::SYS_getdents64, &a)?;
     let mut at = 0;
     while at < n {
-        let (ino, len) = (end32(a[1] + at), end32(a[1] + at + 16));
+        let (ino, off, len) = (end32(a[1] + at), end32(a[1] + at + 8), end32(a[1] + at + 16));
         let short = short_ino(t.mem().read(ino)?);
         t.mem().write(ino, short)?;
+        let pos = short_pos(t, a[0], t.mem().read(off)?)?;
+        t.mem().write(off, pos)?;
         at += u64::from(t.mem().read::<u16>(len)?).max(1);
     }
     Ok(n)
@@ -120,7 +138,8 @@ pub(super) fn getdents(t: &mut Task, a: Args) -> Result<u64> {
         let start = out.len();
         let ino = u64::from_le_bytes(std::array::from_fn(|i| entry[i]));
         out.extend_from_slice(&(short_ino(ino) as u32).to_le_bytes());
-        out.extend_from_slice(&entry[8..12]);
+        let pos = short_pos(t, a[0], u64::from_le_bytes(std::array::from_fn(|i| entry[8 + i])))?;
+        out.extend_from_slice(&(pos as u32).to_le_bytes());
         let short = (10 + name.len() + 2).next_multiple_of(4);
         out.extend_from_slice(&(short as u16).to_le_bytes());
         out.extend_from_slice(name);
@@ -134,10 +153,14 @@ pub(super) fn getdents(t: &mut Task, a: Args) -> Result<u64> {
 
 pub(super) fn lseek(t: &mut Task, a: Args) -> Result<u64> {
     // As on 64-bit kernels a position that does not fit is cut off.
-    native(t, libc::SYS_lseek, &[a[0], a[1] as u32 as i32 as u64, a[2]])
+    let pos = long_pos(t, a[0], a[1] as u32 as i32 as u64, a[2]);
+    let r = native(t, libc::SYS_lseek, &[a[0], pos, a[2]])?;
+    Ok(if pos == a[1] as u32 as i32 as u64 { r } else { r >> 32 })
 }
 pub(super) fn llseek(t: &mut Task, a: Args) -> Result<u64> {
-    let r = native(t, libc::SYS_lseek, &[a[0], join(a[2], a[1]), a[4]])?;
+    let pos = long_pos(t, a[0], join(a[2], a[1]), a[4]);
+    let r = native(t, libc::SYS_lseek, &[a[0], pos, a[4]])?;
+    let r = if pos == join(a[2], a[1]) { r } else { r >> 32 };
     t.mem().write(a[3], r)?;
     Ok(0)
 }
