@@ -35,6 +35,9 @@ pub struct Abi {
     pub fault_addr: u32,
     /// u64: host address of the table of entry counters (u32), by entry index; quick code adds to them.
     pub counts: u32,
+    /// u64: host address of the table of where indirect jumps and calls went: [`TARGETS`] pairs of u64, the target and the
+    /// low half of the address of the jump, placed by [`target_salt`]. Code that does not know a jump's targets writes to it.
+    pub targets: u32,
     /// 1 KiB, aligned to 16: scratch of quick code, not used across calls that run guest code.
     pub scratch: u32,
     /// u64: the guest pc; stored before a return with [`EXIT_PENDING`].
@@ -56,10 +59,19 @@ macro_rules! abi_of {
             pending: ::std::mem::offset_of!($state, pending) as u32,
             fault_addr: ::std::mem::offset_of!($state, pending_arg) as u32,
             counts: ::std::mem::offset_of!($state, counts) as u32,
+            targets: ::std::mem::offset_of!($state, targets) as u32,
             scratch: ::std::mem::offset_of!($state, scratch) as u32,
             rip: ::std::mem::offset_of!($state, rip) as u32,
         }
     };
+}
+
+/// Pairs in the table of targets.
+pub const TARGETS: usize = 1 << 15;
+
+/// What is xored to the low bits of a target, and masked by `TARGETS - 1`, to make its place in the table of targets.
+pub fn target_salt(jump: u64) -> u32 {
+    (jump as u32).wrapping_mul(0x9e37_79b1) >> 17
 }
 
 /// Functions of the runtime at the start of the helper table; all `extern "sysv64"`, the first argument the

@@ -67,6 +67,8 @@ pub struct CpuState {
     pub ibtc: u64,
     /// Table of entry counters (u32), by engine-wide entry index.
     pub counts: u64,
+    /// Table of where indirect jumps and calls went: see `evm_backend::abi`.
+    pub targets: u64,
     /// Table of helper addresses, by helper index.
     pub helpers: u64,
     /// A helper's request: 0 none, else an [`exc`] code + 1.
@@ -233,6 +235,7 @@ impl Default for CpuState {
             entries: 0,
             ibtc: 0,
             counts: 0,
+            targets: 0,
             helpers: 0,
             pending: 0,
             pending_arg: 0,

@@ -14,6 +14,7 @@
 
 use crate::cond::Cc;
 use crate::hash::Map;
+use crate::inline::{Inlines, pc_of, place};
 use evm_cpu::{helpers, slot};
 use evm_ir::{Block, Builder, Cond, Effects, Inst, Op, Slot, Term, Type, Value};
 use iced_x86::{Instruction, OpKind, Register};
@@ -58,11 +59,19 @@ pub(crate) struct Lifter {
     pub(crate) plt: Map<(u64, u64)>,
     /// Cases of indirect jumps through tables, by the jump's address.
     pub(crate) tables: Map<Vec<u64>>,
+    /// Where other indirect jumps and calls went before, by their address.
+    pub(crate) seen_targets: Map<Vec<u64>>,
+    /// The switch that indirect jumps through a register share, by its number.
+    pub(crate) dispatch: Map<Block>,
+    /// Calls that are part of the region.
+    pub(crate) inlines: Inlines,
+    /// The one that the current block belongs to.
+    pub(crate) call: u64,
     /// A condition of the current flags, which are those of a floating comparison, was computed.
     pub(crate) fcmp_used: bool,
     /// Floating comparisons raise their flags where they stand.
     pub(crate) strict: bool,
-    /// Blocks of the region by address.
+    /// Blocks of the region by place.
     pub(crate) targets: Map<Block>,
     known: [Option<Value>; 128],
     /// What general registers are modulo a power of two (modulus, residue), since an alignment check said so and the
@@ -86,6 +95,10 @@ impl Lifter {
             ended: false,
             plt: Map::default(),
             tables: Map::default(),
+            seen_targets: Map::default(),
+            dispatch: Map::default(),
+            inlines: Inlines::default(),
+            call: 0,
             strict: false,
             fcmp_used: false,
             targets: Map::default(),
@@ -125,24 +138,48 @@ impl Lifter {
     /// The block at a guest address, or one that leaves the region for it.
     pub fn edge(&mut self, pc: u64) -> Block {
         let pc = self.wrap_pc(pc);
-        if let Some(b) = self.targets.get(&pc) {
+        let at = place(self.call, pc);
+        if let Some(b) = self.targets.get(&at) {
             return *b;
         }
-        if let Some(b) = self.stubs.get(&pc) {
+        if let Some(b) = self.stubs.get(&at) {
             return *b;
         }
         let here = self.b.current();
         let stub = self.b.block(pc, false);
         self.b.switch_to(stub);
         let v = self.b.iconst(Type::I64, pc as i64);
-        self.b.term(Term::Exit(v));
+        let t = self.way_out(v);
+        self.b.term(t);
         self.b.switch_to(here);
-        self.stubs.insert(pc, stub);
+        self.stubs.insert(at, stub);
         stub
+    }
+    /// The terminator that leaves the region for guest address `pc`.
+    fn way_out(&self, pc: Value) -> Term {
+        match self.inlines.way_back(place(self.call, 0)) {
+            Some(back) => Term::Call { target: pc, ret: pc_of(back), cont: self.targets.get(&back).copied() },
+            None => Term::Exit(pc),
+        }
+    }
+    /// End the block by leaving the region for guest address `pc`.
+    pub fn leave(&mut self, pc: Value) {
+        let t = self.way_out(pc);
+        self.end(t);
+    }
+    /// The block of the callee that the call at this instruction goes to inside the region, with its address.
+    pub fn inlined(&self) -> Option<(u64, Block)> {
+        let at = self.inlines.callee(place(self.call, self.pc))?;
+        Some((pc_of(at), *self.targets.get(&at)?))
+    }
+    /// Where a return goes to inside the region.
+    pub fn way_back(&self) -> Option<(u64, Block)> {
+        let at = self.inlines.way_back(place(self.call, self.pc))?;
+        Some((pc_of(at), *self.targets.get(&at)?))
     }
     /// The block at a guest address if it is part of the region.
     pub fn known_block(&self, pc: u64) -> Option<Block> {
-        self.targets.get(&pc).copied()
+        self.targets.get(&place(self.call, pc)).copied()
     }
     fn wrap_pc(&self, pc: u64) -> u64 {
         if self.bits == 32 { pc & 0xffff_ffff } else { pc }

@@ -17,6 +17,7 @@ mod cond;
 mod ctx;
 mod describe;
 mod hash;
+mod inline;
 mod int;
 mod region;
 mod simd;

@@ -4,13 +4,17 @@
 //! up to a bound; edges past it, and code that cannot be fetched, leave the region. Blocks are split
 //! where something jumps into them, and translated in reverse post-order, so that (but for loops) the
 //! condition codes at the end of all predecessors are known when a block is translated.
+//!
+//! Small callees become part of the region: see [`crate::inline`]. A block is named by a *place*, its address and the
+//! call that it was inlined for.
 
 use crate::ctx::{Lifter, Unlifted};
 use crate::hash::{Map, Set};
+use crate::inline::{self, Inlines};
 use crate::{int, table};
 use evm_cpu::exc;
 use evm_ir::{Block, Region, Term, Type};
-use iced_x86::{Decoder, DecoderError, DecoderOptions, EncodingKind, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, EncodingKind, FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How much to translate.
@@ -37,6 +41,14 @@ pub trait Code {
     fn is_warm(&mut self, _pc: u64) -> bool {
         true
     }
+    /// Whether another translation has the block at a guest address already, so that it is better left for that one.
+    fn is_taken(&mut self, _pc: u64) -> bool {
+        false
+    }
+    /// Where the indirect jump or call at a guest address went before, as far as known. A hint.
+    fn targets(&mut self, _pc: u64) -> Vec<u64> {
+        vec![]
+    }
 }
 
 impl<F: FnMut(u64, &mut [u8]) -> usize> Code for F {
@@ -54,6 +66,8 @@ pub struct Options {
     pub max_insns: usize,
     /// Bound on guest basic blocks of a region.
     pub max_blocks: usize,
+    /// Bound on the instructions of callees that become part of a region.
+    pub max_inlined: usize,
     /// 64 or 32.
     pub bits: u32,
     /// The CPU has what x86-64-v3 adds (AVX to AVX2, FMA, F16C, BMI, MOVBE, ADX); else those instructions are #UD.
@@ -64,7 +78,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, bits: 64, v3: true }
+        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, max_inlined: 0, bits: 64, v3: true }
     }
 }
 
@@ -100,6 +114,8 @@ pub struct Lifted {
     pub notes: Vec<LiftNote>,
     /// Blocks left out because they are not warm.
     pub cold: Vec<u64>,
+    /// Blocks that the region holds by themselves, not as part of a callee.
+    pub blocks: Vec<u64>,
 }
 
 /// Instructions of a block in [`Mode::Block`].
@@ -111,14 +127,14 @@ struct Guest {
     succs: Vec<u64>,
 }
 
-enum Fetched {
+pub(crate) enum Fetched {
     Insn(Instruction),
     Fault(u64),
 }
 
 /// Reads code a window at a time.
-struct Reader<'a> {
-    code: &'a mut dyn Code,
+pub(crate) struct Reader<'a> {
+    pub code: &'a mut dyn Code,
     bits: u32,
     at: u64,
     len: usize,
@@ -143,7 +159,7 @@ impl<'a> Reader<'a> {
         }
         &self.buf[off as usize..self.len]
     }
-    fn decode(&mut self, pc: u64) -> Fetched {
+    pub fn decode(&mut self, pc: u64) -> Fetched {
         let bits = self.bits;
         let bytes = self.bytes(pc);
         let mut d = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE);
@@ -156,13 +172,13 @@ impl<'a> Reader<'a> {
 }
 
 /// How control leaves an instruction.
-enum Flow {
+pub(crate) enum Flow {
     Next,
     /// Ends the block; direct successors that may be part of the region.
     End(Vec<u64>),
 }
 
-fn flow(i: &Instruction) -> Flow {
+pub(crate) fn flow(i: &Instruction) -> Flow {
     let target = || i.near_branch_target();
     match i.flow_control() {
         FlowControl::Next => match i.mnemonic() {
@@ -200,22 +216,42 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     }
     let mut entries = vec![entry];
     let mut cold = Set::default();
-    let (guest, tables) = match opts.mode {
-        Mode::Block => (one_block(entry, code, BLOCK_INSNS), Map::default()),
-        Mode::Strict => (one_block(entry, code, 1), Map::default()),
+    let mut known = Found::default();
+    let mut guest = match opts.mode {
+        Mode::Block => one_block(entry, code, BLOCK_INSNS),
+        Mode::Strict => one_block(entry, code, 1),
         Mode::Region => {
             entries.extend(extra.iter().copied().filter(|e| *e != entry));
-            discover(&entries, opts, code, &mut cold)
+            discover(&entries, opts, code, &mut cold, &mut known)
         }
     };
     entries.retain(|e| guest.contains_key(e));
-    let stubs = match opts.mode {
-        Mode::Block | Mode::Strict => vec![],
-        Mode::Region => stubs(&guest, code),
-    };
-    let mut lifted = translate(&guest, &entries, &stubs, tables, opts);
+    if opts.mode == Mode::Region {
+        stubs(&guest, code, &mut known);
+        // An interpreter is entered wherever it goes on.
+        for t in share_switches(&mut guest, &mut known).into_iter().take(MAX_SWITCH_ENTRIES) {
+            if !entries.contains(&t) {
+                entries.push(t);
+            }
+        }
+    }
+    let mut lifted = translate(&guest, &entries, known, opts);
     lifted.cold = cold.into_iter().collect();
+    lifted.blocks = guest.into_keys().filter(|k| inline::call_of(*k) == 0).collect();
     Ok(lifted)
+}
+
+/// What discovery knows beside the blocks.
+#[derive(Default)]
+struct Found {
+    /// Cases of indirect jumps through tables.
+    tables: Map<Vec<u64>>,
+    /// Where other indirect jumps and calls went.
+    targets: Map<Vec<u64>>,
+    inlines: Inlines,
+    /// A jump of those that share a switch, by the switch's place.
+    switches: Map<Instruction>,
+    stubs: Map<Option<Stub>>,
 }
 
 fn one_block(entry: u64, code: &mut Reader, most: usize) -> BTreeMap<u64, Guest> {
@@ -239,100 +275,214 @@ fn discover(
     opts: &Options,
     code: &mut Reader,
     cold: &mut Set,
-) -> (BTreeMap<u64, Guest>, Map<Vec<u64>>) {
+    known: &mut Found,
+) -> BTreeMap<u64, Guest> {
+    // By place; what is said of tables, targets and stubs is by address.
     let mut seen: Map<Instruction> = Map::default();
     let mut leaders: Set = Set::default();
     let mut work: VecDeque<u64> = VecDeque::new();
-    // The instruction that falls through to an address.
+    // The instruction that falls through to a place.
     let mut before: Map<u64> = Map::default();
-    let mut tables: Map<Vec<u64>> = Map::default();
+    let mut ends: Map<Vec<u64>> = Map::default();
+    let mut taken: Set = Set::default();
+    // What may have been left out because of a bound.
+    let mut missed: Set = Set::default();
     for e in entries {
         if leaders.insert(*e) {
             work.push_back(*e);
         }
     }
     while let Some(start) = work.pop_front() {
-        let mut pc = start;
+        let call = inline::call_of(start);
+        let mut at = start;
         loop {
-            if seen.contains_key(&pc) {
+            if seen.contains_key(&at) {
                 // Two streams meet: what follows is shared.
-                if pc != start {
-                    leaders.insert(pc);
+                if at != start {
+                    leaders.insert(at);
                 }
                 break;
             }
             if seen.len() >= opts.max_insns {
                 break;
             }
+            let pc = inline::pc_of(at);
             let Fetched::Insn(i) = code.decode(pc) else {
                 break;
             };
-            seen.insert(pc, i);
-            before.entry(i.next_ip()).or_insert(pc);
+            seen.insert(at, i);
+            let next = inline::place(call, i.next_ip());
+            before.entry(next).or_insert(at);
             if i.is_invalid() {
                 break;
             }
             if let Flow::End(mut to) = flow(&i) {
                 if i.is_jmp_near_indirect() {
-                    let cases = cases(&i, &seen, &before, opts, code);
-                    to.extend(cases.iter().copied());
+                    to.extend(indirect(&i, at, &seen, &before, opts, code, known));
                     to.sort_unstable();
                     to.dedup();
-                    tables.insert(pc, cases);
                 }
-                for t in to {
-                    if !leaders.contains(&t) && !code.code.is_warm(t) {
-                        cold.insert(t);
-                        continue;
+                to.retain(|t| {
+                    if leaders.contains(&inline::place(call, *t)) {
+                        return true;
                     }
-                    if leaders.len() < opts.max_blocks && leaders.insert(t) {
-                        work.push_back(t);
+                    if code.code.is_taken(*t) {
+                        taken.insert(*t);
+                        return false;
+                    }
+                    let warm = code.code.is_warm(*t);
+                    if !warm && call == 0 {
+                        cold.insert(*t);
+                    }
+                    warm
+                });
+                let mut to: Vec<u64> = to.into_iter().map(|t| inline::place(call, t)).collect();
+                if let Some(callee) = callee(&i, at, &to, opts, code, known) {
+                    to.push(callee);
+                }
+                for t in &to {
+                    if leaders.len() < opts.max_blocks && leaders.insert(*t) {
+                        work.push_back(*t);
                     }
                 }
+                if call == 0 {
+                    missed.extend(to.iter().copied());
+                }
+                ends.insert(at, to);
                 break;
             }
-            pc = i.next_ip();
+            at = next;
         }
     }
+    cold.retain(|p| !taken.contains(p));
+    cold.extend(missed.into_iter().filter(|p| !seen.contains_key(p) && inline::call_of(*p) == 0));
     let mut guest = BTreeMap::new();
     for l in leaders.iter().copied().filter(|l| seen.contains_key(l)) {
         let mut g = Guest { insns: vec![], succs: vec![] };
-        let mut pc = l;
-        while let Some(i) = seen.get(&pc) {
-            if pc != l && leaders.contains(&pc) {
-                g.succs.push(pc);
+        let mut at = l;
+        while let Some(i) = seen.get(&at) {
+            if at != l && leaders.contains(&at) {
+                g.succs.push(at);
                 break;
             }
             g.insns.push(*i);
             if i.is_invalid() {
                 break;
             }
-            if let Flow::End(mut to) = flow(i) {
-                if let Some(cases) = tables.get(&pc) {
-                    to.extend(cases);
-                    to.sort_unstable();
-                    to.dedup();
+            if matches!(flow(i), Flow::End(_)) {
+                g.succs = ends.get(&at).cloned().unwrap_or_default();
+                if i.mnemonic() == Mnemonic::Ret {
+                    g.succs.extend(known.inlines.way_back(at));
                 }
-                g.succs = to;
                 break;
             }
-            pc = i.next_ip();
+            at = inline::place(inline::call_of(l), i.next_ip());
         }
         g.succs.retain(|s| leaders.contains(s) && seen.contains_key(s));
         guest.insert(l, g);
     }
-    (guest, tables)
+    guest
 }
+
+/// Entries that a region gets because a shared switch goes there, at most.
+const MAX_SWITCH_ENTRIES: usize = 200;
+/// Jumps through one register that share a switch, at least.
+const SHARED: usize = 4;
+
+/// Many indirect jumps of one region through one register, as in an interpreter, share a switch: with one of its own for
+/// each there would be as many edges as the product of their numbers. The switch is a block that is no code of the guest.
+///
+/// Gives where the switches go.
+fn share_switches(guest: &mut BTreeMap<u64, Guest>, known: &mut Found) -> Vec<u64> {
+    let mut sites: Map<Vec<u64>> = Map::default();
+    for (at, g) in guest.iter().filter(|g| inline::call_of(*g.0) == 0) {
+        let Some(i) = g.insns.last().filter(|i| i.is_jmp_near_indirect() && i.op_kind(0) == OpKind::Register) else {
+            continue;
+        };
+        if !known.tables.contains_key(&i.ip()) && g.succs.len() > table::FEW {
+            let register = i.op_register(0).full_register().number();
+            sites.entry(register as u64).or_default().push(*at);
+        }
+    }
+    let mut all: Vec<u64> = known.targets.values().flatten().copied().filter(|t| guest.contains_key(t)).collect();
+    all.sort_unstable();
+    all.dedup();
+    sites.retain(|_, s| s.len() >= SHARED);
+    if sites.is_empty() {
+        return vec![];
+    }
+    for (register, sites) in sites {
+        let place = inline::switch_place(register);
+        for at in sites {
+            let Some(g) = guest.get_mut(&at) else { continue };
+            g.succs = vec![place];
+            if let Some(i) = g.insns.last() {
+                known.switches.entry(place).or_insert(*i);
+            }
+        }
+        guest.insert(place, Guest { insns: vec![], succs: all.clone() });
+    }
+    all
+}
+
+/// The place of a callee that becomes part of the region, of the call at `at` if it is one.
+fn callee(i: &Instruction, at: u64, to: &[u64], opts: &Options, code: &mut Reader, known: &mut Found) -> Option<u64> {
+    if !i.is_call_near() && !i.is_call_near_indirect() || opts.bits != 64 {
+        return None;
+    }
+    let target = if i.is_call_near_indirect() {
+        let targets = code.code.targets(i.ip());
+        known.targets.insert(i.ip(), targets.clone());
+        match targets[..] {
+            [t] => t,
+            _ => return None,
+        }
+    } else {
+        let target = i.near_branch_target();
+        let stub = known.stubs.entry(target).or_insert_with(|| stub(target, code));
+        stub.as_ref().map_or(target, |s| s.target)
+    };
+    // It pays only where the way back is in the region.
+    let back = inline::place(inline::call_of(at), i.next_ip());
+    (to.contains(&back)).then(|| known.inlines.add(at, target, back, opts, code)).flatten()
+}
+
+/// Where an indirect jump may go.
+fn indirect(
+    i: &Instruction,
+    at: u64,
+    seen: &Map<Instruction>,
+    before: &Map<u64>,
+    opts: &Options,
+    code: &mut Reader,
+    known: &mut Found,
+) -> Vec<u64> {
+    let cases = cases(i, at, seen, before, opts, code);
+    if cases.len() > 1 {
+        known.tables.insert(i.ip(), cases.clone());
+        return cases;
+    }
+    let mut targets = code.code.targets(i.ip());
+    targets.retain(|t| code.code.is_warm(*t));
+    // A jump that goes anywhere is that of a procedure linkage table or of a tail call.
+    targets.truncate(MAX_TARGETS);
+    known.targets.insert(i.ip(), targets.clone());
+    targets
+}
+
+/// Most places that an indirect jump is followed to.
+const MAX_TARGETS: usize = 256;
 
 /// Where an indirect jump through a table goes, if it looks like one.
 fn cases(
     jump: &Instruction,
+    at: u64,
     seen: &Map<Instruction>,
     before: &Map<u64>,
     opts: &Options,
     code: &mut Reader,
 ) -> Vec<u64> {
-    let mut at = jump.ip();
+    let mut at = at;
     let back = std::iter::from_fn(|| {
         at = *before.get(&at)?;
         seen.get(&at).copied()
@@ -346,6 +496,7 @@ fn cases(
 }
 
 /// A procedure linkage stub: `[endbr64;] [bnd] jmp [rip + d]`.
+#[derive(Clone, Copy)]
 struct Stub {
     pc: u64,
     len: u32,
@@ -354,35 +505,35 @@ struct Stub {
     target: u64,
 }
 
-/// Callees that only jump through a pointer.
-fn stubs(guest: &BTreeMap<u64, Guest>, code: &mut Reader) -> Vec<Stub> {
-    let callees: Set = guest
-        .values()
-        .filter_map(|g| g.insns.last())
-        .filter(|i| i.is_call_near())
-        .map(|i| i.near_branch_target())
-        .collect();
-    let mut out = vec![];
-    for pc in callees {
-        let mut at = pc;
-        for _ in 0..2 {
-            let Fetched::Insn(i) = code.decode(at) else {
-                break;
-            };
-            at = i.next_ip();
-            if i.mnemonic() == Mnemonic::Endbr64 {
-                continue;
-            }
-            if i.is_jmp_near_indirect() && i.is_ip_rel_memory_operand() {
-                let pointer = i.ip_rel_memory_address();
-                let mut now = [0; 8];
-                code.code.read(pointer, &mut now);
-                out.push(Stub { pc, len: (at - pc) as u32, pointer, target: u64::from_le_bytes(now) });
-            }
-            break;
+/// The stub at an address, if it is one.
+fn stub(pc: u64, code: &mut Reader) -> Option<Stub> {
+    let mut at = pc;
+    for _ in 0..2 {
+        let Fetched::Insn(i) = code.decode(at) else {
+            return None;
+        };
+        at = i.next_ip();
+        if i.mnemonic() == Mnemonic::Endbr64 {
+            continue;
         }
+        if !i.is_jmp_near_indirect() || !i.is_ip_rel_memory_operand() {
+            return None;
+        }
+        let pointer = i.ip_rel_memory_address();
+        let mut now = [0; 8];
+        code.code.read(pointer, &mut now);
+        return Some(Stub { pc, len: (at - pc) as u32, pointer, target: u64::from_le_bytes(now) });
     }
-    out
+    None
+}
+
+/// Callees that only jump through a pointer.
+fn stubs(guest: &BTreeMap<u64, Guest>, code: &mut Reader, known: &mut Found) {
+    let last = guest.values().filter_map(|g| g.insns.last());
+    for i in last.filter(|i| i.is_call_near()) {
+        let pc = i.near_branch_target();
+        known.stubs.entry(pc).or_insert_with(|| stub(pc, code));
+    }
 }
 
 /// Reverse post-order from the entries, and the targets of back edges.
@@ -420,30 +571,31 @@ fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, Set) {
     (post, headers)
 }
 
-fn translate(
-    guest: &BTreeMap<u64, Guest>,
-    entries: &[u64],
-    stubs: &[Stub],
-    tables: Map<Vec<u64>>,
-    opts: &Options,
-) -> Lifted {
+fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: &Options) -> Lifted {
     let (rpo, headers) =
         if opts.mode != Mode::Region { (entries.to_vec(), Set::default()) } else { order(guest, entries) };
+    let stubs: Vec<Stub> = known.stubs.values().flatten().copied().collect();
     let mut cx = Lifter::new(opts.bits);
-    cx.tables = tables;
+    let Found { tables, targets, inlines, switches, .. } = known;
+    (cx.tables, cx.seen_targets, cx.inlines) = (tables, targets, inlines);
     cx.strict = opts.mode == Mode::Strict;
     cx.v3 = opts.v3;
     cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();
     let mut notes = vec![];
     let mut preds: Map<Vec<u64>> = Map::default();
-    for pc in &rpo {
-        let b = cx.b.block(*pc, true);
-        cx.b.region.blocks[b.0 as usize].loop_header = headers.contains(pc);
+    for at in &rpo {
+        let shared = switches.get(at);
+        // The jumps do the same wherever they stand, so that any of them may stand for all.
+        let b = cx.b.block(shared.map_or(inline::pc_of(*at), |i| i.ip()), true);
+        if let Some(i) = shared {
+            cx.dispatch.insert(i.op_register(0).full_register().number() as u64, b);
+        }
+        cx.b.region.blocks[b.0 as usize].loop_header = headers.contains(at);
         // A block that ends a one-block region must not loop inside it unless it is the whole loop:
         // both modes use the same map, the entry is in it.
-        cx.targets.insert(*pc, b);
-        for s in &guest[pc].succs {
-            preds.entry(*s).or_default().push(*pc);
+        cx.targets.insert(*at, b);
+        for s in &guest[at].succs {
+            preds.entry(*s).or_default().push(*at);
         }
     }
     if opts.mode != Mode::Region {
@@ -463,8 +615,14 @@ fn translate(
                 cx.cc.kind = Some(k);
             }
         }
+        cx.call = inline::call_of(*pc);
         cx.start(Block(n as u32));
         cx.residues = [None; 16];
+        if let Some(i) = switches.get(pc) {
+            (cx.call, cx.pc, cx.next) = (0, i.ip(), i.next_ip());
+            cx.shared_switch(i);
+            continue;
+        }
         let g = &guest[pc];
         for i in &g.insns {
             cx.pc = i.ip();
@@ -479,20 +637,21 @@ fn translate(
         }
         if !cx.ended {
             // Falls into another block, or past a bound.
-            let to = g.insns.last().map_or(*pc, |i| i.next_ip());
+            let to = g.insns.last().map_or(inline::pc_of(*pc), |i| i.next_ip());
             let kind = cx.cc.kind;
             match cx.known_block(to) {
                 Some(b) => cx.end(Term::Jump(b)),
                 None => {
                     let v = cx.iconst(Type::I64, to as i64);
-                    cx.end(Term::Exit(v));
+                    cx.leave(v);
                 }
             }
             out_kind.insert(*pc, kind);
         } else {
-            // A callee may leave any flags.
+            // A callee may leave any flags, also one in the region (it may be left for a while).
+            use FlowControl::{Call, IndirectCall, Interrupt, Return};
             let last = g.insns.last().map(|i| i.flow_control());
-            let call = matches!(last, Some(FlowControl::Call | FlowControl::IndirectCall | FlowControl::Interrupt));
+            let call = matches!(last, Some(Call | IndirectCall | Interrupt | Return));
             out_kind.insert(*pc, if call { None } else { cx.cc.kind });
         }
     }
@@ -512,7 +671,7 @@ fn translate(
         }
     }
     cx.b.region.source = source;
-    Lifted { region: cx.b.region, notes, cold: vec![] }
+    Lifted { region: cx.b.region, notes, cold: vec![], blocks: vec![] }
 }
 
 /// Marker and translation of one instruction.

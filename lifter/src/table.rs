@@ -175,14 +175,29 @@ pub(crate) fn targets(
     out
 }
 
+/// Targets of a jump that are compared one by one.
+pub(crate) const FEW: usize = 3;
+
+/// The bits of addresses (shift and mask) that tell most of them apart.
+fn spread(known: &[(u64, Block)]) -> (u32, u64) {
+    let most = known.len().next_power_of_two().trailing_zeros() + 2;
+    let all = (1..=most).flat_map(|bits| (0..8).map(move |shift| (shift, (1u64 << bits) - 1)));
+    let cost = |(shift, mask): &(u32, u64)| {
+        let mut counts = vec![0usize; *mask as usize + 1];
+        known.iter().for_each(|k| counts[(k.0 >> shift & mask) as usize] += 1);
+        // Comparisons, and a little for the size of the table.
+        counts.iter().map(|n| n * n).sum::<usize>() * 4 + counts.len() / 4
+    };
+    all.min_by_key(cost).unwrap_or((0, 0))
+}
+
 impl Lifter {
     /// End the block with the indirect jump `i`, whose target is `target`: a switch over the table's cases if
     /// they are part of the region and the index is at hand.
     pub(crate) fn indirect_jump(&mut self, i: &Instruction, target: Value) {
         let cases = self.tables.get(&self.pc).cloned().unwrap_or_default();
         let Some(index) = self.table_index(target).filter(|_| cases.len() > 1) else {
-            self.end(Term::Exit(target));
-            return;
+            return self.jump_to_known(i, target);
         };
         let leave = self.inner();
         let mut made: Map<Block> = Map::default();
@@ -204,7 +219,7 @@ impl Lifter {
         self.end(Term::Switch(index, list, leave));
         self.start(leave);
         let v = self.jump_target(i);
-        self.end(Term::Exit(v));
+        self.leave(v);
         let mut made: Vec<_> = made.into_iter().filter(|m| m.1 != leave).collect();
         made.sort_unstable();
         for (pc, b) in made {
@@ -216,6 +231,73 @@ impl Lifter {
             let same = self.icmpi(Cond::Eq, v, pc as i64);
             self.end(Term::Br(same, to, leave));
         }
+    }
+    /// An indirect jump that is no use of a table, or of one that was not recognised: to the blocks that it went to
+    /// before. Few are compared one by one; of many, some bits of the address choose.
+    fn jump_to_known(&mut self, i: &Instruction, target: Value) {
+        let seen = self.seen_targets.get(&self.pc).cloned().unwrap_or_default();
+        let mut known: Vec<(u64, Block)> = seen.iter().filter_map(|t| Some((*t, self.known_block(*t)?))).collect();
+        known.sort_unstable();
+        known.dedup();
+        if known.is_empty() {
+            return self.leave(target);
+        }
+        if known.len() <= FEW {
+            self.compare_targets(i, &known, None);
+            return;
+        }
+        if i.op_kind(0) == OpKind::Register
+            && let Some(b) = self.dispatch.get(&(full(i.op_register(0)) as u64))
+        {
+            return self.end(Term::Jump(*b));
+        }
+        self.switch_targets(i, &known, target);
+    }
+    /// The block of a switch that jumps through the register of `i` share.
+    pub(crate) fn shared_switch(&mut self, i: &Instruction) {
+        let mut all: Vec<u64> = self.seen_targets.values().flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        let known: Vec<(u64, Block)> = all.into_iter().filter_map(|t| Some((t, self.known_block(t)?))).collect();
+        let target = self.jump_target(i);
+        self.switch_targets(i, &known, target);
+    }
+    fn switch_targets(&mut self, i: &Instruction, known: &[(u64, Block)], target: Value) {
+        let (shift, mask) = spread(known);
+        let index = self.bini(Op::Shr, Type::I64, target, i64::from(shift));
+        let index = self.bini(Op::And, Type::I64, index, mask as i64);
+        let leave = self.inner();
+        let mut buckets = vec![vec![]; mask as usize + 1];
+        for k in known {
+            buckets[(k.0 >> shift & mask) as usize].push(*k);
+        }
+        let made: Vec<Block> = buckets.iter().map(|b| if b.is_empty() { leave } else { self.inner() }).collect();
+        self.end(Term::Switch(index, made.clone(), leave));
+        self.start(leave);
+        let v = self.jump_target(i);
+        self.leave(v);
+        for (b, bucket) in made.into_iter().zip(buckets).filter(|b| !b.1.is_empty()) {
+            self.start(b);
+            self.compare_targets(i, &bucket, Some(leave));
+        }
+    }
+    /// Compare the target with addresses; if it is none of them leave, at a block that does if there is one.
+    fn compare_targets(&mut self, i: &Instruction, known: &[(u64, Block)], leave: Option<Block>) {
+        for (n, (pc, to)) in known.iter().enumerate() {
+            let v = self.jump_target(i);
+            let same = self.icmpi(Cond::Eq, v, *pc as i64);
+            let other = match leave {
+                Some(l) if n + 1 == known.len() => l,
+                _ => self.inner(),
+            };
+            self.end(Term::Br(same, *to, other));
+            if Some(other) == leave {
+                return;
+            }
+            self.start(other);
+        }
+        let v = self.jump_target(i);
+        self.leave(v);
     }
     /// The target of an indirect jump or call.
     pub(crate) fn jump_target(&mut self, i: &Instruction) -> Value {

@@ -26,8 +26,10 @@ pub(crate) const HOT: u32 = 40;
 pub(crate) const QUICK_HOT: u32 = 16384;
 /// Entries of a block since the region that holds it was installed that make it worth an entry of the region.
 const OUTSIDE: u32 = 256;
+/// Most entries that a region gets at a time because it is entered there.
+const MAX_HOT_ENTRIES: usize = 32;
 /// Most entries of one region.
-const MAX_REGION_ENTRIES: usize = 32;
+const MAX_REGION_ENTRIES: usize = 256;
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -244,7 +246,8 @@ impl Engine {
         let t = Instant::now();
         let mut extra = Vec::new();
         let mut pc = j.pc;
-        if let Some(owner) = j.space.owner(j.pc)
+        let owner = j.space.owner(j.pc);
+        if let Some(owner) = &owner
             && owner.entries.len() < MAX_REGION_ENTRIES
         {
             // Blocks of one loop get hot together; the region of the first has the others too, and they show by another
@@ -258,14 +261,16 @@ impl Engine {
             pc = owner.entries[0].0;
             extra = owner.entries[1..].iter().map(|e| e.0).collect();
             extra.push(j.pc);
-            extra.extend(j.space.hot_blocks(&owner, MAX_REGION_ENTRIES - extra.len(), QUICK_HOT));
+            extra.extend(j.space.hot_blocks(owner, MAX_HOT_ENTRIES, QUICK_HOT));
             extra.sort_unstable();
             extra.dedup();
             extra.retain(|e| *e != pc);
         }
         j.space.note_compile(pc);
         let c = &self.inner.counters;
-        let r = guard::caught(pc, || translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background));
+        let r = guard::caught(pc, || {
+            translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background, owner.clone())
+        });
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
         match r {
             Ok(Some(r)) => {

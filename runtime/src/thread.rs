@@ -166,6 +166,7 @@ impl Thread {
         cpu.mem_limit = arena.size();
         cpu.entries = self.space.entries_ptr();
         cpu.ibtc = self.space.ibtc_ptr();
+        cpu.targets = self.space.targets_ptr();
         cpu.counts = self.space.counts_ptr();
         cpu.helpers = helper_table().as_ptr() as u64;
         cpu.stack_limit = self.stack_limit;

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
-use crate::abi::{EXIT_PENDING, FIRST_HELPER, RuntimeFn};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, RuntimeFn, TARGETS, target_salt};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as cl, InstBuilder, JumpTableData, types};
 use cranelift_codegen::isa::CallConv;
@@ -33,6 +33,7 @@ impl Lower<'_, '_> {
                 Some(k) => self.exit_to(k as u64),
                 None => {
                     let pc = self.val(*pc)?;
+                    self.record(pc);
                     let to = self.shared_lookup();
                     self.jump(to, &[pc]);
                 }
@@ -63,9 +64,13 @@ impl Lower<'_, '_> {
     fn switch(&mut self, v: Value, table: &[Block], default: Block) -> Result<(), Error> {
         let (v, default) = (self.val(v)?, self.target(default)?);
         let targets = table.iter().map(|b| self.target(*b)).collect::<Result<Vec<_>, _>>()?;
-        let n = self.word(targets.len() as u64);
-        let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, v, n);
-        let index = self.b.ins().select(inside, v, n);
+        let index = if self.is_narrow(v) {
+            v
+        } else {
+            let n = self.word(targets.len() as u64);
+            let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, v, n);
+            self.b.ins().select(inside, v, n)
+        };
         let index = self.b.ins().ireduce(types::I32, index);
         let pool = &mut self.b.func.dfg.value_lists;
         let default = cl::BlockCall::new(default, [], pool);
@@ -168,6 +173,19 @@ impl Lower<'_, '_> {
                 self.b.ins().load(types::I64, self.tables, at, 0)
             }
         }
+    }
+
+    /// Note that the jump at hand goes to `target`.
+    fn record(&mut self, target: V) {
+        let table = self.load_own(types::I64, self.abi.targets);
+        let salt = self.word(u64::from(target_salt(self.pc)));
+        let slot = self.b.ins().bxor(target, salt);
+        let slot = self.b.ins().band_imm_u(slot, TARGETS as i64 - 1);
+        let slot = self.b.ins().ishl_imm_u(slot, 4);
+        let at = self.b.ins().iadd(table, slot);
+        self.b.ins().store(self.tables, target, at, 0);
+        let jump = self.word(u64::from(self.pc as u32));
+        self.b.ins().store(self.tables, jump, at, 8);
     }
 
     /// Code for a guest address found in the table, or 0.

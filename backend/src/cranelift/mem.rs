@@ -124,11 +124,19 @@ impl Lower<'_, '_> {
     }
 
     /// Whether a value is the zero extension of one of at most 32 bits.
-    fn is_narrow(&self, v: V) -> bool {
+    pub(super) fn is_narrow(&self, v: V) -> bool {
         let dfg = &self.b.func.dfg;
-        let cl::ValueDef::Result(i, _) = dfg.value_def(dfg.resolve_aliases(v)) else {
+        let def = |v: V| match dfg.value_def(dfg.resolve_aliases(v)) {
+            cl::ValueDef::Result(i, _) => Some(i),
+            _ => None,
+        };
+        let Some(i) = def(v) else {
             return false;
         };
+        if dfg.insts[i].opcode() == cl::Opcode::Band {
+            let mask = def(dfg.inst_args(i)[1]).map(|m| dfg.insts[m]);
+            return matches!(mask, Some(cl::InstructionData::UnaryImm { imm, .. }) if imm.bits() as u64 >> 32 == 0);
+        }
         match dfg.insts[i].opcode() {
             // Those of less than 64 bits are not roots.
             cl::Opcode::Uextend => true,

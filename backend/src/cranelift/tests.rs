@@ -31,6 +31,7 @@ pub struct State {
     pub stack_limit: u64,
     entries: u64,
     ibtc: u64,
+    targets: u64,
     helpers: u64,
     pub pending: u64,
     pub fault_addr: u64,
@@ -225,6 +226,7 @@ pub struct Machine {
     /// Compile with the quick tier.
     pub quick: bool,
     _counts: Vec<u32>,
+    _targets: Vec<[u64; 2]>,
 }
 
 /// Pages mapped at the start.
@@ -250,6 +252,7 @@ impl Machine {
             pending: offset_of!(State, pending) as u32,
             fault_addr: offset_of!(State, fault_addr) as u32,
             counts: offset_of!(State, counts) as u32,
+            targets: offset_of!(State, targets) as u32,
             scratch: offset_of!(State, scratch) as u32,
             rip: offset_of!(State, rip) as u32,
         };
@@ -266,6 +269,7 @@ impl Machine {
         let entries = vec![0; 64];
         let ibtc = vec![0; 1 << 16];
         let counts = vec![0u32; 64];
+        let targets = vec![[0; 2]; crate::abi::TARGETS];
         let s = Box::new(State {
             r: [0; 8],
             v: [0; 8],
@@ -276,6 +280,7 @@ impl Machine {
             stack_limit: 0,
             entries: entries.as_ptr() as u64,
             ibtc: ibtc.as_ptr() as u64,
+            targets: targets.as_ptr() as u64,
             helpers: helpers.as_ptr() as u64,
             pending: 0,
             fault_addr: 0,
@@ -294,6 +299,7 @@ impl Machine {
             options: CompileOptions::default(),
             quick: false,
             _counts: counts,
+            _targets: targets,
         }
     }
 

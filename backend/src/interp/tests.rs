@@ -52,6 +52,7 @@ const ABI: Abi = Abi {
     pending: 80,
     fault_addr: 0,
     counts: 0,
+    targets: 0,
     scratch: 0,
     rip: 0,
 };

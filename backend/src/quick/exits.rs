@@ -4,7 +4,7 @@ use super::Unsupported;
 use super::asm::{R8, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use super::place::{Home, is_vector};
-use crate::abi::{EXIT_PENDING, FIRST_HELPER, MISALIGNED, RuntimeFn};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, MISALIGNED, RuntimeFn, TARGETS, target_salt};
 use evm_ir::{Block, Effects, Inst, Term, Type, Value};
 
 /// Where a helper's integer arguments go.
@@ -84,6 +84,7 @@ impl Lower<'_> {
                 Some(pc) => self.exit_to(pc),
                 None => {
                     self.to_rsi(*v);
+                    self.record();
                     let miss = self.a.label();
                     self.look_up(miss);
                     self.a.jmp_rm(Rm::Reg(RAX));
@@ -143,6 +144,18 @@ impl Lower<'_> {
         self.a.load(8, RAX, Rm::Mem(RAX, (index * 8) as i32));
         self.a.test(8, RAX, RAX);
     }
+    /// Note that the jump or call at hand goes to the address in RSI. Changes RCX and RDX.
+    fn record(&mut self) {
+        let table = self.own(self.abi.targets);
+        self.a.load(4, RDX, Rm::Reg(RSI));
+        self.a.alu_imm(4, alu::XOR, Rm::Reg(RDX), target_salt(self.pc) as i32);
+        self.a.alu_imm(4, alu::AND, Rm::Reg(RDX), TARGETS as i32 - 1);
+        self.a.shift_imm(4, 4, RDX, 4);
+        self.a.alu(8, alu::ADD, RDX, table);
+        self.a.store(8, Rm::Mem(RDX, 0), RSI);
+        self.a.imm(RCX, u64::from(self.pc as u32));
+        self.a.store(8, Rm::Mem(RDX, 8), RCX);
+    }
     /// Code for the guest address in RSI to RAX, or jump to `miss`. Changes RCX and RDX.
     fn look_up(&mut self, miss: super::asm::Label) {
         let (ibtc, entries) = (self.own(self.abi.ibtc), self.own(self.abi.entries));
@@ -186,6 +199,7 @@ impl Lower<'_> {
             }
             None => {
                 self.to_rsi(target);
+                self.record();
                 self.look_up(slow);
             }
         }

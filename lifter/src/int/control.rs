@@ -24,32 +24,25 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             }
         }
         M::Call => {
-            let target = if near(i) {
-                match cx.plt.get(&i.near_branch_target()).copied() {
-                    // The stub only jumps through a pointer: call what it points to.
-                    Some((pointer, now)) if cx.bits == 64 => {
-                        call_through(cx, pointer, now);
-                        return Ok(true);
-                    }
-                    _ => cx.iconst(Type::I64, i.near_branch_target() as i64),
-                }
-            } else if i.is_call_near_indirect() {
-                cx.jump_target(i)
-            } else {
+            if !near(i) && !i.is_call_near_indirect() {
                 cx.raise(exc::GP, 0);
                 return Ok(true);
-            };
-            let ret = cx.next;
-            if cx.is_word_branch(i) {
-                let v = cx.iconst(Type::I16, ret as i64);
-                cx.push_value(v);
-                cx.end(Term::Exit(target));
-                return Ok(true);
             }
-            let v = cx.iconst(Type::int(cx.bits / 8), ret as i64);
-            cx.push_value(v);
-            let cont = cx.known_block(ret);
-            cx.end(Term::Call { target, ret, cont });
+            if cx.is_word_branch(i) {
+                let target =
+                    if near(i) { cx.iconst(Type::I64, i.near_branch_target() as i64) } else { cx.jump_target(i) };
+                let v = cx.iconst(Type::I16, cx.next as i64);
+                cx.push_value(v);
+                cx.leave(target);
+            } else if !near(i) {
+                call_indirect(cx, i);
+            } else {
+                match cx.plt.get(&i.near_branch_target()).copied() {
+                    // The stub only jumps through a pointer: call what it points to.
+                    Some((pointer, now)) if cx.bits == 64 => call_through(cx, pointer, now),
+                    _ => call_known(cx, i.near_branch_target()),
+                }
+            }
         }
         M::Ret => {
             let ty = if cx.is_word_branch(i) { Type::I16 } else { Type::int(cx.bits / 8) };
@@ -57,7 +50,19 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.load(ty, at);
             let v = cx.zext(Type::I64, v);
             let extra = if i.op_count() > 0 { i.immediate(0) as i64 & 0xffff } else { 0 };
-            cx.move_sp(i64::from(ty.bytes()) + extra);
+            let size = i64::from(ty.bytes()) + extra;
+            cx.move_sp(size);
+            let Some((ret, back)) = cx.way_back() else {
+                cx.end(Term::Return(v));
+                return Ok(true);
+            };
+            let same = cx.icmpi(Cond::Eq, v, ret as i64);
+            let other = cx.inner();
+            cx.end(Term::Br(same, back, other));
+            cx.start(other);
+            // Values are gone; it still lies below the stack pointer.
+            let at = cx.stack(-(size as i32));
+            let v = cx.load(ty, at);
             cx.end(Term::Return(v));
         }
         M::Jrcxz | M::Jecxz | M::Jcxz => {
@@ -122,30 +127,66 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
     Ok(true)
 }
 
+/// Push the return address and go to a callee: inside the region if that is where it is.
+fn call_known(cx: &mut Lifter, target: u64) {
+    let v = cx.iconst(Type::int(cx.bits / 8), cx.next as i64);
+    cx.push_value(v);
+    match cx.inlined() {
+        Some((pc, b)) if pc == target => cx.end(Term::Jump(b)),
+        _ => {
+            let (ret, cont) = (cx.next, cx.known_block(cx.next));
+            let target = cx.iconst(Type::I64, target as i64);
+            cx.end(Term::Call { target, ret, cont });
+        }
+    }
+}
+
+fn call_value(cx: &mut Lifter, target: Value) {
+    let (ret, cont) = (cx.next, cx.known_block(cx.next));
+    let v = cx.iconst(Type::int(cx.bits / 8), ret as i64);
+    cx.push_value(v);
+    cx.end(Term::Call { target, ret, cont });
+}
+
 /// Call what the pointer at a known address points to: directly if that is still `now`.
 fn call_through(cx: &mut Lifter, pointer: u64, now: u64) {
     let load = |cx: &mut Lifter| {
         let base = cx.iconst(Type::I64, pointer as i64);
         cx.load(Type::I64, crate::ctx::Addr { base, disp: 0 })
     };
-    let ret = cx.next;
-    let cont = cx.known_block(ret);
     let target = load(cx);
-    let v = cx.iconst(Type::I64, ret as i64);
-    cx.push_value(v);
     if now == 0 {
-        cx.end(Term::Call { target, ret, cont });
-        return;
+        return call_value(cx, target);
     }
     let same = cx.icmpi(Cond::Eq, target, now as i64);
     let (yes, no) = (cx.inner(), cx.inner());
     cx.end(Term::Br(same, yes, no));
     cx.start(yes);
-    let target = cx.iconst(Type::I64, now as i64);
-    cx.end(Term::Call { target, ret, cont });
+    call_known(cx, now);
     cx.start(no);
     let target = load(cx);
-    cx.end(Term::Call { target, ret, cont });
+    call_value(cx, target);
+}
+
+/// Most callees that an indirect call is compared with.
+const KNOWN_CALLEES: usize = 3;
+
+/// Call what an operand says: directly if it is one of the callees that it was before.
+fn call_indirect(cx: &mut Lifter, i: &Instruction) {
+    let known = cx.seen_targets.get(&cx.pc).cloned().unwrap_or_default();
+    if known.len() <= KNOWN_CALLEES && cx.bits == 64 {
+        for t in known {
+            let v = cx.jump_target(i);
+            let same = cx.icmpi(Cond::Eq, v, t as i64);
+            let (yes, no) = (cx.inner(), cx.inner());
+            cx.end(Term::Br(same, yes, no));
+            cx.start(yes);
+            call_known(cx, t);
+            cx.start(no);
+        }
+    }
+    let v = cx.jump_target(i);
+    call_value(cx, v);
 }
 
 fn near(i: &Instruction) -> bool {
@@ -169,7 +210,7 @@ fn jump(cx: &mut Lifter, to: u64) {
         Some(b) => cx.end(Term::Jump(b)),
         None => {
             let v = cx.iconst(Type::I64, to as i64);
-            cx.end(Term::Exit(v));
+            cx.leave(v);
         }
     }
 }

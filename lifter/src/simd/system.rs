@@ -3,7 +3,7 @@
 use super::Done;
 use crate::ctx::Lifter;
 use evm_cpu::{exc, helper as h};
-use evm_ir::{Cond, Op, Term, Type::*};
+use evm_ir::{Cond, Op, Type::*};
 use iced_x86::{Instruction, Mnemonic as M, Register};
 
 /// Translate an instruction on the vector units' state.
@@ -48,7 +48,7 @@ fn mode_changed(cx: &mut Lifter) {
     let next = cx.iconst(I64, cx.next as i64);
     cx.call(h::FP_MODE, &[next]);
     let next = cx.iconst(I64, cx.next as i64);
-    cx.end(Term::Exit(next));
+    cx.leave(next);
 }
 
 /// A helper of the address and a flag, after an alignment check.

@@ -14,6 +14,7 @@ use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
 use crate::code::translate::BlockEntry;
 use evm_lifter::AddressHasher;
+use evm_backend::abi::TARGETS;
 use evm_memory::{Arena, PAGE, Prot};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
@@ -115,6 +116,8 @@ pub(crate) struct CodeSpace {
     pub(super) entries: Table<AtomicU64>,
     ibtc: Table<AtomicU64>,
     counts: Table<AtomicU32>,
+    /// Where indirect jumps went.
+    targets: Table<[AtomicU64; 2]>,
     /// Times that a pc was reported hot.
     asked: Mutex<HashMap<u64, u32>>,
     /// 0: no translation; 1: has translations; 2: has translations and is write-protected for them.
@@ -159,6 +162,7 @@ impl CodeSpace {
             entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             ibtc: Table::new(IBTC)?,
             counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
+            targets: Table::new(TARGETS)?,
             asked: Mutex::new(HashMap::new()),
             page_state: Table::new(pages)?,
             page_version: Table::new(pages)?,
@@ -206,6 +210,21 @@ impl CodeSpace {
     /// Host address of the table of entry counters.
     pub(crate) fn counts_ptr(&self) -> u64 {
         self.counts.ptr as u64
+    }
+    /// Host address of the table of targets of indirect jumps.
+    pub(crate) fn targets_ptr(&self) -> u64 {
+        self.targets.ptr as u64
+    }
+    /// Where indirect jumps and calls went, by the low half of their address.
+    pub(crate) fn targets(&self) -> HashMap<u32, Vec<u64>> {
+        let mut all: HashMap<u32, Vec<u64>> = HashMap::new();
+        for [target, jump] in self.targets.slice() {
+            let (target, jump) = (target.load(Ordering::Relaxed), jump.load(Ordering::Relaxed));
+            if jump != 0 {
+                all.entry(jump as u32).or_default().push(target);
+            }
+        }
+        all
     }
     /// How often quick code at `pc` was reported hot.
     pub(crate) fn reports(&self, pc: u64) -> u32 {

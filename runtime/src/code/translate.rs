@@ -9,6 +9,7 @@ use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -24,6 +25,9 @@ pub(crate) enum Failure {
 /// Entries of a block that make it part of the regions it is reached from.
 const WARM: u32 = 128;
 
+/// Guest instructions of a region from which on its blocks are not translated again as part of others.
+const LARGE: u32 = 800;
+
 /// Guest code whose pages are watched from when they were first looked at: if their versions are still the same
 /// when the translation is installed, all reads saw the same bytes.
 struct Snapshot<'a> {
@@ -33,11 +37,15 @@ struct Snapshot<'a> {
     pages: Vec<(u64, bool, u32)>,
     /// Translate only blocks that the quick tier's counters have seen.
     profile: Option<&'a Engine>,
+    /// The region that the translation is to replace.
+    replaces: Option<Arc<Compiled>>,
+    /// Where indirect jumps went, once asked for.
+    targets: Option<HashMap<u32, Vec<u64>>>,
 }
 
 impl<'a> Snapshot<'a> {
     fn new(space: &'a CodeSpace, mm: &'a Mm, profile: Option<&'a Engine>) -> Snapshot<'a> {
-        Snapshot { space, mm, pages: Vec::with_capacity(2), profile }
+        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None }
     }
     fn is_code(&mut self, page: u64) -> bool {
         if let Some(p) = self.pages.iter().find(|p| p.0 == page) {
@@ -67,6 +75,18 @@ impl evm_lifter::Code for Snapshot<'_> {
     }
     fn is_warm(&mut self, pc: u64) -> bool {
         self.profile.is_none_or(|e| e.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM))
+    }
+    fn is_taken(&mut self, pc: u64) -> bool {
+        let other = |r: &Arc<Compiled>| self.replaces.as_ref().is_none_or(|x| !Arc::ptr_eq(x, r));
+        self.profile.is_some() && self.space.owner(pc).is_some_and(|r| r.insns >= LARGE && other(&r))
+    }
+    fn targets(&mut self, pc: u64) -> Vec<u64> {
+        if self.profile.is_none() {
+            return vec![];
+        }
+        let space = self.space;
+        let all = self.targets.get_or_insert_with(|| space.targets());
+        all.get(&(pc as u32)).cloned().unwrap_or_default()
     }
     fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
         let mut done = 0;
@@ -105,7 +125,11 @@ pub(crate) struct BlockEntry {
 }
 
 fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
-    let opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, ..Options::default() };
+    let mut opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, ..Options::default() };
+    if snap.profile.is_some() {
+        // Only what runs is in the region, so it may reach further.
+        (opts.max_insns, opts.max_blocks, opts.max_inlined) = (2500, 1000, 800);
+    }
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
@@ -142,12 +166,14 @@ pub(crate) fn region(
     extra: &[u64],
     precise: bool,
     profile: bool,
+    replaces: Option<Arc<Compiled>>,
 ) -> Result<Option<Arc<Compiled>>, Failure> {
     let Some(memory) = CodeMemory::get() else {
         return Ok(None);
     };
     let mut snap = Snapshot::new(space, mm, profile.then_some(engine));
-    let evm_lifter::Lifted { mut region, cold, .. } = lift(&mut snap, pc, extra, Mode::Region)?;
+    snap.replaces = replaces;
+    let evm_lifter::Lifted { mut region, cold, blocks, .. } = lift(&mut snap, pc, extra, Mode::Region)?;
     let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
     // The trust boundary: nothing but the validator's word makes a region safe to run.
@@ -172,10 +198,7 @@ pub(crate) fn region(
         versions += snap.versions(*a, u64::from(*n));
         source.push((*a, bytes));
     }
-    let mut blocks: Vec<u64> = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect();
-    blocks.sort_unstable();
-    blocks.dedup();
-    let blocks = blocks.into_iter().map(|pc| (pc, engine.entry_index(pc))).collect();
+    let blocks = blocks.into_iter().chain(cold).map(|pc| (pc, engine.entry_index(pc))).collect();
     let r = Arc::new(Compiled {
         code: piece.start,
         entries,
