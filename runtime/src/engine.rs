@@ -154,10 +154,11 @@ impl Engine {
         a.image.taken.fetch_add(n, Ordering::Relaxed);
         let c = &self.inner.counters;
         Counters::add(&c.blocks_kept, u64::from(n));
-        if n > 0 && a.image.has_regions() {
-            for pc in t.space.kept_entries(a, pc) {
-                let r = a.image.regions(pc).find(|r| r.precise == t.precise);
-                if r.is_some_and(|r| translate::adopt(t.space, t.mm, r)) {
+        if n > 0 {
+            for r in a.image.regions(a.page(pc)).filter(|r| r.precise == t.precise) {
+                // A region with several entries in the page is there after the first.
+                let there = t.space.code(r.entries[0].1) == r.code;
+                if !there && translate::adopt(t.space, t.mm, r) {
                     Counters::add(&c.regions_kept, 1);
                 }
             }

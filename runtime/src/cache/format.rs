@@ -371,6 +371,8 @@ pub struct RegionView<'a> {
 pub struct Page<'a> {
     /// Its number, told from `lo`.
     pub number: u32,
+    /// Its place among the pages of the file.
+    pub order: usize,
     entries: &'a [u8],
     code: (u32, u32),
     bytes: (u32, u32),
@@ -515,6 +517,7 @@ impl<'a> View<'a> {
             self.entries.get(first.checked_mul(ENTRY_SIZE)?..first.checked_add(count)?.checked_mul(ENTRY_SIZE)?)?;
         Some(Page {
             number: w(0)?,
+            order: i,
             entries,
             code: (w(3)?, w(4)?),
             bytes: (w(5)?, w(6)?),
@@ -563,6 +566,11 @@ impl<'a> View<'a> {
         part(self.code, (at, len))?;
         (at >= p.code.0 && u64::from(at) + u64::from(len) <= u64::from(p.code.0) + u64::from(p.code.1))
             .then_some((self.code_at + u64::from(at), len))
+    }
+    /// Entries that have code, of all pages: pc and slot.
+    pub fn coded(&self) -> impl Iterator<Item = (u32, u32)> {
+        let coded = |e: &&[u8]| word(e, 8) != Some(NO_CODE);
+        self.entries.chunks_exact(ENTRY_SIZE).filter(coded).filter_map(|e| Some((word(e, 0)?, word(e, 4)?)))
     }
     /// The entry of a pc told from `lo`.
     pub fn entry(&self, pc: u32) -> Option<Entry> {

@@ -23,6 +23,8 @@ use xxhash_rust::xxh3::xxh3_128;
 const MOST: usize = 1024;
 /// Entries of a block that are noted, and that make it part of regions.
 pub(crate) const WARM: u32 = 16;
+/// Most address spaces that are asked how often blocks were entered.
+const MOST_HARVESTS: u32 = 64;
 /// Most new blocks of one image that are noted.
 const MOST_NEW: usize = 1 << 20;
 
@@ -35,14 +37,16 @@ pub(crate) struct Image {
     pub kept: Option<&'static Mapped>,
     /// The guest's path of it, for people.
     label: Vec<u8>,
-    /// Numbers of its regions by the pcs of their entries.
-    regions: HashMap<u32, Vec<u32>>,
+    /// Entries of its regions (page, pc, number of the region), sorted.
+    regions: Vec<(u32, u32, u32)>,
     /// The regions that were asked for.
     made: Vec<OnceLock<Option<Arc<Compiled>>>>,
     /// Blocks translated in this run, told from its first address, and their entry indices.
     new: Mutex<Vec<(u32, u32)>>,
     /// How often blocks were entered as quick code, where that was noteworthy.
     heat: Mutex<HashMap<u32, u32>>,
+    /// How many address spaces told how often blocks were entered.
+    harvests: AtomicU32,
     /// The translations are of an artifact, so that nothing is added to them.
     lifted: bool,
     /// Whether it ran in a process that wants exact registers at faults.
@@ -61,6 +65,10 @@ impl Image {
     }
     /// Add up how often blocks were entered in an address space; `entered` tells that of an entry index.
     pub(crate) fn harvest(&self, entered: impl Fn(u32) -> u32) {
+        // A job of a thousand small processes does not get hotter than its first ones show.
+        if self.harvests.fetch_add(1, Ordering::Relaxed) >= MOST_HARVESTS {
+            return;
+        }
         let mut heat = lock(&self.heat);
         let mut add = |pc: u32, index: u32| {
             let n = entered(index);
@@ -71,11 +79,7 @@ impl Image {
         };
         lock(&self.new).iter().for_each(|(pc, index)| add(*pc, *index));
         let Some(kept) = self.kept else { return };
-        for e in kept.view.all_pages().flat_map(|p| p.entries().collect::<Vec<_>>()) {
-            if e.has_code() && e.slot < self.used() {
-                add(e.pc, self.first() + e.slot);
-            }
-        }
+        kept.view.coded().filter(|e| e.1 < self.used()).for_each(|(pc, slot)| add(pc, self.first() + slot));
     }
     /// What people call it: the guest's path.
     pub(crate) fn label(&self) -> &[u8] {
@@ -96,19 +100,16 @@ impl Image {
             label: self.label.clone(),
         }
     }
-    /// Regions that can be entered at a pc told from the first address.
-    pub(crate) fn regions(&self, pc: u32) -> impl Iterator<Item = &Arc<Compiled>> {
-        let numbers = self.regions.get(&pc).map_or(&[][..], Vec::as_slice);
-        numbers.iter().filter_map(|n| self.made.get(*n as usize)?.get_or_init(|| self.make(*n)).as_ref())
+    /// Regions that can be entered in a page, told by its number.
+    pub(crate) fn regions(&self, page: u32) -> impl Iterator<Item = &Arc<Compiled>> {
+        let from = self.regions.partition_point(|r| r.0 < page);
+        let here = self.regions[from..].iter().take_while(move |r| r.0 == page);
+        here.filter_map(|r| self.made.get(r.2 as usize)?.get_or_init(|| self.make(r.2)).as_ref())
     }
     /// Entry index of a pc told from the first address; 0, which counts nothing, if it has no slot.
     fn index(&self, pc: u32) -> u32 {
         let slot = self.kept.and_then(|k| k.view.entry(pc)).map(|e| e.slot);
         slot.filter(|s| *s < self.used()).map_or(0, |s| self.first() + s)
-    }
-    /// Whether there are regions at all.
-    pub(crate) fn has_regions(&self) -> bool {
-        !self.regions.is_empty()
     }
     fn make(&self, n: u32) -> Option<Arc<Compiled>> {
         let (kept, lo) = (self.kept?, self.key.lo);
@@ -124,6 +125,7 @@ impl Image {
             source: source.into_iter().map(|(pc, b)| (lo + u64::from(pc), b.to_vec())).collect(),
             precise: r.is_precise(),
             quick: false,
+            kept: true,
             bits: self.key.bits,
             v3: self.key.v3,
             min_limit: self.key.min_limit,
@@ -212,12 +214,13 @@ impl Images {
         let file = fd.try_clone_to_owned().ok()?;
         let taken = all.iter().any(|i| i.kept.is_some() && i.key.lo < key.hi && key.lo < i.key.hi);
         let (kept, lifted) = if taken { (None, false) } else { self.open(&key) };
-        let mut regions: HashMap<u32, Vec<u32>> = HashMap::new();
         let count = kept.map_or(0, |k| k.view.region_count());
+        let mut regions = vec![];
         for n in 0..count as u32 {
             let r = kept.and_then(|k| k.view.region(n as usize));
-            r.iter().flat_map(|r| r.entries()).for_each(|(pc, _)| regions.entry(pc).or_default().push(n));
+            regions.extend(r.iter().flat_map(|r| r.entries()).map(|(pc, _)| (pc / 4096, pc, n)));
         }
+        regions.sort_unstable();
         let image = Arc::new(Image {
             key,
             file,
@@ -227,6 +230,7 @@ impl Images {
             made: (0..count).map(|_| OnceLock::new()).collect(),
             new: Mutex::default(),
             heat: Mutex::default(),
+            harvests: AtomicU32::new(0),
             lifted,
             precise: AtomicBool::new(false),
             taken: AtomicU32::new(0),

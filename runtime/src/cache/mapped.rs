@@ -6,9 +6,9 @@
 //! its owner truncate it all the same, this process dies of SIGBUS.
 #![allow(unsafe_code)]
 
-use super::format::{Key, MAX_FILE, View};
+use super::format::{Key, MAX_FILE, Page, View};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 /// Most files that one host process maps.
 const MOST: usize = 1 << 12;
@@ -21,6 +21,8 @@ pub(crate) struct Mapped {
     pub view: View<'static>,
     /// The image's first address.
     lo: u64,
+    /// Checksums of pages, by their order in the file: 1 was right, 2 was wrong.
+    checked: Box<[AtomicU8]>,
 }
 
 static ALL: [AtomicPtr<Mapped>; MOST] = [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST];
@@ -48,7 +50,8 @@ impl Mapped {
         let made = View::new(bytes, key).map_err(|e| e.to_string()).and_then(|view| {
             let n = COUNT.fetch_add(1, Ordering::AcqRel);
             let at = ALL.get(n).ok_or("too many files are mapped")?;
-            let m: &'static Mapped = Box::leak(Box::new(Mapped { start: p as u64, view, lo: key.lo }));
+            let checked = (0..view.page_count()).map(|_| AtomicU8::new(0)).collect();
+            let m: &'static Mapped = Box::leak(Box::new(Mapped { start: p as u64, view, lo: key.lo, checked }));
             at.store(std::ptr::from_ref(m).cast_mut(), Ordering::Release);
             Ok(m)
         });
@@ -57,6 +60,18 @@ impl Mapped {
             unsafe { libc::munmap(p, len) };
         }
         made
+    }
+    /// Whether what a page refers to is as it was written; looked at once.
+    pub(crate) fn is_intact(&self, p: &Page<'_>) -> bool {
+        let Some(c) = self.checked.get(p.order) else { return false };
+        match c.load(Ordering::Relaxed) {
+            0 => {
+                let good = self.view.is_intact(p);
+                c.store(if good { 1 } else { 2 }, Ordering::Relaxed);
+                good
+            }
+            n => n == 1,
+        }
     }
     /// Host address of an offset in the file.
     pub(crate) fn host(&self, offset: u64) -> u64 {

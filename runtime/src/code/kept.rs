@@ -55,7 +55,7 @@ impl Default for Kept {
 
 impl Attached {
     /// Number of a page, told from the image's first address.
-    fn page(&self, addr: u64) -> u32 {
+    pub(crate) fn page(&self, addr: u64) -> u32 {
         ((addr - self.image.key.lo) / PAGE) as u32
     }
 }
@@ -153,7 +153,7 @@ impl CodeSpace {
         if again && page.entry((pc - lo) as u32).is_none_or(|e| !e.has_code()) {
             return Some(0);
         }
-        if !again && !kept.view.is_intact(&page) {
+        if !again && !kept.is_intact(&page) {
             return None;
         }
         let mut buf = [0; PAGE as usize + REACH];
@@ -191,11 +191,6 @@ impl CodeSpace {
         }
         state.store(first.version.wrapping_add(1), Ordering::Release);
         Some(good.len() as u32)
-    }
-    /// Pcs, told from the image's first address, of the entries that its file has in the page of `pc`.
-    pub(crate) fn kept_entries(&self, a: &Attached, pc: u64) -> Vec<u32> {
-        let page = a.image.kept.and_then(|k| k.view.page(a.page(pc)));
-        page.iter().flat_map(|p| p.entries()).map(|e| e.pc).collect()
     }
     /// Tell the images how often their blocks were entered here; once.
     pub(crate) fn harvest(&self) {

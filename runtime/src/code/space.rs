@@ -100,6 +100,8 @@ pub(crate) struct Compiled {
     pub precise: bool,
     /// Code of the quick tier.
     pub quick: bool,
+    /// Kept from another run.
+    pub kept: bool,
     /// Mode that it was translated in.
     pub bits: u32,
     /// For a CPU with the instructions of x86-64-v3.
@@ -142,6 +144,9 @@ pub(crate) struct CodeSpace {
     regions: Mutex<ByPc<Arc<Compiled>>>,
     /// Region that holds each block, live or not, and the block's entry counter when it was installed.
     owners: Mutex<ByPc<(Arc<Compiled>, u32)>>,
+    /// Regions that were kept from other runs, and whose blocks are in no map: many processes install them, few look for
+    /// one. Their blocks were counted from the start.
+    kept_regions: Mutex<Vec<Arc<Compiled>>>,
     /// Times that the region at a pc was compiled.
     compiled: Mutex<HashMap<u64, u32>>,
     /// Interpreter blocks by pc.
@@ -177,6 +182,7 @@ impl CodeSpace {
             base: arena.base(),
             regions: Mutex::default(),
             owners: Mutex::default(),
+            kept_regions: Mutex::default(),
             compiled: Mutex::new(HashMap::new()),
             blocks: Mutex::new(HashMap::new()),
             arena,
@@ -455,8 +461,11 @@ impl CodeSpace {
                 regions.insert(*pc, r.clone());
             }
             drop(regions);
+            if r.kept {
+                self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner).push(r.clone());
+            }
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            for (pc, index) in &r.blocks {
+            for (pc, index) in r.blocks.iter().filter(|_| !r.kept) {
                 owners.insert(*pc, (r.clone(), self.count(*index)));
             }
         }
@@ -485,7 +494,13 @@ impl CodeSpace {
     /// The live region that holds the block at `pc`.
     pub(crate) fn owner(&self, pc: u64) -> Option<Arc<Compiled>> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.get(&pc).map(|o| &o.0).filter(|r| self.is_live(r)).cloned()
+        if let Some((r, _)) = owners.get(&pc)
+            && self.is_live(r)
+        {
+            return Some(r.clone());
+        }
+        let kept = self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().rev().find(|r| self.is_live(r) && r.blocks.iter().any(|b| b.0 == pc)).cloned()
     }
     fn count(&self, index: u32) -> u32 {
         self.counts.slice()[index as usize].load(Ordering::Relaxed)
@@ -494,7 +509,7 @@ impl CodeSpace {
     pub(crate) fn entered_since(&self, pc: u64, index: u32, period: u32) -> u32 {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         let step = ((1u64 << 32) / u64::from(period)) as u32;
-        owners.get(&pc).map_or(0, |o| self.count(index).wrapping_sub(o.1) / step)
+        self.count(index).wrapping_sub(owners.get(&pc).map_or(0, |o| o.1)) / step
     }
     /// How often quick code with this entry index was entered, modulo `period`; at least `period` if it was reported
     /// hot.
