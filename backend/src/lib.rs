@@ -4,4 +4,6 @@
 pub mod abi;
 pub mod cranelift;
 pub mod interp;
+mod polls;
 pub mod quick;
+pub mod wasm;

@@ -187,6 +187,8 @@ pub enum EngineKind {
     Quick,
     /// Compile everything well before it runs
     Jit,
+    /// Compile everything to WebAssembly, run by wasmtime (if built in)
+    Wasm,
 }
 
 /// Options of `evm inspect`.

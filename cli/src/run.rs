@@ -162,6 +162,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             args::EngineKind::Interp => EngineKind::Interp,
             args::EngineKind::Quick => EngineKind::Quick,
             args::EngineKind::Jit => EngineKind::Jit,
+            args::EngineKind::Wasm => EngineKind::Wasm,
         },
         args: std::iter::once(name).chain(o.command[1..].iter().map(|a| &**a)).map(|a| a.as_bytes().to_vec()).collect(),
         env: env.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect(),

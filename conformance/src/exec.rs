@@ -251,7 +251,11 @@ impl<'a> Native<'a> {
 }
 
 /// The engines that tests run.
-pub const ENGINES: &[&str] = &["auto", "interp", "quick", "jit"];
+pub const ENGINES: &[&str] = if cfg!(feature = "wasm") {
+    &["auto", "interp", "quick", "jit", "wasm"]
+} else {
+    &["auto", "interp", "quick", "jit"]
+};
 
 /// A run under `evm`.
 #[derive(Clone, Debug)]
@@ -324,6 +328,9 @@ pub fn evm_binary() -> Result<PathBuf> {
     c.args(["build", "-q", "-p", "evm-cli"]).current_dir(crate::workspace());
     if release {
         c.arg("--release");
+    }
+    if cfg!(feature = "wasm") {
+        c.args(["--features", "wasm"]);
     }
     if !c.status().context("cargo")?.success() {
         bail!("building evm failed");

@@ -89,9 +89,26 @@ pub struct CpuState {
     pub tsc: u64,
     /// What each RDTSC adds to `tsc`; 0: RDTSC shows the host's counter.
     pub tsc_step: u64,
+    /// Address of the table of page permissions ([`evm_memory::perm`]), for engines without page protection.
+    pub perms: u64,
+    /// Bytes of stack that WebAssembly code may still use, signed.
+    pub depth: u64,
+    /// Not zero: engines whose floating-point code raises no inexact flag leave such code to the interpreter.
+    pub fp_exact: u64,
+    /// [`FP_LOOKED`] and [`FP_ASSUMED`].
+    pub fp_seen: u64,
+    /// Host address of a copy of this state that guest code runs on instead, or 0: who sets `poll` here sets it there.
+    pub mirror: u64,
     /// Scratch of quick code.
     pub scratch: [u128; 64],
 }
+
+/// The guest has looked at MXCSR, or loaded it.
+pub const FP_LOOKED: u64 = 1;
+/// Before that, code ran that does not raise the inexact flag, and may have had reason to.
+pub const FP_ASSUMED: u64 = 2;
+/// MXCSR's inexact flag.
+const PE: u32 = 0x20;
 
 /// Exceptions a region or a helper can raise.
 #[allow(missing_docs)]
@@ -246,6 +263,11 @@ impl Default for CpuState {
             insns: 0,
             tsc: 0,
             tsc_step: 0,
+            perms: 0,
+            depth: 0,
+            fp_exact: 1,
+            fp_seen: 0,
+            mirror: 0,
             scratch: [0; 64],
         }
     }
@@ -255,6 +277,33 @@ impl CpuState {
     /// Vector registers of the mode: 32-bit code has eight.
     pub fn vectors(&self) -> usize {
         if self.segs[1] == crate::segment::CODE32 { 8 } else { 16 }
+    }
+    /// MXCSR is about to be seen by the guest: from now on its inexact flag is what the CPU's would be.
+    pub fn look_at_flags(&mut self) {
+        if self.fp_seen & FP_ASSUMED != 0 {
+            // Floating-point arithmetic that runs unobserved is inexact sooner or later.
+            self.mxcsr |= PE;
+        }
+        self.fp_seen = FP_LOOKED;
+        self.loaded_mxcsr();
+    }
+    /// MXCSR was loaded.
+    pub fn loaded_mxcsr(&mut self) {
+        if !self.fp_is_plain() {
+            self.fp_exact = 1;
+        }
+    }
+    /// Code was interpreted because of `fp_exact`: is there still reason to?
+    pub fn settle_fp_mode(&mut self) {
+        self.fp_exact = u64::from(!self.fp_is_plain());
+        if self.fp_exact == 0 && self.mxcsr & PE == 0 {
+            self.fp_seen |= FP_ASSUMED;
+        }
+    }
+    /// Whether code will do that rounds to nearest and does not raise the inexact flag: nothing else is asked for, and that
+    /// flag is set already or nobody has looked at it yet.
+    fn fp_is_plain(&self) -> bool {
+        self.mxcsr & 0xffc0 == 0x1f80 && (self.mxcsr & PE != 0 || self.fp_seen & FP_LOOKED == 0)
     }
     /// RFLAGS as PUSHFQ shows it.
     pub fn rflags(&self) -> u64 {

@@ -94,6 +94,7 @@ pub fn mxcsr_ok(image: &[u8]) -> bool {
 /// Take MXCSR from the image (into the state only; the live one is the host's register).
 pub fn get_mxcsr(s: &mut CpuState, image: &[u8]) {
     s.mxcsr = word(image, 24) as u32 & MXCSR_MASK;
+    s.loaded_mxcsr();
 }
 /// XMM registers, as many as the mode has: bytes 160-415.
 pub fn put_sse(s: &CpuState, image: &mut [u8]) {

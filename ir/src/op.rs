@@ -203,6 +203,7 @@ ops! {
     Marker "insn" Marker EFFECT, "start of a guest instruction";
     Fill "fill" Fill EFFECT, "load slot variables from state";
     Spill "spill" Spill EFFECT, "store slot variables to state";
+    Keep "keep" Spill EFFECT, "slot variables that are to be stored if the region is left at the next instruction";
 }
 
 /// Integer condition.

@@ -70,7 +70,7 @@ pub fn shapes(op: Op) -> &'static [Type] {
         VWidenLowS | VWidenLowU => &[I8X16, I16X8, I32X4],
         VCvtIF => &[F32X4],
         Aligned => &[I64],
-        Fence | Call | Marker | Fill | Spill => &[],
+        Fence | Call | Marker | Fill | Spill | Keep => &[],
     }
 }
 
@@ -426,7 +426,7 @@ fn promotion(r: &Region) -> Result<(), Invalid> {
         for (n, i) in data.insts.iter().enumerate() {
             let read = match i.op {
                 Op::Get => bit(i, all),
-                Op::Spill => r.slot_sets[i.imm as usize].0,
+                Op::Spill | Op::Keep => r.slot_sets[i.imm as usize].0,
                 _ => 0,
             };
             if read & !s.1 != 0 {

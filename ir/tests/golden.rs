@@ -3,7 +3,7 @@
 
 mod common;
 
-use evm_ir::passes::{OptLevel, dead_code, dead_puts, optimize, promote, simplify};
+use evm_ir::passes::{AtFaults, OptLevel, dead_code, dead_puts, optimize, promote, simplify};
 use evm_ir::{parse, validate};
 
 const LINE: &str = "----";
@@ -30,8 +30,9 @@ fn golden() {
                 "dead_puts" => dead_puts(&mut r, false),
                 "dead_puts precise" => dead_puts(&mut r, true),
                 "dead_code" => dead_code(&mut r),
-                "promote" => promote(&mut r, false),
-                "promote precise" => promote(&mut r, true),
+                "promote" => promote(&mut r, AtFaults::Lost),
+                "promote kept" => promote(&mut r, AtFaults::Kept(|_| Default::default())),
+                "promote precise" => promote(&mut r, AtFaults::Spilled),
                 "interp" => optimize(&mut r, OptLevel::Interp),
                 "full" => optimize(&mut r, OptLevel::Full),
                 "precise" => optimize(&mut r, OptLevel::Precise),

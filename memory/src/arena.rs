@@ -5,9 +5,12 @@
 //! no Rust object lives in.
 #![allow(unsafe_code)]
 
+use crate::perm::{self, PermTable};
 use crate::{Mem, fault};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU8;
 
 /// Page size of guest and host.
 pub const PAGE: u64 = 4096;
@@ -31,6 +34,10 @@ impl Prot {
     pub const R: Prot = Prot { read: true, write: false };
     /// Read and write.
     pub const RW: Prot = Prot { read: true, write: true };
+    /// As bits of [`perm`].
+    pub fn perm(self) -> u8 {
+        if self.write { perm::READ | perm::WRITE } else { u8::from(self.read) * perm::READ }
+    }
     fn bits(self) -> i32 {
         let w = if self.write { libc::PROT_READ | libc::PROT_WRITE } else { 0 };
         w | if self.read { libc::PROT_READ } else { 0 }
@@ -42,6 +49,8 @@ impl Prot {
 pub struct Arena {
     base: u64,
     size: u64,
+    /// Host address of a table of page permissions to be kept up to date.
+    perms: OnceLock<u64>,
 }
 
 impl Arena {
@@ -62,7 +71,7 @@ impl Arena {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Arena { base: p as u64 + GUARD, size })
+        Ok(Arena { base: p as u64 + GUARD, size, perms: OnceLock::new() })
     }
     /// Host address of guest address 0.
     pub fn base(&self) -> u64 {
@@ -77,6 +86,39 @@ impl Arena {
     pub fn mem(&self) -> Mem {
         // SAFETY: the range is reserved while `self` lives.
         unsafe { Mem::new(self.base, self.size) }
+    }
+    /// Make the last `len` bytes of the guard in front of guest memory usable, zero at first: for an engine that wants its own
+    /// tables near. Gives their host address.
+    pub fn map_front(&self, len: u64) -> io::Result<u64> {
+        if len > GUARD / 2 || !len.is_multiple_of(PAGE) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let p = (self.base - len) as *mut libc::c_void;
+        // SAFETY: inside the reservation, where nothing is.
+        let r = unsafe { libc::mprotect(p, len as usize, libc::PROT_READ | libc::PROT_WRITE) };
+        if r == 0 { Ok(self.base - len) } else { Err(io::Error::last_os_error()) }
+    }
+    /// From now on keep the table of page permissions of [`perm`] at this address in the front up to date, which has
+    /// a byte for each page and is all zero. For an arena without mappings, once.
+    pub fn track(&self, table: u64) {
+        let inside = table >= self.base - GUARD && table + self.size / PAGE <= self.base;
+        assert!(inside, "the table of permissions is not in front of guest memory");
+        // A second call changes nothing.
+        let _ = self.perms.set(table);
+    }
+    /// The table that is kept up to date.
+    pub fn perms(&self) -> Option<PermTable<'_>> {
+        let table = *self.perms.get()?;
+        // SAFETY: `track` saw to it that the table is in the front, which is mapped and lives as long as `self`; it is only
+        // accessed as atomics.
+        let bytes = unsafe { std::slice::from_raw_parts(table as *const AtomicU8, (self.size / PAGE) as usize) };
+        Some(PermTable::new(bytes))
+    }
+    /// Note what may be done with a range now.
+    pub fn note(&self, addr: u64, len: u64, prot: Prot) {
+        if let Some(t) = self.perms() {
+            t.set((addr / PAGE) as usize, (len / PAGE) as usize, prot.perm());
+        }
     }
     fn range(&self, addr: u64, len: u64) -> io::Result<*mut libc::c_void> {
         if !addr.is_multiple_of(PAGE)
@@ -98,7 +140,9 @@ impl Arena {
     /// Map fresh zero pages.
     pub fn map_anon(&self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        self.mmap(addr, len, prot.bits(), flags, -1, 0)
+        self.mmap(addr, len, prot.bits(), flags, -1, 0)?;
+        self.note(addr, len, prot);
+        Ok(())
     }
     /// Map a host file (`off` page-aligned), shared or private (copy on write). Pages past its end
     /// fault (SIGBUS on the host, reported as a fault here).
@@ -112,19 +156,28 @@ impl Arena {
         off: u64,
     ) -> io::Result<()> {
         let flags = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-        self.mmap(addr, len, prot.bits(), flags | libc::MAP_NORESERVE, fd.as_raw_fd(), off)
+        self.mmap(addr, len, prot.bits(), flags | libc::MAP_NORESERVE, fd.as_raw_fd(), off)?;
+        self.note(addr, len, prot);
+        Ok(())
     }
     /// Give the pages back; later accesses fault.
     pub fn unmap(&self, addr: u64, len: u64) -> io::Result<()> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // The table first: whoever looks must not find what is no longer there.
+        self.note(addr, len, Prot::NONE);
         self.mmap(addr, len, libc::PROT_NONE, flags, -1, 0)
     }
     /// Change protection.
     pub fn protect(&self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
         let p = self.range(addr, len)?;
+        self.note(addr, len, Prot::NONE);
         // SAFETY: inside the arena.
         let r = unsafe { libc::mprotect(p, len as usize, prot.bits()) };
-        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if r != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.note(addr, len, prot);
+        Ok(())
     }
     /// `madvise` with MADV_DONTNEED, MADV_FREE and the like; advice that would undo isolation is refused
     /// by the caller.
@@ -142,6 +195,11 @@ impl Arena {
         let r = unsafe { libc::mremap(src, len as usize, len as usize, flags, dst) };
         if r == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
+        }
+        if let Some(t) = self.perms() {
+            for page in 0..len / PAGE {
+                t.set((to / PAGE + page) as usize, 1, t.get((from / PAGE + page) as usize));
+            }
         }
         self.unmap(from, len)
     }

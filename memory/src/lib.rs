@@ -16,6 +16,7 @@
 mod access;
 mod arena;
 pub mod fault;
+pub mod perm;
 
 pub use access::{Mem, Scalar};
 pub use arena::{Arena, PAGE, Prot, pagemap};

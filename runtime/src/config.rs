@@ -16,6 +16,9 @@ pub enum EngineKind {
     Quick,
     /// Compile every region with Cranelift before it first runs.
     Jit,
+    /// Compile every region to WebAssembly before it first runs, and run it in wasmtime. Programs of 32 bits are
+    /// interpreted.
+    Wasm,
 }
 
 /// Where the read-only system files of the guest come from.

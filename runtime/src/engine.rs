@@ -43,6 +43,8 @@ pub(crate) struct Job {
     pub precise: bool,
     /// Asked for by the quick tier's counters.
     pub background: bool,
+    /// For the WebAssembly engine.
+    pub wasm: bool,
 }
 
 /// Where translations are installed.
@@ -55,6 +57,10 @@ pub(crate) struct Target<'a> {
 struct Inner {
     index: Mutex<HashMap<u64, u32, BuildHasherDefault<AddressHasher>>>,
     store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
+    #[cfg(feature = "wasm")]
+    wasm: OnceLock<Result<Arc<crate::wasm::WasmEngine>, String>>,
+    /// The same for WebAssembly.
+    wasm_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// The same for code of the quick tier.
     quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// Translations kept from other runs.
@@ -88,6 +94,9 @@ impl Engine {
             inner: Arc::new(Inner {
                 index: Mutex::default(),
                 store: Mutex::new(HashMap::new()),
+                #[cfg(feature = "wasm")]
+                wasm: OnceLock::new(),
+                wasm_store: Mutex::new(HashMap::new()),
                 quick_store: Mutex::new(HashMap::new()),
                 images: OnceLock::new(),
                 queue: Mutex::new(VecDeque::new()),
@@ -190,11 +199,18 @@ impl Engine {
             r.push(what);
         }
     }
+    #[cfg(feature = "wasm")]
+    pub(crate) fn wasm(&self) -> Result<Arc<crate::wasm::WasmEngine>, String> {
+        self.inner.wasm.get_or_init(|| crate::wasm::WasmEngine::new().map(Arc::new)).clone()
+    }
+    fn store(&self, wasm: bool) -> &Mutex<HashMap<u64, Vec<Arc<Compiled>>>> {
+        if wasm { &self.inner.wasm_store } else { &self.inner.store }
+    }
     /// Take a region over from another process, if one compiled the same bytes.
-    pub(crate) fn adopt(&self, space: &CodeSpace, mm: &Mm, pc: u64, precise: bool) -> bool {
-        let candidates = lock(&self.inner.store).get(&pc).cloned().unwrap_or_default();
+    pub(crate) fn adopt(&self, j: &Job) -> bool {
+        let candidates = lock(self.store(j.wasm)).get(&j.pc).cloned().unwrap_or_default();
         for r in candidates.iter().rev() {
-            if r.precise == precise && translate::adopt(space, mm, r) {
+            if (r.precise == j.precise || j.wasm) && translate::adopt(&j.space, &j.mm, r) {
                 Counters::add(&self.inner.counters.regions_adopted, 1);
                 return true;
             }
@@ -241,13 +257,13 @@ impl Engine {
     }
     /// Compile now, on this thread. True if code for `pc` is installed.
     pub(crate) fn compile_now(&self, j: &Job) -> bool {
-        if self.adopt(&j.space, &j.mm, j.pc, j.precise) {
+        if self.adopt(j) {
             return true;
         }
         let t = Instant::now();
         let mut extra = Vec::new();
         let mut pc = j.pc;
-        let owner = j.space.owner(j.pc);
+        let owner = if j.wasm { None } else { j.space.owner(j.pc) };
         if let Some(owner) = &owner
             && owner.entries.len() < MAX_REGION_ENTRIES
         {
@@ -270,6 +286,10 @@ impl Engine {
         j.space.note_compile(pc);
         let c = &self.inner.counters;
         let r = guard::caught(pc, || {
+            #[cfg(feature = "wasm")]
+            if j.wasm {
+                return translate::wasm(self, &j.space, &j.mm, pc);
+            }
             translate::region(self, &j.space, &j.mm, pc, &extra, j.precise, j.background, owner.clone())
         });
         Counters::add(&c.compile_us, t.elapsed().as_micros() as u64);
@@ -277,7 +297,7 @@ impl Engine {
             Ok(Some(r)) => {
                 Counters::add(&c.regions_compiled, 1);
                 Counters::add(&c.insns_compiled, u64::from(r.insns));
-                let mut store = lock(&self.inner.store);
+                let mut store = lock(self.store(j.wasm));
                 for (pc, _) in &r.entries {
                     let v = store.entry(*pc).or_default();
                     if v.len() >= 4 {
@@ -345,7 +365,7 @@ pub(crate) fn quick_threshold(kind: EngineKind) -> u32 {
 /// How an engine kind treats a block.
 pub(crate) fn threshold(kind: EngineKind) -> u32 {
     match kind {
-        EngineKind::Interp | EngineKind::Quick => u32::MAX,
+        EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => u32::MAX,
         EngineKind::Jit => 0,
         EngineKind::Auto => HOT,
     }

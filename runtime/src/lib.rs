@@ -27,6 +27,8 @@ mod lift;
 mod stats;
 mod thread;
 mod vm;
+#[cfg(feature = "wasm")]
+mod wasm;
 mod world;
 
 pub use config::{ClockMode, Config, Dir, EngineKind, Limits, Stream, Sysroot};

@@ -96,6 +96,9 @@ pub(crate) struct Thread {
     strict: HashMap<u64, BlockEntry>,
     insns: u64,
     blocks: u64,
+    /// Its part of the WebAssembly engine.
+    #[cfg(feature = "wasm")]
+    pub(crate) wasm: Option<Box<crate::wasm::WasmThread>>,
 }
 
 /// Body of a guest thread's host thread.
@@ -126,6 +129,8 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         strict: HashMap::new(),
         insns: 0,
         blocks: 0,
+        #[cfg(feature = "wasm")]
+        wasm: None,
     });
     let t: *mut Thread = &raw mut *thread;
     thread.bind(t);
@@ -172,6 +177,7 @@ impl Thread {
         cpu.stack_limit = self.stack_limit;
         cpu.owner = t as u64;
         cpu.pending = 0;
+        cpu.mirror = 0;
     }
     /// After execve: a new address space.
     fn rebind(&mut self, t: *mut Thread) {
@@ -180,6 +186,11 @@ impl Thread {
         self.cache.fill(None);
         self.refused.clear();
         self.strict.clear();
+        #[cfg(feature = "wasm")]
+        {
+            self.shared.without_mirror(self.cpu);
+            self.wasm = None;
+        }
         self.bind(t);
     }
     fn flush_counters(&mut self) {
@@ -300,6 +311,7 @@ impl Thread {
             pc,
             precise: handles_faults(&self.task),
             background: false,
+            wasm: self.kind == EngineKind::Wasm,
         }
     }
     /// Count a block; true if it has compiled code now.
@@ -310,7 +322,7 @@ impl Thread {
             return n == 1 && self.kind == EngineKind::Auto && self.try_adopt(b.pc);
         }
         match self.kind {
-            EngineKind::Interp | EngineKind::Quick => false,
+            EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => false,
             EngineKind::Jit => n == 0 && self.engine.compile_now(&self.job(b.pc)),
             EngineKind::Auto => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
@@ -326,8 +338,7 @@ impl Thread {
         }
     }
     fn try_adopt(&mut self, pc: u64) -> bool {
-        let j = self.job(pc);
-        self.engine.adopt(&j.space, &j.mm, pc, j.precise)
+        self.engine.adopt(&self.job(pc))
     }
     /// Quick code for `pc` where there is no code yet; true if there is now.
     fn compile_quick(&mut self, pc: u64) -> Result<bool, translate::Failure> {
@@ -574,6 +585,19 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 pc = (*t).strictly(pc);
                 continue;
             }
+            #[cfg(feature = "wasm")]
+            if (*t).kind == EngineKind::Wasm {
+                if stack_pointer() < (*t).stack_limit {
+                    (*t).set_rip(pc);
+                    (*t).leave = Leave::Unwind;
+                    return LEAVE;
+                }
+                pc = match crate::wasm::run_region(t, pc) {
+                    Some(next) => next,
+                    None => (*t).interpret(pc),
+                };
+                continue;
+            }
             let code = (*t).space.lookup(pc);
             if code != 0 {
                 let cpu = (*t).cpu;
@@ -594,7 +618,11 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
 /// An exception noted by compiled code or by the fault hook.
 fn leave_pending(th: &mut Thread) -> u64 {
     // SAFETY: own state.
-    let code = unsafe { (*th.cpu).pending - 1 } as u32;
+    let pending = unsafe { (*th.cpu).pending };
+    if pending == evm_backend::wasm::abi::STEP {
+        return th.step_over();
+    }
+    let code = (pending - 1) as u32;
     if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) {
         // The region was precise, so the state is that before the instruction: the interpreter does it again and
         // finds the exact address.
@@ -610,6 +638,18 @@ fn leave_pending(th: &mut Thread) -> u64 {
 }
 
 impl Thread {
+    /// WebAssembly code leaves the instruction at `rip` to the interpreter.
+    fn step_over(&mut self) -> u64 {
+        // SAFETY: own state.
+        unsafe { (*self.cpu).pending = 0 };
+        let next = self.step(self.rip()).unwrap_or(LEAVE);
+        // SAFETY: own state.
+        unsafe {
+            (*self.cpu).mxcsr = mxcsr();
+            (*self.cpu).settle_fp_mode();
+        }
+        next
+    }
     /// Interpret the block at `pc` whether or not it has compiled code.
     fn step(&mut self, pc: u64) -> Option<u64> {
         match self.block(pc) {
@@ -635,7 +675,18 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
     unsafe {
         AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
         AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
+        let mirror = AtomicU64::from_ptr(&raw mut (*cpu).mirror).load(Ordering::SeqCst) as *mut CpuState;
+        if !mirror.is_null() {
+            AtomicU64::from_ptr(&raw mut (*mirror).poll).store(1, Ordering::SeqCst);
+        }
     }
+}
+
+/// The state has no mirror any more. Called as [`request_poll`] is.
+#[cfg(feature = "wasm")]
+pub(crate) fn clear_mirror(cpu: *mut CpuState) {
+    // SAFETY: as in `request_poll`.
+    unsafe { AtomicU64::from_ptr(&raw mut (*cpu).mirror).store(0, Ordering::SeqCst) };
 }
 
 /// Whether the guest has a handler that wants exact registers at a memory fault.
@@ -648,14 +699,14 @@ fn stack_pointer() -> u64 {
     &raw const here as u64
 }
 
-fn mxcsr() -> u32 {
+pub(crate) fn mxcsr() -> u32 {
     let mut v = 0u32;
     // SAFETY: stores the register to a local.
     unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut v, options(nostack, preserves_flags)) };
     v
 }
 
-fn set_mxcsr(v: u32) {
+pub(crate) fn set_mxcsr(v: u32) {
     let v = v & 0xffff;
     // SAFETY: only defined bits are set, so no #GP; unmasked exceptions are served by the fault hook.
     unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, preserves_flags)) };
@@ -671,7 +722,7 @@ unsafe fn owner(state: *mut CpuState) -> *mut Thread {
 }
 
 /// Compiled code calls `target`, which has no code. The return address is pushed.
-unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, ret: u64) -> u64 {
+pub(crate) unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, ret: u64) -> u64 {
     // SAFETY: called by compiled code with its own state, everything spilled.
     unsafe {
         let t = owner(state);
@@ -685,7 +736,7 @@ unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, ret: u64) -
 ///
 /// How deep the guest was at the call is not known here, so the nested loop ends at `ret` alone. A longjmp past the
 /// call leaves this host frame behind; the check for a low host stack takes such frames down.
-unsafe extern "sysv64" fn fn_resume(state: *mut CpuState, pc: u64, ret: u64) -> u64 {
+pub(crate) unsafe extern "sysv64" fn fn_resume(state: *mut CpuState, pc: u64, ret: u64) -> u64 {
     // SAFETY: as in `fn_call`.
     unsafe {
         let t = owner(state);
@@ -708,7 +759,7 @@ unsafe fn nested(t: *mut Thread, pc: u64, until: Until) -> u64 {
     }
 }
 
-unsafe extern "sysv64" fn fn_service(state: *mut CpuState, code: u32, pc: u64, next: u64) -> u64 {
+pub(crate) unsafe extern "sysv64" fn fn_service(state: *mut CpuState, code: u32, pc: u64, next: u64) -> u64 {
     // SAFETY: as in `fn_call`; the reference ends before compiled code goes on.
     unsafe { (*owner(state)).service(code, pc, next) }
 }
@@ -718,11 +769,50 @@ unsafe extern "sysv64" fn fn_hot(state: *mut CpuState, pc: u64) {
     unsafe { (*owner(state)).hot(pc) }
 }
 
-unsafe extern "sysv64" fn fn_raise(state: *mut CpuState, code: u32, arg: u64, pc: u64) -> u64 {
+pub(crate) unsafe extern "sysv64" fn fn_raise(state: *mut CpuState, code: u32, arg: u64, pc: u64) -> u64 {
     // SAFETY: as in `fn_service`.
     unsafe {
         let th = &mut *owner(state);
         th.set_rip(pc);
         if th.raise(code, arg) { th.rip() } else { LEAVE }
+    }
+}
+
+#[cfg(feature = "wasm")]
+impl Thread {
+    /// The code space, for the WebAssembly engine.
+    pub(crate) fn space(&self) -> Arc<CodeSpace> {
+        self.space.clone()
+    }
+    pub(crate) fn wasm_engine(&self) -> Result<Arc<crate::wasm::WasmEngine>, String> {
+        self.engine.wasm()
+    }
+    /// What stands for the region at `pc`, compiled if it has to be. `None`: it is interpreted.
+    pub(crate) fn wasm_code(&mut self, pc: u64) -> Option<u64> {
+        if self.space.bits != 64 {
+            return None;
+        }
+        let index = self.engine.entry_index(pc);
+        let code = self.space.code(index);
+        if code != 0 {
+            return Some(code);
+        }
+        if self.refused.contains(&pc) {
+            return None;
+        }
+        let compiled = self.engine.compile_now(&self.job(pc));
+        let code = self.space.code(index);
+        if !compiled || code == 0 {
+            self.refused.insert(pc);
+            return None;
+        }
+        Some(code)
+    }
+    /// The engine failed in a way that leaves the guest's state unknown: the job ends.
+    pub(crate) fn broken(&mut self, pc: u64, what: String) -> u64 {
+        self.engine.report(format!("region {pc:#x}: {what}"));
+        self.task.kernel().kill_job(evm_kernel::kernel::EndReason::Failed);
+        self.leave = Leave::Exit;
+        LEAVE
     }
 }

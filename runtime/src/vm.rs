@@ -133,6 +133,12 @@ impl Shared {
     pub(crate) fn register(&self, tid: i32, cpu: *mut CpuState) {
         lock(&self.threads).insert(tid, cpu as usize);
     }
+    /// Nobody pokes the mirror of a state any more.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn without_mirror(&self, cpu: *mut CpuState) {
+        let _guard = lock(&self.threads);
+        thread::clear_mirror(cpu);
+    }
     pub(crate) fn unregister(&self, tid: i32) {
         lock(&self.threads).remove(&tid);
     }
@@ -179,7 +185,8 @@ impl Host for Shared {
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
-        let space = CodeSpace::new(mm.arena().clone(), mm.bits, self.v3).map_err(|_| Errno::ENOMEM)?;
+        let space =
+            CodeSpace::new(mm.arena().clone(), mm.bits, self.v3, self.kind).map_err(|_| Errno::ENOMEM)?;
         // It is new, so nothing is attached yet.
         let space = Arc::new(space);
         if self.engine.images().is_some() {
@@ -232,6 +239,14 @@ struct Keeping {
 impl Vm {
     /// Prepare a job.
     pub fn new(engine: &Engine, config: Config, module: &Module) -> anyhow::Result<Vm> {
+        anyhow::ensure!(
+            config.engine != EngineKind::Wasm || cfg!(feature = "wasm"),
+            "the WebAssembly engine is not part of this build (cargo feature wasm)"
+        );
+        #[cfg(feature = "wasm")]
+        if config.engine == EngineKind::Wasm {
+            engine.wasm().map_err(|e| anyhow::anyhow!("wasmtime: {e}"))?;
+        }
         let started = Instant::now();
         let cpu = crate::world::cpu(&config.cpu)?;
         let shared = Shared::new(engine.clone(), config.engine, evm_cpu::model::has_v3(cpu));

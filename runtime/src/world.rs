@@ -50,7 +50,13 @@ pub(crate) fn cpu(name: &str) -> Result<u32> {
 /// Build the kernel and its world; nothing runs yet.
 pub(crate) fn build(config: Config, module: &Module, shared: Arc<Shared>) -> Result<(Arc<Kernel>, World)> {
     let cpu = cpu(&config.cpu)?;
-    let defaults = KernelConfig::default();
+    let mut defaults = KernelConfig::default();
+    #[cfg(feature = "wasm")]
+    if config.engine == crate::EngineKind::Wasm {
+        defaults.arena_size = crate::wasm::ARENA;
+    }
+    #[cfg(not(feature = "wasm"))]
+    let _ = &mut defaults;
     let kernel = Kernel::new(
         KernelConfig {
             cpus: config.cpus.max(1),

@@ -184,7 +184,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Patches, Stats), Error> {
         self.find_extended_loads();
         self.facts = flow::analyse(self.r);
-        self.polls = flow::polls(self.r);
+        self.polls = crate::polls::polls(self.r);
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));
@@ -573,6 +573,7 @@ impl<'a, 'f> Lower<'a, 'f> {
                 self.at(i.imm as u64);
                 return Ok(());
             }
+            Op::Keep => return Ok(()),
             Op::Fill | Op::Spill => {
                 let set = *self.r.slot_sets.get(i.imm as usize).ok_or(Error::Invalid("no such slot set"))?;
                 if i.op == Op::Fill {

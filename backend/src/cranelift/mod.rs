@@ -17,7 +17,7 @@ mod mem;
 mod patch;
 mod scalar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vector;
 
 use crate::abi::Abi;

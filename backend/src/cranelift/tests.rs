@@ -8,7 +8,7 @@
 
 mod flow;
 mod fuzz;
-mod ops;
+pub(crate) mod ops;
 
 use super::{CompileOptions, Compiled, Compiler, CompilerSettings};
 use crate::abi::{Abi, FIRST_HELPER, RuntimeFn};
@@ -36,7 +36,7 @@ pub struct State {
     pub pending: u64,
     pub fault_addr: u64,
     counts: u64,
-    scratch: [u128; 64],
+    pub scratch: [u128; 64],
 }
 
 const fn info(name: &'static str, offset: usize, ty: Type, promote: bool) -> SlotInfo {
@@ -63,7 +63,7 @@ static SLOTS: [SlotInfo; 17] = [
     info("v7", X + 112, Type::V128, false),
     info("rip", offset_of!(State, rip), Type::I64, false),
 ];
-static LAYOUT: Layout = Layout { slots: &SLOTS };
+pub static LAYOUT: Layout = Layout { slots: &SLOTS };
 const ALL: SlotSet = SlotSet(0x3f3f);
 
 pub fn r(n: u16) -> Slot {
@@ -73,7 +73,7 @@ pub fn v(n: u16) -> Slot {
     Slot(8 + n)
 }
 
-static HELPERS: [HelperSig; 2] = [
+pub static HELPERS: [HelperSig; 2] = [
     HelperSig {
         name: "mix",
         ints: 2,
@@ -96,11 +96,11 @@ static HELPERS: [HelperSig; 2] = [
 
 use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_set_epi64x};
 #[allow(improper_ctypes_definitions)]
-extern "sysv64" fn mix(_: *mut State, a: u64, b: u64, x: __m128i, y: __m128i) -> __m128i {
+pub(crate) extern "sysv64" fn mix(_: *mut State, a: u64, b: u64, x: __m128i, y: __m128i) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_add_epi64(_mm_add_epi64(x, y), _mm_set_epi64x(b as i64, a as i64)) }
 }
-extern "sysv64" fn raise_if(s: *mut State, a: u64) -> u64 {
+pub(crate) extern "sysv64" fn raise_if(s: *mut State, a: u64) -> u64 {
     // SAFETY: compiled code passes the state it runs on.
     unsafe { (*s).pending = u64::from(a == 13) };
     a + 1

@@ -12,7 +12,7 @@
 mod exec;
 mod lower;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,17 @@ fn write(state: &mut [u8], info: &SlotInfo, v: u128) {
 
 /// Run from an entry. In a promoted region promotable slots are variables that begin as garbage.
 pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
+    eval_until(r, entry, w, &mut |_, _, _| false)
+}
+
+/// The same until a function of the place of an instruction (its guest address, and whether a block starts there) and the state
+/// says so: ends as if by a poll.
+pub fn eval_until(
+    r: &Region,
+    entry: usize,
+    w: &mut World<'_>,
+    stop: &mut dyn FnMut(u64, bool, &[u8]) -> bool,
+) -> Exit {
     let promoted = r.blocks.iter().any(|b| b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)));
     let mut vars = vec![0x5555_5555_5555_5555_5555_5555_5555_5555u128; r.layout.slots.len()];
     let mut values = vec![0u128; r.types.len()];
@@ -35,9 +46,18 @@ pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
     loop {
         let b = &r.blocks[at.0 as usize];
         pc = b.pc;
+        if stop(pc, true, w.state) {
+            return Exit::Poll { pc };
+        }
         for i in &b.insts {
             if i.op == Op::Marker {
                 pc = i.imm as u64;
+                if stop(pc, false, w.state) {
+                    return Exit::Poll { pc };
+                }
+                continue;
+            }
+            if i.op == Op::Keep {
                 continue;
             }
             if let Op::Fill | Op::Spill = i.op {

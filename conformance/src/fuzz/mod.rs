@@ -100,7 +100,8 @@ pub fn forms(f: Features) -> Vec<Code> {
 }
 
 /// Engines by name.
-pub const ENGINES: &[&str] = &["interp", "quick", "jit"];
+pub const ENGINES: &[&str] =
+    if cfg!(feature = "wasm") { &["interp", "quick", "jit", "wasm"] } else { &["interp", "quick", "jit"] };
 
 const BATCH: usize = 1500;
 

@@ -132,6 +132,7 @@ pub fn run_image(file: &Path, engine: &str, model: &str) -> Result<bool> {
         "jit" => EngineKind::Jit,
         "auto" => EngineKind::Auto,
         "quick" => EngineKind::Quick,
+        "wasm" => EngineKind::Wasm,
         e => anyhow::bail!("no engine {e}"),
     };
     let config = Config {

@@ -717,6 +717,8 @@ pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
     }
     st.settle_flags();
     st.mxcsr = v as u32;
+    st.fp_seen = crate::state::FP_LOOKED;
+    st.loaded_mxcsr();
     set_host_mxcsr(v as u32);
 }
 
@@ -737,10 +739,12 @@ impl crate::CpuState {
 
 /// STMXCSR.
 pub(crate) extern "sysv64" fn stmxcsr(st: S) -> u64 {
-    let v = host_mxcsr();
     // SAFETY: the engine's pointer.
-    unsafe { state(st) }.mxcsr = v;
-    u64::from(v)
+    let st = unsafe { state(st) };
+    st.mxcsr = host_mxcsr();
+    st.look_at_flags();
+    set_host_mxcsr(st.mxcsr);
+    u64::from(st.mxcsr)
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ pub use elf::elf;
 pub use kept::kept;
 
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
+use evm_backend::wasm::{self, Link, Module, WasmAbi};
 use evm_backend::{interp, quick};
-use evm_cpu::{LAYOUT, helpers};
+use evm_cpu::{CpuState, LAYOUT, helpers};
 use evm_ir::passes::{OptLevel, optimize};
 use evm_ir::random::{Rng, Shape};
 use evm_ir::{Region, parse, validate};
@@ -39,6 +40,7 @@ fn engines(region: &Region) {
         r
     };
     interp::prepare(region, &ABI);
+    webassembly(region);
     let block = passed(OptLevel::Interp);
     interp::prepare(&block, &ABI);
     if block.entries.len() == 1 && quick::supported() {
@@ -56,6 +58,29 @@ fn engines(region: &Region) {
                 panic!("{level:?}: {e}\n{r}");
             }
         });
+    }
+}
+
+const WASM: WasmAbi = evm_backend::wasm_abi_of!(CpuState);
+
+/// WebAssembly of a valid region is a valid module.
+fn webassembly(region: &Region) {
+    let mut r = region.clone();
+    wasm::prepare(&mut r);
+    if let Err(e) = validate(&r) {
+        panic!("preparing made it invalid: {e}\nbefore:\n{region}\nafter:\n{r}");
+    }
+    let pc = r.blocks[r.entries[0].0 as usize].pc;
+    for (tail_calls, atomics, link) in [(true, false, Link::Table), (false, true, Link::Nowhere)] {
+        let settings = wasm::Settings { tail_calls, atomics, ..wasm::Settings::new(WASM) };
+        let links = |to: u64| if to == pc { Link::Direct } else { link };
+        let body = wasm::compile(&r, &settings, &links).unwrap_or_else(|e| panic!("{e}\n{r}"));
+        let mut m = Module::new(settings, &helpers::SIGS);
+        m.add(pc, body);
+        let bytes = m.finish().unwrap_or_else(|e| panic!("{e}\n{r}"));
+        if let Err(e) = wasm::validate(&bytes, &settings) {
+            panic!("{e}\n{r}");
+        }
     }
 }
 

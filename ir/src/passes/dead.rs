@@ -2,6 +2,7 @@
 
 use super::cfg::{Cfg, Look, look};
 use crate::{Op, Region, SlotSet, flags};
+use std::collections::HashSet;
 
 const ALL: u128 = u128::MAX;
 
@@ -9,17 +10,27 @@ const ALL: u128 = u128::MAX;
 /// region reads all slots, a loop's poll and a helper that may raise too; in `precise` mode so does an access.
 /// Not for promoted regions.
 pub fn dead_puts(r: &mut Region, precise: bool) {
-    let live_in = live_at_starts(r, precise);
-    remove_dead_puts(r, precise, Some(&live_in));
+    let none = Places::new();
+    let live_in = live_at_starts(r, precise, &none);
+    remove_dead_puts(r, precise, Some(&live_in), &none);
+}
+
+/// Instructions by block and place.
+pub type Places = HashSet<(usize, usize)>;
+
+/// Precise [`dead_puts`], where these places read all slots too.
+pub fn dead_puts_but_at(r: &mut Region, places: &Places) {
+    let live_in = live_at_starts(r, true, places);
+    remove_dead_puts(r, true, Some(&live_in), places);
 }
 
 /// [`dead_puts`] with a block's own instructions alone: what follows a block reads everything.
 pub fn dead_puts_in_blocks(r: &mut Region) {
-    remove_dead_puts(r, true, None);
+    remove_dead_puts(r, true, None, &Places::new());
 }
 
 /// Slots that may be read before they are written, by block.
-fn live_at_starts(r: &Region, precise: bool) -> Vec<u128> {
+fn live_at_starts(r: &Region, precise: bool, places: &Places) -> Vec<u128> {
     let cfg = Cfg::new(r);
     let private = !r.promotable().0;
     let n = r.blocks.len();
@@ -32,8 +43,9 @@ fn live_at_starts(r: &Region, precise: bool) -> Vec<u128> {
             live_kill = (ALL, ALL);
         }
         let (live, killed) = &mut live_kill;
-        for i in data.insts.iter().rev() {
+        for (n, i) in data.insts.iter().enumerate().rev() {
             match i.op {
+                _ if !places.is_empty() && places.contains(&(b, n)) => *live = ALL,
                 Op::Put => {
                     *live &= !bit(i.imm);
                     *killed |= bit(i.imm);
@@ -73,7 +85,7 @@ fn live_at_starts(r: &Region, precise: bool) -> Vec<u128> {
     live_in
 }
 
-fn remove_dead_puts(r: &mut Region, precise: bool, live_in: Option<&[u128]>) {
+fn remove_dead_puts(r: &mut Region, precise: bool, live_in: Option<&[u128]>, places: &Places) {
     let private = !r.promotable().0;
     let mut keep = Vec::new();
     for b in 0..r.blocks.len() {
@@ -92,6 +104,7 @@ fn remove_dead_puts(r: &mut Region, precise: bool, live_in: Option<&[u128]>) {
         let mut dropped = false;
         for (n, i) in data.insts.iter().enumerate().rev() {
             match i.op {
+                _ if !places.is_empty() && places.contains(&(b, n)) => live = ALL,
                 Op::Put => {
                     if live & bit(i.imm) == 0 {
                         keep[n] = false;

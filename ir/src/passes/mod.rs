@@ -10,9 +10,9 @@ mod simplify;
 
 use crate::Region;
 
-pub use dead::{dead_code, dead_puts, dead_puts_in_blocks};
+pub use dead::{Places, dead_code, dead_puts, dead_puts_but_at, dead_puts_in_blocks};
 pub use latch::latches;
-pub use promote::promote;
+pub use promote::{AtFaults, promote};
 pub use simplify::simplify;
 
 /// What the region is for.
@@ -41,6 +41,6 @@ pub fn optimize(r: &mut Region, level: OptLevel) {
     }
     dead_code(r);
     if level != OptLevel::Interp {
-        promote(r, precise);
+        promote(r, if precise { AtFaults::Spilled } else { AtFaults::Lost });
     }
 }

@@ -7,20 +7,39 @@
 //! not written on the path taken, therefore a spill counts as a use in the liveness that decides the
 //! fills, and the variable is defined on every path.
 //!
+//! A region that is compiled to WebAssembly finds out before an access whether it may do it, so its state at a fault is exact
+//! without spills on the way: a `keep` names what is dirty there, to be stored only if the code is left. It is a use, as a spill is.
+//!
 //! A block that is both entered and jumped to gets a block in front of it for the fill.
 
 use super::cfg::{Cfg, Look, look};
-use crate::{Block, BlockData, Inst, Op, Region, SlotSet, Term, Type, Value};
+use super::dead::Places;
+use crate::{Block, BlockData, Inst, Op, Region, SlotSet, Term, Type, Value, flags};
 use std::collections::HashMap;
 
+/// How exact state is at an access that may fault.
+#[derive(Clone, Copy, Debug)]
+pub enum AtFaults {
+    /// Not.
+    Lost,
+    /// A spill before it.
+    Spilled,
+    /// A keep before it, and behind each marker that the function names (by block and place): there it may be left as well.
+    Kept(fn(&Region) -> Places),
+}
+
 /// Place fills and spills. State is exact where the region is left (polls included), and before helpers that touch all
-/// or may raise; with `precise`, also at every access that may fault.
-pub fn promote(r: &mut Region, precise: bool) {
+/// or may raise; at accesses that may fault as `faults` says.
+pub fn promote(r: &mut Region, faults: AtFaults) {
     let all = r.promotable().0;
+    let places = match faults {
+        AtFaults::Kept(f) => f(r),
+        AtFaults::Lost | AtFaults::Spilled => Places::new(),
+    };
     let cfg = entry_blocks(r);
-    let dirty = dirty_in(r, &cfg, all, precise);
+    let dirty = dirty_in(r, &cfg, all, matches!(faults, AtFaults::Spilled));
     let mut sets = Sets { index: HashMap::new(), sets: std::mem::take(&mut r.slot_sets) };
-    spills(r, &cfg, &dirty, all, precise, &mut sets);
+    spills(r, &cfg, &dirty, all, faults, &places, &mut sets);
     fills(r, &cfg, all, &mut sets);
     r.slot_sets = sets.sets;
 }
@@ -124,7 +143,15 @@ const ALL: u128 = u128::MAX;
 /// `imm` of a fill whose set is still to be found.
 const LATER: i64 = -1;
 
-fn spills(r: &mut Region, cfg: &Cfg, dirty: &[u128], all: u128, precise: bool, sets: &mut Sets) {
+fn spills(
+    r: &mut Region,
+    cfg: &Cfg,
+    dirty: &[u128],
+    all: u128,
+    faults: AtFaults,
+    places: &Places,
+    sets: &mut Sets,
+) {
     let mut out: Vec<Inst> = Vec::new();
     for b in 0..r.blocks.len() {
         let mut d = dirty[b];
@@ -134,13 +161,20 @@ fn spills(r: &mut Region, cfg: &Cfg, dirty: &[u128], all: u128, precise: bool, s
         }
         let data = &r.blocks[b];
         let poll_spill = if data.loop_header { d } else { 0 };
-        for i in &data.insts {
+        for (n, i) in data.insts.iter().enumerate() {
             if i.op == Op::Put {
                 d |= bit(i, all);
                 out.push(*i);
                 continue;
             }
-            let l = look(r, i, precise);
+            if places.contains(&(b, n)) {
+                out.extend([*i, sets.inst(Op::Keep, d)]);
+                continue;
+            }
+            let l = look(r, i, matches!(faults, AtFaults::Spilled));
+            if matches!(faults, AtFaults::Kept(_)) && i.op.flags() & (flags::READ | flags::WRITE) != 0 {
+                out.push(sets.inst(Op::Keep, d));
+            }
             if matches!(l, Look::Read | Look::ReadWrite) && d != 0 {
                 out.push(sets.inst(Op::Spill, d));
                 d = 0;
@@ -215,7 +249,7 @@ fn step(i: &Inst, all: u128, sets: &[SlotSet], live: &mut u128, killed: &mut u12
         }
         Op::Get => *live |= bit(i, all),
         Op::Fill => (*live, *killed) = (0, ALL),
-        Op::Spill => {
+        Op::Spill | Op::Keep => {
             *live |= usize::try_from(i.imm).ok().and_then(|n| sets.get(n)).map_or(0, |s| s.0);
         }
         _ => {}

@@ -13,6 +13,7 @@
 use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
 use crate::code::translate::BlockEntry;
+use crate::config::EngineKind;
 use evm_lifter::AddressHasher;
 use evm_backend::abi::TARGETS;
 use evm_memory::{Arena, PAGE, Prot};
@@ -158,11 +159,22 @@ pub(crate) struct CodeSpace {
     /// The CPU has the instructions of x86-64-v3.
     pub(crate) v3: bool,
     pub(crate) invalidations: AtomicU64,
+    /// What the WebAssembly engine has in front of guest memory.
+    #[cfg(feature = "wasm")]
+    pub(crate) front: Option<crate::wasm::Front>,
 }
 
 impl CodeSpace {
-    pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool) -> std::io::Result<CodeSpace> {
+    pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool, kind: EngineKind) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
+        #[cfg(feature = "wasm")]
+        let front = if kind == EngineKind::Wasm && bits == 64 {
+            Some(crate::wasm::Front::new(arena.clone())?)
+        } else {
+            None
+        };
+        #[cfg(not(feature = "wasm"))]
+        let _ = kind;
         Ok(CodeSpace {
             entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             ibtc: Table::new(IBTC)?,
@@ -189,6 +201,8 @@ impl CodeSpace {
             bits,
             v3,
             invalidations: AtomicU64::new(0),
+            #[cfg(feature = "wasm")]
+            front,
         })
     }
     /// Make the entries and counters of these indices writable. False if the host refuses.
@@ -323,6 +337,7 @@ impl CodeSpace {
                 libc::PROT_READ | libc::PROT_WRITE,
             );
         }
+        self.arena.note(page as u64 * PAGE, PAGE, Prot::RW);
         true
     }
     fn drop_page(&self, page: usize) {

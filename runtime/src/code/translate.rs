@@ -215,6 +215,42 @@ pub(crate) fn region(
     Ok(space.install(&r, versions).then_some(r))
 }
 
+/// Compile the region at `pc` to WebAssembly and install it.
+#[cfg(feature = "wasm")]
+pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<Option<Arc<Compiled>>, Failure> {
+    use evm_backend::wasm;
+    let internal = |e: String| Failure::Internal(format!("region {pc:#x}: {e}"));
+    let mut snap = Snapshot::new(space, mm, None);
+    let evm_lifter::Lifted { mut region, cold, .. } = lift(&mut snap, pc, &[], Mode::Region)?;
+    wasm::prepare(&mut region);
+    evm_ir::validate(&region).map_err(|e| internal(e.to_string()))?;
+    let body = wasm::compile(&region, &crate::wasm::SETTINGS, &|_| wasm::Link::Table);
+    let mut module = wasm::Module::new(crate::wasm::SETTINGS, &evm_cpu::helpers::SIGS);
+    module.add(pc, body.map_err(|e| internal(e.to_string()))?);
+    let bytes = module.finish().map_err(|e| internal(e.to_string()))?;
+    let code = engine.wasm().and_then(|w| w.compile(&bytes)).map_err(internal)?;
+    let mut versions = 0;
+    let mut source = Vec::new();
+    for (a, n) in &region.source {
+        let mut bytes = vec![0; *n as usize];
+        snap.fetch(*a, &mut bytes);
+        versions += snap.versions(*a, u64::from(*n));
+        source.push((*a, bytes));
+    }
+    let r = Arc::new(Compiled {
+        code,
+        entries: vec![(pc, engine.entry_index(pc))],
+        source,
+        precise: true,
+        quick: false,
+        bits: space.bits,
+        min_limit: 0,
+        insns: region.insns,
+        blocks: region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect(),
+    });
+    Ok(space.install(&r, versions).then_some(r))
+}
+
 /// Compile the basic block at `pc` with the quick tier and install it. `None`: code memory is full, or the tier has no
 /// code for the block, or it changed meanwhile; it is interpreted.
 pub(crate) fn quick(

@@ -108,7 +108,7 @@ impl Rng {
 
 /// Where an operand comes from.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum From {
+pub(crate) enum From {
     Slot,
     Memory,
     Constant(u64),
@@ -155,9 +155,9 @@ fn result(b: &mut Builder, x: Value) {
 }
 
 /// One case: opcode, type, immediate (source type for conversions).
-type Case = (Op, Type, i64);
+pub(crate) type Case = (Op, Type, i64);
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut out = vec![];
     for op in Op::ALL {
         for ty in types(*op) {
@@ -174,7 +174,7 @@ fn cases() -> Vec<Case> {
     out
 }
 
-fn region(case: Case, from: [From; 3], sel: u128) -> Region {
+pub(crate) fn region(case: Case, from: [From; 3], sel: u128) -> Region {
     let (op, ty, imm) = case;
     let mut b = start(0x1000);
     let none = Value::NONE;
