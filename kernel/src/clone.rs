@@ -395,7 +395,9 @@ impl Task {
         let prepared = {
             let this = &*self;
             let open = |path: &[u8]| crate::fs::open_exec(this, libc::AT_FDCWD, path, 0);
-            let r = exec::Request { file, path, argv, envp, stack_limit, cred: &cred, open: &open, who: this };
+            let personality = this.process.personality.load(Ordering::Relaxed);
+            let r =
+                exec::Request { file, path, argv, envp, stack_limit, personality, cred: &cred, open: &open, who: this };
             exec::prepare(&kernel, r)?
         };
         self.be_alone()?;

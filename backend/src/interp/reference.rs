@@ -32,12 +32,7 @@ pub fn eval(r: &Region, entry: usize, w: &mut World<'_>) -> Exit {
 
 /// The same until a function of the place of an instruction (its guest address, and whether a block starts there) and the state
 /// says so: ends as if by a poll.
-pub fn eval_until(
-    r: &Region,
-    entry: usize,
-    w: &mut World<'_>,
-    stop: &mut dyn FnMut(u64, bool, &[u8]) -> bool,
-) -> Exit {
+pub fn eval_until(r: &Region, entry: usize, w: &mut World<'_>, stop: &mut dyn FnMut(u64, bool, &[u8]) -> bool) -> Exit {
     let promoted = r.blocks.iter().any(|b| b.insts.iter().any(|i| matches!(i.op, Op::Fill | Op::Spill)));
     let mut vars = vec![0x5555_5555_5555_5555_5555_5555_5555_5555u128; r.layout.slots.len()];
     let mut values = vec![0u128; r.types.len()];

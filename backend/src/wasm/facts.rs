@@ -252,8 +252,7 @@ impl<'a> Walk<'a> {
                 (root, k + i.imm)
             }
         };
-        let want =
-            Range { lo: disp, hi: disp + i64::from(i.ty.bytes()), write: i.op.flags() & flags::WRITE != 0 };
+        let want = Range { lo: disp, hi: disp + i64::from(i.ty.bytes()), write: i.op.flags() & flags::WRITE != 0 };
         let group = match self.open.get(&root).copied() {
             Some(g) => self.join(g, want),
             None => None,
@@ -281,11 +280,7 @@ impl<'a> Walk<'a> {
     /// Widen a group to hold a range, if that is not too wide.
     fn join(&mut self, g: usize, want: Range) -> Option<usize> {
         let have = &mut self.plan.groups[g].range;
-        let both = Range {
-            lo: have.lo.min(want.lo),
-            hi: have.hi.max(want.hi),
-            write: have.write || want.write,
-        };
+        let both = Range { lo: have.lo.min(want.lo), hi: have.hi.max(want.hi), write: have.write || want.write };
         if both.hi - both.lo > SPAN {
             return None;
         }

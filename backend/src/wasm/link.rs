@@ -255,7 +255,8 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
         code.count += 1;
     }
     for (pc, of) in entries {
-        let n = places.get(of).copied().ok_or(super::Error::Invalid("an entry of a region that is not in the module"))?;
+        let n =
+            places.get(of).copied().ok_or(super::Error::Invalid("an entry of a region that is not in the module"))?;
         places.entry(*pc).or_insert(n);
     }
     let (data, pages) = data(&rt, memory.0, &places, blobs)?;
@@ -302,7 +303,8 @@ fn data(rt: &Runtime<'_>, pages: u64, places: &BTreeMap<u64, u32>, blobs: &[Blob
     if start + bytes.len() > u32::MAX as usize - PAGE {
         return Err(LinkError::Unsupported("cannot hold as much data"));
     }
-    let header: Vec<u8> = [places.len(), start, blobs.len(), list].iter().flat_map(|w| (*w as u32).to_le_bytes()).collect();
+    let header: Vec<u8> =
+        [places.len(), start, blobs.len(), list].iter().flat_map(|w| (*w as u32).to_le_bytes()).collect();
     let mut out = More::default();
     for (at, bytes) in [(start, &bytes), (rt.lifted()? as usize, &header)] {
         out.bytes.push(0);

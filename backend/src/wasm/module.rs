@@ -9,8 +9,8 @@ use evm_ir::Type;
 use std::collections::{BTreeMap, BTreeSet};
 use wasm_encoder::ValType::{self, I32, I64, V128};
 use wasm_encoder::{
-    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemorySection, MemoryType, RefType, TableType,
-    TypeSection,
+    CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemorySection, MemoryType,
+    RefType, TableType, TypeSection,
 };
 
 /// Regions of one module.
@@ -66,9 +66,9 @@ impl Module {
         let mut types = Types::default();
         let region = types.index((vec![I32, I64], vec![I64]));
         let mut imports = ImportSection::new();
-        let memory =
-            MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
-        let table = TableType { element_type: RefType::FUNCREF, table64: false, minimum: 0, maximum: None, shared: false };
+        let memory = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
+        let table =
+            TableType { element_type: RefType::FUNCREF, table64: false, minimum: 0, maximum: None, shared: false };
         imports.import(ENV, "memory", EntityType::Memory(memory));
         imports.import(ENV, "table", EntityType::Table(table));
         let mut numbers: BTreeMap<Sym, u32> = BTreeMap::new();

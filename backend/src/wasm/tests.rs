@@ -95,14 +95,10 @@ impl Machine {
             )
             .unwrap();
         linker
-            .func_wrap(
-                MODULE,
-                Import::Raise.name(),
-                |mut c: Caller<'_, Log>, _: u32, code: u64, arg: u64, pc: u64| {
-                    c.data_mut().0.push(("raise", [code, arg, pc]));
-                    0x4444u64
-                },
-            )
+            .func_wrap(MODULE, Import::Raise.name(), |mut c: Caller<'_, Log>, _: u32, code: u64, arg: u64, pc: u64| {
+                c.data_mut().0.push(("raise", [code, arg, pc]));
+                0x4444u64
+            })
             .unwrap();
         linker
             .func_wrap(MODULE, Import::Access.name(), |_: u32, a: u64, n: u64, write: u32| {

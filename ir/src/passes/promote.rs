@@ -143,15 +143,7 @@ const ALL: u128 = u128::MAX;
 /// `imm` of a fill whose set is still to be found.
 const LATER: i64 = -1;
 
-fn spills(
-    r: &mut Region,
-    cfg: &Cfg,
-    dirty: &[u128],
-    all: u128,
-    faults: AtFaults,
-    places: &Places,
-    sets: &mut Sets,
-) {
+fn spills(r: &mut Region, cfg: &Cfg, dirty: &[u128], all: u128, faults: AtFaults, places: &Places, sets: &mut Sets) {
     let mut out: Vec<Inst> = Vec::new();
     for b in 0..r.blocks.len() {
         let mut d = dirty[b];

@@ -38,6 +38,8 @@ pub(crate) struct Request<'a> {
     pub argv: Vec<Vec<u8>>,
     pub envp: Vec<Vec<u8>>,
     pub stack_limit: u64,
+    /// The caller's personality(2).
+    pub personality: u32,
     pub cred: &'a Credentials,
     pub open: Opener<'a>,
     pub who: &'a dyn Blocking,
@@ -92,6 +94,9 @@ fn parse_shebang(line: &[u8]) -> Result<Option<Shebang>> {
 const PIE_BASE: u64 = 0x2000_0000;
 /// Where the return trampolines for signal handlers of 32-bit programs are: above the stack.
 pub(crate) const TRAMPOLINES_32: u64 = SIZE_32 - 2 * PAGE;
+
+/// Bytes that no image is put in behind a program whose heap starts there.
+const DUMPED_HEAP: u64 = 512 << 20;
 
 /// Build the address space of a program.
 pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepared> {
@@ -151,8 +156,14 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
     let main = elf.load(&mm, &r.file, Some(PIE_BASE.min(size / 8)), r.who)?;
-    // The heap starts away from the images, where it has room to grow, or behind a program that reaches that far.
-    mm.set_brk(page_up(main.brk).ok_or(Errno::ENOEXEC)?.max(page_down(size / 4)));
+    let dumped = r.personality & libc::ADDR_NO_RANDOMIZE as u32 != 0 && !elf.position_independent && elf.bits == 64;
+    if dumped {
+        // Programs that are dumps of themselves (GCL's, old Emacs) ask for this: their heap goes on where their data ends.
+        mm.set_brk(main.brk, DUMPED_HEAP);
+    } else {
+        // The heap starts away from the images, where it has room to grow, or behind a program that reaches that far.
+        mm.set_brk(page_up(main.brk).ok_or(Errno::ENOEXEC)?.max(page_down(size / 4)), 0);
+    }
     let (entry, base) = match &interp {
         None => (main.entry, 0),
         Some((i, file)) => {

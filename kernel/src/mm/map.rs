@@ -169,6 +169,9 @@ impl Mm {
         if had_code || r.prot & X != 0 {
             self.code_changed(addr, len);
         }
+        if shared && r.prot & W != 0 {
+            self.shared_code_changed();
+        }
         Ok(addr)
     }
 
@@ -290,7 +293,7 @@ impl Mm {
         s.split(addr);
         s.split(stop);
         let keys: Vec<u64> = s.vmas.range(addr..stop).map(|(k, _)| *k).collect();
-        let mut code = false;
+        let (mut code, mut shared) = (false, false);
         let mut result = Ok(());
         for k in keys {
             let Some(v) = s.vmas.get_mut(&k) else {
@@ -319,6 +322,7 @@ impl Mm {
                 v.charged = true;
             }
             code |= (before | prot) & X != 0;
+            shared |= v.is_shared() && prot & !before & W != 0;
             if !matches!(v.backing, Backing::Hole(_)) {
                 let (end, hp) = (v.end, host_prot(prot));
                 if let Err(e) = self.arena.protect(k, end - k, hp) {
@@ -332,13 +336,19 @@ impl Mm {
         if code {
             self.code_changed(addr, stop - addr);
         }
+        if shared {
+            self.shared_code_changed();
+        }
         result?;
         if stop < end { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// Set where the heap starts (execve).
-    pub(crate) fn set_brk(&self, start: u64) {
+    /// Set where the heap starts (execve), and how much behind that is not for images.
+    pub(crate) fn set_brk(&self, start: u64, room: u64) {
         let mut s = lock(&self.space);
+        if room > 0 {
+            s.images_from = s.images_from.max(start.saturating_add(room) & !0xf_ffff);
+        }
         s.brk_start = start;
         s.brk = start;
     }

@@ -153,6 +153,10 @@ impl Vma {
             _ => !self.shared && self.prot & W != 0 && !self.noreserve && !self.stack,
         }
     }
+    /// Whether others may have the same pages.
+    fn is_shared(&self) -> bool {
+        self.shared || matches!(self.backing, Backing::Shared(_) | Backing::Segment(_))
+    }
     fn host_prot(&self) -> Prot {
         if matches!(self.backing, Backing::Hole(_)) { Prot::NONE } else { host_prot(self.prot) }
     }
@@ -180,6 +184,8 @@ pub(crate) struct Space {
     pub vmas: BTreeMap<u64, Vma>,
     pub brk_start: u64,
     pub brk: u64,
+    /// Images are put at this address or above.
+    pub images_from: u64,
     /// Searches for free ranges start below this.
     pub mmap_top: u64,
     /// Bytes mapped.
@@ -191,6 +197,8 @@ pub(crate) struct Space {
 pub struct CodePage {
     /// The guest may write it.
     pub writable: bool,
+    /// It is of a shared mapping: see [`Mm::writable_aliases`].
+    pub shared: bool,
 }
 
 /// An executable private mapping of a file.
@@ -275,7 +283,14 @@ impl Mm {
             bits,
             slots: Mutex::default(),
             kernel: kernel.clone(),
-            space: Mutex::new(Space { vmas: BTreeMap::new(), brk_start: 0, brk: 0, mmap_top: size - PAGE, total: 0 }),
+            space: Mutex::new(Space {
+                vmas: BTreeMap::new(),
+                brk_start: 0,
+                brk: 0,
+                images_from: IMAGE_LOW,
+                mmap_top: size - PAGE,
+                total: 0,
+            }),
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             attachment: OnceLock::new(),
             users: AtomicU32::new(1),
@@ -318,7 +333,7 @@ impl Mm {
     pub fn code_page(&self, addr: u64) -> Option<CodePage> {
         let s = lock(&self.space);
         let (_, v) = s.at(addr)?;
-        (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0 })
+        (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0, shared: v.is_shared() })
     }
     /// The file that the code at an address is from, if it is a private mapping of one.
     pub fn code_file(&self, addr: u64) -> Option<CodeFile> {
@@ -445,16 +460,16 @@ impl Space {
     /// A free range among those for images. The same file gets the same address in every process where that is free,
     /// so that translations of a library are good for all programs that use it.
     pub fn find_image(&self, len: u64, path: &[u8]) -> Option<u64> {
-        let top = IMAGE_TOP.min(self.mmap_top);
-        if len > IMAGE_MAX || top < IMAGE_LOW + len {
+        let (low, top) = (self.images_from, IMAGE_TOP.min(self.mmap_top));
+        if len > IMAGE_MAX || top < low + len {
             return None;
         }
         // FNV-1a over the path picks one of the places, a megabyte apart.
         let hash =
             path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        let places = (top - IMAGE_LOW - len) / IMAGE_STEP + 1;
-        let at = IMAGE_LOW + (hash ^ hash >> 32) % places * IMAGE_STEP;
-        if self.is_free(at, at + len) { Some(at) } else { self.find_free(len, IMAGE_LOW, top) }
+        let places = (top - low - len) / IMAGE_STEP + 1;
+        let at = low + (hash ^ hash >> 32) % places * IMAGE_STEP;
+        if self.is_free(at, at + len) { Some(at) } else { self.find_free(len, low, top) }
     }
     /// Make `addr` a boundary between mappings.
     pub fn split(&mut self, addr: u64) {

@@ -1,6 +1,6 @@
 //! Shared anonymous memory, and the copy of an address space that fork(2) makes.
 
-use super::{Backing, Mm, Vma, host_prot};
+use super::{Backing, Mm, Vma, W, X, host_prot};
 use crate::errno::{Errno, Result};
 use crate::process::lock;
 use evm_memory::{Arena, PAGE, Prot};
@@ -47,6 +47,31 @@ pub(super) fn resident(arena: &Arena, ranges: &[(u64, u64)]) -> u64 {
 }
 
 impl Mm {
+    /// Where else the guest can write what the shared page at `addr` holds: programs that make code map it twice, to execute
+    /// and to write.
+    pub fn writable_aliases(&self, addr: u64) -> Vec<u64> {
+        let Some((kind, object, offset)) = self.shared_word(addr) else { return Vec::new() };
+        let mapped: Vec<(u64, u64)> = {
+            let s = lock(&self.space);
+            s.vmas.iter().filter(|(_, v)| v.prot & W != 0 && v.is_shared()).map(|(k, v)| (*k, v.end - k)).collect()
+        };
+        let page = |(start, len): (u64, u64)| {
+            let (k, o, first) = self.shared_word(start)?;
+            let at = offset.checked_sub(first).filter(|at| (k, o) == (kind, object) && *at < len)?;
+            Some(start + at).filter(|a| *a != addr)
+        };
+        mapped.into_iter().filter_map(page).collect()
+    }
+    /// Shared pages can be written at a new place: code in them has to be looked at again, and that place with it.
+    pub(super) fn shared_code_changed(&self) {
+        let code: Vec<(u64, u64)> = {
+            let s = lock(&self.space);
+            s.vmas.iter().filter(|(_, v)| v.prot & X != 0 && v.is_shared()).map(|(k, v)| (*k, v.end - k)).collect()
+        };
+        for (start, len) in code {
+            self.code_changed(start, len);
+        }
+    }
     /// Identity of a word in a shared mapping: the object (two numbers) and the offset in it.
     pub(crate) fn shared_word(&self, addr: u64) -> Option<(u64, u64, u64)> {
         let s = lock(&self.space);
@@ -72,6 +97,7 @@ impl Mm {
         let generation = self.kernel.host.code_generation(self);
         let mut c = lock(&child.space);
         c.brk_start = s.brk_start;
+        c.images_from = s.images_from;
         c.brk = s.brk;
         c.mmap_top = s.mmap_top;
         let mut result = Ok(());

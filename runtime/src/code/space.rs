@@ -14,8 +14,8 @@ use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
 use crate::code::translate::BlockEntry;
 use crate::config::EngineKind;
-use evm_lifter::AddressHasher;
 use evm_backend::abi::TARGETS;
+use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE, Prot};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
@@ -127,6 +127,8 @@ pub(crate) struct CodeSpace {
     page_state: Table<AtomicU8>,
     page_version: Table<AtomicU32>,
     page_head: Table<AtomicU32>,
+    /// For a page at which a page with translations can be written as well: that page's number plus 1.
+    aliases: Table<AtomicU32>,
     /// Nodes (entry index, next node); node 0 is "none".
     nodes: Table<[AtomicU32; 2]>,
     node_count: AtomicU32,
@@ -168,11 +170,8 @@ impl CodeSpace {
     pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool, kind: EngineKind) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
         #[cfg(feature = "wasm")]
-        let front = if kind == EngineKind::Wasm && bits == 64 {
-            Some(crate::wasm::Front::new(arena.clone())?)
-        } else {
-            None
-        };
+        let front =
+            if kind == EngineKind::Wasm && bits == 64 { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
         #[cfg(not(feature = "wasm"))]
         let _ = kind;
         Ok(CodeSpace {
@@ -184,6 +183,7 @@ impl CodeSpace {
             page_state: Table::new(pages)?,
             page_version: Table::new(pages)?,
             page_head: Table::new(pages)?,
+            aliases: Table::new(pages)?,
             nodes: Table::new(MAX_NODES)?,
             node_count: AtomicU32::new(1),
             installs: Mutex::new(()),
@@ -320,6 +320,13 @@ impl CodeSpace {
             let _ = s.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
         }
     }
+    /// Note that what is written to the page of `alias` is written to the page of `addr`, which is watched.
+    pub(crate) fn watch_alias(&self, alias: u64, addr: u64) {
+        if let Some(a) = self.aliases.slice().get((alias / PAGE) as usize) {
+            a.store((addr / PAGE) as u32 + 1, Ordering::Release);
+            self.watch(alias, true);
+        }
+    }
     /// Serve a host write fault at a guest address: true if the page was protected only by us. Signal-safe.
     pub(crate) fn write_fault(&self, addr: u64) -> bool {
         let page = (addr / PAGE) as usize;
@@ -328,6 +335,9 @@ impl CodeSpace {
             return false;
         }
         self.drop_page(page);
+        if let Some(code) = self.aliases.slice()[page].load(Ordering::Acquire).checked_sub(1) {
+            self.drop_page(code as usize);
+        }
         // SAFETY: mprotect of one page of the arena is a plain system call, allowed in a handler; the guest
         // may write this page (state 2 is only set for writable pages).
         unsafe {
@@ -413,6 +423,12 @@ impl CodeSpace {
                 let _ = self.arena.protect(*page as u64 * PAGE, PAGE, Prot::R);
             }
             self.page_state.slice()[*page].store(*state, Ordering::Release);
+        }
+        for (page, ..) in &pages {
+            let code = parent.aliases.slice()[*page].load(Ordering::Acquire);
+            if code != 0 {
+                self.aliases.slice()[*page].store(code, Ordering::Release);
+            }
         }
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = pages.iter().map(|p| p.0 as u32).collect();
         *self.regions.lock().unwrap_or_else(PoisonError::into_inner) = regions;

@@ -57,6 +57,11 @@ impl<'a> Snapshot<'a> {
             Some(perm) => {
                 let version = self.space.version(addr);
                 self.space.watch(addr, perm.writable);
+                if perm.shared {
+                    for alias in self.mm.writable_aliases(addr) {
+                        self.space.watch_alias(alias, addr);
+                    }
+                }
                 (true, version)
             }
         };

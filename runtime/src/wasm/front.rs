@@ -136,7 +136,8 @@ unsafe impl wasmtime::MemoryCreator for Windows {
         guard: usize,
     ) -> Result<Box<dyn wasmtime::LinearMemory>, String> {
         let start = NEXT.replace(0);
-        if start == 0 || minimum > WINDOW as usize || reserved.unwrap_or(0) > WINDOW as usize || guard > GUARD as usize {
+        if start == 0 || minimum > WINDOW as usize || reserved.unwrap_or(0) > WINDOW as usize || guard > GUARD as usize
+        {
             return Err("no memory but windows of guest memory".into());
         }
         Ok(Box::new(Window(start)))

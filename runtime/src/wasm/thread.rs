@@ -207,11 +207,7 @@ pub(crate) unsafe fn run_region(t: *mut Thread, pc: u64) -> Option<u64> {
         (*copy).scratch[0] = u128::from(super::ARENA) << 64 | u128::from(base);
         (*copy).scratch[1] = u128::from(ibtc) << 64 | u128::from(perms);
         let args = ((*w).at, pc);
-        let r = if outermost {
-            region.call(&mut (*w).store, args)
-        } else {
-            region.call(&mut *(*w).context, args)
-        };
+        let r = if outermost { region.call(&mut (*w).store, args) } else { region.call(&mut *(*w).context, args) };
         (*w).copy_out(state);
         match r {
             Ok(next) => Some(next),

@@ -33,8 +33,7 @@ impl Oracle {
         }
         // SAFETY: a state is plain data.
         let state = unsafe { std::slice::from_raw_parts_mut((&raw mut *s).cast::<u8>(), size_of::<State>()) };
-        let mut w =
-            World { state, mem: self.arena.mem(), helpers: &self.helpers, pending: offset_of!(State, pending) };
+        let mut w = World { state, mem: self.arena.mem(), helpers: &self.helpers, pending: offset_of!(State, pending) };
         eval_until(region, 0, &mut w, stop)
     }
     fn memory(&self) -> Vec<u8> {

@@ -15,19 +15,20 @@ fn runtime(without: &str) -> Vec<u8> {
     let mut functions = FunctionSection::new();
     let mut exports = ExportSection::new();
     let mut code = CodeSection::new();
-    let mut add = |name: &str, (params, results): (Vec<ValType>, Vec<ValType>), body: &dyn Fn(&mut InstructionSink<'_>)| {
-        if name == without {
-            return;
-        }
-        types.ty().function(params, results);
-        let n = functions.len();
-        functions.function(n);
-        exports.export(name, ExportKind::Func, n);
-        let mut f = Function::new([]);
-        body(&mut f.instructions());
-        f.instructions().end();
-        code.function(&f);
-    };
+    let mut add =
+        |name: &str, (params, results): (Vec<ValType>, Vec<ValType>), body: &dyn Fn(&mut InstructionSink<'_>)| {
+            if name == without {
+                return;
+            }
+            types.ty().function(params, results);
+            let n = functions.len();
+            functions.function(n);
+            exports.export(name, ExportKind::Func, n);
+            let mut f = Function::new([]);
+            body(&mut f.instructions());
+            f.instructions().end();
+            code.function(&f);
+        };
     let region = (vec![I32, I64], vec![I64]);
     add(NOWHERE, region, &|s| drop(s.local_get(1)));
     for i in Import::ALL {
@@ -46,7 +47,13 @@ fn runtime(without: &str) -> Vec<u8> {
     exports.export("table", ExportKind::Table, 0);
     exports.export(LIFTED, ExportKind::Global, 0);
     let mut tables = TableSection::new();
-    tables.table(TableType { element_type: RefType::FUNCREF, table64: false, minimum: 3, maximum: Some(3), shared: false });
+    tables.table(TableType {
+        element_type: RefType::FUNCREF,
+        table64: false,
+        minimum: 3,
+        maximum: Some(3),
+        shared: false,
+    });
     let mut memories = MemorySection::new();
     memories.memory(MemoryType { minimum: 33, maximum: None, memory64: false, shared: false, page_size_log2: None });
     let mut globals = GlobalSection::new();
@@ -102,12 +109,12 @@ fn linked() {
     let mut store = Store::new(&engine, ());
     let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
     let memory = instance.get_memory(&mut store, "memory").unwrap();
-    let word = |store: &Store<()>, at: usize| {
-        u32::from_le_bytes(memory.data(store)[at..at + 4].try_into().unwrap()) as usize
-    };
+    let word =
+        |store: &Store<()>, at: usize| u32::from_le_bytes(memory.data(store)[at..at + 4].try_into().unwrap()) as usize;
     let [count, list, blobs, blob_list] = [0, 4, 8, 12].map(|n| word(&store, 64 + n));
     assert_eq!((count, blobs), (3, 1));
-    let entries: Vec<(usize, usize)> = (0..count).map(|n| (word(&store, list + 16 * n), word(&store, list + 16 * n + 8))).collect();
+    let entries: Vec<(usize, usize)> =
+        (0..count).map(|n| (word(&store, list + 16 * n), word(&store, list + 16 * n + 8))).collect();
     assert_eq!(entries, [(0x1000, 3), (0x1010, 3), (0x3000, 4)]);
     let (at, len) = (word(&store, blob_list + 8), word(&store, blob_list + 12));
     assert_eq!((len, at % 4096), (70_000, 0));

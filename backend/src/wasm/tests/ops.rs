@@ -1,8 +1,8 @@
 //! Every opcode on every type it takes, with operands from registers, memory and constants, against the interpreter.
 
 use super::*;
-use crate::cranelift::tests::ops::{From, Rng, cases, region};
 use crate::cranelift::tests::Machine as Native;
+use crate::cranelift::tests::ops::{From, Rng, cases, region};
 use crate::interp;
 
 fn check(settings: Settings, sources: &[[From; 3]]) {
