@@ -163,6 +163,7 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
 }
 
 /// Compile the region at `pc` and install it.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn region(
     engine: &Engine,
     space: &CodeSpace,
