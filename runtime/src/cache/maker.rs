@@ -3,7 +3,7 @@
 //! What is wanted comes from those who ran the program, or from anyone: an address is just an address here. Whatever it
 //! is, the translation is that of the bytes found there, and is used only where a run has the same bytes.
 
-use super::format::{Content, Key, Piece, Region};
+use super::format::{Content, Key, Piece, Region, View};
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
 use evm_backend::quick::Quick;
@@ -187,6 +187,28 @@ impl<'a> Links<'a> {
     }
 }
 
+/// Whether [`Maker::regions`] would make any.
+pub(crate) fn wants_regions(view: &View<'_>, heat: &[(u32, u32)], precise: bool) -> bool {
+    let mut owners: HashMap<u32, (bool, u32)> = HashMap::new();
+    for r in (0..view.region_count()).filter_map(|i| view.region(i)).filter(|r| r.is_precise() == precise) {
+        r.blocks().for_each(|pc| {
+            owners.entry(pc).or_insert((false, r.times()));
+        });
+        r.entries().for_each(|(pc, _)| {
+            owners.insert(pc, (true, r.times()));
+        });
+    }
+    heat.iter().filter(|h| h.1 >= HOT).any(|(pc, n)| match owners.get(pc) {
+        Some((is_entry, times)) => !is_entry && *n >= worth_again(*times),
+        None => true,
+    })
+}
+
+/// Entries from outside of a block of a region that was made so often, for it to be made again: each time four times as many.
+fn worth_again(times: u32) -> u32 {
+    HOT << (2 * times.min(8))
+}
+
 impl Maker<'_> {
     /// Compile regions for blocks that were entered often as quick code; gives how many.
     pub(crate) fn regions(&mut self, content: &mut Content, heat: &[(u32, u32)], precise: bool) -> usize {
@@ -202,18 +224,20 @@ impl Maker<'_> {
             let owner = content.regions.iter().position(|r| r.precise == precise && r.blocks.contains(&pc));
             match owner {
                 Some(i) => {
-                    // Each time it takes four times the heat.
-                    let r = &content.regions[i];
-                    if !r.entries.iter().any(|e| e.0 == pc) && n >= HOT << (2 * r.times.min(8)) {
+                    let any =
+                        content.regions.iter().any(|r| r.precise == precise && r.entries.iter().any(|e| e.0 == pc));
+                    if !any && n >= worth_again(content.regions[i].times) {
                         wanted[i].push(pc);
                     }
                 }
                 None if !done.contains(&pc) && insns < MOST_INSNS => {
-                    if let Some(r) = self.compiled(content, &[pc], &|pc| heat.contains_key(&pc), precise) {
-                        insns += r.insns;
-                        done.extend(&r.blocks);
-                        new.push(r);
-                    }
+                    let made = self.compiled(content, &[pc], &|pc| heat.contains_key(&pc), precise);
+                    // One without code keeps later runs from trying again.
+                    let none = || Region { entries: vec![], blocks: vec![pc], precise, times: 8, ..Region::default() };
+                    let r = made.unwrap_or_else(none);
+                    insns += r.insns;
+                    done.extend(&r.blocks);
+                    new.push(r);
                 }
                 None => {}
             }
@@ -221,18 +245,19 @@ impl Maker<'_> {
         let mut made = new.len();
         for (i, more) in wanted.iter().enumerate().filter(|w| !w.1.is_empty()) {
             let old = content.regions[i].clone();
-            if insns >= MOST_INSNS || old.entries.len() >= MOST_ENTRIES {
+            if insns >= MOST_INSNS {
                 continue;
             }
             let mut entries: Vec<u32> = old.entries.iter().map(|e| e.0).chain(more.iter().copied()).collect();
             entries.truncate(MOST_ENTRIES);
             let inside = |pc: u32| old.source.iter().any(|(at, len)| (*at..at + len).contains(&pc));
             let warm = |pc: u32| heat.contains_key(&pc) || inside(pc);
+            content.regions[i].times = old.times + 1;
+            made += 1;
             if let Some(mut r) = self.compiled(content, &entries, &warm, precise) {
                 insns += r.insns;
                 r.times = old.times + 1;
                 content.regions[i] = r;
-                made += 1;
             }
         }
         content.regions.append(&mut new);

@@ -14,7 +14,8 @@
 use super::folder::Folder;
 use super::format::{Content, Key, View};
 use super::images::{Image, Images, News, head};
-use super::maker::{Maker, Text};
+use super::maker::{Maker, Text, wants_regions};
+use super::mapped::Mapped;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -155,7 +156,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Vec<OwnedFd>>> {
 }
 
 /// Become a process that holds nothing of the run and is in nobody's way.
-fn detach(keep: &[RawFd], folder: &Folder) -> io::Result<()> {
+fn detach(keep: &[RawFd]) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let mut keep = keep.to_vec();
     keep.sort_unstable();
@@ -180,21 +181,18 @@ fn detach(keep: &[RawFd], folder: &Folder) -> io::Result<()> {
             libc::setrlimit(what, &raw const limit);
         }
     }
-    let folder = folder.path().to_owned();
-    std::env::set_current_dir("/")?;
-    crate::host::confine::confine(&[(folder, false)])?;
-    Ok(())
+    std::env::set_current_dir("/")
 }
 
 fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Result<()> {
-    detach(&[socket.as_raw_fd(), folder.as_fd().as_raw_fd()], folder)?;
+    detach(&[socket.as_raw_fd(), folder.as_fd().as_raw_fd()])?;
     let mut messages = vec![];
     while let Some(fds) = receive(socket)? {
         messages.push(fds);
     }
     // SAFETY: no pointers.
     unsafe { libc::alarm(WALL) };
-    let mut wrote = false;
+    let (mut wrote, mut confined) = (false, false);
     for fds in &messages {
         let [_lock, list, files @ ..] = &fds[..] else { continue };
         let Ok(list) = read_list(list) else { continue };
@@ -202,8 +200,14 @@ fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Resu
         let used: Vec<String> = news.iter().filter(|n| n.used).map(|n| n.key.name()).collect();
         // A list that cannot be kept costs the order in which files are removed.
         let _ = folder.note_uses(used.iter().map(|n| &**n));
-        for (n, file) in news.iter().zip(files) {
-            wrote |= !(n.blocks.is_empty() && n.heat.is_empty()) && make(folder, n, file).unwrap_or(false);
+        for (n, file) in news.iter().zip(files).filter(|(n, _)| is_worth(folder, n)) {
+            // Most runs have nothing new: then this, which takes longer than all the rest, is left out. What was done so far is to
+            // read numbers.
+            if !confined {
+                crate::host::confine::confine(&[(folder.path().to_owned(), false)])?;
+                confined = true;
+            }
+            wrote |= make(folder, n, file).unwrap_or(false);
         }
     }
     if wrote {
@@ -283,6 +287,23 @@ pub(crate) fn text(key: &Key, file: &OwnedFd) -> io::Result<Option<Text>> {
     Ok(Some(Text::new(key, bytes, f)))
 }
 
+/// Whether there is something to add to an image's file.
+fn is_worth(folder: &Folder, n: &News) -> bool {
+    if n.blocks.is_empty() && n.heat.is_empty() {
+        return false;
+    }
+    let name = n.key.name();
+    let mapped = folder.image(&name).and_then(|fd| Mapped::new(&fd, &n.key));
+    let Ok(m) = mapped else { return true };
+    let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
+    missing >= enough(m.view.coded().count()) || wants_regions(&m.view, &n.heat, n.precise)
+}
+
+/// New blocks that are worth it to write a file with this many anew.
+fn enough(there: usize) -> usize {
+    WORTH.min(there.div_ceil(20).max(1))
+}
+
 /// Add to an image's file what a run says. True if it was written.
 fn make(folder: &Folder, n: &News, file: &OwnedFd) -> io::Result<bool> {
     let Some(text) = text(&n.key, file)? else { return Ok(false) };
@@ -307,7 +328,7 @@ fn add_blocks(maker: &mut Maker<'_>, content: &mut Content, blocks: &[u32]) -> u
     let has = |c: &Content, pc: &u32| c.entries.get(pc).is_some_and(|e| e.1.is_some());
     let missing: Vec<u32> = blocks.iter().copied().filter(|pc| !has(content, pc)).collect();
     let there = content.entries.values().filter(|e| e.1.is_some()).count();
-    if missing.len() < WORTH.min(there.div_ceil(20).max(1)) {
+    if missing.len() < enough(there) {
         return 0;
     }
     missing.iter().filter(|pc| maker.block(content, **pc)).count()
