@@ -227,7 +227,7 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
     use evm_backend::wasm;
     let internal = |e: String| Failure::Internal(format!("region {pc:#x}: {e}"));
     let mut snap = Snapshot::new(space, mm, None);
-    let evm_lifter::Lifted { mut region, cold, .. } = lift(&mut snap, pc, &[], Mode::Region)?;
+    let mut region = lift(&mut snap, pc, &[], Mode::Region)?.region;
     wasm::prepare(&mut region);
     evm_ir::validate(&region).map_err(|e| internal(e.to_string()))?;
     let body = wasm::compile(&region, &crate::wasm::SETTINGS, &|_| wasm::Link::Table);
@@ -250,9 +250,10 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
         precise: true,
         quick: false,
         bits: space.bits,
+        v3: space.v3,
         min_limit: 0,
         insns: region.insns,
-        blocks: region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold).collect(),
+        blocks: vec![],
     });
     Ok(space.install(&r, versions).then_some(r))
 }
