@@ -6,6 +6,7 @@
 pub mod epoll;
 pub mod eventfd;
 mod fdtable;
+#[cfg_attr(target_family = "wasm", path = "wasi.rs")]
 pub mod host;
 pub mod inotify;
 pub mod pidfd;
@@ -16,6 +17,8 @@ pub mod signalfd;
 pub mod socket;
 pub mod stdio;
 pub mod termios;
+#[cfg_attr(target_family = "wasm", path = "stream_wasi.rs")]
+pub mod stream;
 pub mod timerfd;
 pub mod tty;
 
