@@ -1,5 +1,6 @@
 // Made by generate.sh.
 constants! {
+    CLOCAL: u32 = 2048;
     ECHO: u32 = 8;
     ECHOCTL: u32 = 512;
     ECHOE: u32 = 16;
@@ -12,6 +13,7 @@ constants! {
     ISIG: u32 = 1;
     ISTRIP: u32 = 32;
     IUTF8: u32 = 16384;
+    IXON: u32 = 1024;
     NOFLSH: u32 = 128;
     OCRNL: u32 = 8;
     ONLCR: u32 = 4;

@@ -49,6 +49,7 @@ constants! {
     CLOCK_THREAD_CPUTIME_ID: i32 = 3;
     CLONE_CHILD_CLEARTID: i32 = 2097152;
     CLONE_CHILD_SETTID: i32 = 16777216;
+    CLONE_DETACHED: i32 = 4194304;
     CLONE_FILES: i32 = 1024;
     CLONE_FS: i32 = 512;
     CLONE_NEWCGROUP: i32 = 33554432;
@@ -277,6 +278,7 @@ constants! {
     MAP_NORESERVE: i32 = 16384;
     MAP_PRIVATE: i32 = 2;
     MAP_SHARED: i32 = 1;
+    MAP_STACK: i32 = 131072;
     MFD_ALLOW_SEALING: u32 = 2;
     MFD_CLOEXEC: u32 = 1;
     MFD_EXEC: u32 = 16;
@@ -418,6 +420,13 @@ constants! {
     SA_RESETHAND: i32 = -2147483648;
     SA_RESTART: i32 = 268435456;
     SA_SIGINFO: i32 = 4;
+    SCHED_BATCH: i32 = 3;
+    SCHED_DEADLINE: i32 = 6;
+    SCHED_FIFO: i32 = 1;
+    SCHED_IDLE: i32 = 5;
+    SCHED_OTHER: i32 = 0;
+    SCHED_RESET_ON_FORK: i32 = 1073741824;
+    SCHED_RR: i32 = 2;
     SCM_CREDENTIALS: i32 = 2;
     SCM_RIGHTS: i32 = 1;
     SCM_TIMESTAMP: i32 = 29;
@@ -738,6 +747,8 @@ constants! {
     VLNEXT: usize = 15;
     VMIN: usize = 6;
     VQUIT: usize = 1;
+    VSTART: usize = 8;
+    VSTOP: usize = 9;
     VSUSP: usize = 10;
     VTIME: usize = 5;
     VWERASE: usize = 14;

@@ -45,6 +45,7 @@ macro_rules! helpers {
 mod crypto;
 mod fpstate;
 mod int;
+#[cfg_attr(not(target_arch = "x86_64"), path = "leaf_none.rs")]
 mod leaf;
 mod sse;
 #[cfg(test)]

@@ -16,9 +16,9 @@ pub mod pty;
 pub mod signalfd;
 pub mod socket;
 pub mod stdio;
-pub mod termios;
 #[cfg_attr(target_family = "wasm", path = "stream_wasi.rs")]
 pub mod stream;
+pub mod termios;
 pub mod timerfd;
 pub mod tty;
 

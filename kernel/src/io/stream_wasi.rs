@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::stdio::Charge;
+use super::termios::Termios;
 use super::tty::Control;
 use super::{anon_stat, lock, new_ino};
 use crate::errno::{Errno, Result};
@@ -15,7 +16,7 @@ use crate::file::{Description, File, Ready, Stat};
 use crate::fs::hostfs::errno;
 use crate::wait::{Blocking, WaitQueue};
 use evm_memory::Mem;
-use linux_raw_sys::{general as t, ioctl as c};
+use linux_raw_sys::ioctl as c;
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 
@@ -36,28 +37,7 @@ pub struct Terminal {
 
 impl Terminal {
     fn new() -> Terminal {
-        let mut modes = [0u8; 36];
-        let control: [u32; 4] = [
-            t::ICRNL | t::IUTF8,
-            t::OPOST | t::ONLCR,
-            // B38400, CS8, CREAD
-            0xbf,
-            t::ICANON | t::ISIG | t::IEXTEN | t::ECHO | t::ECHOE | t::ECHOCTL,
-        ];
-        for (i, w) in control.iter().enumerate() {
-            modes[4 * i..4 * i + 4].copy_from_slice(&w.to_le_bytes());
-        }
-        for (i, ch) in [
-            (libc::VINTR, 3),
-            (libc::VQUIT, 28),
-            (libc::VERASE, 127),
-            (libc::VKILL, 21),
-            (libc::VEOF, 4),
-            (libc::VMIN, 1),
-        ] {
-            modes[17 + i] = ch;
-        }
-        Terminal { control: Arc::default(), modes: Mutex::new(modes) }
+        Terminal { control: Arc::default(), modes: Mutex::new(Termios::default().bytes()) }
     }
     /// Session and foreground group.
     pub fn control(&self) -> &Arc<Control> {
