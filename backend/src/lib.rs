@@ -2,8 +2,12 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+#[cfg(feature = "native")]
 pub mod cranelift;
 pub mod interp;
+#[cfg(feature = "native")]
 mod polls;
+#[cfg(feature = "native")]
 pub mod quick;
+#[cfg(feature = "native")]
 pub mod wasm;

@@ -1,6 +1,6 @@
 //! Options and their texts.
 
-use crate::units::{self, Clock, LimitArg, Mount, Seed, Stats, Sysroot};
+use crate::units::{self, Bundle, Clock, LimitArg, Mount, Seed, Stats, Sysroot};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub enum Command {
     Lift(Lift),
     /// Show, check or clear the translations that are kept between runs
     Cache(Cache),
+    /// Make one file of a program and what it needs, which runs elsewhere
+    Lift(Box<Lift>),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -189,6 +191,46 @@ pub enum EngineKind {
     Jit,
     /// Compile everything to WebAssembly, run by wasmtime (if built in)
     Wasm,
+}
+
+const LIFT_EXAMPLES: &str = "\
+Examples:
+  evm lift lua5.4 -o lua.wasm && wasmtime lua.wasm -e 'print(6*7)'
+      A program of this machine with its libraries, in a stock WebAssembly engine.
+  evm lift --sysroot target/guest-root --bundle target/guest-root/usr/lib/python3.11 /usr/bin/python3 -o python.wasm
+      A program of an unpacked Debian and a folder that it needs.";
+
+/// Options of `evm lift`.
+#[derive(Debug, Args)]
+#[command(after_long_help = LIFT_EXAMPLES)]
+pub struct Lift {
+    /// The program
+    ///
+    /// A file of this machine, looked for in PATH if it has no slash. With --sysroot DIR it is a path in the guest.
+    pub program: OsString,
+
+    /// The file to make: X.wasm
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Add a file or folder: `HOST[::GUEST]` (may be repeated)
+    ///
+    /// The program, its loader and the libraries that these name are added without being asked for. Without GUEST, a path below
+    /// the sysroot is the same path in the guest.
+    #[arg(long, value_name = "HOST[::GUEST]", value_parser = units::os(Bundle::parse))]
+    pub bundle: Vec<Bundle>,
+
+    /// Where the program and its libraries come from: host or a folder
+    #[arg(long, value_name = "host|DIR", default_value = "host", value_parser = units::os(Sysroot::parse))]
+    pub sysroot: Sysroot,
+
+    /// Set a variable of the program's environment, or pass it on if there is no VALUE (may be repeated)
+    #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]", value_parser = units::os(units::env_var))]
+    pub env: Vec<units::EnvVar>,
+
+    /// Size of the program's address space [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::str(units::size))]
+    pub memory: Option<u64>,
 }
 
 /// Options of `evm inspect`.

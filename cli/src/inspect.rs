@@ -37,6 +37,8 @@ struct Report {
     /// Instruction sets that the default CPU (x86-64-v3) does not offer.
     beyond_cpu: BTreeMap<String, u64>,
     undecoded_bytes: u64,
+    /// Functions that it imports and that cannot work in a WebAssembly module.
+    beyond_wasm: Vec<String>,
     /// Whether `evm run` takes this format.
     runnable: bool,
     note: Option<String>,
@@ -44,6 +46,21 @@ struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     coverage: Vec<crate::lift::Coverage>,
 }
+
+/// Functions of the C library that start threads or processes, or talk to other machines.
+const BEYOND_WASM: &[&str] = &[
+    "fork",
+    "vfork",
+    "clone",
+    "posix_spawn",
+    "posix_spawnp",
+    "system",
+    "popen",
+    "pthread_create",
+    "thrd_create",
+    "connect",
+    "accept",
+];
 
 /// What the virtual CPU offers; see `--cpu`.
 const OFFERED: &[CpuidFeature] = &[
@@ -179,6 +196,9 @@ fn read_elf<H: FileHeader<Endian = Endianness>>(
         _ => "unknown type",
     }
     .into();
+    let imported = file.imports()?;
+    let named = |n: &&&str| imported.iter().any(|i| i.name() == n.as_bytes());
+    r.beyond_wasm = BEYOND_WASM.iter().filter(named).map(|n| n.to_string()).collect();
     r.runnable = machine == wanted && matches!(header.e_type(e), elf::ET_EXEC | elf::ET_DYN);
     if machine != wanted {
         r.note = Some("not an x86 program".into());
@@ -307,6 +327,7 @@ fn show(r: &Report) -> String {
             ),
         );
     }
+    line("not in wasm", r.beyond_wasm.join(" "));
     line("note", r.note.clone().unwrap_or_default());
     line("runs", if r.runnable { "yes".into() } else { "no".into() });
     s.truncate(s.trim_end().len());

@@ -11,6 +11,7 @@ mod run;
 mod starts;
 mod stats;
 mod units;
+mod wasm;
 
 use args::{Cli, Command, Completions};
 use clap::{CommandFactory, Parser};
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Inspect(o) => inspect::inspect(&o),
         Command::Lift(o) => lift::lift(&o),
         Command::Cache(o) => cache::cache(&o),
+        Command::Lift(o) => lift(&o),
         Command::Completions(o) => completions(&o),
     };
     result.unwrap_or_else(|e| {
@@ -52,6 +54,14 @@ fn main() -> ExitCode {
             None => status::FAILED.into(),
         }
     })
+}
+
+/// `evm lift`: the kind of file follows from its name.
+fn lift(o: &args::Lift) -> anyhow::Result<ExitCode> {
+    match o.output.extension().and_then(|e| e.to_str()) {
+        Some("wasm") => wasm::lift(o).map(|()| ExitCode::SUCCESS),
+        _ => anyhow::bail!("{}: the file's name must end in .wasm", o.output.display()),
+    }
 }
 
 fn completions(o: &Completions) -> anyhow::Result<ExitCode> {

@@ -53,7 +53,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// The file of a program of this machine.
-fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Failure> {
+pub(crate) fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Failure> {
     let check = |file: &Path| -> Result<(), Failure> {
         let meta = std::fs::metadata(file).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Failure::NotFound(file.into()),
@@ -84,7 +84,7 @@ fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Fail
 }
 
 /// The guest's environment: the defaults, changed by `--env`.
-fn environment(changes: &[EnvVar], term: Option<OsString>) -> Vec<(OsString, OsString)> {
+pub(crate) fn environment(changes: &[EnvVar], term: Option<OsString>) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = [
         ("PATH", GUEST_PATH),
         ("HOME", "/home/user"),

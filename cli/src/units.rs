@@ -342,6 +342,33 @@ impl Mount {
     }
 }
 
+/// `--bundle`: a host folder or file and where it is in the guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bundle {
+    /// On the host.
+    pub host: PathBuf,
+    /// In the guest, absolute, if that is said.
+    pub guest: Option<PathBuf>,
+}
+
+impl Bundle {
+    /// Read `HOST[::GUEST]`.
+    pub fn parse(s: &OsStr) -> Result<Bundle, String> {
+        let b = s.as_bytes();
+        let (host, guest) = match b.windows(2).position(|w| w == b"::") {
+            Some(i) => (&b[..i], Some(&b[i + 2..])),
+            None => (b, None),
+        };
+        match guest {
+            _ if host.is_empty() => Err(format!("'{}' names no file; write HOST[::GUEST]", s.to_string_lossy())),
+            Some(g) if !g.starts_with(b"/") => {
+                Err(format!("in '{}' the guest's path must be absolute", s.to_string_lossy()))
+            }
+            _ => Ok(Bundle { host: OsStr::from_bytes(host).into(), guest: guest.map(|g| OsStr::from_bytes(g).into()) }),
+        }
+    }
+}
+
 /// Where `host` is mounted if nothing is said: an absolute path at itself, a relative one below /work.
 fn default_guest(host: &Path) -> Option<PathBuf> {
     let mut guest = PathBuf::from("/work");

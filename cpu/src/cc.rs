@@ -122,12 +122,7 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         RES => szp(a) | (c & (CF | OF)),
         MUL => szp(a) | bit(c & 1 != 0, CF | OF),
         FCMP => {
-            // Compared in their own width: a conversion would raise flags of its own.
-            let order = if op & 3 == 2 {
-                f32::from_bits(a as u32).partial_cmp(&f32::from_bits(b as u32))
-            } else {
-                f64::from_bits(a).partial_cmp(&f64::from_bits(b))
-            };
+            let order = float_order(op & 3 == 2, a, b);
             match order {
                 None => ZF | PF | CF,
                 Some(std::cmp::Ordering::Less) => CF,
@@ -137,5 +132,32 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         }
         BMI => (szp(a) & !PF) | bit(c & 1 != 0, CF),
         _ => a & MASK,
+    }
+}
+
+/// How two floating-point operands compare, as UCOMISx does under the current MXCSR.
+#[cfg(target_arch = "x86_64")]
+fn float_order(single: bool, a: u64, b: u64) -> Option<std::cmp::Ordering> {
+    // Compared in their own width: a conversion would raise flags of its own.
+    if single {
+        f32::from_bits(a as u32).partial_cmp(&f32::from_bits(b as u32))
+    } else {
+        f64::from_bits(a).partial_cmp(&f64::from_bits(b))
+    }
+}
+/// How two floating-point operands compare, as UCOMISx does under the current MXCSR.
+#[cfg(not(target_arch = "x86_64"))]
+fn float_order(single: bool, a: u64, b: u64) -> Option<std::cmp::Ordering> {
+    use evm_fpu::sse::{Double, Single, relation};
+    let r = if single {
+        relation::<Single>(a & 0xffff_ffff, b & 0xffff_ffff, false)
+    } else {
+        relation::<Double>(a, b, false)
+    };
+    match r {
+        8 => Some(std::cmp::Ordering::Less),
+        4 => Some(std::cmp::Ordering::Equal),
+        2 => Some(std::cmp::Ordering::Greater),
+        _ => None,
     }
 }

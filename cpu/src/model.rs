@@ -16,6 +16,14 @@ pub struct Model {
 /// An instruction set that an engine uses without alternative.
 type Need = (&'static str, fn() -> bool);
 
+// On hosts of other kinds everything is in portable code.
+#[cfg(not(target_arch = "x86_64"))]
+macro_rules! needs {
+    ($($name:tt)*) => {
+        &[]
+    };
+}
+#[cfg(target_arch = "x86_64")]
 macro_rules! needs {
     ($($name:tt)*) => { &[$( ($name, || std::arch::is_x86_feature_detected!($name)) ),*] };
 }

@@ -6,10 +6,16 @@
 //! # Safety
 //! The one unsafe thing here is the call of a helper, whose contract [`HelperFn::call`] passes on.
 #![allow(unsafe_code)]
-#![allow(improper_ctypes_definitions)] // __m128i: both sides are this compiler
+#![allow(improper_ctypes_definitions)] // vectors: both sides are this compiler
 
 use crate::Type;
-use std::arch::x86_64::__m128i as V;
+/// A vector as helpers take and give it.
+#[cfg(target_arch = "x86_64")]
+pub type Vector = std::arch::x86_64::__m128i;
+/// A vector as helpers take and give it.
+#[cfg(target_arch = "wasm32")]
+pub type Vector = std::arch::wasm32::v128;
+use Vector as V;
 
 /// A result of a helper as 128 bits.
 trait Bits {
@@ -55,7 +61,7 @@ macro_rules! shapes {
         /// vector). The first argument of every helper is the guest state.
         #[derive(Clone, Copy, Debug)]
         #[allow(missing_docs, non_camel_case_types)]
-        pub enum HelperFn { $( $name(unsafe extern "sysv64" fn(*mut u8 $(, $t)*) -> $r), )* }
+        pub enum HelperFn { $( $name(unsafe extern "C" fn(*mut u8 $(, $t)*) -> $r), )* }
         impl HelperFn {
             /// Numbers of integer and vector parameters, and the result.
             pub const fn shape(&self) -> (u8, u8, Option<Type>) {

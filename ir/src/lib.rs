@@ -25,7 +25,7 @@ mod region;
 mod types;
 mod validate;
 
-pub use helper::HelperFn;
+pub use helper::{HelperFn, Vector};
 pub use op::{Cond, FCond, Op, Sig, flags};
 pub use parse::{ParseError, parse};
 pub use region::{BlockData, Builder, Effects, FindLeaf, HelperCall, HelperSig, Inst, Region, Term};

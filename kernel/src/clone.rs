@@ -136,7 +136,7 @@ impl Kernel {
         let kernel = self;
         let rlimits = default_rlimits(kernel);
         p.fds.set_limit(rlimits[libc::RLIMIT_NOFILE as usize].cur.min(u64::from(u32::MAX)) as u32);
-        let mm = Mm::new(kernel, 64)?;
+        let mm = Mm::empty(kernel)?;
         if !kernel.limits.procs.charge(1) {
             return Err(Errno::EAGAIN);
         }

@@ -48,8 +48,22 @@ impl From<rustix::io::Errno> for Errno {
 }
 impl From<std::io::Error> for Errno {
     fn from(e: std::io::Error) -> Errno {
-        Errno(e.raw_os_error().unwrap_or(libc::EIO))
+        match (e.raw_os_error(), e.kind()) {
+            (Some(n), _) => host_errno(n),
+            (None, std::io::ErrorKind::OutOfMemory) => Errno::ENOMEM,
+            (None, std::io::ErrorKind::InvalidInput) => Errno::EINVAL,
+            (None, _) => Errno::EIO,
+        }
     }
+}
+/// An error number of the host's.
+#[cfg(not(target_family = "wasm"))]
+fn host_errno(n: i32) -> Errno {
+    Errno(n)
+}
+#[cfg(target_family = "wasm")]
+fn host_errno(n: i32) -> Errno {
+    Errno(libc::from_wasi(n as u16))
 }
 /// Result of a system call or of a part of one.
 pub type Result<T> = std::result::Result<T, Errno>;

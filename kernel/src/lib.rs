@@ -10,6 +10,14 @@
 //! 3. Lock order: process table, then a process's relations, then its signal state, then a thread's pending signals.
 #![deny(unsafe_code)]
 
+// Where no Linux is underneath, the guest's constants come from a crate of ours under these names: see there.
+#[cfg(target_family = "wasm")]
+extern crate evm_abi as libc;
+#[cfg(target_family = "wasm")]
+extern crate evm_abi as linux_raw_sys;
+#[cfg(target_family = "wasm")]
+extern crate evm_abi as rustix;
+
 pub mod arch;
 pub mod clock;
 pub mod clone;

@@ -326,12 +326,27 @@ impl Blocking for Task {
 }
 
 /// The host's clock id for the CPU time of the calling thread.
+#[cfg(target_family = "wasm")]
+fn current_cpu_clock() -> i32 {
+    host_cpu_time(1);
+    1
+}
+/// WASI has no clock of CPU time: it is the time since the one thread began.
+#[cfg(target_family = "wasm")]
+pub(crate) fn host_cpu_time(clock: i32) -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    if clock == 0 { Duration::ZERO } else { START.get_or_init(Instant::now).elapsed() }
+}
+
+/// The host's clock id for the CPU time of the calling thread.
+#[cfg(not(target_family = "wasm"))]
 fn current_cpu_clock() -> i32 {
     let tid = rustix::thread::gettid().as_raw_nonzero().get();
     !tid << 3 | 6 // CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK
 }
 
 /// CPU time of a host thread's clock; zero for clock 0 (none) and for threads that are gone.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) fn host_cpu_time(clock: i32) -> Duration {
     if clock == 0 {
         return Duration::ZERO;

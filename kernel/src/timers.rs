@@ -42,6 +42,9 @@ impl Timers {
         h.last += 1;
         let id = TimerId(at, h.last);
         h.entries.insert(id, (host, f));
+        #[cfg(target_family = "wasm")]
+        KERNEL.with_borrow_mut(|k| *k = Arc::downgrade(kernel));
+        #[cfg(not(target_family = "wasm"))]
         if !h.running {
             let (inner, kernel) = (self.inner.clone(), Arc::downgrade(kernel));
             h.running =
@@ -61,10 +64,53 @@ impl Timers {
     }
 }
 
+#[cfg(target_family = "wasm")]
+thread_local! {
+    /// The kernel that has timers.
+    static KERNEL: std::cell::RefCell<Weak<Kernel>> = const { std::cell::RefCell::new(Weak::new()) };
+}
+
+/// Without threads: run the timers that are due. Gives the time to the next.
+#[cfg(target_family = "wasm")]
+pub fn run_due() -> Option<Duration> {
+    let k = KERNEL.with_borrow(Weak::upgrade)?;
+    loop {
+        let mut h = lock(&k.timers.inner.heap);
+        let (id, (host, _)) = h.entries.iter().next()?;
+        let (id, left) = (*id, host.saturating_duration_since(Instant::now()));
+        if !left.is_zero() && k.clock.peek() < id.0 {
+            return Some(left);
+        }
+        let f = h.entries.remove(&id);
+        drop(h);
+        k.clock.reached(id.0);
+        if let Some((_, f)) = f {
+            f(&k);
+        }
+    }
+}
+/// Without threads: nothing can be done until a timer is due, or until the deadline.
+#[cfg(target_family = "wasm")]
+pub(crate) fn idle(deadline: Option<Instant>) {
+    /// Who waits for what cannot come waits for ever.
+    const LONG: Duration = Duration::from_secs(3600);
+    let before = KERNEL.with_borrow(Weak::upgrade).map_or(0, |k| lock(&k.timers.inner.heap).entries.len());
+    let timer = run_due().unwrap_or(LONG);
+    let after = KERNEL.with_borrow(Weak::upgrade).map_or(0, |k| lock(&k.timers.inner.heap).entries.len());
+    if before != after {
+        return; // something happened: look first
+    }
+    let left = deadline.map_or(LONG, |d| d.saturating_duration_since(Instant::now()));
+    std::thread::sleep(timer.min(left));
+}
+
 /// How long the thread sleeps at most, so that it notices the end of the job and jumps of a virtual clock.
+#[cfg(not(target_family = "wasm"))]
 const NAP: Duration = Duration::from_millis(200);
+#[cfg(not(target_family = "wasm"))]
 const VIRTUAL_NAP: Duration = Duration::from_millis(5);
 
+#[cfg(not(target_family = "wasm"))]
 fn run(inner: &Inner, kernel: &Weak<Kernel>) {
     let mut idle = 0;
     let mut h = lock(&inner.heap);

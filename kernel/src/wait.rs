@@ -22,6 +22,22 @@ impl Waker {
         self.cond.notify_all();
     }
     /// Sleep until woken or until the deadline; false at the deadline. Clears the mark.
+    ///
+    /// There is one thread: nobody but a timer can wake it, and timers run here.
+    #[cfg(target_family = "wasm")]
+    pub fn sleep(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            if std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner)) {
+                return true;
+            }
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return false;
+            }
+            crate::timers::idle(deadline);
+        }
+    }
+    /// Sleep until woken or until the deadline; false at the deadline. Clears the mark.
+    #[cfg(not(target_family = "wasm"))]
     pub fn sleep(&self, deadline: Option<Instant>) -> bool {
         let mut w = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
         while !*w {

@@ -45,9 +45,9 @@ impl HostMemory {
     }
     /// Bytes that no file backs.
     fn bytes(&self) -> std::io::Result<u64> {
-        use std::os::unix::fs::FileExt;
         let mut text = [0u8; 4096];
-        let n = self.0.read_at(&mut text, 0)?;
+        let n = rustix::io::pread(&self.0, &mut text, 0)
+            .map_err(|e| std::io::Error::from_raw_os_error(e.raw_os_error()))?;
         let text = String::from_utf8_lossy(&text[..n]);
         let kib = |name: &str| {
             let line = text.lines().find_map(|l| l.strip_prefix(name));

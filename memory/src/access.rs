@@ -18,22 +18,6 @@ pub struct Mem {
     limit: u64,
 }
 
-/// Integer types that guest memory can be read and written as.
-pub trait Scalar: Copy + Sized {
-    /// Size in bytes.
-    const SIZE: u64;
-    /// Little-endian value from the low bits.
-    fn from_u64(v: u64) -> Self;
-    /// Value in the low bits.
-    fn to_u64(self) -> u64;
-}
-macro_rules! scalar { ($($t:ty)*) => { $( impl Scalar for $t {
-    const SIZE: u64 = size_of::<$t>() as u64;
-    #[inline(always)] fn from_u64(v: u64) -> Self { v as $t }
-    #[inline(always)] fn to_u64(self) -> u64 { self as u64 }
-} )* } }
-scalar!(u8 u16 u32 u64 i8 i16 i32 i64);
-
 macro_rules! guarded {
     ($text:literal, $($args:tt)*) => {
         asm!(
@@ -50,22 +34,6 @@ macro_rules! guarded {
             ".popsection",
             $($args)*
         )
-    };
-}
-
-macro_rules! rmw {
-    ($name:ident, $doc:literal, $body:expr) => {
-        #[doc = $doc]
-        #[inline]
-        pub fn $name(&self, addr: u64, size: u64, val: u64) -> Result<u64, Fault> {
-            let f: fn(u64, u64) -> u64 = $body;
-            loop {
-                let old = self.load(addr, size).map_err(|f| Fault { write: true, ..f })?;
-                if self.cas(addr, size, old, f(old, val))? == old {
-                    return Ok(old);
-                }
-            }
-        }
     };
 }
 
@@ -243,20 +211,6 @@ impl Mem {
         }
         if err == 0 { Ok(u128::from(lo) | u128::from(hi) << 64) } else { Err(Fault { addr, write: true }) }
     }
-    rmw!(fetch_add, "Atomic add; gives the old value.", |a, b| a.wrapping_add(b));
-    rmw!(fetch_and, "Atomic and; gives the old value.", |a, b| a & b);
-    rmw!(fetch_or, "Atomic or; gives the old value.", |a, b| a | b);
-    rmw!(fetch_xor, "Atomic exclusive or; gives the old value.", |a, b| a ^ b);
-    rmw!(swap, "Atomic exchange; gives the old value.", |_, b| b);
-
-    /// Read a scalar.
-    pub fn read<T: Scalar>(&self, addr: u64) -> Result<T, Fault> {
-        self.load(addr, T::SIZE).map(T::from_u64)
-    }
-    /// Write a scalar.
-    pub fn write<T: Scalar>(&self, addr: u64, v: T) -> Result<(), Fault> {
-        self.store(addr, T::SIZE, v.to_u64())
-    }
     /// Copy guest bytes out. On a fault some bytes may have been copied.
     pub fn copy_out(&self, addr: u64, buf: &mut [u8]) -> Result<(), Fault> {
         let p = self.host(addr, buf.len() as u64, false)?;
@@ -282,23 +236,6 @@ impl Mem {
                 err = inout(reg) err, options(nostack, preserves_flags));
         }
         if err == 0 { Ok(()) } else { Err(Fault { addr: addr + len - left, write: true }) }
-    }
-    /// A NUL-terminated string of at most `max` bytes (without the NUL); `Ok(None)` if it is longer.
-    pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Fault> {
-        let mut out = Vec::new();
-        let mut at = addr;
-        while out.len() <= max {
-            let chunk = (256 - (at & 255)) as usize;
-            let mut buf = [0u8; 256];
-            self.copy_out(at, &mut buf[..chunk])?;
-            if let Some(n) = buf[..chunk].iter().position(|b| *b == 0) {
-                out.extend_from_slice(&buf[..n]);
-                return Ok((out.len() <= max).then_some(out));
-            }
-            out.extend_from_slice(&buf[..chunk]);
-            at += chunk as u64;
-        }
-        Ok(None)
     }
 }
 

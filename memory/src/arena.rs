@@ -5,39 +5,17 @@
 //! no Rust object lives in.
 #![allow(unsafe_code)]
 
-use crate::perm::{self, PermTable};
-use crate::{Mem, fault};
+use crate::perm::PermTable;
+use crate::{Mem, PAGE, Prot, fault};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 
-/// Page size of guest and host.
-pub const PAGE: u64 = 4096;
 /// Inaccessible bytes on each side: covers any 32-bit displacement added to a checked address.
 const GUARD: u64 = 1 << 32;
 
-/// Host protection of guest pages. Execution is the translator's matter: executable guest pages are
-/// readable on the host, nothing more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Prot {
-    /// Readable (or executable).
-    pub read: bool,
-    /// Writable.
-    pub write: bool,
-}
-
 impl Prot {
-    /// No access.
-    pub const NONE: Prot = Prot { read: false, write: false };
-    /// Read only.
-    pub const R: Prot = Prot { read: true, write: false };
-    /// Read and write.
-    pub const RW: Prot = Prot { read: true, write: true };
-    /// As bits of [`perm`].
-    pub fn perm(self) -> u8 {
-        if self.write { perm::READ | perm::WRITE } else { u8::from(self.read) * perm::READ }
-    }
     fn bits(self) -> i32 {
         let w = if self.write { libc::PROT_READ | libc::PROT_WRITE } else { 0 };
         w | if self.read { libc::PROT_READ } else { 0 }
@@ -209,6 +187,26 @@ impl Arena {
         // SAFETY: inside the arena.
         let r = unsafe { libc::msync(p, len as usize, libc::MS_SYNC) };
         if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+    /// Bytes of `[start, end)` that the host keeps in memory.
+    pub fn resident(&self, start: u64, end: u64) -> u64 {
+        use std::os::unix::fs::FileExt;
+        let Ok(map) = pagemap() else {
+            return 0;
+        };
+        let mut buf = vec![0u8; 8 * 8192];
+        let (mut page, last) = ((self.base + start) / PAGE, (self.base + end) / PAGE);
+        let mut n = 0;
+        while page < last {
+            let k = (last - page).min(8192);
+            let b = &mut buf[..8 * k as usize];
+            if map.read_exact_at(b, page * 8).is_err() {
+                return n * PAGE;
+            }
+            n += b.chunks_exact(8).filter(|w| w[7] & 0x80 != 0).count() as u64;
+            page += k;
+        }
+        n * PAGE
     }
     /// Copy the private pages of `[addr, addr + len)` that differ from their backing into `child` (fork). The range
     /// must be mapped the same way in both, readable here and writable in `child`. With `anon`, only pages that

@@ -96,17 +96,17 @@ pub static HELPERS: [HelperSig; 2] = [
 
 use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_set_epi64x};
 #[allow(improper_ctypes_definitions)]
-pub(crate) extern "sysv64" fn mix(_: *mut State, a: u64, b: u64, x: __m128i, y: __m128i) -> __m128i {
+pub(crate) extern "C" fn mix(_: *mut State, a: u64, b: u64, x: __m128i, y: __m128i) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_add_epi64(_mm_add_epi64(x, y), _mm_set_epi64x(b as i64, a as i64)) }
 }
-pub(crate) extern "sysv64" fn raise_if(s: *mut State, a: u64) -> u64 {
+pub(crate) extern "C" fn raise_if(s: *mut State, a: u64) -> u64 {
     // SAFETY: compiled code passes the state it runs on.
     unsafe { (*s).pending = u64::from(a == 13) };
     a + 1
 }
 
-extern "sysv64" fn on_hot(_: *mut State, pc: u64) {
+extern "C" fn on_hot(_: *mut State, pc: u64) {
     assert_ne!(pc, 0);
     HOT.set(HOT.get() + 1);
 }
@@ -120,19 +120,19 @@ thread_local! {
     /// Host offset and guest address of the trap that ended the run.
     static TRAPPED: Cell<Option<(u32, u64)>> = const { Cell::new(None) };
 }
-extern "sysv64" fn on_call(_: *mut State, target: u64, ret: u64) -> u64 {
+extern "C" fn on_call(_: *mut State, target: u64, ret: u64) -> u64 {
     LOG.set([1, target, ret, 0]);
     ret
 }
-extern "sysv64" fn on_resume(_: *mut State, next: u64, ret: u64) -> u64 {
+extern "C" fn on_resume(_: *mut State, next: u64, ret: u64) -> u64 {
     LOG.set([2, next, ret, 0]);
     if next == 0x7777 { ret } else { next }
 }
-extern "sysv64" fn on_service(_: *mut State, code: u64, pc: u64, next: u64) -> u64 {
+extern "C" fn on_service(_: *mut State, code: u64, pc: u64, next: u64) -> u64 {
     LOG.set([3, code, pc, next]);
     if code == 99 { 0x9999 } else { next }
 }
-extern "sysv64" fn on_raise(_: *mut State, code: u64, arg: u64, pc: u64) -> u64 {
+extern "C" fn on_raise(_: *mut State, code: u64, arg: u64, pc: u64) -> u64 {
     LOG.set([4, code, arg, pc]);
     0x4444
 }
@@ -150,7 +150,7 @@ std::arch::global_asm!(
     "evm_test_landing:",
     "pop r15; pop r14; pop r13; pop r12; pop rbx; pop rbp; ret",
 );
-unsafe extern "sysv64" {
+unsafe extern "C" {
     fn evm_test_enter(code: u64, state: *mut State, pc: u64, base: u64, sp: *mut u64) -> u64;
     static evm_test_landing: u8;
 }

@@ -1,6 +1,6 @@
 //! Scalar operations by opcode and type, on zero-extended 64-bit cells.
 //!
-//! Floating-point operations are the hardware's own instructions under the host's current MXCSR, written as
+//! Floating-point operations are the hardware's own instructions under the host's current MXCSR (or `evm-fpu`'s, on hosts without), written as
 //! assembly: the compiler may neither fold them nor exchange operands, so NaN results and status
 //! flags are those of the guest's instruction.
 //!
@@ -9,7 +9,19 @@
 #![allow(unsafe_code)]
 
 use evm_ir::{FCond, Op, Type};
+#[cfg(target_arch = "x86_64")]
 use std::arch::asm;
+
+// The instructions by name: on the CPU, or in portable code.
+#[cfg(not(target_arch = "x86_64"))]
+#[macro_use]
+#[path = "scalar_portable.rs"]
+mod instructions;
+#[cfg(target_arch = "x86_64")]
+#[macro_use]
+#[path = "scalar_x86.rs"]
+mod instructions;
+use instructions::{cmp32, cmp64, signal32, signal64};
 
 /// Two cells to one.
 pub type Fn2 = fn(u64, u64) -> u64;
@@ -26,19 +38,8 @@ pub fn mask(ty: Type) -> u64 {
     }
 }
 
-macro_rules! fp2 {
-    ($ins:literal, $t:ty, $b:ty) => {
-        |a, b| {
-            let mut x = <$t>::from_bits(a as $b);
-            let y = <$t>::from_bits(b as $b);
-            // SAFETY: registers only.
-            unsafe { asm!(concat!($ins, " {x}, {y}"), x = inout(xmm_reg) x, y = in(xmm_reg) y, options(nomem, nostack, preserves_flags)) };
-            u64::from(x.to_bits())
-        }
-    };
-}
 macro_rules! fp_both {
-    ($ty:expr, $s:literal, $d:literal) => {
+    ($ty:expr, $s:tt, $d:tt) => {
         match $ty {
             Type::F32 => fp2!($s, f32, u32),
             Type::F64 => fp2!($d, f64, u64),
@@ -192,21 +193,6 @@ pub fn un(op: Op, ty: Type) -> Option<Fn1> {
     })
 }
 
-macro_rules! cvt {
-    ($ins:literal, $x:expr => $rc:ident, $init:expr) => {{
-        let mut r = $init;
-        // SAFETY: registers only.
-        unsafe { asm!(concat!($ins, " {r}, {x}"), x = in($rc) $x, r = inout(xmm_reg) r, options(nomem, nostack, preserves_flags)) };
-        u64::from(r.to_bits())
-    }};
-    ($ins:literal, $x:expr, $mod:literal, $r:ty) => {{
-        let r: $r;
-        // SAFETY: registers only.
-        unsafe { asm!(concat!($ins, " {r", $mod, "}, {x}"), x = in(xmm_reg) $x, r = lateout(reg) r, options(nomem, nostack, preserves_flags)) };
-        u64::from(r)
-    }};
-}
-
 /// Conversion from `from` to `to`, except those that change no bit of the cell (zext, bitcast).
 pub fn conv(op: Op, from: Type, to: Type) -> Option<Fn1> {
     Some(match (op, from, to) {
@@ -229,37 +215,6 @@ pub fn conv(op: Op, from: Type, to: Type) -> Option<Fn1> {
         _ => return None,
     })
 }
-
-macro_rules! compare {
-    ($quiet:ident $signal:ident $t:ty, |$x:ident| $of:expr, $ins:literal) => {
-        /// As UCOMISx compares: only signalling NaNs are invalid.
-        fn $quiet<const P: u8>(a: u64, b: u64) -> u64 {
-            let of = |$x: u64| -> $t { $of };
-            let (x, y) = (of(a), of(b));
-            let unordered = || x.partial_cmp(&y).is_none();
-            u64::from(match P {
-                0 => x == y,
-                1 => x < y,
-                2 => x <= y,
-                3 => unordered(),
-                4 => x != y,
-                5 => unordered() || x >= y,
-                6 => unordered() || x > y,
-                _ => !unordered(),
-            })
-        }
-        fn $signal<const P: u8>(a: u64, b: u64) -> u64 {
-            let of = |$x: u64| -> $t { $of };
-            // SAFETY: registers only.
-            unsafe {
-                asm!(concat!($ins, " {x}, {y}"), x = in(xmm_reg) of(a), y = in(xmm_reg) of(b), options(nomem, nostack));
-            }
-            $quiet::<P>(a, b)
-        }
-    };
-}
-compare!(cmp32 signal32 f32, |x| f32::from_bits(x as u32), "comiss");
-compare!(cmp64 signal64 f64, |x| f64::from_bits(x), "comisd");
 
 /// Floating comparison that raises the flags of COMISx.
 pub fn fcomi(cond: FCond, ty: Type) -> Option<Fn2> {

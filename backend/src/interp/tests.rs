@@ -32,7 +32,7 @@ static HELPERS: &[HelperSig] = &[HelperSig {
     leaf: None,
 }];
 /// Exchanges r0 and r1, asks for an exception if the second argument says so; gives the first plus the vector.
-unsafe extern "sysv64" fn helper(st: *mut u8, a: u64, b: u64, v: std::arch::x86_64::__m128i) -> u64 {
+unsafe extern "C" fn helper(st: *mut u8, a: u64, b: u64, v: std::arch::x86_64::__m128i) -> u64 {
     // SAFETY: the state of these tests is an array of 16 words; vectors are plain bits.
     unsafe {
         let s = &mut *st.cast::<[u64; 16]>();
@@ -214,20 +214,20 @@ static RANDOM_LAYOUT: Layout = Layout {
     ],
 };
 type V = std::arch::x86_64::__m128i;
-unsafe extern "sysv64" fn pure(_: *mut u8, a: u64, b: u64) -> u64 {
+unsafe extern "C" fn pure(_: *mut u8, a: u64, b: u64) -> u64 {
     a.rotate_left(7) ^ b
 }
-unsafe extern "sysv64" fn mix(_: *mut u8, a: u64, v: V) -> V {
+unsafe extern "C" fn mix(_: *mut u8, a: u64, v: V) -> V {
     // SAFETY: plain bits.
     unsafe { std::mem::transmute(std::mem::transmute::<V, [u64; 2]>(v).map(|x| x.wrapping_mul(a | 1))) }
 }
-unsafe extern "sysv64" fn private(st: *mut u8, a: u64) {
+unsafe extern "C" fn private(st: *mut u8, a: u64) {
     // SAFETY: the state of these tests is an array of 16 words.
     let s = unsafe { &mut *st.cast::<[u64; 16]>() };
     s[8] = s[8].wrapping_add(a);
     s[10] = u64::from(a & 7 == 3);
 }
-unsafe extern "sysv64" fn all(st: *mut u8, v: V) -> u64 {
+unsafe extern "C" fn all(st: *mut u8, v: V) -> u64 {
     // SAFETY: as above.
     unsafe {
         let s = &mut *st.cast::<[u64; 16]>();

@@ -6,9 +6,17 @@
 #![allow(unsafe_code)]
 
 use evm_ir::{FCond, Op, Type};
-use std::arch::asm;
-use std::arch::x86_64::__m128i;
 use std::array::from_fn;
+
+#[cfg(not(target_arch = "x86_64"))]
+#[macro_use]
+#[path = "vector_portable.rs"]
+mod instructions;
+#[cfg(target_arch = "x86_64")]
+#[macro_use]
+#[path = "vector_x86.rs"]
+mod instructions;
+use instructions::{cmpd, cmps};
 
 /// Two vectors to one.
 pub type Fn2 = fn(u128, u128) -> u128;
@@ -24,7 +32,7 @@ pub type FnSplat = fn(u64) -> u128;
 /// Plain 128-bit data.
 trait Bits128: Copy {}
 impl Bits128 for u128 {}
-impl Bits128 for __m128i {}
+impl Bits128 for evm_ir::Vector {}
 macro_rules! bits { ($($t:ty)*) => { $( impl Bits128 for [$t; 16 / size_of::<$t>()] {} )* } }
 bits!(u8 i8 u16 i16 u32 i32 u64 i64);
 
@@ -81,18 +89,8 @@ macro_rules! signed {
         }
     };
 }
-macro_rules! fp {
-    ($ins:literal) => {
-        |a, b| {
-            let (mut x, y): (__m128i, __m128i) = (cast(a), cast(b));
-            // SAFETY: registers only.
-            unsafe { asm!(concat!($ins, " {x}, {y}"), x = inout(xmm_reg) x, y = in(xmm_reg) y, options(nomem, nostack, preserves_flags)) };
-            cast(x)
-        }
-    };
-}
 macro_rules! fp_both {
-    ($shape:expr, $s:literal, $d:literal) => {
+    ($shape:expr, $s:tt, $d:tt) => {
         match $shape {
             Type::F32X4 => fp!($s),
             Type::F64X2 => fp!($d),
@@ -188,7 +186,7 @@ pub fn un(op: Op, shape: Type) -> Option<Fn1> {
         };
     }
     macro_rules! fp1 {
-        ($ins:literal) => {
+        ($ins:tt) => {
             |a| {
                 let f: Fn2 = fp!($ins);
                 f(a, a)
@@ -240,25 +238,6 @@ pub fn shift(op: Op, shape: Type) -> Option<FnIns> {
         (Op::VSar, Type::I64X2) => sh!(i64, wrapping_shr),
         _ => return None,
     })
-}
-
-fn cmps<const P: u8>(a: u128, b: u128) -> u128 {
-    let (mut x, y): (__m128i, __m128i) = (cast(a), cast(b));
-    // SAFETY: registers only.
-    unsafe {
-        asm!("cmpps {x}, {y}, {p}", x = inout(xmm_reg) x, y = in(xmm_reg) y, p = const P,
-            options(nomem, nostack, preserves_flags));
-    }
-    cast(x)
-}
-fn cmpd<const P: u8>(a: u128, b: u128) -> u128 {
-    let (mut x, y): (__m128i, __m128i) = (cast(a), cast(b));
-    // SAFETY: registers only.
-    unsafe {
-        asm!("cmppd {x}, {y}, {p}", x = inout(xmm_reg) x, y = in(xmm_reg) y, p = const P,
-            options(nomem, nostack, preserves_flags));
-    }
-    cast(x)
 }
 
 /// Floating comparison, a mask per lane.

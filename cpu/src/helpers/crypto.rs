@@ -6,6 +6,8 @@
 #![allow(unsafe_code)]
 
 use super::sse::Lanes;
+use evm_ir::Vector as __m128i;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 type S = *mut u8;
@@ -187,17 +189,19 @@ mod soft {
 macro_rules! accelerated {
     ($( #[doc = $doc:literal] $name:ident($($p:ident),*) $feat:tt $host:ident; )*) => { $(
         #[doc = $doc]
-        pub(crate) extern "sysv64" fn $name(_: S, $($p: __m128i),*) -> __m128i {
-            #[target_feature(enable = $feat)]
-            fn host($($p: __m128i),*) -> __m128i {
-                $host($($p),*)
+        pub(crate) extern "C" fn $name(_: S, $($p: __m128i),*) -> __m128i {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = $feat)]
+                fn host($($p: __m128i),*) -> __m128i {
+                    $host($($p),*)
+                }
+                if std::is_x86_feature_detected!($feat) {
+                    // SAFETY: the feature was detected.
+                    return unsafe { host($($p),*) };
+                }
             }
-            if std::is_x86_feature_detected!($feat) {
-                // SAFETY: the feature was detected.
-                unsafe { host($($p),*) }
-            } else {
-                soft::$name($($p),*)
-            }
+            soft::$name($($p),*)
         }
     )* };
 }
@@ -227,7 +231,7 @@ accelerated! {
 }
 
 /// AESKEYGENASSIST.
-pub(crate) extern "sysv64" fn aeskeygenassist(_: S, imm: u64, a: __m128i) -> __m128i {
+pub(crate) extern "C" fn aeskeygenassist(_: S, imm: u64, a: __m128i) -> __m128i {
     let a = <[u32; 4]>::of(a);
     let sub = |x: u32| u32::from_le_bytes(x.to_le_bytes().map(|b| SBOX[usize::from(b)]));
     let rot = |x: u32| sub(x).rotate_right(8) ^ (imm as u32 & 255);
@@ -235,38 +239,42 @@ pub(crate) extern "sysv64" fn aeskeygenassist(_: S, imm: u64, a: __m128i) -> __m
 }
 
 /// PCLMULQDQ: bits 0 and 4 of `imm` choose the halves.
-pub(crate) extern "sysv64" fn pclmulqdq(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
-    #[target_feature(enable = "pclmulqdq")]
-    fn host(a: __m128i, b: __m128i) -> __m128i {
-        _mm_clmulepi64_si128::<0>(a, b)
-    }
+pub(crate) extern "C" fn pclmulqdq(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
     let x = <[u64; 2]>::of(a)[imm as usize & 1];
     let y = <[u64; 2]>::of(b)[imm as usize >> 4 & 1];
-    if std::is_x86_feature_detected!("pclmulqdq") {
-        // SAFETY: the feature was detected.
-        unsafe { host(u128::from(x).reg(), u128::from(y).reg()) }
-    } else {
-        soft::pclmul(x, y).reg()
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "pclmulqdq")]
+        fn host(a: __m128i, b: __m128i) -> __m128i {
+            _mm_clmulepi64_si128::<0>(a, b)
+        }
+        if std::is_x86_feature_detected!("pclmulqdq") {
+            // SAFETY: the feature was detected.
+            return unsafe { host(u128::from(x).reg(), u128::from(y).reg()) };
+        }
     }
+    soft::pclmul(x, y).reg()
 }
 
 /// SHA1RNDS4.
-pub(crate) extern "sysv64" fn sha1rnds4(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
-    #[target_feature(enable = "sha")]
-    fn host(imm: u64, a: __m128i, b: __m128i) -> __m128i {
-        match imm & 3 {
-            0 => _mm_sha1rnds4_epu32::<0>(a, b),
-            1 => _mm_sha1rnds4_epu32::<1>(a, b),
-            2 => _mm_sha1rnds4_epu32::<2>(a, b),
-            _ => _mm_sha1rnds4_epu32::<3>(a, b),
+pub(crate) extern "C" fn sha1rnds4(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "sha")]
+        fn host(imm: u64, a: __m128i, b: __m128i) -> __m128i {
+            match imm & 3 {
+                0 => _mm_sha1rnds4_epu32::<0>(a, b),
+                1 => _mm_sha1rnds4_epu32::<1>(a, b),
+                2 => _mm_sha1rnds4_epu32::<2>(a, b),
+                _ => _mm_sha1rnds4_epu32::<3>(a, b),
+            }
+        }
+        if std::is_x86_feature_detected!("sha") {
+            // SAFETY: the feature was detected.
+            return unsafe { host(imm, a, b) };
         }
     }
-    if std::is_x86_feature_detected!("sha") {
-        // SAFETY: the feature was detected.
-        unsafe { host(imm, a, b) }
-    } else {
-        soft::sha1rnds4(imm, a, b)
-    }
+    soft::sha1rnds4(imm, a, b)
 }
 
 #[cfg(test)]

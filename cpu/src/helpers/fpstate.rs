@@ -9,8 +9,8 @@ use super::sse::{Lanes, host_mxcsr, set_host_mxcsr};
 use super::state;
 use crate::xsave::{self, Component};
 use crate::{CpuState, exc};
+use evm_ir::Vector as __m128i;
 use evm_memory::Fault;
-use std::arch::x86_64::__m128i;
 
 type S = *mut u8;
 
@@ -53,7 +53,7 @@ fn read<const N: usize>(s: &mut CpuState, addr: u64) -> Option<[u8; N]> {
 }
 
 /// FXSAVE, FXSAVE64.
-extern "sysv64" fn fxsave(st: S, addr: u64, _wide: u64) {
+extern "C" fn fxsave(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     s.mxcsr = host_mxcsr();
@@ -66,7 +66,7 @@ extern "sysv64" fn fxsave(st: S, addr: u64, _wide: u64) {
 }
 
 /// FXRSTOR, FXRSTOR64.
-extern "sysv64" fn fxrstor(st: S, addr: u64, _wide: u64) {
+extern "C" fn fxrstor(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else {
@@ -97,7 +97,7 @@ fn asked(s: &mut CpuState, addr: u64, mask: u64) -> Option<u64> {
 }
 
 /// XSAVE, XSAVEOPT: the standard form. Components not asked for are left alone in memory.
-extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
+extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let Some(asked) = asked(s, addr, mask) else {
@@ -140,7 +140,7 @@ extern "sysv64" fn xsave_(st: S, addr: u64, mask: u64) {
 }
 
 /// XSAVEC: the compacted form; components in their initial state are not written.
-extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
+extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let Some(asked) = asked(s, addr, mask) else {
@@ -174,7 +174,7 @@ extern "sysv64" fn xsavec(st: S, addr: u64, mask: u64) {
 }
 
 /// XRSTOR, of both forms.
-extern "sysv64" fn xrstor(st: S, addr: u64, mask: u64) {
+extern "C" fn xrstor(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let Some(asked) = asked(s, addr, mask) else {
@@ -279,7 +279,7 @@ fn set_environment(s: &mut CpuState, e: &[u8], short: bool) {
 }
 
 /// FNSTENV: stores the environment, then masks all exceptions.
-extern "sysv64" fn fnstenv(st: S, addr: u64, short: u64) {
+extern "C" fn fnstenv(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let (e, n) = environment(s, short != 0);
@@ -289,7 +289,7 @@ extern "sysv64" fn fnstenv(st: S, addr: u64, short: u64) {
 }
 
 /// FLDENV.
-extern "sysv64" fn fldenv(st: S, addr: u64, short: u64) {
+extern "C" fn fldenv(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     if s.fsw & 0x80 != 0 {
@@ -302,7 +302,7 @@ extern "sysv64" fn fldenv(st: S, addr: u64, short: u64) {
 }
 
 /// FNSAVE: environment and registers in stack order, then FNINIT.
-extern "sysv64" fn fnsave(st: S, addr: u64, short: u64) {
+extern "C" fn fnsave(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let (e, n) = environment(s, short != 0);
@@ -317,7 +317,7 @@ extern "sysv64" fn fnsave(st: S, addr: u64, short: u64) {
 }
 
 /// FRSTOR.
-extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
+extern "C" fn frstor(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     if s.fsw & 0x80 != 0 {
@@ -338,7 +338,7 @@ extern "sysv64" fn frstor(st: S, addr: u64, short: u64) {
 }
 
 /// MASKMOVDQU, MASKMOVQ (`size` 16, 8): bytes of `x` whose mask byte has its top bit set.
-extern "sysv64" fn maskmov(st: S, addr: u64, size: u64, x: __m128i, mask: __m128i) {
+extern "C" fn maskmov(st: S, addr: u64, size: u64, x: __m128i, mask: __m128i) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let probe = s.mem();
@@ -353,7 +353,7 @@ extern "sysv64" fn maskmov(st: S, addr: u64, size: u64, x: __m128i, mask: __m128
 }
 
 /// Lanes of `size` bytes under the mask from `addr`; zero elsewhere.
-extern "sysv64" fn mask_load(st: S, addr: u64, size: u64, mask: __m128i) -> __m128i {
+extern "C" fn mask_load(st: S, addr: u64, size: u64, mask: __m128i) -> __m128i {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let (mask, bits) = (u128::of(mask), 8 * size as u32);
@@ -374,7 +374,7 @@ extern "sysv64" fn mask_load(st: S, addr: u64, size: u64, mask: __m128i) -> __m1
 }
 
 /// Lanes of `size` bytes under the mask to `addr`.
-extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m128i) {
+extern "C" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m128i) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let (mask, x, bits) = (u128::of(mask), u128::of(x), 8 * size as u32);
@@ -405,7 +405,7 @@ extern "sysv64" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m
 /// VGATHER*: `form` is scale | index bytes << 8 | element bytes << 16 | first index lane << 24 |
 /// lanes << 32 | 32-bit addresses << 40. Elements not under the mask are those of `dst`; lanes past the
 /// last are zero.
-extern "sysv64" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128i, mask: __m128i) -> __m128i {
+extern "C" fn gather(st: S, base: u64, form: u64, dst: __m128i, idx: __m128i, mask: __m128i) -> __m128i {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let byte = |n: u32| form >> n & 255;

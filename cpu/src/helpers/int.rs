@@ -32,19 +32,19 @@ helpers! { 0;
 }
 
 /// The flags that a lazy thunk stands for.
-unsafe extern "sysv64" fn cc_flags(_st: *mut u8, op: u64, a: u64, b: u64, c: u64) -> u64 {
+unsafe extern "C" fn cc_flags(_st: *mut u8, op: u64, a: u64, b: u64, c: u64) -> u64 {
     cc::flags(op, a, b, c)
 }
 
 /// Selector of segment register `n` (es cs ss ds fs gs).
-unsafe extern "sysv64" fn get_seg(st: *mut u8, n: u64) -> u64 {
+unsafe extern "C" fn get_seg(st: *mut u8, n: u64) -> u64 {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     u64::from(st.segs.get(n as usize).copied().unwrap_or(0))
 }
 
 /// MOV to a segment register.
-unsafe extern "sysv64" fn set_seg(st: *mut u8, n: u64, sel: u64) {
+unsafe extern "C" fn set_seg(st: *mut u8, n: u64, sel: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let base = match crate::segment::load(st, n as usize, sel as u16) {
@@ -62,20 +62,20 @@ unsafe extern "sysv64" fn set_seg(st: *mut u8, n: u64, sel: u64) {
 }
 
 /// What LAR, LSL, VERR and VERW find: bit 32 says that they find something.
-unsafe extern "sysv64" fn selector(st: *mut u8, sel: u64, what: u64) -> u64 {
+unsafe extern "C" fn selector(st: *mut u8, sel: u64, what: u64) -> u64 {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     crate::segment::inspect(st, sel as u16, what).map_or(0, |v| u64::from(v) | 1 << 32)
 }
 
 /// Decimal adjustment: see [`crate::bcd`].
-unsafe extern "sysv64" fn bcd(_st: *mut u8, what: u64, ax: u64, flags: u64) -> u64 {
+unsafe extern "C" fn bcd(_st: *mut u8, what: u64, ax: u64, flags: u64) -> u64 {
     let (ax, flags) = crate::bcd::adjust(what, ax as u16, flags);
     u64::from(ax) | flags << 32
 }
 
 /// DIV r/m64: RDX:RAX by `d`.
-unsafe extern "sysv64" fn div128(st: *mut u8, d: u64) {
+unsafe extern "C" fn div128(st: *mut u8, d: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     if d <= st.gpr[RDX] {
@@ -87,7 +87,7 @@ unsafe extern "sysv64" fn div128(st: *mut u8, d: u64) {
 }
 
 /// IDIV r/m64.
-unsafe extern "sysv64" fn idiv128(st: *mut u8, d: u64) {
+unsafe extern "C" fn idiv128(st: *mut u8, d: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let n = (u128::from(st.gpr[RDX]) << 64 | u128::from(st.gpr[RAX])) as i128;
@@ -113,15 +113,15 @@ fn rotate_carry(a: u64, c: u64, n: u64, how: u64) -> (u64, u64) {
     ((r & (mask >> 1)) as u64, (r >> bits) as u64)
 }
 
-unsafe extern "sysv64" fn rc_value(_st: *mut u8, a: u64, c: u64, n: u64, how: u64) -> u64 {
+unsafe extern "C" fn rc_value(_st: *mut u8, a: u64, c: u64, n: u64, how: u64) -> u64 {
     rotate_carry(a, c, n, how).0
 }
 
-unsafe extern "sysv64" fn rc_carry(_st: *mut u8, a: u64, c: u64, n: u64, how: u64) -> u64 {
+unsafe extern "C" fn rc_carry(_st: *mut u8, a: u64, c: u64, n: u64, how: u64) -> u64 {
     rotate_carry(a, c, n, how).1
 }
 
-unsafe extern "sysv64" fn pdep(_st: *mut u8, mut v: u64, mut mask: u64) -> u64 {
+unsafe extern "C" fn pdep(_st: *mut u8, mut v: u64, mut mask: u64) -> u64 {
     let mut out = 0;
     while mask != 0 {
         let low = mask & mask.wrapping_neg();
@@ -134,7 +134,7 @@ unsafe extern "sysv64" fn pdep(_st: *mut u8, mut v: u64, mut mask: u64) -> u64 {
     out
 }
 
-unsafe extern "sysv64" fn pext(_st: *mut u8, v: u64, mut mask: u64) -> u64 {
+unsafe extern "C" fn pext(_st: *mut u8, v: u64, mut mask: u64) -> u64 {
     let (mut out, mut n) = (0, 0);
     while mask != 0 {
         let low = mask & mask.wrapping_neg();
@@ -148,7 +148,7 @@ unsafe extern "sysv64" fn pext(_st: *mut u8, v: u64, mut mask: u64) -> u64 {
 }
 
 /// CRC32 of SSE4.2 (polynomial 11EDC6F41h, reflected), `n` bytes of `v`.
-unsafe extern "sysv64" fn crc32c(_st: *mut u8, crc: u64, v: u64, n: u64) -> u64 {
+unsafe extern "C" fn crc32c(_st: *mut u8, crc: u64, v: u64, n: u64) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("sse4.2") {
         use std::arch::x86_64::*;
@@ -172,7 +172,7 @@ unsafe extern "sysv64" fn crc32c(_st: *mut u8, crc: u64, v: u64, n: u64) -> u64 
     u64::from(c)
 }
 
-unsafe extern "sysv64" fn cpuid(st: *mut u8) {
+unsafe extern "C" fn cpuid(st: *mut u8) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let r = crate::model::cpuid(st.model, st.cpus, st.gpr[RAX] as u32, st.gpr[RCX] as u32);
@@ -183,18 +183,25 @@ unsafe extern "sysv64" fn cpuid(st: *mut u8) {
 }
 
 /// The host's time stamp counter, or a virtual one that only reading moves.
-unsafe extern "sysv64" fn rdtsc(st: *mut u8) -> u64 {
+unsafe extern "C" fn rdtsc(st: *mut u8) -> u64 {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     if st.tsc_step != 0 {
         st.tsc = st.tsc.wrapping_add(st.tsc_step);
         return st.tsc;
     }
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: RDTSC is not privileged on the hosts we run on.
-    unsafe { std::arch::x86_64::_rdtsc() }
+    return unsafe { std::arch::x86_64::_rdtsc() };
+    // One that counts nanoseconds.
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
+    }
 }
 
-unsafe extern "sysv64" fn xgetbv(st: *mut u8, index: u64) -> u64 {
+unsafe extern "C" fn xgetbv(st: *mut u8, index: u64) -> u64 {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     match crate::model::xcr0(st.model) {
@@ -293,7 +300,7 @@ impl Rep {
 /// Bytes moved at a time.
 const CHUNK: usize = 4096;
 
-unsafe extern "sysv64" fn rep_movs(st: *mut u8, how: u64, seg: u64) {
+unsafe extern "C" fn rep_movs(st: *mut u8, how: u64, seg: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let mut r = Rep::new(st, how);
@@ -341,7 +348,7 @@ fn movs(r: &mut Rep, seg: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-unsafe extern "sysv64" fn rep_stos(st: *mut u8, how: u64) {
+unsafe extern "C" fn rep_stos(st: *mut u8, how: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let mut r = Rep::new(st, how);
@@ -380,7 +387,7 @@ fn stos(r: &mut Rep, v: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-unsafe extern "sysv64" fn rep_lods(st: *mut u8, how: u64, seg: u64) {
+unsafe extern "C" fn rep_lods(st: *mut u8, how: u64, seg: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let mut r = Rep::new(st, how);
@@ -419,7 +426,7 @@ fn goes_on(how: u64, a: u64, b: u64) -> bool {
     (a == b) == (how & 0x200 == 0)
 }
 
-unsafe extern "sysv64" fn rep_cmps(st: *mut u8, how: u64, seg: u64) {
+unsafe extern "C" fn rep_cmps(st: *mut u8, how: u64, seg: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let mut r = Rep::new(st, how);
@@ -446,7 +453,7 @@ unsafe extern "sysv64" fn rep_cmps(st: *mut u8, how: u64, seg: u64) {
     r.finish(st, true, true, res);
 }
 
-unsafe extern "sysv64" fn rep_scas(st: *mut u8, how: u64) {
+unsafe extern "C" fn rep_scas(st: *mut u8, how: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     let mut r = Rep::new(st, how);

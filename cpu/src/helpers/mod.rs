@@ -4,7 +4,7 @@
 //! IR may know) and [`FNS`] (where they are). A helper's index is a constant in [`id`]; all tables
 //! are compile-time constants, so index, signature and address cannot disagree.
 //!
-//! To add one: write `unsafe extern "sysv64" fn name(st: *mut u8, …)` and a row in the file's
+//! To add one: write `unsafe extern "C" fn name(st: *mut u8, …)` and a row in the file's
 //! `helpers!` table: `NAME "text" Variant(name) Effects raises;`. `Variant` is the [`HelperFn`]
 //! shape: `I2` takes two `u64`; `I1V2_V` takes one `u64`, two vectors and gives a vector; `_R`
 //! gives a `u64`.
@@ -45,10 +45,12 @@ macro_rules! helpers {
 mod crypto;
 mod fpstate;
 mod int;
+#[cfg_attr(not(target_arch = "x86_64"), path = "leaf_none.rs")]
 mod leaf;
 mod sse;
 #[cfg(test)]
 mod testing;
+mod unit;
 mod x87;
 
 /// Helper indices.

@@ -11,9 +11,9 @@
 #![allow(unsafe_code)]
 
 use super::state;
+pub(crate) use super::unit::*;
 use crate::exc;
-use std::arch::asm;
-use std::arch::x86_64::__m128i;
+use evm_ir::Vector as __m128i;
 
 type S = *mut u8;
 
@@ -98,7 +98,7 @@ macro_rules! lanes { ($($t:ty)*) => { $( impl Lanes for $t {
 } )* } }
 lanes!([i8; 16] [u8; 16] [i16; 8] [u16; 8] [i32; 4] [u32; 4] [i64; 2] [u64; 2] u128);
 
-fn each<T: Copy + Default, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+pub(crate) fn each<T: Copy + Default, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
     let mut r = [T::default(); N];
     for (i, x) in r.iter_mut().enumerate() {
         *x = f(i);
@@ -110,7 +110,7 @@ fn each<T: Copy + Default, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
 macro_rules! binary {
     ($( #[doc = $doc:literal] $name:ident($a:ident: $ta:ty, $b:ident: $tb:ty) -> $tr:ty $body:block )*) => { $(
         #[doc = $doc]
-        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
+        pub(crate) extern "C" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
             let ($a, $b) = (<$ta>::of(a), <$tb>::of(b));
             let r: $tr = $body;
             r.reg()
@@ -212,11 +212,12 @@ binary! {
 macro_rules! variable_shift {
     ($( #[doc = $doc:literal] $name:ident $ins:literal $lane:ty, $signed:ty, |$a:ident, $n:ident| $e:expr; )*) => { $(
         #[doc = $doc]
-        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
+        pub(crate) extern "C" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
+            #[cfg(target_arch = "x86_64")]
             if std::is_x86_feature_detected!("avx2") {
                 let r: __m128i;
                 // SAFETY: one register-only instruction that the host has (checked above).
-                unsafe { asm!(concat!($ins, " {r}, {a}, {b}"), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags, pure)) };
+                unsafe { std::arch::asm!(concat!($ins, " {r}, {a}, {b}"), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags, pure)) };
                 return r;
             }
             const N: usize = 16 / size_of::<$lane>();
@@ -244,7 +245,7 @@ variable_shift! {
 }
 
 /// PHMINPOSUW: the least word and its index.
-pub(crate) extern "sysv64" fn phminposuw(_: S, a: __m128i) -> __m128i {
+pub(crate) extern "C" fn phminposuw(_: S, a: __m128i) -> __m128i {
     let a = <[u16; 8]>::of(a);
     let (mut at, mut min) = (0, a[0]);
     for (i, x) in a.iter().enumerate() {
@@ -256,7 +257,7 @@ pub(crate) extern "sysv64" fn phminposuw(_: S, a: __m128i) -> __m128i {
 }
 
 /// MPSADBW: eight sums of four absolute differences; offsets in `imm` bits 0-2.
-pub(crate) extern "sysv64" fn mpsadbw(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
+pub(crate) extern "C" fn mpsadbw(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
     let (a, b) = (<[u8; 16]>::of(a), <[u8; 16]>::of(b));
     let (ao, bo) = ((imm >> 2 & 1) as usize * 4, (imm & 3) as usize * 4);
     let r: [u16; 8] = each(|i| (0..4).map(|k| u16::from(a[ao + i + k].abs_diff(b[bo + k]))).sum());
@@ -264,134 +265,10 @@ pub(crate) extern "sysv64" fn mpsadbw(_: S, imm: u64, a: __m128i, b: __m128i) ->
 }
 
 /// VPERMD / VPERMPS: four of the eight dwords of `hi:lo`, chosen by the lanes of `idx`.
-pub(crate) extern "sysv64" fn permd(_: S, idx: __m128i, lo: __m128i, hi: __m128i) -> __m128i {
+pub(crate) extern "C" fn permd(_: S, idx: __m128i, lo: __m128i, hi: __m128i) -> __m128i {
     let (idx, lo, hi) = (<[u32; 4]>::of(idx), <[u32; 4]>::of(lo), <[u32; 4]>::of(hi));
     let r: [u32; 4] = each(|i| pair(&lo, &hi, (idx[i] & 7) as usize));
     r.reg()
-}
-
-// One host instruction on registers. `volatile` (no `pure`): it reads and writes MXCSR.
-macro_rules! host_binary {
-    ($( #[doc = $doc:literal] $name:ident $ins:literal; )*) => { $(
-        #[doc = $doc]
-        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i, b: __m128i) -> __m128i {
-            let mut a = a;
-            // SAFETY: one register-only instruction of the baseline.
-            unsafe { asm!(concat!($ins, " {a}, {b}"), a = inout(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags)) };
-            a
-        }
-    )* };
-}
-host_binary! {
-    /// HADDPS.
-    haddps "haddps";
-    /// HADDPD.
-    haddpd "haddpd";
-    /// HSUBPS.
-    hsubps "hsubps";
-    /// HSUBPD.
-    hsubpd "hsubpd";
-    /// ADDSUBPS.
-    addsubps "addsubps";
-    /// ADDSUBPD.
-    addsubpd "addsubpd";
-}
-macro_rules! host_unary {
-    ($( #[doc = $doc:literal] $name:ident $ins:literal; )*) => { $(
-        #[doc = $doc]
-        pub(crate) extern "sysv64" fn $name(_: S, a: __m128i) -> __m128i {
-            let r: __m128i;
-            // SAFETY: one register-only instruction of the baseline.
-            unsafe { asm!(concat!($ins, " {r}, {a}"), r = out(xmm_reg) r, a = in(xmm_reg) a, options(nomem, nostack, preserves_flags)) };
-            r
-        }
-    )* };
-}
-host_unary! {
-    /// CVTPS2DQ.
-    cvtps2dq "cvtps2dq";
-    /// CVTTPS2DQ.
-    cvttps2dq "cvttps2dq";
-    /// CVTPD2DQ.
-    cvtpd2dq "cvtpd2dq";
-    /// CVTTPD2DQ.
-    cvttpd2dq "cvttpd2dq";
-    /// CVTPD2PS.
-    cvtpd2ps "cvtpd2ps";
-}
-
-/// CVTSS2SI / CVTSD2SI, rounded by MXCSR. `form`: bit 0 the source is a double, bit 1 the result
-/// has 64 bits (else it is zero-extended from 32).
-pub(crate) extern "sysv64" fn cvt_float_int(_: S, form: u64, bits: u64) -> u64 {
-    let r: u64;
-    // SAFETY: register-only instructions of the baseline.
-    unsafe {
-        match form & 3 {
-            0 => {
-                asm!("movd {x}, {b:e}", "cvtss2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
-            }
-            1 => {
-                asm!("movq {x}, {b}", "cvtsd2si {r:e}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
-            }
-            2 => {
-                asm!("movd {x}, {b:e}", "cvtss2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
-            }
-            _ => {
-                asm!("movq {x}, {b}", "cvtsd2si {r}, {x}", x = out(xmm_reg) _, b = in(reg) bits, r = out(reg) r, options(nomem, nostack, preserves_flags))
-            }
-        }
-    }
-    r
-}
-
-/// The instruction `$ins a, b, imm` for each of the immediates listed.
-macro_rules! by_imm {
-    ($ins:literal, $imm:expr, $a:ident, $b:ident, [$($n:literal)*]) => {
-        match $imm { $(
-            // SAFETY: one register-only instruction of the baseline.
-            $n => unsafe { asm!(concat!($ins, " {a}, {b}, ", $n), a = inout(xmm_reg) $a, b = in(xmm_reg) $b, options(nomem, nostack, preserves_flags)) },
-        )* _ => {} }
-    };
-}
-macro_rules! round {
-    ($( #[doc = $doc:literal] $name:ident $ins:literal; )*) => { $(
-        #[doc = $doc]
-        pub(crate) extern "sysv64" fn $name(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
-            let mut a = a;
-            by_imm!($ins, imm & 15, a, b, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15]);
-            a
-        }
-    )* };
-}
-round! {
-    /// ROUNDPS of `b` (`a` is overwritten).
-    roundps "roundps";
-    /// ROUNDPD of `b`.
-    roundpd "roundpd";
-    /// ROUNDSS of `b` into lane 0 of `a`.
-    roundss "roundss";
-    /// ROUNDSD of `b` into lane 0 of `a`.
-    roundsd "roundsd";
-}
-
-/// DPPS: the products of the lanes chosen by the high half of `imm`, summed into the lanes chosen by its low half.
-pub(crate) extern "sysv64" fn dpps(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
-    let mut r = a;
-    // The instruction with every lane selected for output, for each choice of products.
-    by_imm!("dpps", imm & 0xf0 | 15, r, b,
-        [15 31 47 63 79 95 111 127 143 159 175 191 207 223 239 255]);
-    let r = <[u32; 4]>::of(r);
-    let out: [u32; 4] = each(|i| if imm >> i & 1 != 0 { r[i] } else { 0 });
-    out.reg()
-}
-
-/// DPPD, as [`dpps`].
-pub(crate) extern "sysv64" fn dppd(_: S, imm: u64, a: __m128i, b: __m128i) -> __m128i {
-    let mut r = a;
-    by_imm!("dppd", imm & 0x30 | 3, r, b, [3 19 35 51]);
-    let r = <[u64; 2]>::of(r);
-    let out: [u64; 2] = each(|i| if imm >> i & 1 != 0 { r[i] } else { 0 });
-    out.reg()
 }
 
 /// RCPPS for one lane. Hosts differ; here the result is 1/x truncated to 12 fraction bits (well
@@ -437,11 +314,11 @@ fn rsqrt(x: u32) -> u32 {
 }
 
 /// RCPPS.
-pub(crate) extern "sysv64" fn rcpps(_: S, a: __m128i) -> __m128i {
+pub(crate) extern "C" fn rcpps(_: S, a: __m128i) -> __m128i {
     <[u32; 4]>::of(a).map(rcp).reg()
 }
 /// RSQRTPS.
-pub(crate) extern "sysv64" fn rsqrtps(_: S, a: __m128i) -> __m128i {
+pub(crate) extern "C" fn rsqrtps(_: S, a: __m128i) -> __m128i {
     <[u32; 4]>::of(a).map(rsqrt).reg()
 }
 
@@ -498,7 +375,7 @@ fn pcmpstr(imm: u64, a: __m128i, b: __m128i, la: usize, lb: usize) -> u64 {
 }
 
 /// PCMPISTRI / PCMPISTRM: strings end at a zero lane; the result as [`pcmpstr`] packs it.
-pub(crate) extern "sysv64" fn pcmpistr(_: S, imm: u64, a: __m128i, b: __m128i) -> u64 {
+pub(crate) extern "C" fn pcmpistr(_: S, imm: u64, a: __m128i, b: __m128i) -> u64 {
     let len = |v: __m128i| {
         if imm & 1 != 0 {
             <[u16; 8]>::of(v).iter().position(|x| *x == 0).unwrap_or(8)
@@ -510,14 +387,14 @@ pub(crate) extern "sysv64" fn pcmpistr(_: S, imm: u64, a: __m128i, b: __m128i) -
 }
 
 /// PCMPESTRI / PCMPESTRM: lengths (sign-extended) are given; their absolute values saturate.
-pub(crate) extern "sysv64" fn pcmpestr(_: S, imm: u64, la: u64, lb: u64, a: __m128i, b: __m128i) -> u64 {
+pub(crate) extern "C" fn pcmpestr(_: S, imm: u64, la: u64, lb: u64, a: __m128i, b: __m128i) -> u64 {
     let n = if imm & 1 != 0 { 8 } else { 16 };
     let len = |l: u64| (l as i64).unsigned_abs().min(n) as usize;
     pcmpstr(imm, a, b, len(la), len(lb))
 }
 
 /// The mask of PCMPxSTRM from the packed result: bits, or (imm bit 6) lanes of ones.
-pub(crate) extern "sysv64" fn pcmpstr_mask(_: S, imm: u64, packed: u64) -> __m128i {
+pub(crate) extern "C" fn pcmpstr_mask(_: S, imm: u64, packed: u64) -> __m128i {
     let bit = |i: usize| packed >> i & 1 != 0;
     if imm & 0x40 == 0 {
         u128::from(packed & 0xffff).reg()
@@ -528,188 +405,8 @@ pub(crate) extern "sysv64" fn pcmpstr_mask(_: S, imm: u64, packed: u64) -> __m12
     }
 }
 
-/// One lane of VCVTPH2PS: exact, signalling NaNs become quiet.
-fn half_to_float(h: u16) -> u32 {
-    let sign = u32::from(h & 0x8000) << 16;
-    let (exp, frac) = (u32::from(h >> 10 & 31), u32::from(h & 0x3ff));
-    sign | match exp {
-        0 if frac == 0 => 0,
-        0 => {
-            let up = frac.leading_zeros() - 21;
-            (113 - up) << 23 | (frac << (up + 13) & 0x7f_ffff)
-        }
-        31 if frac == 0 => 0x7f80_0000,
-        31 => 0x7fc0_0000 | frac << 13,
-        _ => (exp + 112) << 23 | frac << 13,
-    }
-}
-
-/// VCVTPH2PS of the low four halves. (On a host without F16C no exception flags are raised.)
-pub(crate) extern "sysv64" fn cvtph2ps(_: S, a: __m128i) -> __m128i {
-    if std::is_x86_feature_detected!("f16c") {
-        let r: __m128i;
-        // SAFETY: one register-only instruction that the host has (checked above).
-        unsafe {
-            asm!("vcvtph2ps {r}, {a}", r = out(xmm_reg) r, a = in(xmm_reg) a, options(nomem, nostack, preserves_flags))
-        };
-        return r;
-    }
-    cvtph2ps_soft(a)
-}
-fn cvtph2ps_soft(a: __m128i) -> __m128i {
-    let a = <[u16; 8]>::of(a);
-    each::<u32, 4>(|i| half_to_float(a[i])).reg()
-}
-
-/// One lane of VCVTPS2PH; `rc` 0 nearest, 1 down, 2 up, 3 toward zero.
-fn float_to_half(f: u32, rc: u32) -> u16 {
-    let sign = (f >> 16 & 0x8000) as u16;
-    let (exp, frac) = ((f >> 23 & 255) as i32, f & 0x7f_ffff);
-    if exp == 255 {
-        return sign | 0x7c00 | if frac != 0 { 0x200 | (frac >> 13) as u16 } else { 0 };
-    }
-    let away = |down: bool| if sign != 0 { down } else { !down };
-    // m * 2^(e - 24): drop bits so that the unit is that of the half.
-    let e = exp - 112;
-    let m = if exp == 0 { frac } else { frac | 0x80_0000 };
-    let drop = if e >= 1 { 13 } else { (14 - e).min(26) as u32 };
-    let keep = m >> drop;
-    let rest = m & ((1 << drop) - 1);
-    let half = 1u32 << (drop - 1);
-    let up = match rc {
-        0 => rest > half || (rest == half && keep & 1 != 0),
-        1 => rest != 0 && away(true),
-        2 => rest != 0 && away(false),
-        _ => false,
-    };
-    let base = if e >= 1 { ((e - 1) as u32) << 10 } else { 0 };
-    // The hidden bit of `keep` adds one to the exponent; so does a carry.
-    let r = base + keep + u32::from(up);
-    if r >= 0x7c00 {
-        let inf = match rc {
-            0 => true,
-            1 => away(true),
-            2 => away(false),
-            _ => false,
-        };
-        return sign | if inf { 0x7c00 } else { 0x7bff };
-    }
-    sign | r as u16
-}
-
-/// The host's MXCSR.
-pub(crate) fn host_mxcsr() -> u32 {
-    let mut v: u32 = 0;
-    // SAFETY: stores four bytes to `v`.
-    unsafe { asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack, preserves_flags)) };
-    v
-}
-/// Set the host's MXCSR; `v` has no reserved bits.
-pub(crate) fn set_host_mxcsr(v: u32) {
-    let v = v & 0xffff;
-    // SAFETY: loads four bytes from `v`, whose reserved bits are zero.
-    unsafe { asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, preserves_flags, readonly)) };
-}
-
-/// VCVTPS2PH; `imm` bit 2: round by MXCSR, else by bits 0-1. (On a host without F16C no exception flags
-/// are raised.)
-pub(crate) extern "sysv64" fn cvtps2ph(_: S, imm: u64, a: __m128i) -> __m128i {
-    if !std::is_x86_feature_detected!("f16c") {
-        return cvtps2ph_soft(imm, a);
-    }
-    let mut r = a;
-    macro_rules! run { ($($n:literal)*) => { match imm & 7 {
-        // SAFETY: one register-only instruction that the host has (checked above).
-        $( $n => unsafe { asm!(concat!("vcvtps2ph {r}, {a}, ", $n), r = out(xmm_reg) r, a = in(xmm_reg) a, options(nomem, nostack, preserves_flags)) }, )*
-        _ => {}
-    } } }
-    run!(0 1 2 3 4 5 6 7);
-    r
-}
-fn cvtps2ph_soft(imm: u64, a: __m128i) -> __m128i {
-    let rc = if imm & 4 != 0 { host_mxcsr() >> 13 & 3 } else { imm as u32 & 3 };
-    let a = <[u32; 4]>::of(a);
-    each::<u16, 8>(|i| if i < 4 { float_to_half(a[i], rc) } else { 0 }).reg()
-}
-
-/// FMA: `x * y + z` with one rounding. `form`: bit 0 doubles; bits 1-3 the operation: 0 FMADD,
-/// 1 FMSUB, 2 FNMADD, 3 FNMSUB, 4 FMADDSUB, 5 FMSUBADD; bit 4 scalar (the other lanes are `x`'s).
-/// Operand order is that of the 213 form. On a host without FMA, rounding is to nearest.
-pub(crate) extern "sysv64" fn fma(_: S, form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
-    if !std::is_x86_feature_detected!("fma") {
-        return fma_soft(form, x, y, z);
-    }
-    let mut r = x;
-    macro_rules! run { ($($n:literal $ins:literal)*) => { match form & 31 {
-        // SAFETY: one register-only FMA instruction; the host has them (checked above).
-        $( $n => unsafe { asm!(concat!($ins, " {x}, {y}, {z}"), x = inout(xmm_reg) r, y = in(xmm_reg) y, z = in(xmm_reg) z, options(nomem, nostack, preserves_flags)) }, )*
-        _ => {}
-    } } }
-    run! {
-        0 "vfmadd213ps" 1 "vfmadd213pd" 2 "vfmsub213ps" 3 "vfmsub213pd"
-        4 "vfnmadd213ps" 5 "vfnmadd213pd" 6 "vfnmsub213ps" 7 "vfnmsub213pd"
-        8 "vfmaddsub213ps" 9 "vfmaddsub213pd" 10 "vfmsubadd213ps" 11 "vfmsubadd213pd"
-        16 "vfmadd213ss" 17 "vfmadd213sd" 18 "vfmsub213ss" 19 "vfmsub213sd"
-        20 "vfnmadd213ss" 21 "vfnmadd213sd" 22 "vfnmsub213ss" 23 "vfnmsub213sd"
-    }
-    r
-}
-
-/// VCMPPS, VCMPPD: predicate, | 32 for doubles. Only where AVX is shown, so the host has it.
-pub(crate) extern "sysv64" fn vcmp(_: S, form: u64, a: __m128i, b: __m128i) -> __m128i {
-    let mut r = a;
-    if !std::is_x86_feature_detected!("avx") {
-        return r;
-    }
-    macro_rules! run { ($($n:literal)*) => { match form & 63 {
-        // SAFETY: one register-only instruction; the host has AVX (checked above).
-        $( $n => unsafe { asm!(concat!("vcmpps {r}, {a}, {b}, ", $n), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags)) }, )*
-        // SAFETY: as above.
-        $( n if n == $n + 32 => unsafe { asm!(concat!("vcmppd {r}, {a}, {b}, ", $n), r = out(xmm_reg) r, a = in(xmm_reg) a, b = in(xmm_reg) b, options(nomem, nostack, preserves_flags)) }, )*
-        _ => {}
-    } } }
-    run!(11 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
-    r
-}
-
-fn fma_soft(form: u64, x: __m128i, y: __m128i, z: __m128i) -> __m128i {
-    // Whether the product and the addend of lane i change sign.
-    let signs = |i: usize| match form >> 1 & 7 {
-        0 => (false, false),
-        1 => (false, true),
-        2 => (true, false),
-        3 => (true, true),
-        4 => (false, i & 1 == 0),
-        _ => (false, i & 1 != 0),
-    };
-    let scalar = form & 16 != 0;
-    if form & 1 != 0 {
-        let (x, y, z) = (<[u64; 2]>::of(x), <[u64; 2]>::of(y), <[u64; 2]>::of(z));
-        let r: [u64; 2] = each(|i| {
-            if scalar && i > 0 {
-                return x[i];
-            }
-            let ((np, nz), f) = (signs(i), f64::from_bits);
-            let p = if np { -f(x[i]) } else { f(x[i]) };
-            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
-        });
-        r.reg()
-    } else {
-        let (x, y, z) = (<[u32; 4]>::of(x), <[u32; 4]>::of(y), <[u32; 4]>::of(z));
-        let r: [u32; 4] = each(|i| {
-            if scalar && i > 0 {
-                return x[i];
-            }
-            let ((np, nz), f) = (signs(i), f32::from_bits);
-            let p = if np { -f(x[i]) } else { f(x[i]) };
-            p.mul_add(f(y[i]), if nz { -f(z[i]) } else { f(z[i]) }).to_bits()
-        });
-        r.reg()
-    }
-}
-
 /// LDMXCSR: reserved bits are #GP. The host's register is the live one.
-pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
+pub(crate) extern "C" fn ldmxcsr(st: S, v: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     if v & 0xffff_0000 != 0 {
@@ -723,7 +420,7 @@ pub(crate) extern "sysv64" fn ldmxcsr(st: S, v: u64) {
 }
 
 /// After MXCSR was loaded: if it unmasks exceptions, have the engine run on with care from `next`.
-pub(crate) extern "sysv64" fn fp_mode(st: S, next: u64) {
+pub(crate) extern "C" fn fp_mode(st: S, next: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     if st.unmasked() {
@@ -738,7 +435,7 @@ impl crate::CpuState {
 }
 
 /// STMXCSR.
-pub(crate) extern "sysv64" fn stmxcsr(st: S) -> u64 {
+pub(crate) extern "C" fn stmxcsr(st: S) -> u64 {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
     st.mxcsr = host_mxcsr();

@@ -1,5 +1,5 @@
-//! x87 helpers: each operation runs on the host's x87 under the guest's control word, so results,
-//! precision and rounding control, and exception flags are those of the hardware.
+//! x87 helpers: each operation runs on the host's x87 under the guest's control word (`unit`), so results,
+//! precision and rounding control, and exception flags are those of the hardware. On hosts without one, `evm-fpu` does it.
 //!
 //! The guest's stack lives in `CpuState`: `fpr` are the physical registers, `ftw` has 0 for a register
 //! in use and 3 for an empty one (full tags are computed when the environment is stored). On the
@@ -15,16 +15,20 @@
 //! * The last instruction and data pointers are not tracked: FNSTENV and FXSAVE store what was loaded.
 //!
 //! # Safety
-//! Assembly reads and writes the locals given to it, starts and ends with an empty host x87 stack
-//! and the default control word (0x37f, which the ABI promises), and declares the registers clobbered.
+//! See the parent module.
 #![allow(unsafe_code)]
 
 use super::sse::Lanes;
 use super::state;
 use crate::{CpuState, exc};
-use std::arch::asm;
-use std::arch::x86_64::__m128i;
-use std::cell::Cell;
+use evm_ir::Vector as __m128i;
+
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "unit/x87_portable.rs"]
+mod unit;
+#[cfg(target_arch = "x86_64")]
+#[path = "unit/x87_x86.rs"]
+mod unit;
 
 type S = *mut u8;
 
@@ -74,7 +78,7 @@ const MASK80: u128 = (1 << 80) - 1;
 /// How an operation runs: the guest's control word, and whether the guest has seen an inexact result already. The host's
 /// status word may keep PE (clearing it costs more than an addition), but only where the guest has it as well.
 #[derive(Clone, Copy)]
-struct Mode {
+pub(super) struct Mode {
     cw: u16,
     inexact: bool,
 }
@@ -85,67 +89,6 @@ impl Mode {
     fn is_masked(self) -> bool {
         self.cw & 0x3f == 0x3f
     }
-}
-
-thread_local! {
-    /// The host's status word has kept PE.
-    static KEPT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Clear exceptions that the host's status word has.
-#[cold]
-fn clear_host() {
-    // SAFETY: FNCLEX has no operands and leaves the stack alone.
-    unsafe { asm!("fnclex", options(nostack, nomem)) };
-    KEPT.with(|k| k.set(false));
-}
-
-/// Run `$op` on the host's x87: `$pre` loads operands, `$post` stores results. Gives the status word.
-macro_rules! host {
-    ($mode:expr, [$($pre:literal)*] [$op:literal] [$($post:literal)*] $($args:tt)*) => {{
-        let (mode, default): (Mode, u16) = ($mode, DEFAULT);
-        let cw = mode.cw;
-        let mut sw: u16;
-        if (!mode.inexact || !mode.is_masked()) && KEPT.with(Cell::get) {
-            clear_host();
-        }
-        // SAFETY: see the module: operands are locals or registers of the state, the stack ends empty, the control word
-        // default.
-        unsafe {
-            if mode.is_masked() {
-                if cw == DEFAULT {
-                    asm!($($pre,)* $op, "fnstsw ax", $($post,)*
-                        $($args)* out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                        out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
-                } else {
-                    asm!("fldcw word ptr [{cw}]", $($pre,)* $op, "fnstsw ax", "fldcw word ptr [{default}]", $($post,)*
-                        $($args)* cw = in(reg) &cw, default = in(reg) &default,
-                        out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                        out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
-                }
-                if sw & 0x5f != 0 {
-                    clear_host();
-                } else if sw & PE != 0 {
-                    KEPT.with(|k| k.set(true));
-                }
-            } else {
-                asm!("fldcw word ptr [{cw}]", $($pre,)* $op, "fnstsw ax", "fnclex", "fldcw word ptr [{default}]", $($post,)* "fninit",
-                    $($args)* cw = in(reg) &cw, default = in(reg) &default,
-                    out("ax") sw, out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                    out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _, options(nostack));
-            }
-        }
-        sw
-    }};
-}
-
-/// An 80-bit value as the x87 unit stored it: read by the parts in which it was written, as one load of both would
-/// have to wait for them.
-fn load80(v: &u128) -> u128 {
-    let at: *const u128 = v;
-    // SAFETY: both parts are inside `v`; every bit pattern is valid.
-    let (low, high) = unsafe { (at.cast::<u64>().read(), at.cast::<u16>().add(4).read()) };
-    u128::from(low) | u128::from(high) << 64
 }
 
 impl CpuState {
@@ -162,7 +105,7 @@ impl CpuState {
         self.ftw >> (2 * self.phys(i)) & 3 == 3
     }
     fn st(&self, i: u64) -> u128 {
-        load80(self.reg(i))
+        unit::load80(self.reg(i))
     }
     fn reg(&self, i: u64) -> &u128 {
         &self.fpr[self.phys(i)]
@@ -248,41 +191,28 @@ macro_rules! waiting {
 }
 
 /// FLD m32/m64, FILD m16/m32/m64 (kinds 0, 1, 2, 3, 4).
-extern "sysv64" fn x87_fld(st: S, kind: u64, bits: u64) {
+extern "C" fn x87_fld(st: S, kind: u64, bits: u64) {
     let s = waiting!(st);
     if !s.empty(7) {
         return s.push(0);
     }
-    let mut r = 0u128;
-    let cw = s.mode();
-    macro_rules! run {
-        ($ins:literal) => {
-            host!(cw, [] [$ins] ["fstp tbyte ptr [{r}]"] m = in(reg) &bits, r = in(reg) &mut r,)
-        };
-    }
-    let sw = match kind {
-        0 => run!("fld dword ptr [{m}]"),
-        1 => run!("fld qword ptr [{m}]"),
-        2 => run!("fild word ptr [{m}]"),
-        3 => run!("fild dword ptr [{m}]"),
-        _ => run!("fild qword ptr [{m}]"),
-    };
+    let (r, sw) = unit::load(s.mode(), kind, bits);
     s.merge(sw & !C1);
     // An unmasked denormal operand is loaded all the same.
     if sw & !s.fcw & IE == 0 {
-        s.push(load80(&r));
+        s.push(r);
     }
 }
 
 /// FLD m80.
-extern "sysv64" fn x87_fld80(st: S, lo: u64, hi: u64) {
+extern "C" fn x87_fld80(st: S, lo: u64, hi: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     s.push(u128::from(lo) | u128::from(hi) << 64);
 }
 
 /// FLD ST(i).
-extern "sysv64" fn x87_fld_st(st: S, i: u64) {
+extern "C" fn x87_fld_st(st: S, i: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     if !s.empty(i) {
@@ -294,35 +224,17 @@ extern "sysv64" fn x87_fld_st(st: S, i: u64) {
 }
 
 /// FBLD.
-extern "sysv64" fn x87_fbld(st: S, lo: u64, hi: u64) {
+extern "C" fn x87_fbld(st: S, lo: u64, hi: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
-    let m = u128::from(lo) | u128::from(hi) << 64;
-    let mut r = 0u128;
-    host!(Mode::EXACT, [] ["fbld tbyte ptr [{m}]"] ["fstp tbyte ptr [{r}]"] m = in(reg) &m, r = in(reg) &mut r,);
-    s.push(r);
+    s.push(unit::load_decimal(u128::from(lo) | u128::from(hi) << 64));
 }
 
 /// FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2, FLDZ (0-6), rounded by the control word.
-extern "sysv64" fn x87_fldc(st: S, which: u64) {
+extern "C" fn x87_fldc(st: S, which: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
-    let mut r = 0u128;
-    let cw = s.mode();
-    macro_rules! run {
-        ($ins:literal) => {
-            host!(cw, [] [$ins] ["fstp tbyte ptr [{r}]"] r = in(reg) &mut r,)
-        };
-    }
-    match which {
-        0 => run!("fld1"),
-        1 => run!("fldl2t"),
-        2 => run!("fldl2e"),
-        3 => run!("fldpi"),
-        4 => run!("fldlg2"),
-        5 => run!("fldln2"),
-        _ => run!("fldz"),
-    };
+    let r = unit::constant(s.mode(), which);
     s.push(r);
 }
 
@@ -353,7 +265,7 @@ fn store_underflow(s: &mut CpuState, next: u64) -> bool {
 
 /// The value of ST(0) as FST/FIST (kinds 0-4) or FISTTP (8 + kind) stores it; it is not popped. `next`: the
 /// address of the next instruction.
-extern "sysv64" fn x87_fst(st: S, kind: u64, next: u64) -> u64 {
+extern "C" fn x87_fst(st: S, kind: u64, next: u64) -> u64 {
     let s = waiting!(st, 0);
     if s.empty(0) {
         if !store_underflow(s, next) {
@@ -367,31 +279,13 @@ extern "sysv64" fn x87_fst(st: S, kind: u64, next: u64) -> u64 {
             _ => 1 << 63,
         };
     }
-    let a = s.reg(0);
-    let cw = s.mode();
-    macro_rules! run {
-        ($ty:ty, $ins:literal) => {{
-            let mut r: $ty = 0;
-            let sw = host!(cw, ["fld tbyte ptr [{a}]"] [$ins] [] a = in(reg) a, r = in(reg) &mut r,);
-            (u64::from(r), sw)
-        }};
-    }
-    let (r, sw) = match kind {
-        0 => run!(u32, "fstp dword ptr [{r}]"),
-        1 => run!(u64, "fstp qword ptr [{r}]"),
-        2 => run!(u16, "fistp word ptr [{r}]"),
-        3 => run!(u32, "fistp dword ptr [{r}]"),
-        4 => run!(u64, "fistp qword ptr [{r}]"),
-        10 => run!(u16, "fisttp word ptr [{r}]"),
-        11 => run!(u32, "fisttp dword ptr [{r}]"),
-        _ => run!(u64, "fisttp qword ptr [{r}]"),
-    };
+    let (r, sw) = unit::store(s.mode(), kind, s.reg(0));
     before_store(s, sw, next);
     r
 }
 
 /// ST(0) as FSTP m80 stores it.
-extern "sysv64" fn x87_fst80(st: S, next: u64) -> __m128i {
+extern "C" fn x87_fst80(st: S, next: u64) -> __m128i {
     let s = waiting!(st, 0u128.reg());
     if s.empty(0) {
         store_underflow(s, next);
@@ -402,21 +296,19 @@ extern "sysv64" fn x87_fst80(st: S, next: u64) -> __m128i {
 }
 
 /// ST(0) as FBSTP stores it.
-extern "sysv64" fn x87_fbst(st: S, next: u64) -> __m128i {
+extern "C" fn x87_fbst(st: S, next: u64) -> __m128i {
     let s = waiting!(st, 0u128.reg());
-    let mut r = QNAN;
     if s.empty(0) {
         store_underflow(s, next);
-        return r.reg();
+        return QNAN.reg();
     }
-    let (a, cw) = (s.reg(0), s.mode());
-    let sw = host!(cw, ["fld tbyte ptr [{a}]"] ["fbstp tbyte ptr [{r}]"] [] a = in(reg) a, r = in(reg) &mut r,);
+    let (r, sw) = unit::store_decimal(s.mode(), s.reg(0));
     before_store(s, sw, next);
     r.reg()
 }
 
 /// FST ST(i), FSTP ST(i).
-extern "sysv64" fn x87_fst_st(st: S, i: u64, pop: u64) {
+extern "C" fn x87_fst_st(st: S, i: u64, pop: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     if pop == 2 && s.empty(0) {
@@ -437,28 +329,8 @@ extern "sysv64" fn x87_fst_st(st: S, i: u64, pop: u64) {
     }
 }
 
-/// `d op b`; `op` is the reg field of opcode D8 (0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr).
-fn arith(cw: Mode, op: u64, d: &u128, b: &u128) -> (u128, u16) {
-    let mut r = 0u128;
-    macro_rules! run {
-        ($ins:literal) => {
-            host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{d}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp st(0)"]
-                d = in(reg) d, b = in(reg) b, r = in(reg) &mut r,)
-        };
-    }
-    let sw = match op {
-        0 => run!("fadd st(0), st(1)"),
-        1 => run!("fmul st(0), st(1)"),
-        4 => run!("fsub st(0), st(1)"),
-        5 => run!("fsubr st(0), st(1)"),
-        6 => run!("fdiv st(0), st(1)"),
-        _ => run!("fdivr st(0), st(1)"),
-    };
-    (load80(&r), sw)
-}
-
 /// ST(d) = ST(d) op ST(b): `form` is op | d << 3 | b << 6 | pop << 9.
-extern "sysv64" fn x87_arith(st: S, form: u64) {
+extern "C" fn x87_arith(st: S, form: u64) {
     let s = waiting!(st);
     let (op, d, b, pop) = (form & 7, form >> 3 & 7, form >> 6 & 7, form >> 9 & 1 != 0);
     let r = if s.empty(d) || s.empty(b) {
@@ -467,7 +339,7 @@ extern "sysv64" fn x87_arith(st: S, form: u64) {
         }
         QNAN
     } else {
-        let (r, sw) = arith(s.mode(), op, s.reg(d), s.reg(b));
+        let (r, sw) = unit::arith(s.mode(), op, s.reg(d), s.reg(b));
         if !s.merge(sw) {
             return;
         }
@@ -480,7 +352,7 @@ extern "sysv64" fn x87_arith(st: S, form: u64) {
 }
 
 /// ST(0) = ST(0) op memory: `form` is op | kind << 3 (kinds 0-3).
-extern "sysv64" fn x87_arith_mem(st: S, form: u64, bits: u64) {
+extern "C" fn x87_arith_mem(st: S, form: u64, bits: u64) {
     let s = waiting!(st);
     let r = if s.empty(0) {
         if !s.stack_fault(false) {
@@ -488,40 +360,15 @@ extern "sysv64" fn x87_arith_mem(st: S, form: u64, bits: u64) {
         }
         QNAN
     } else {
-        let (a, cw) = (s.reg(0), s.mode());
-        let mut r = 0u128;
-        macro_rules! table { ($( $n:literal $ins:literal )*) => { match form & 31 {
-            $( $n => host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"]
-                a = in(reg) a, m = in(reg) &bits, r = in(reg) &mut r,), )*
-            _ => return,
-        } } }
-        let sw = table! {
-            0 "fadd dword ptr [{m}]" 1 "fmul dword ptr [{m}]" 4 "fsub dword ptr [{m}]" 5 "fsubr dword ptr [{m}]"
-            6 "fdiv dword ptr [{m}]" 7 "fdivr dword ptr [{m}]"
-            8 "fadd qword ptr [{m}]" 9 "fmul qword ptr [{m}]" 12 "fsub qword ptr [{m}]" 13 "fsubr qword ptr [{m}]"
-            14 "fdiv qword ptr [{m}]" 15 "fdivr qword ptr [{m}]"
-            16 "fiadd word ptr [{m}]" 17 "fimul word ptr [{m}]" 20 "fisub word ptr [{m}]" 21 "fisubr word ptr [{m}]"
-            22 "fidiv word ptr [{m}]" 23 "fidivr word ptr [{m}]"
-            24 "fiadd dword ptr [{m}]" 25 "fimul dword ptr [{m}]" 28 "fisub dword ptr [{m}]" 29 "fisubr dword ptr [{m}]"
-            30 "fidiv dword ptr [{m}]" 31 "fidivr dword ptr [{m}]"
+        let Some((r, sw)) = unit::arith_mem(s.mode(), form & 31, s.reg(0), bits) else {
+            return;
         };
         if !s.merge(sw) {
             return;
         }
-        load80(&r)
+        r
     };
     s.set_st(0, r);
-}
-
-/// Host comparison of `a` with `b`.
-fn compare(cw: Mode, unordered: bool, a: &u128, b: &u128) -> u16 {
-    macro_rules! run {
-        ($ins:literal) => {
-            host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)" "fstp st(0)"]
-                a = in(reg) a, b = in(reg) b,)
-        };
-    }
-    if unordered { run!("fucom st(1)") } else { run!("fcom st(1)") }
 }
 
 /// The codes of a comparison of ST(0) with ST(i), and whether the stack is to be popped: an unmasked
@@ -531,12 +378,12 @@ fn com(s: &mut CpuState, form: u64) -> (u16, bool) {
     if s.empty(0) || s.empty(i) {
         return (C0 | C2 | C3, s.stack_fault(false));
     }
-    let sw = compare(s.mode(), form >> 5 & 1 != 0, s.reg(0), s.reg(i));
+    let sw = unit::compare(s.mode(), form >> 5 & 1 != 0, s.reg(0), s.reg(i));
     (sw & (C0 | C2 | C3), s.merge(sw & !C1))
 }
 
 /// FCOM*, FUCOM*: `form` is i | pops << 3 | unordered << 5.
-extern "sysv64" fn x87_com(st: S, form: u64) {
+extern "C" fn x87_com(st: S, form: u64) {
     let s = waiting!(st);
     let (c, ok) = com(s, form);
     s.fsw = s.fsw & !CODES | c;
@@ -548,7 +395,7 @@ extern "sysv64" fn x87_com(st: S, form: u64) {
 }
 
 /// FCOMI*, FUCOMI*: gives ZF, PF, CF.
-extern "sysv64" fn x87_comi(st: S, form: u64) -> u64 {
+extern "C" fn x87_comi(st: S, form: u64) -> u64 {
     let s = waiting!(st, 0);
     // C1 stays, except that a stack fault clears it.
     let c1 = s.fsw & C1;
@@ -566,23 +413,12 @@ extern "sysv64" fn x87_comi(st: S, form: u64) -> u64 {
 }
 
 /// FCOM m, FICOM m.
-extern "sysv64" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
+extern "C" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
     let s = waiting!(st);
     let (c, ok) = if s.empty(0) {
         (C0 | C2 | C3, s.stack_fault(false))
     } else {
-        let (a, cw) = (s.reg(0), s.mode());
-        macro_rules! run {
-            ($ins:literal) => {
-                host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp st(0)"] a = in(reg) a, m = in(reg) &bits,)
-            };
-        }
-        let sw = match kind {
-            0 => run!("fcom dword ptr [{m}]"),
-            1 => run!("fcom qword ptr [{m}]"),
-            2 => run!("ficom word ptr [{m}]"),
-            _ => run!("ficom dword ptr [{m}]"),
-        };
+        let sw = unit::compare_mem(s.mode(), kind, s.reg(0), bits);
         (sw, s.merge(sw & !C1))
     };
     s.fsw = s.fsw & !CODES | c & (C0 | C2 | C3);
@@ -592,7 +428,7 @@ extern "sysv64" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
 }
 
 /// The instructions D9 E0 … D9 FF that work on ST(0) (and ST(1)), by their second byte.
-extern "sysv64" fn x87_unary(st: S, code: u64) {
+extern "C" fn x87_unary(st: S, code: u64) {
     let s = waiting!(st);
     if code == 0xe5 && s.empty(0) {
         let sign = if s.st(0) >> 79 & 1 != 0 { C1 } else { 0 };
@@ -634,42 +470,7 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
         }
         return;
     }
-    let (a, b, cw) = (s.reg(0), s.reg(1), s.mode());
-    let (mut r, mut q) = (0u128, 0u128);
-    macro_rules! one { ($ins:literal) => {
-        host!(cw, ["fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"] a = in(reg) a, r = in(reg) &mut r,) } }
-    macro_rules! two { ($ins:literal) => {
-        host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp st(0)"]
-            a = in(reg) a, b = in(reg) b, r = in(reg) &mut r,) } }
-    // Two in, one out; if an unmasked exception stops it there are still two: `fninit` clears them.
-    macro_rules! popping { ($ins:literal) => {
-        host!(cw, ["fld tbyte ptr [{b}]" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]"]
-            a = in(reg) a, b = in(reg) b, r = in(reg) &mut r,) } }
-    // One in, two out (or one, when C2 says out of range): a dummy below makes two stores safe either way.
-    macro_rules! pushing { ($ins:literal) => {
-        host!(cw, ["fldz" "fld tbyte ptr [{a}]"] [$ins] ["fstp tbyte ptr [{r}]" "fstp tbyte ptr [{q}]" "fninit"]
-            a = in(reg) a, r = in(reg) &mut r, q = in(reg) &mut q,) } }
-    let sw = match code {
-        0xe0 => one!("fchs"),
-        0xe1 => one!("fabs"),
-        0xe4 => one!("ftst"),
-        0xe5 => one!("fxam"),
-        0xf0 => one!("f2xm1"),
-        0xf1 => popping!("fyl2x"),
-        0xf2 => pushing!("fptan"),
-        0xf3 => popping!("fpatan"),
-        0xf4 => pushing!("fxtract"),
-        0xf5 => two!("fprem1"),
-        0xf8 => two!("fprem"),
-        0xf9 => popping!("fyl2xp1"),
-        0xfa => one!("fsqrt"),
-        0xfb => pushing!("fsincos"),
-        0xfc => one!("frndint"),
-        0xfd => two!("fscale"),
-        0xfe => one!("fsin"),
-        _ => one!("fcos"),
-    };
-    let (r, q) = (load80(&r), load80(&q));
+    let (r, q, sw) = unit::unary(s.mode(), code, s.reg(0), s.reg(1));
     let write = s.merge(sw);
     match code {
         0xe4 | 0xe5 => {
@@ -701,7 +502,7 @@ extern "sysv64" fn x87_unary(st: S, code: u64) {
 }
 
 /// FXCH.
-extern "sysv64" fn x87_fxch(st: S, i: u64) {
+extern "C" fn x87_fxch(st: S, i: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     if s.empty(0) || s.empty(i) {
@@ -720,7 +521,7 @@ extern "sysv64" fn x87_fxch(st: S, i: u64) {
 }
 
 /// FFREE, FFREEP.
-extern "sysv64" fn x87_free(st: S, i: u64, pop: u64) {
+extern "C" fn x87_free(st: S, i: u64, pop: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     s.ftw |= 3 << (2 * s.phys(i));
@@ -731,7 +532,7 @@ extern "sysv64" fn x87_free(st: S, i: u64, pop: u64) {
 
 /// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait); 8: the beginning of an MMX store, which makes TOP 0
 /// even if it faults.
-extern "sysv64" fn x87_top(st: S, add: u64) {
+extern "C" fn x87_top(st: S, add: u64) {
     let s = waiting!(st);
     if add == 8 {
         return s.set_top(0);
@@ -743,7 +544,7 @@ extern "sysv64" fn x87_top(st: S, add: u64) {
 }
 
 /// FCMOVcc with the condition's value.
-extern "sysv64" fn x87_cmov(st: S, cond: u64, i: u64) {
+extern "C" fn x87_cmov(st: S, cond: u64, i: u64) {
     let s = waiting!(st);
     if s.empty(0) || s.empty(i) {
         if s.stack_fault(false) {
@@ -755,7 +556,7 @@ extern "sysv64" fn x87_cmov(st: S, cond: u64, i: u64) {
 }
 
 /// FNINIT.
-extern "sysv64" fn x87_init(st: S) {
+extern "C" fn x87_init(st: S) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     s.x87_reset();
@@ -802,20 +603,20 @@ impl CpuState {
 }
 
 /// EMMS.
-extern "sysv64" fn x87_emms(st: S) {
+extern "C" fn x87_emms(st: S) {
     let s = waiting!(st);
     s.ftw = 0xffff;
     s.set_top(0);
 }
 
 /// FLDCW.
-extern "sysv64" fn x87_ldcw(st: S, v: u64) {
+extern "C" fn x87_ldcw(st: S, v: u64) {
     let s = waiting!(st);
     s.set_fcw(v as u16);
 }
 
 /// Write MMX register `n`: exponent all ones, TOP 0, every register in use.
-extern "sysv64" fn mmx_put(st: S, n: u64, v: u64) {
+extern "C" fn mmx_put(st: S, n: u64, v: u64) {
     let s = waiting!(st);
     s.fpr[n as usize & 7] = u128::from(v) | 0xffff << 64;
     s.set_top(0);
@@ -823,7 +624,7 @@ extern "sysv64" fn mmx_put(st: S, n: u64, v: u64) {
 }
 
 /// An MMX instruction that writes no MMX register: TOP 0, every register in use.
-extern "sysv64" fn mmx_enter(st: S) {
+extern "C" fn mmx_enter(st: S) {
     let s = waiting!(st);
     s.set_top(0);
     s.ftw = 0;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::helpers::testing::Rng;
+use std::arch::asm;
 
 /// FNSAVE's image.
 #[repr(C, align(16))]

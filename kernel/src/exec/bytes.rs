@@ -4,27 +4,27 @@ use crate::errno::Result;
 use crate::file::{Description, File, Stat};
 use crate::wait::Blocking;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 struct BytesFile {
     fd: OwnedFd,
-    file: std::fs::File,
     len: u64,
 }
 
 /// A description of a regular, executable file with these contents.
 pub(crate) fn description(bytes: &[u8], path: &[u8]) -> Result<Arc<Description>> {
     let fd = rustix::fs::memfd_create("evm-program", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let file = std::fs::File::from(fd.try_clone()?);
-    file.write_all_at(bytes, 0)?;
-    let f = BytesFile { fd, file, len: bytes.len() as u64 };
+    let mut done = 0;
+    while done < bytes.len() {
+        done += rustix::io::pwrite(&fd, &bytes[done..], done as u64)?;
+    }
+    let f = BytesFile { fd, len: bytes.len() as u64 };
     Ok(Description::new(Arc::new(f), libc::O_RDONLY as u32, path))
 }
 
 impl File for BytesFile {
     fn read(&self, _who: &dyn Blocking, pos: u64, buf: &mut [u8], _nonblock: bool) -> Result<usize> {
-        Ok(self.file.read_at(buf, pos)?)
+        Ok(rustix::io::pread(&self.fd, buf, pos)?)
     }
     fn seekable(&self) -> bool {
         true

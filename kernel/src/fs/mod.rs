@@ -9,8 +9,10 @@
 //!    kernel's own guarantee to stay below) relative to handles it gave out before.
 //! 2. No lock is held during an operation on the host, but those of the one file it is about.
 
+pub mod archive;
 pub mod devfs;
 pub(crate) mod fifo;
+#[cfg_attr(target_family = "wasm", path = "wasifs.rs")]
 pub mod hostfs;
 pub mod locks;
 pub mod memfs;
@@ -26,7 +28,7 @@ pub mod walk;
 
 pub use node::{Caller, Make, SetTime, World};
 pub use ops::Opened;
-pub use setup::{DirMount, Setup, Sysroot};
+pub use setup::{DirMount, Setup, Sysroot, Tree};
 pub use walk::{Entry, Mount, Namespace, Place, Scope};
 
 use crate::errno::{Errno, Result};

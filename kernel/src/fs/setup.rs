@@ -18,9 +18,20 @@ pub enum Sysroot {
     Host,
     /// This folder is the root, read-only, with changes kept in memory.
     Dir(PathBuf),
+    /// The same with a file system that the embedder has.
+    Tree(Tree),
     /// Nothing.
     #[default]
     None,
+}
+
+/// A file system of the embedder's.
+#[derive(Clone)]
+pub struct Tree(pub Arc<dyn Node>);
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tree")
+    }
 }
 
 /// A host folder given to the guest.
@@ -92,6 +103,19 @@ const SYSTEM: &[&str] = &[
     "/etc/perl",
 ];
 
+/// As many descriptors for the host process as it may have.
+fn more_descriptors() {
+    #[cfg(not(target_family = "wasm"))]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let now = getrlimit(Resource::Nofile);
+        if now.current != now.maximum {
+            // No more is not an error: the guest gets EMFILE earlier.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+        }
+    }
+}
+
 struct Builder {
     ns: Arc<Namespace>,
     world: Arc<dyn World>,
@@ -108,12 +132,7 @@ impl Setup {
     /// Build the name space. `synthetic` are the roots of /proc and /sys. The host process gets as many descriptors as it may have, since
     /// each open file of the guest is one or two of its.
     pub fn build(self, world: Arc<dyn World>, synthetic: Option<[Arc<dyn Node>; 2]>) -> Result<Arc<Namespace>> {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let now = getrlimit(Resource::Nofile);
-        if now.current != now.maximum {
-            // No more is not an error: the guest gets EMFILE earlier.
-            let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
-        }
+        more_descriptors();
         let key = self.inode_key;
         let host = |path: &Path, dev: u64, read_only: bool, owner: (u32, u32)| {
             HostFs::mount(path, HostOptions { dev, key, read_only, public: false, owner }, world.clone())
@@ -121,6 +140,9 @@ impl Setup {
         let root_dir = self.dirs.iter().find(|d| d.guest == b"/");
         let (root, read_only, fstype): (Arc<dyn Node>, bool, &'static str) = match (root_dir, &self.sysroot) {
             (Some(d), _) => (host(&d.host, 0x20, d.read_only, (self.uid, self.gid))?, d.read_only, "ext4"),
+            (None, Sysroot::Tree(Tree(lower))) => {
+                (MemFs::with_lower(world.clone(), 0x21, 0o755, (0, 0), Some(lower.clone())), false, "overlay")
+            }
             (None, Sysroot::Dir(p)) => {
                 let lower = host(p, 0x20, true, (0, 0))?;
                 (MemFs::with_lower(world.clone(), 0x21, 0o755, (0, 0), Some(lower)), false, "overlay")
@@ -346,9 +368,8 @@ impl Builder {
                 continue;
             };
             if meta.is_symlink() {
-                use std::os::unix::ffi::OsStrExt;
                 let to = std::fs::read_link(path)?;
-                self.link(p.as_bytes(), to.as_os_str().as_bytes())?;
+                self.link(p.as_bytes(), to.as_os_str().as_encoded_bytes())?;
             } else {
                 self.host(path, p.as_bytes(), true, (0, 0))?;
             }

@@ -6,6 +6,7 @@
 pub mod epoll;
 pub mod eventfd;
 mod fdtable;
+#[cfg_attr(target_family = "wasm", path = "wasi.rs")]
 pub mod host;
 pub mod inotify;
 pub mod pidfd;
@@ -15,6 +16,8 @@ pub mod pty;
 pub mod signalfd;
 pub mod socket;
 pub mod stdio;
+#[cfg_attr(target_family = "wasm", path = "stream_wasi.rs")]
+pub mod stream;
 pub mod termios;
 pub mod timerfd;
 pub mod tty;

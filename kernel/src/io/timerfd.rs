@@ -67,7 +67,8 @@ impl TimerFd {
             let missed = (now - at).as_nanos() / s.interval.as_nanos();
             let n = u64::try_from(missed).unwrap_or(u64::MAX).saturating_add(1);
             s.ticks = s.ticks.saturating_add(n);
-            let step = Duration::from_nanos_u128((missed + 1) * s.interval.as_nanos());
+            let step = (missed + 1) * s.interval.as_nanos();
+            let step = Duration::new((step / 1_000_000_000) as u64, (step % 1_000_000_000) as u32);
             next = at.saturating_add(step);
             s.at = Some(next);
         }

@@ -127,7 +127,8 @@ impl Mm {
         if s.total - replaced + len > r.limit {
             return Err(Errno::ENOMEM);
         }
-        if shared && matches!(backing, Backing::Anon) {
+        // In a WebAssembly module there is no other process to share with.
+        if shared && matches!(backing, Backing::Anon) && !cfg!(target_family = "wasm") {
             backing = Backing::Shared(Arc::new(super::share::memory_file(len)?));
         }
         let mut v = Vma::anon(end, r.prot, Label::None);

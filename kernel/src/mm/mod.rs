@@ -272,11 +272,18 @@ pub struct Mm {
 impl Mm {
     /// A new, empty address space for a program of 64 or 32 bits.
     pub fn new(kernel: &Arc<Kernel>, bits: u32) -> Result<Arc<Mm>> {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let size = match bits {
             32 => scratch::ARENA_32,
             _ => page_down(kernel.config.arena_size).max(1 << 24),
         };
+        Mm::with_size(kernel, bits, size)
+    }
+    /// A small one that nothing is mapped in: what the first process has before its execve.
+    pub(crate) fn empty(kernel: &Arc<Kernel>) -> Result<Arc<Mm>> {
+        Mm::with_size(kernel, 64, 1 << 24)
+    }
+    fn with_size(kernel: &Arc<Kernel>, bits: u32, size: u64) -> Result<Arc<Mm>> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let arena = Arc::new(Arena::reserve(size).map_err(|_| Errno::ENOMEM)?);
         let mm = Arc::new(Mm {
             arena,

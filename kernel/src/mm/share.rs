@@ -3,9 +3,8 @@
 use super::{Backing, Mm, Vma, W, X, host_prot};
 use crate::errno::{Errno, Result};
 use crate::process::lock;
-use evm_memory::{Arena, PAGE, Prot};
+use evm_memory::{Arena, Prot};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// A host memory file of a length.
@@ -25,25 +24,7 @@ pub(super) fn extend(fd: &OwnedFd, len: u64) -> Result<()> {
 
 /// Resident bytes of ranges of an arena.
 pub(super) fn resident(arena: &Arena, ranges: &[(u64, u64)]) -> u64 {
-    let Ok(map) = evm_memory::pagemap() else {
-        return 0;
-    };
-    let mut buf = vec![0u8; 8 * 8192];
-    let mut n = 0;
-    for (start, end) in ranges {
-        let mut page = (arena.base() + start) / PAGE;
-        let last = (arena.base() + end) / PAGE;
-        while page < last {
-            let k = (last - page).min(8192);
-            let b = &mut buf[..8 * k as usize];
-            if map.read_exact_at(b, page * 8).is_err() {
-                return n * PAGE;
-            }
-            n += b.chunks_exact(8).filter(|w| w[7] & 0x80 != 0).count() as u64;
-            page += k;
-        }
-    }
-    n * PAGE
+    ranges.iter().map(|(start, end)| arena.resident(*start, *end)).sum()
 }
 
 impl Mm {
