@@ -21,12 +21,10 @@ pub enum Command {
     Run(Box<Run>),
     /// Say what a program file is and what it needs
     Inspect(Inspect),
-    /// Translate a program and its libraries ahead of time
-    Lift(Lift),
+    /// Translate a program and its libraries ahead of time, or make a WebAssembly module of them
+    Lift(Box<Lift>),
     /// Show, check or clear the translations that are kept between runs
     Cache(Cache),
-    /// Make one file of a program and what it needs, which runs elsewhere
-    Lift(Box<Lift>),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -200,39 +198,6 @@ Examples:
   evm lift --sysroot target/guest-root --bundle target/guest-root/usr/lib/python3.11 /usr/bin/python3 -o python.wasm
       A program of an unpacked Debian and a folder that it needs.";
 
-/// Options of `evm lift`.
-#[derive(Debug, Args)]
-#[command(after_long_help = LIFT_EXAMPLES)]
-pub struct Lift {
-    /// The program
-    ///
-    /// A file of this machine, looked for in PATH if it has no slash. With --sysroot DIR it is a path in the guest.
-    pub program: OsString,
-
-    /// The file to make: X.wasm
-    #[arg(short = 'o', long, value_name = "FILE")]
-    pub output: PathBuf,
-
-    /// Add a file or folder: `HOST[::GUEST]` (may be repeated)
-    ///
-    /// The program, its loader and the libraries that these name are added without being asked for. Without GUEST, a path below
-    /// the sysroot is the same path in the guest.
-    #[arg(long, value_name = "HOST[::GUEST]", value_parser = units::os(Bundle::parse))]
-    pub bundle: Vec<Bundle>,
-
-    /// Where the program and its libraries come from: host or a folder
-    #[arg(long, value_name = "host|DIR", default_value = "host", value_parser = units::os(Sysroot::parse))]
-    pub sysroot: Sysroot,
-
-    /// Set a variable of the program's environment, or pass it on if there is no VALUE (may be repeated)
-    #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]", value_parser = units::os(units::env_var))]
-    pub env: Vec<units::EnvVar>,
-
-    /// Size of the program's address space [default: 1GiB]
-    #[arg(long, value_name = "SIZE", value_parser = units::str(units::size))]
-    pub memory: Option<u64>,
-}
-
 /// Options of `evm inspect`.
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -249,13 +214,14 @@ pub struct Inspect {
 /// Options of `evm lift`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Then 'evm run [OPTIONS] FILE.evm [ARGS]...' runs it: the program's own files are needed there too."
+    after_long_help = LIFT_EXAMPLES,
+    after_help = "Then 'evm run [OPTIONS] FILE.evm [ARGS]...' runs it: the program's own files are needed there too. A .wasm file has them in it and runs in any WASI engine."
 )]
 pub struct Lift {
     /// The program: a file of this machine, or with --sysroot DIR a path in the guest
     pub program: OsString,
-    /// Where to write the translations
-    #[arg(short, long, value_name = "FILE.evm")]
+    /// Where to write the translations (FILE.evm) or the module (FILE.wasm)
+    #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Where the libraries come from, as for 'evm run': host, none or a folder
     #[arg(long, value_name = "host|DIR|none", default_value = "host", value_parser = units::os(Sysroot::parse))]
@@ -272,6 +238,19 @@ pub struct Lift {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Add a file or folder to the module: `HOST[::GUEST]` (may be repeated)
+    ///
+    /// The program, its loader and the libraries that these name are added without being asked for. Without GUEST, a path below
+    /// the sysroot is the same path in the guest.
+    #[arg(long, value_name = "HOST[::GUEST]", value_parser = units::os(Bundle::parse), help_heading = "FILE.wasm")]
+    pub bundle: Vec<Bundle>,
+    /// Set a variable of the program's environment, or pass it on if there is no VALUE (may be repeated)
+    #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]", value_parser = units::os(units::env_var), help_heading = "FILE.wasm")]
+    pub env: Vec<units::EnvVar>,
+    /// Size of the program's address space [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::str(units::size), help_heading = "FILE.wasm")]
+    pub memory: Option<u64>,
 }
 
 /// Options of `evm cache`.

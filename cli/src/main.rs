@@ -42,7 +42,6 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(o) => run::run(&o),
         Command::Inspect(o) => inspect::inspect(&o),
-        Command::Lift(o) => lift::lift(&o),
         Command::Cache(o) => cache::cache(&o),
         Command::Lift(o) => lift(&o),
         Command::Completions(o) => completions(&o),
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
 fn lift(o: &args::Lift) -> anyhow::Result<ExitCode> {
     match o.output.extension().and_then(|e| e.to_str()) {
         Some("wasm") => wasm::lift(o).map(|()| ExitCode::SUCCESS),
-        _ => anyhow::bail!("{}: the file's name must end in .wasm", o.output.display()),
+        _ => lift::lift(o),
     }
 }
 

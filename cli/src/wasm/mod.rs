@@ -56,6 +56,7 @@ fn config(o: &Lift, program: &Path) -> Vec<u8> {
     for (n, v) in run::environment(&o.env, None) {
         line("env", &[n.as_bytes(), b"=", v.as_bytes()].concat());
     }
+    line("cpu", run::cpu(o.cpu).as_bytes());
     if let Some(m) = o.memory {
         line("memory", m.to_string().as_bytes());
     }
