@@ -37,7 +37,7 @@ impl When {
 }
 
 /// What the host must have beyond x86-64-v2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy)]
 enum Needs {
     Base,
     Avx,
@@ -50,8 +50,6 @@ enum Needs {
 }
 
 impl Needs {
-    const ALL: [Needs; 8] =
-        [Needs::Base, Needs::Avx, Needs::Avx2, Needs::Fma, Needs::F16c, Needs::Bmi2, Needs::Aes, Needs::Pclmul];
     fn met(self) -> bool {
         match self {
             Needs::Base => true,
@@ -284,12 +282,6 @@ leaves! {
 /// Code addresses, in the order of the table.
 pub(super) fn addresses() -> impl Iterator<Item = u64> {
     LEAVES.iter().map(|l| l.code as usize as u64)
-}
-
-/// Which of [`Needs`] this host meets.
-pub fn fingerprint() -> String {
-    let met: Vec<_> = Needs::ALL.into_iter().filter(|n| n.met()).collect();
-    format!("{met:?}")
 }
 
 /// See [`evm_ir::FindLeaf`].

@@ -92,8 +92,6 @@ pub static FNS: [HelperFn; N] = concat_tables!(HelperFn, PARTS_F);
 pub fn addresses() -> impl Iterator<Item = u64> {
     FNS.iter().map(HelperFn::addr).chain(leaf::addresses())
 }
-/// Text that tells which leaves this host has: what is compiled depends on it.
-pub use leaf::fingerprint as leaf_fingerprint;
 
 /// The state behind a helper's first argument.
 ///
