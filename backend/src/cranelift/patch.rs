@@ -166,7 +166,7 @@ mod tests {
             ("cvttps2dq", None, "vcvttps2dq xmm9,xmm12"),
             ("aesimc", None, "vaesimc xmm9,xmm12"),
             ("roundpd", Some(11), "vroundpd xmm1,xmm3,0Bh"),
-            ("roundss", Some(4), "vroundss xmm1,xmm2,xmm3,4"),
+            ("roundss", Some(4), "vroundss xmm1,xmm2,xmm3,4h"),
             ("pclmulqdq", Some(17), "vpclmulqdq xmm1,xmm2,xmm3,11h"),
         ] {
             let (form, unary) = form(name).expect("a form");
