@@ -95,6 +95,9 @@ const PIE_BASE: u64 = 0x2000_0000;
 /// Where the return trampolines for signal handlers of 32-bit programs are: above the stack.
 pub(crate) const TRAMPOLINES_32: u64 = SIZE_32 - 2 * PAGE;
 
+/// personality(2): addresses shall be the same each time.
+const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
+
 /// Bytes that no image is put in behind a program whose heap starts there.
 const DUMPED_HEAP: u64 = 512 << 20;
 
@@ -156,7 +159,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
     let main = elf.load(&mm, &r.file, Some(PIE_BASE.min(size / 8)), r.who)?;
-    let dumped = r.personality & libc::ADDR_NO_RANDOMIZE as u32 != 0 && !elf.position_independent && elf.bits == 64;
+    let dumped = r.personality & ADDR_NO_RANDOMIZE != 0 && !elf.position_independent && elf.bits == 64;
     if dumped {
         // Programs that are dumps of themselves (GCL's, old Emacs) ask for this: their heap goes on where their data ends.
         mm.set_brk(main.brk, DUMPED_HEAP);

@@ -167,10 +167,11 @@ impl Mm {
         }
         s.join(addr, end);
         drop(s);
-        if had_code || r.prot & X != 0 {
+        let alias = shared && r.prot & W != 0;
+        if had_code || alias || r.prot & X != 0 {
             self.code_changed(addr, len);
         }
-        if shared && r.prot & W != 0 {
+        if alias {
             self.shared_code_changed();
         }
         Ok(addr)
@@ -334,7 +335,7 @@ impl Mm {
         }
         s.join(addr, stop);
         drop(s);
-        if code {
+        if code || shared {
             self.code_changed(addr, stop - addr);
         }
         if shared {

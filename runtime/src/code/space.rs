@@ -334,10 +334,6 @@ impl CodeSpace {
         if s.load(Ordering::Acquire) != 2 {
             return false;
         }
-        self.drop_page(page);
-        if let Some(code) = self.aliases.slice()[page].load(Ordering::Acquire).checked_sub(1) {
-            self.drop_page(code as usize);
-        }
         // SAFETY: mprotect of one page of the arena is a plain system call, allowed in a handler; the guest
         // may write this page (state 2 is only set for writable pages).
         unsafe {
@@ -348,6 +344,13 @@ impl CodeSpace {
             );
         }
         self.arena.note(page as u64 * PAGE, PAGE, Prot::RW);
+        // Last: a translation that is being made from the old bytes finds another version when it is to be installed, and
+        // one that is begun now protects the page again, so that the write faults once more. The page that was written
+        // comes first, since it is what the other's translations depend on.
+        self.drop_page(page);
+        if let Some(code) = self.aliases.slice()[page].load(Ordering::Acquire).checked_sub(1) {
+            self.drop_page(code as usize);
+        }
         true
     }
     fn drop_page(&self, page: usize) {
@@ -482,8 +485,16 @@ impl CodeSpace {
                 return false;
             }
         }
-        for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {
-            self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
+        // Whoever changes the bytes raises the version, then clears the entries: an entry that was cleared after it was read
+        // here is not set. (One that was clear already may be set for the moment until the versions are looked at again.)
+        let before: Vec<u64> =
+            r.entries.iter().map(|e| self.entries.slice()[e.1 as usize].load(Ordering::Acquire)).collect();
+        if self.source_versions(&r.source) != versions {
+            return false;
+        }
+        for ((pc, index), old) in r.entries.iter().zip(before).filter(|(e, _)| e.1 != 0) {
+            let entry = &self.entries.slice()[*index as usize];
+            let _ = entry.compare_exchange(old, r.code, Ordering::AcqRel, Ordering::Relaxed);
             self.remember(*pc, *index);
         }
         if !r.quick {
