@@ -14,10 +14,12 @@ macro_rules! constants {
     ($( $name:ident: $ty:ty = $value:expr; )*) => {
         $( pub const $name: $ty = $value; )*
         #[cfg(test)]
+        #[allow(dead_code)] // of one table only
         pub(crate) const NAMES: &[&str] = &[ $( stringify!($name) ),* ];
     };
 }
 
+#[allow(non_upper_case_globals)] // SYS_*, as libc has them
 mod libc_table {
     include!("libc.rs");
 }

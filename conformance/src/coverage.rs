@@ -190,7 +190,7 @@ impl Report {
     fn tables_32(&mut self) -> Result<()> {
         for g in insn::groups().iter().filter(|g| g.arch == crate::root::Arch::I386) {
             let place = Place::ready_for(g.arch)?;
-            let mut t = Table { name: g.name, tests: g.len()?, wrong: vec![] };
+            let mut t = Table { name: g.name, tests: g.count()?, wrong: vec![] };
             for e in &self.engines {
                 let wrong = insn::compare(&place, g, e)?;
                 t.wrong.push(wrong.len());

@@ -8,7 +8,7 @@
 //! * [`insn`] writes programs that execute each instruction with random operands and print what they did.
 //! * [`fuzz`] compares random instructions on random states with the CPU.
 //! * [`coverage`] reports how much of the instruction set agrees with the CPU.
-//! * [`bench`] times programs and kernels natively, under `evm` and under qemu-user; [`bench_report`] writes it for the book.
+//! * [`mod@bench`] times programs and kernels natively, under `evm` and under qemu-user; [`bench_report`] writes it for the book.
 //! * [`harness`] shows cases to `cargo test` and `cargo nextest` as single tests.
 //!
 //! What is known to fail stands in `known-failures.txt` with a reason; an unexpected pass fails, too.

@@ -76,7 +76,7 @@ impl Arena {
         let r = unsafe { libc::mprotect(p, len as usize, libc::PROT_READ | libc::PROT_WRITE) };
         if r == 0 { Ok(self.base - len) } else { Err(io::Error::last_os_error()) }
     }
-    /// From now on keep the table of page permissions of [`perm`] at this address in the front up to date, which has
+    /// From now on keep the table of page permissions of [`crate::perm`] at this address in the front up to date, which has
     /// a byte for each page and is all zero. For an arena without mappings, once.
     pub fn track(&self, table: u64) {
         let inside = table >= self.base - GUARD && table + self.size / PAGE <= self.base;

@@ -10,7 +10,7 @@
 //! 2. An access to an unmapped or protected page faults on the host; the instruction that did it is
 //!    in the table `evm_extable`, and the handler in [`fault`] resumes it at its landing, so the
 //!    caller gets `Err(Fault)` and the process lives.
-//!    On WebAssembly the check is made before the access, in a table of the pages ([`wasm`]).
+//!    On WebAssembly the check is made before the access, in a table of the pages (`wasm`).
 //! 3. Nothing here hands out a Rust reference to guest memory: other guest threads may write it.
 #![deny(unsafe_code)]
 

@@ -260,7 +260,7 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
         places.entry(*pc).or_insert(n);
     }
     let (data, pages) = data(&rt, memory.0, &places, blobs)?;
-    Ok(Output { rt, table, memory, parts, functions, elements, nowhere, code, data, pages }.write()?)
+    Output { rt, table, memory, parts, functions, elements, nowhere, code, data, pages }.write()
 }
 
 fn imported(rt: &Runtime<'_>, lifted: &Module, s: Sym) -> Result<u32, LinkError> {

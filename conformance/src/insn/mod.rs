@@ -29,7 +29,7 @@ pub struct Group {
 
 impl Group {
     /// Number of its instructions.
-    pub fn len(&self) -> Result<usize> {
+    pub fn count(&self) -> Result<usize> {
         Ok(self.tests()?.len())
     }
     /// Its instructions.
