@@ -1,7 +1,7 @@
 //! Translations that are kept from run to run.
 //!
 //! Terms. An *image* is an executable private mapping of a file ([`images`]); as images are mapped where their path decides,
-//! its translations are good for every process that maps it. They are one file of the *folder* ([`folder`], [`format`]), which
+//! its translations are good for every process that maps it. They are one file of the *folder* ([`folder`], [`mod@format`]), which
 //! is mapped and executed as it lies ([`mapped`]): code has no host addresses, and the entry indices in it are those of
 //! the image's *slots*, which are numbered once and for all when its file is made.
 //!
