@@ -226,9 +226,9 @@ pub struct Lift {
     /// Where the libraries come from, as for 'evm run': host, none or a folder
     #[arg(long, value_name = "host|DIR|none", default_value = "host", value_parser = units::os(Sysroot::parse))]
     pub sysroot: Sysroot,
-    /// The CPU that the program will see
-    #[arg(long, value_name = "MODEL", default_value = "x86-64-v2")]
-    pub cpu: CpuModel,
+    /// The CPU that the program will see [default: x86-64-v3, and x86-64-v2 in a FILE.wasm]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<CpuModel>,
     /// Compile every function well, not only what earlier runs have shown to be hot: takes minutes
     #[arg(long)]
     pub opt: bool,

@@ -1,6 +1,6 @@
 //! `evm lift`: a program and its libraries, translated ahead of time; and how `evm run` finds them in the result.
 
-use crate::args::Lift;
+use crate::args::{CpuModel, Lift};
 use crate::units::Sysroot;
 use crate::{run, starts};
 use anyhow::{Context, Result};
@@ -56,7 +56,7 @@ pub fn lift(o: &Lift) -> Result<ExitCode> {
         env: vec![b"LD_TRACE_LOADED_OBJECTS=1".to_vec(), b"PATH=/usr/bin:/bin".to_vec()],
         cwd: "/".into(),
         sysroot: run::sysroot(&o.sysroot),
-        cpu: run::cpu(o.cpu).into(),
+        cpu: run::cpu(o.cpu.unwrap_or(CpuModel::X86_64V3)).into(),
         limits: Limits { wall: Some(Duration::from_secs(60)), ..Limits::default() },
         stdin: Stream::Null,
         stdout: Stream::Capture,

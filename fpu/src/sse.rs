@@ -1,7 +1,7 @@
 //! SSE and AVX arithmetic under a virtual MXCSR, one lane at a time, on bits in 64-bit cells.
 //!
 //! The register is the calling thread's: [`mxcsr`] and [`set_mxcsr`] are what STMXCSR and LDMXCSR are on a CPU. While
-//! exceptions are unmasked, [`raised`] tells what the operations since [`clear_raised`] have raised.
+//! exceptions are unmasked, [`raised`] tells what the operations since the last look have raised.
 
 use crate::number::*;
 use std::cell::Cell;

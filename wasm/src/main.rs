@@ -1,8 +1,8 @@
 //! The runtime of stand-alone WebAssembly modules: a virtual Linux and an interpreter, compiled to `wasm32-wasip1`. `evm lift -o
-//! X.wasm` appends a program and its files to it ([`bundle`]).
+//! X.wasm` appends a program and its files to it (`bundle`).
 //!
-//! [`world`] makes the job from what was appended and from what WASI gives (arguments, environment, preopened folders); [`thread`] is
-//! the run loop, on the module's one thread; [`code`] keeps translated blocks.
+//! `world` makes the job from what was appended and from what WASI gives (arguments, environment, preopened folders); `thread` is
+//! the run loop, on the module's one thread; `code` keeps translated blocks.
 #![deny(unsafe_code)]
 
 #[cfg(target_family = "wasm")]

@@ -150,7 +150,9 @@ mod tests {
 
     fn text(i: &Instruction) -> String {
         let mut s = String::new();
-        FastFormatter::new().format(i, &mut s);
+        let mut f = FastFormatter::new();
+        f.options_mut().set_use_pseudo_ops(false);
+        f.format(i, &mut s);
         s
     }
 

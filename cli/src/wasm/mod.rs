@@ -3,7 +3,7 @@
 mod append;
 mod collect;
 
-use crate::args::Lift;
+use crate::args::{CpuModel, Lift};
 use crate::run;
 use crate::units::Sysroot;
 use anyhow::{Context, Result};
@@ -56,7 +56,7 @@ fn config(o: &Lift, program: &Path) -> Vec<u8> {
     for (n, v) in run::environment(&o.env, None) {
         line("env", &[n.as_bytes(), b"=", v.as_bytes()].concat());
     }
-    line("cpu", run::cpu(o.cpu).as_bytes());
+    line("cpu", run::cpu(o.cpu.unwrap_or(CpuModel::X86_64V2)).as_bytes());
     if let Some(m) = o.memory {
         line("memory", m.to_string().as_bytes());
     }
