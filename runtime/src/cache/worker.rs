@@ -192,7 +192,12 @@ fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Resu
     }
     // SAFETY: no pointers.
     unsafe { libc::alarm(WALL) };
-    let (mut wrote, mut confined) = (false, false);
+    if messages.is_empty() {
+        return Ok(());
+    }
+    // Before the first byte of them is looked at.
+    crate::host::confine::confine(&[(folder.path().to_owned(), false)])?;
+    let mut wrote = false;
     for fds in &messages {
         let [_lock, list, files @ ..] = &fds[..] else { continue };
         let Ok(list) = read_list(list) else { continue };
@@ -201,12 +206,6 @@ fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Resu
         // A list that cannot be kept costs the order in which files are removed.
         let _ = folder.note_uses(used.iter().map(|n| &**n));
         for (n, file) in news.iter().zip(files).filter(|(n, _)| is_worth(folder, n)) {
-            // Most runs have nothing new: then this, which takes longer than all the rest, is left out. What was done so far is to
-            // read numbers.
-            if !confined {
-                crate::host::confine::confine(&[(folder.path().to_owned(), false)])?;
-                confined = true;
-            }
             wrote |= make(folder, n, file).unwrap_or(false);
         }
     }
