@@ -1,7 +1,7 @@
 //! The translator: a process beside the run that writes the folder of kept translations.
 //!
-//! It is forked before the run is confined, confines itself to the folder, and waits for what the run tells it at its end: one
-//! message of a lock, a memory file with images and blocks, and the images' files. All of that is the word of a process
+//! It is forked before the run is confined, waits for what the run tells it at its end, and confines itself to the folder before it
+//! looks at that: one message of a lock, a memory file with images and blocks, and the images' files. All of that is the word of a process
 //! that guest code may have taken over, so nothing of it is believed: keys are compared with the files, addresses are only places
 //! to start at, sizes are bounded, and so are the translator's time and memory. When the run has ended it translates and
 //! ends; nobody waits for it.
