@@ -179,10 +179,14 @@ impl CodeSpace {
         if !bound {
             return Some(0);
         }
+        let changed = |l: &Looked| self.version(l.addr) != l.version;
+        // Looked at before as well, so that what is known to be old is at no moment there to be entered.
+        if changed(&first) || next.as_ref().is_some_and(changed) {
+            return Some(0);
+        }
         for (index, code) in &good {
             self.entries.slice()[*index].store(*code, Ordering::Release);
         }
-        let changed = |l: &Looked| self.version(l.addr) != l.version;
         if changed(&first) || next.as_ref().is_some_and(changed) {
             for (index, _) in &good {
                 self.entries.slice()[*index].store(0, Ordering::Release);
