@@ -156,7 +156,7 @@ fn atan(z: Big) -> Big {
     if z.sig == 0 {
         return ZERO;
     }
-    let eighths = if z.exp < -4 { 0 } else { (z.sig >> (124 - z.exp)) as u64 };
+    let eighths = if z.exp < -3 { 0 } else { (z.sig >> (124 - z.exp)) as u64 };
     let k = eighths.div_ceil(2).min(4);
     let c = Big::int(k).times2(-2);
     let d = z.sub(c).div(ONE.add(c.mul(z)));
