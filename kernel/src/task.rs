@@ -367,8 +367,10 @@ impl Task {
         self.thread.cpu_base.store(t.as_nanos() as u64, Ordering::Relaxed);
         t
     }
-    /// Signal mask that a handler would restore.
+    /// Signals that are pending for the thread or its process.
     pub(crate) fn pending_set(&self) -> SigSet {
-        lock(&self.thread.pending).set | lock(&self.process.pending).set
+        // One lock at a time.
+        let own = lock(&self.thread.pending).set;
+        own | lock(&self.process.pending).set
     }
 }

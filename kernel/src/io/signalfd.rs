@@ -108,7 +108,9 @@ impl File for SignalFd {
         Ok(anon_stat(0o600, self.ino))
     }
     fn poll(&self) -> Ready {
-        let all = self.process.threads().iter().fold(lock(&self.process.pending).set, |s, t| s | lock(&t.pending).set);
+        // One lock at a time.
+        let own = lock(&self.process.pending).set;
+        let all = self.process.threads().iter().fold(own, |s, t| s | lock(&t.pending).set);
         if all & self.mask.load(Ordering::Relaxed) != 0 { Ready::IN } else { Ready::empty() }
     }
     fn queue(&self) -> Option<&WaitQueue> {

@@ -47,8 +47,7 @@ pub(crate) fn restart_class(nr: u32) -> Restart {
 impl Task {
     /// Pending signals that are not blocked.
     pub(crate) fn deliverable(&self) -> SigSet {
-        let set = lock(&self.thread.pending).set | lock(&self.process.pending).set;
-        set & !self.thread.mask()
+        self.pending_set() & !self.thread.mask()
     }
     /// Set the signal mask.
     pub(crate) fn set_mask(&self, mask: SigSet) {

@@ -69,17 +69,18 @@ impl Image {
         if self.harvests.fetch_add(1, Ordering::Relaxed) >= MOST_HARVESTS {
             return;
         }
+        let warm = |(pc, index)| Some((pc, entered(index))).filter(|e| e.1 >= WARM);
+        // One lock at a time: `news` takes the same two.
+        let mut hot: Vec<(u32, u32)> = lock(&self.new).iter().copied().filter_map(warm).collect();
+        if let Some(kept) = self.kept {
+            let coded = kept.view.coded().filter(|e| e.1 < self.used());
+            hot.extend(coded.map(|(pc, slot)| (pc, self.first() + slot)).filter_map(warm));
+        }
         let mut heat = lock(&self.heat);
-        let mut add = |pc: u32, index: u32| {
-            let n = entered(index);
-            if n >= WARM {
-                let h = heat.entry(pc).or_insert(0);
-                *h = h.saturating_add(n);
-            }
-        };
-        lock(&self.new).iter().for_each(|(pc, index)| add(*pc, *index));
-        let Some(kept) = self.kept else { return };
-        kept.view.coded().filter(|e| e.1 < self.used()).for_each(|(pc, slot)| add(pc, self.first() + slot));
+        for (pc, n) in hot {
+            let h = heat.entry(pc).or_insert(0);
+            *h = h.saturating_add(n);
+        }
     }
     /// What people call it: the guest's path.
     pub(crate) fn label(&self) -> &[u8] {
@@ -91,12 +92,15 @@ impl Image {
     }
     /// What is to be told to the translator.
     pub(crate) fn news(&self) -> News {
+        // Statements of their own: a lock taken in the expression below would be held to its end.
+        let blocks = std::mem::take(&mut *lock(&self.new));
+        let heat = std::mem::take(&mut *lock(&self.heat));
         News {
             key: self.key,
             used: self.taken.load(Ordering::Relaxed) > 0,
             precise: self.precise.load(Ordering::Relaxed),
-            blocks: std::mem::take(&mut *lock(&self.new)).into_iter().map(|b| b.0).collect(),
-            heat: std::mem::take(&mut *lock(&self.heat)).into_iter().collect(),
+            blocks: blocks.into_iter().map(|b| b.0).collect(),
+            heat: heat.into_iter().collect(),
             label: self.label.clone(),
         }
     }
