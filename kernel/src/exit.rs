@@ -107,10 +107,9 @@ fn end_process(p: &Arc<Process>, status: i32) {
     let old = std::mem::replace(&mut *p.fds.write().unwrap_or_else(PoisonError::into_inner), Arc::new(FdTable::new(0)));
     drop(old);
     {
+        let resident = p.image.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |i| i.mm.resident());
         let mut u = lock(&p.usage);
-        if let Some(i) = p.image.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            u.0.maxrss = u.0.maxrss.max(i.mm.resident() >> 12);
-        }
+        u.0.maxrss = u.0.maxrss.max(resident >> 12);
     }
     if let Some(i) = p.image.write().unwrap_or_else(PoisonError::into_inner).take() {
         i.mm.leave();

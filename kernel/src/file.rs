@@ -112,6 +112,10 @@ pub trait File: Send + Sync {
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+    /// Without a host file: whether mmap gives a copy of the bytes that it has then. Reading them must lock no address space.
+    fn copied(&self) -> bool {
+        false
+    }
     /// The host file to read from (or, if `write_end`, write to, up to that position) at positions directly, without
     /// [`read`](Self::read) and [`write`](Self::write); growth up to `write_end` is accounted for. `None` is always right.
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {

@@ -196,6 +196,9 @@ impl File for ArchiveFile {
     fn seekable(&self) -> bool {
         true
     }
+    fn copied(&self) -> bool {
+        true
+    }
     fn stat(&self) -> Result<Stat> {
         self.0.stat()
     }

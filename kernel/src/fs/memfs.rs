@@ -1019,6 +1019,9 @@ impl File for MemFile {
         }
         Ok(out)
     }
+    fn copied(&self) -> bool {
+        true
+    }
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         if let Some(f) = &self.lower {
             return f.host_fd();

@@ -109,6 +109,9 @@ impl File for Opened {
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {
         self.file.host_fd()
     }
+    fn copied(&self) -> bool {
+        self.file.copied()
+    }
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         // Who watches is told by read and write.
         if self.ns.watches.any() { Ok(None) } else { self.file.direct(write_end) }

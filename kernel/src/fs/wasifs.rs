@@ -353,6 +353,9 @@ impl File for HostFile {
     fn seekable(&self) -> bool {
         true
     }
+    fn copied(&self) -> bool {
+        true
+    }
     fn stat(&self) -> Result<Stat> {
         // SAFETY: no memory but the result's.
         let s = unsafe { wasi::fd_filestat_get(self.fd.0) }.map_err(errno)?;

@@ -340,8 +340,12 @@ pub(crate) fn notify(task: &mut Task, [fd, event, ..]: [u64; 6]) -> Result<u64> 
     };
     let d = task.fds().get_io(fd as i32)?;
     let q = of(&d)?;
+    // Who asked before, if it still runs: the table of processes is not locked inside the queue.
+    let known = lock(&q.state).notice.as_ref().map(|n| n.0.clone());
+    let alive = known.as_ref().and_then(Weak::upgrade).filter(|p| task.kernel().process(p.pid).is_some());
     let mut s = lock(&q.state);
-    let owner = s.notice.as_ref().and_then(|(p, _)| p.upgrade()).filter(|p| task.kernel().process(p.pid).is_some());
+    let same = matches!((&known, &s.notice), (Some(k), Some((p, _))) if k.ptr_eq(p));
+    let owner = if same { alive } else { s.notice.as_ref().and_then(|n| n.0.upgrade()) };
     let gone = match notice {
         None if owner.as_ref().is_some_and(|p| p.pid == task.pid()) => s.notice.take(),
         None => None,

@@ -468,8 +468,8 @@ fn check_file(d: &Arc<Description>, off: u64, len: u64, prot: u8, shared: bool) 
     if d.file.host_fd().is_some() {
         return Ok(Backing::File(d.clone()));
     }
-    if shared && prot & W != 0 {
-        return Err(Errno::ENODEV); // writes could not reach the file
+    if shared && prot & W != 0 || !d.file.copied() {
+        return Err(Errno::ENODEV); // writes could not reach the file, or it has no pages (as those of /proc)
     }
     Ok(Backing::Copy(d.clone()))
 }
