@@ -240,7 +240,7 @@ impl Task {
         if self.mm.bits == 32 { sys::compat::lookup(nr).map(|c| c.native) } else { Some(nr) }
     }
     /// Serve a call: its number as the program gave it, its x86-64 number, what does it.
-    fn serve(&mut self, nr: u32, native: u32, entry: Option<&'static sys::Syscall>, args: [u64; 6]) -> Flow {
+    pub(crate) fn serve(&mut self, nr: u32, native: u32, entry: Option<&'static sys::Syscall>, args: [u64; 6]) -> Flow {
         let kernel = self.kernel().clone();
         kernel.counters.count(native);
         if self.restarting.take() != Some(nr) {

@@ -61,7 +61,7 @@ impl Lifter {
             dirty: true,
         };
     }
-    /// The flags are about to be replaced. If they are those of UCOMISx and no condition was wanted, nothing has raised
+    /// The flags are about to be replaced, or to leave the block. If they are those of UCOMISx and no condition was wanted, nothing has raised
     /// its exception flags yet: a comparison that stays does.
     fn drop_fcmp(&mut self) {
         let Some(kind) = self.cc.kind.filter(|k| k & !3 == cc::FCMP && !self.fcmp_used) else {
@@ -117,6 +117,8 @@ impl Lifter {
         if !self.cc.dirty {
             return;
         }
+        self.drop_fcmp();
+        self.fcmp_used = true;
         let op = self.cc.kind.unwrap_or(0);
         let k = match self.cc.op {
             Some(v) => v,

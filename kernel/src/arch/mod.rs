@@ -3,3 +3,4 @@
 pub(crate) mod barrier;
 pub mod fpstate;
 pub(crate) mod trap;
+pub(crate) mod vsyscall;

@@ -14,6 +14,20 @@ pub(super) fn maps(mm: &Mm) -> Vec<u8> {
     for m in mm.maps() {
         line(&mut out, &m);
     }
+    if mm.bits == 64 {
+        let start = crate::arch::vsyscall::PAGE;
+        let gate = MapEntry {
+            start,
+            end: start + evm_memory::PAGE,
+            prot: crate::mm::X,
+            shared: false,
+            offset: 0,
+            dev: 0,
+            ino: 0,
+            name: b"[vsyscall]".to_vec(),
+        };
+        line(&mut out, &gate);
+    }
     out
 }
 

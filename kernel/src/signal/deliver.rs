@@ -248,6 +248,11 @@ impl Task {
 
     /// Turn a CPU exception (an `evm_cpu::exc` code) of the instruction at `cpu.rip` into a signal.
     pub fn exception(&mut self, exc: u32, arg: u64) -> Flow {
+        if exc == evm_cpu::exc::PF_EXEC
+            && let Some(flow) = self.vsyscall()
+        {
+            return flow;
+        }
         if exc == evm_cpu::exc::BP {
             // A trap: the saved address is that after the instruction.
             self.cpu.rip = match self.mem().read::<u8>(self.cpu.rip) {
