@@ -16,11 +16,12 @@ fn number(pc: u64) -> Option<u32> {
 }
 
 impl Task {
+    /// Whether the program jumped into the page.
+    pub(crate) fn in_vsyscall(&self) -> bool {
+        self.mm().bits == 64 && self.cpu.rip & !0xfff == PAGE
+    }
     /// Serve the call at `cpu.rip` and return from it. `None` if none is there or there is no return address.
     pub(crate) fn vsyscall(&mut self) -> Option<Flow> {
-        if self.mm().bits != 64 {
-            return None;
-        }
         let nr = number(self.cpu.rip)?;
         let caller = self.mem().read::<u64>(self.cpu.gpr[4]).ok()?;
         // Before the call, so that a signal that comes with its end finds the return done. RCX and R11 stay.

@@ -247,11 +247,12 @@ impl Task {
     }
 
     /// Turn a CPU exception (an `evm_cpu::exc` code) of the instruction at `cpu.rip` into a signal.
-    pub fn exception(&mut self, exc: u32, arg: u64) -> Flow {
-        if exc == evm_cpu::exc::PF_EXEC
-            && let Some(flow) = self.vsyscall()
-        {
-            return flow;
+    pub fn exception(&mut self, mut exc: u32, mut arg: u64) -> Flow {
+        if exc == evm_cpu::exc::PF_EXEC && self.in_vsyscall() {
+            if let Some(flow) = self.vsyscall() {
+                return flow;
+            }
+            (exc, arg) = (evm_cpu::exc::GP, 0);
         }
         if exc == evm_cpu::exc::BP {
             // A trap: the saved address is that after the instruction.
