@@ -143,6 +143,7 @@ impl Thread {
     }
     /// Run kernel code on an exact state; false: the thread has ended.
     fn kernel(&mut self, f: impl FnOnce(&mut Task) -> Flow) -> bool {
+        self.state().x87_settle();
         self.state().settle_flags();
         self.state().mxcsr = sse::mxcsr();
         let flow = f(&mut self.task);
@@ -183,6 +184,7 @@ impl Thread {
         true
     }
     fn exit(&mut self, exit: Exit) -> bool {
+        self.state().x87_settle();
         match exit {
             Exit::Jump { pc } | Exit::Return { pc } | Exit::Poll { pc } => self.at(pc),
             Exit::Call { target, .. } => self.at(target),
