@@ -136,6 +136,7 @@ pub fn run(options: &Options, program: &Path) -> Result<Outcome> {
     let mut rng = state::Rng(options.seed);
     let mut generator = Generator::new(rng.next(), options.unmask);
     let end = Instant::now() + options.time;
+    let mut minute = Instant::now() + Duration::from_secs(60);
     let mut order: Vec<Code> = vec![];
     loop {
         let mut cases = vec![];
@@ -169,6 +170,10 @@ pub fn run(options: &Options, program: &Path) -> Result<Outcome> {
         }
         ensure!(!cases.is_empty(), "no case could be made");
         f.batch(&cases)?;
+        if Instant::now() > minute {
+            minute += Duration::from_secs(60);
+            eprintln!("{} cases, {} differences, {} left out", f.out.cases, f.out.findings.len(), f.out.left_out);
+        }
         if Instant::now() > end || f.out.findings.len() >= options.most {
             break;
         }
@@ -311,7 +316,10 @@ impl Fuzz<'_> {
             return;
         }
         self.seen.insert(key, self.out.findings.len());
-        self.out.findings.push(Finding { engine, case, differences, times: 1 });
+        let finding = Finding { engine, case, differences, times: 1 };
+        // At once, as a long run may be stopped.
+        eprint!("{}", finding.show());
+        self.out.findings.push(finding);
     }
     /// Leave out instructions, then make state plain, as long as there is a difference.
     fn shrink(&mut self, mut c: Case, mut d: Vec<Difference>, engine: &'static str) -> Result<(Case, Vec<Difference>)> {
