@@ -245,12 +245,8 @@ impl Thread {
         if code == exc::PF && !access.modifies {
             return (code, arg);
         }
-        // It asks for write access first, from the first byte on; wide stores are lifted from their end.
-        let before = |at: &u64| {
-            let (first, this) = (*at / evm_memory::PAGE, arg / evm_memory::PAGE);
-            (first + 1 == this || first == this && *at < arg && arg - at < 64) && mem.fetch_or(*at, 1, 0).is_err()
-        };
-        (exc::PF_WRITE, access.start.filter(before).unwrap_or(arg))
+        // It asks for write access first, from the first byte on.
+        (exc::PF_WRITE, access.first_missing(arg, |at| mem.fetch_or(at, 1, 0).is_err()))
     }
     fn report_unlifted(&mut self) {
         let (mem, bits, pc) = (self.task.mem(), self.task.mm().bits, self.state().rip);
