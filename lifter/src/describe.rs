@@ -59,11 +59,14 @@ impl Access {
             return at;
         };
         let (first, this) = (start / PAGE, at / PAGE);
-        let near = first + 1 == this || first == this && start < at && at - start < 64;
+        let gone = at.wrapping_sub(start);
+        // The last page of the address space is before the first.
+        let next = this.wrapping_sub(first) & (u64::MAX / PAGE) == 1;
+        let near = next || first == this && gone > 0 && gone < 64;
         if near && fails(start) {
             return start;
         }
-        if first < this && at - start < self.len { this * PAGE } else { at }
+        if first != this && gone < self.len { this * PAGE } else { at }
     }
 }
 
