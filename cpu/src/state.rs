@@ -47,8 +47,11 @@ pub struct CpuState {
     pub segs: [u16; 6],
     /// Descriptors 12 to 14 of the global table, which a thread of a 32-bit program may set (set_thread_area).
     pub tls: [u64; 3],
-    /// The x87 status word after a store that is under way.
-    pub x87_next: u64,
+    /// Not zero: the x87 state is in the host's x87 unit, and what is here of it (but the control word) is old; see
+    /// `helpers/x87_live.rs`.
+    pub x87_live: u64,
+    /// How to take back what an x87 store has done so far, if its access faults; see `helpers/x87.rs`.
+    pub x87_undo: u64,
     /// Last x87 instruction pointer.
     pub fip: u64,
     /// Last x87 data pointer.
@@ -196,7 +199,7 @@ layout! {
     MM4 "mm4" F + 64, I64, false; MM5 "mm5" F + 80, I64, false; MM6 "mm6" F + 96, I64, false; MM7 "mm7" F + 112, I64, false;
     FTW "ftw" offset_of!(CpuState, ftw), I16, false;
     FSW "fsw" offset_of!(CpuState, fsw), I16, false; FCW "fcw" offset_of!(CpuState, fcw), I16, false;
-    X87_NEXT "x87_next" offset_of!(CpuState, x87_next), I64, false;
+    X87_UNDO "x87_undo" offset_of!(CpuState, x87_undo), I64, false;
 }
 
 /// The layout of [`CpuState`] as IR slots.
@@ -242,7 +245,8 @@ impl Default for CpuState {
             mxcsr: 0x1f80,
             segs: [0, 0x33, 0x2b, 0, 0, 0],
             tls: [0; 3],
-            x87_next: 0,
+            x87_live: 0,
+            x87_undo: 0,
             fip: 0,
             fdp: 0,
             mem_base: 0,

@@ -54,9 +54,8 @@ pub struct HelperSig {
     pub leaf: Option<FindLeaf>,
 }
 
-/// A *leaf*: a function in the helper table that gives what the helper gives and raises nothing. It takes the helper's
-/// arguments where the helper has them (the state is not looked at), and leaves every register but that of its result
-/// as it was, so that a call of it costs compiled code nothing but the call. Found by the helper's index and those of its
+/// A *leaf*: a function in the helper table that does what the helper does. It takes the helper's
+/// arguments where the helper has them, and leaves every register but that of its result as it was, so that a call of it costs compiled code nothing but the call. Found by the helper's index and those of its
 /// `I64` arguments that are constants; the result is an index in the helper table.
 pub type FindLeaf = fn(u16, &[Option<u64>]) -> Option<u16>;
 

@@ -499,7 +499,8 @@ impl Lifter {
         if let Some(op) = self.cc.kind {
             let ty = width(op);
             match op & !3 {
-                cc::EAGER | cc::FCMP => {}
+                // What these have as their first operand is no result.
+                cc::EAGER | cc::FCMP | cc::CARRIES => {}
                 cc::SHL | cc::SHR | cc::SAR if self.cc.res.is_none() => {}
                 _ => return (ty, self.result(op, ty)),
             }

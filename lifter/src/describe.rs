@@ -42,10 +42,32 @@ pub struct Access {
     pub modifies: bool,
     /// The address of what it writes, where it is known.
     pub start: Option<u64>,
+    /// How much that is; 0 where a mask has a say.
+    pub len: u64,
     /// The access uses the stack segment.
     pub stack: bool,
     /// A waiting x87 or MMX instruction: a pending #MF comes first.
     pub waits: bool,
+}
+
+impl Access {
+    /// Where a write faults that was found to at `at`: at its first byte that cannot be written, as `fails` says of one. Wide
+    /// stores are lifted in parts, from their end.
+    pub fn first_missing(&self, at: u64, fails: impl Fn(u64) -> bool) -> u64 {
+        const PAGE: u64 = 4096;
+        let Some(start) = self.start else {
+            return at;
+        };
+        let (first, this) = (start / PAGE, at / PAGE);
+        let gone = at.wrapping_sub(start);
+        // The last page of the address space is before the first.
+        let next = this.wrapping_sub(first) & (u64::MAX / PAGE) == 1;
+        let near = next || first == this && gone > 0 && gone < 64;
+        if near && fails(start) {
+            return start;
+        }
+        if first != this && gone < self.len { this * PAGE } else { at }
+    }
 }
 
 /// What the instruction at `pc`, which faulted at `at`, does to memory; `register` gives 64-bit general
@@ -54,7 +76,7 @@ pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize
     use iced_x86::Mnemonic as M;
     let insn = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE).decode();
     let mut info = InstructionInfoFactory::new();
-    let mut out = Access { modifies: false, start: None, stack: false, waits: false };
+    let mut out = Access { modifies: false, start: None, len: 0, stack: false, waits: false };
     let mm = |k| insn.op_kind(k) == OpKind::Register && insn.op_register(k).is_mm();
     let control = matches!(
         insn.mnemonic(),
@@ -90,6 +112,8 @@ pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize
         };
         if !matches!(m.access(), OpAccess::Read | OpAccess::CondRead) {
             out.start = start;
+            let plain = matches!(m.access(), OpAccess::Write | OpAccess::ReadWrite);
+            out.len = if plain { m.memory_size().size() as u64 } else { 0 };
         }
         let near = single || start.is_none_or(|s| at.wrapping_sub(s) < 4096);
         let base = m.base().full_register();

@@ -618,6 +618,24 @@ fn avx() {
     }
 }
 
+/// What ADCX and ADOX leave of the other flags is seen by whoever keeps ZF.
+#[test]
+fn chains_of_carries() {
+    if !std::is_x86_feature_detected!("adx") {
+        return;
+    }
+    check(
+        0,
+        false,
+        &pieces![
+            "adcx ecx, eax\n bts edx, 3\n setz al\n setc bl\n xor r8d, r8d",
+            "adox rcx, rax\n btr rdx, 7\n setz al\n setc bl\n xor r8d, r8d",
+            "add rbx, rax\n adcx ecx, eax\n btc edx, eax\n setbe al\n xor r8d, r8d",
+            "sub rcx, rcx\n adox rcx, rax\n bt rdx, rax\n setz al\n seta bl\n xor r8d, r8d",
+        ],
+    );
+}
+
 #[test]
 fn misaligned_operands_fault() {
     let mut guest = Guest::new();

@@ -260,12 +260,8 @@ impl Thread {
         if code == exc::PF && !access.modifies {
             return (code, arg);
         }
-        // It asks for write access first, from the first byte on; wide stores are lifted from their end.
-        let before = |at: &u64| {
-            let (first, this) = (*at / evm_memory::PAGE, arg / evm_memory::PAGE);
-            (first + 1 == this || first == this && *at < arg && arg - at < 64) && mem.fetch_or(*at, 1, 0).is_err()
-        };
-        (exc::PF_WRITE, access.start.filter(before).unwrap_or(arg))
+        // It asks for write access first, from the first byte on.
+        (exc::PF_WRITE, access.first_missing(arg, |at| mem.fetch_or(at, 1, 0).is_err()))
     }
     /// Serve the poll word. False: leave.
     fn poll(&mut self) -> bool {
@@ -422,6 +418,8 @@ impl Thread {
         self.exit(exit, mem)
     }
     fn exit(&mut self, exit: Exit, _mem: Mem) -> u64 {
+        // SAFETY: own state.
+        unsafe { (*self.cpu).x87_settle() };
         match exit {
             Exit::Jump { pc } | Exit::Return { pc } | Exit::Poll { pc } => pc,
             Exit::Call { target, .. } => target,
@@ -725,6 +723,7 @@ unsafe fn owner(state: *mut CpuState) -> *mut Thread {
 pub(crate) unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, ret: u64) -> u64 {
     // SAFETY: called by compiled code with its own state, everything spilled.
     unsafe {
+        (*state).x87_settle();
         let t = owner(state);
         Counters::add(&(*t).engine.counters().nested_calls, 1);
         let rsp = (*state).gpr[4];
@@ -739,6 +738,7 @@ pub(crate) unsafe extern "sysv64" fn fn_call(state: *mut CpuState, target: u64, 
 pub(crate) unsafe extern "sysv64" fn fn_resume(state: *mut CpuState, pc: u64, ret: u64) -> u64 {
     // SAFETY: as in `fn_call`.
     unsafe {
+        (*state).x87_settle();
         let t = owner(state);
         if pc == LEAVE && ((*t).leave != Leave::No || (*state).pending == 0) {
             return LEAVE;
@@ -761,7 +761,10 @@ unsafe fn nested(t: *mut Thread, pc: u64, until: Until) -> u64 {
 
 pub(crate) unsafe extern "sysv64" fn fn_service(state: *mut CpuState, code: u32, pc: u64, next: u64) -> u64 {
     // SAFETY: as in `fn_call`; the reference ends before compiled code goes on.
-    unsafe { (*owner(state)).service(code, pc, next) }
+    unsafe {
+        (*state).x87_settle();
+        (*owner(state)).service(code, pc, next)
+    }
 }
 
 unsafe extern "sysv64" fn fn_hot(state: *mut CpuState, pc: u64) {
@@ -772,6 +775,7 @@ unsafe extern "sysv64" fn fn_hot(state: *mut CpuState, pc: u64) {
 pub(crate) unsafe extern "sysv64" fn fn_raise(state: *mut CpuState, code: u32, arg: u64, pc: u64) -> u64 {
     // SAFETY: as in `fn_service`.
     unsafe {
+        (*state).x87_settle();
         let th = &mut *owner(state);
         th.set_rip(pc);
         if th.raise(code, arg) { th.rip() } else { LEAVE }

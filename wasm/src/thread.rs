@@ -143,6 +143,7 @@ impl Thread {
     }
     /// Run kernel code on an exact state; false: the thread has ended.
     fn kernel(&mut self, f: impl FnOnce(&mut Task) -> Flow) -> bool {
+        self.state().x87_settle();
         self.state().settle_flags();
         self.state().mxcsr = sse::mxcsr();
         let flow = f(&mut self.task);
@@ -183,6 +184,7 @@ impl Thread {
         true
     }
     fn exit(&mut self, exit: Exit) -> bool {
+        self.state().x87_settle();
         match exit {
             Exit::Jump { pc } | Exit::Return { pc } | Exit::Poll { pc } => self.at(pc),
             Exit::Call { target, .. } => self.at(target),
@@ -243,12 +245,8 @@ impl Thread {
         if code == exc::PF && !access.modifies {
             return (code, arg);
         }
-        // It asks for write access first, from the first byte on; wide stores are lifted from their end.
-        let before = |at: &u64| {
-            let (first, this) = (*at / evm_memory::PAGE, arg / evm_memory::PAGE);
-            (first + 1 == this || first == this && *at < arg && arg - at < 64) && mem.fetch_or(*at, 1, 0).is_err()
-        };
-        (exc::PF_WRITE, access.start.filter(before).unwrap_or(arg))
+        // It asks for write access first, from the first byte on.
+        (exc::PF_WRITE, access.first_missing(arg, |at| mem.fetch_or(at, 1, 0).is_err()))
     }
     fn report_unlifted(&mut self) {
         let (mem, bits, pc) = (self.task.mem(), self.task.mm().bits, self.state().rip);

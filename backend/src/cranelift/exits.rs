@@ -253,13 +253,10 @@ impl Lower<'_, '_> {
         let ints = call.args[..n].iter().map(|v| self.val(*v)).collect::<Result<Vec<_>, _>>()?;
         let vecs = call.args[n..].iter().map(|v| self.vec(*v, Type::V128)).collect::<Result<Vec<_>, _>>()?;
         let constants = || call.args[..n].iter().map(|v| self.constant(*v).map(|k| k as u64)).collect::<Vec<_>>();
-        if let Some(leaf) = h.leaf.and_then(|find| find(call.helper, &constants())) {
-            if let Some(r) = self.leaf(leaf, &ints, &vecs, h.ret) {
-                self.set(i.dst, r);
-            }
-            return Ok(());
-        }
-        let r = self.call_table(FIRST_HELPER + u32::from(call.helper), &ints, &vecs, h.ret);
+        let r = match h.leaf.and_then(|find| find(call.helper, &constants())) {
+            Some(leaf) => self.leaf(leaf, &ints, &vecs, h.ret),
+            None => self.call_table(FIRST_HELPER + u32::from(call.helper), &ints, &vecs, h.ret),
+        };
         if let Some(r) = r {
             debug_assert_eq!(self.b.func.dfg.value_type(r), cl_type(h.ret.unwrap_or(Type::I64)));
             self.set(i.dst, r);

@@ -278,12 +278,29 @@ impl Lower<'_> {
         }
     }
 
+    /// After a call that may have raised an exception: leave if it has.
+    fn pending(&mut self, raises: bool) {
+        if raises {
+            let at = self.a.label();
+            let pending = self.own(self.abi.pending);
+            self.a.alu_imm(8, alu::CMP, pending, 0);
+            self.a.jcc(cc::NE, at);
+            self.cold.push(Cold::Pending { at, pc: self.pc });
+        }
+    }
+
     /// Call a leaf: it changes the register of its result only.
     fn leaf(&mut self, i: &Inst, leaf: u16) {
         let r = self.r;
         let call = &r.calls[i.imm as usize];
         let h = &r.helpers[usize::from(call.helper)];
         let (ints, vecs) = call.args.split_at(usize::from(h.ints));
+        // What the state has of a value may be changed; a register is not.
+        match h.effects {
+            Effects::Pure => {}
+            Effects::Private => self.move_out(false, |s| !r.layout.get(s).promote),
+            Effects::All => self.move_out(false, |_| true),
+        }
         // All places first: what one argument leaves may be where another is.
         for (_, reg) in ints.iter().zip(INTS) {
             self.take_gpr(reg);
@@ -301,6 +318,7 @@ impl Lower<'_> {
         let table = self.own(self.abi.helpers);
         self.a.load(8, RAX, table);
         self.a.call(Rm::Mem(RAX, ((FIRST_HELPER + u32::from(leaf)) * 8) as i32));
+        self.pending(h.raises);
         if let Some(t) = h.ret
             && i.dst.is_some()
         {
@@ -344,13 +362,7 @@ impl Lower<'_> {
         self.a.call(Rm::Mem(RAX, ((FIRST_HELPER + u32::from(call.helper)) * 8) as i32));
         self.a.pop(RDI);
         self.unlock();
-        if h.raises {
-            let at = self.a.label();
-            let pending = self.own(self.abi.pending);
-            self.a.alu_imm(8, alu::CMP, pending, 0);
-            self.a.jcc(cc::NE, at);
-            self.cold.push(Cold::Pending { at, pc: self.pc });
-        }
+        self.pending(h.raises);
         if let Some(t) = h.ret
             && i.dst.is_some()
         {

@@ -16,10 +16,10 @@ pub mod table;
 use anyhow::{Result, ensure};
 use generate::{Case, Generator};
 use iced_x86::Code;
-use run::{On, Runner};
+use run::{Batch, On, Outputs, Runner};
 use state::{Difference, Features, Input};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What to do.
@@ -74,6 +74,11 @@ pub struct Outcome {
     pub counts: BTreeMap<Code, Count>,
     /// Forms for which no case could be made.
     pub not_made: Vec<Code>,
+    /// Cases that say nothing: natively they destroyed the frame or did not end.
+    pub left_out: u64,
+    /// Batches that an engine did not come to the end of, although it did with each of their cases: what it said, and the
+    /// program, which is kept.
+    pub unexplained: Vec<(&'static str, String, PathBuf)>,
     /// Seconds spent natively, and by engine.
     pub seconds: Vec<f64>,
 }
@@ -131,6 +136,7 @@ pub fn run(options: &Options, program: &Path) -> Result<Outcome> {
     let mut rng = state::Rng(options.seed);
     let mut generator = Generator::new(rng.next(), options.unmask);
     let end = Instant::now() + options.time;
+    let mut minute = Instant::now() + Duration::from_secs(60);
     let mut order: Vec<Code> = vec![];
     loop {
         let mut cases = vec![];
@@ -164,6 +170,10 @@ pub fn run(options: &Options, program: &Path) -> Result<Outcome> {
         }
         ensure!(!cases.is_empty(), "no case could be made");
         f.batch(&cases)?;
+        if Instant::now() > minute {
+            minute += Duration::from_secs(60);
+            eprintln!("{} cases, {} differences, {} left out", f.out.cases, f.out.findings.len(), f.out.left_out);
+        }
         if Instant::now() > end || f.out.findings.len() >= options.most {
             break;
         }
@@ -178,12 +188,13 @@ impl Fuzz<'_> {
         let batch = self.runner.batch(cases)?;
         let start = Instant::now();
         let Ok(native) = self.runner.run(&batch, On::Native)? else {
-            // A case destroyed the frame: run the halves.
+            // A case destroyed the frame, or does not end: run the halves.
             if cases.len() > 1 {
                 let (a, b) = cases.split_at(cases.len() / 2);
                 self.batch(a)?;
                 return self.batch(b);
             }
+            self.out.left_out += 1;
             return Ok(());
         };
         self.out.seconds[0] += start.elapsed().as_secs_f64();
@@ -201,47 +212,62 @@ impl Fuzz<'_> {
             let got = self.runner.run(&batch, On::Engine(engine))?;
             self.out.seconds[1 + e] += start.elapsed().as_secs_f64();
             match got {
-                Ok(got) => {
-                    for (n, c) in cases.iter().enumerate() {
-                        let (Some(a), Some(b)) = (native.get(n), got.get(n)) else {
-                            continue;
-                        };
-                        if compare(c, &batch.inputs[n], &a, &b, self.options.features).is_empty() {
-                            for i in &c.insns {
-                                if let Some(k) = self.out.counts.get_mut(&i.code()) {
-                                    k.equal[e] += 1;
-                                }
-                            }
-                        } else {
-                            self.found(c, engine)?;
-                        }
+                Ok(got) => self.check(cases, &batch, e, &native, &got)?,
+                Err(how) => {
+                    if !self.halves(cases, e)? {
+                        let file = self.runner.keep(&batch)?;
+                        self.out.unexplained.push((engine, how, file));
                     }
                 }
-                Err(how) => self.died(cases, engine, &how)?,
             }
         }
         Ok(())
     }
-    /// The engine did not come to the end: find the case.
-    fn died(&mut self, cases: &[Case], engine: &'static str, how: &str) -> Result<()> {
-        if cases.len() == 1 {
-            if let Some(d) = self.differs(&cases[0], engine)? {
-                self.keep(cases[0].clone(), engine, d);
+    /// Compare what all cases of a batch came to.
+    fn check(&mut self, cases: &[Case], batch: &Batch, e: usize, native: &Outputs, got: &Outputs) -> Result<()> {
+        for (n, c) in cases.iter().enumerate() {
+            let (Some(a), Some(b)) = (native.get(n), got.get(n)) else {
+                continue;
+            };
+            if compare(c, &batch.inputs[n], &a, &b, self.options.features).is_empty() {
+                for i in &c.insns {
+                    if let Some(k) = self.out.counts.get_mut(&i.code()) {
+                        k.equal[e] += 1;
+                    }
+                }
+            } else {
+                self.found(c, self.options.engines[e])?;
             }
-            return Ok(());
         }
+        Ok(())
+    }
+    /// The engine did not come to the end of these cases: run the halves, down to a single one, and compare the rest. Whether
+    /// a case was found that it does not come to the end of.
+    fn halves(&mut self, cases: &[Case], e: usize) -> Result<bool> {
+        let engine = self.options.engines[e];
+        if let [c] = cases {
+            let d = self.differs(c, engine)?;
+            let found = d.is_some();
+            if let Some(d) = d {
+                let (small, d) = self.shrink(c.clone(), d, engine)?;
+                self.keep(small, engine, d);
+            }
+            return Ok(found);
+        }
+        let mut found = false;
         let (a, b) = cases.split_at(cases.len() / 2);
-        let mut again = false;
         for half in [a, b] {
             let batch = self.runner.batch(half)?;
-            if let Err(how) = self.runner.run(&batch, On::Engine(engine))? {
-                again = true;
-                self.died(half, engine, &how)?;
-                break;
+            let Ok(native) = self.runner.run(&batch, On::Native)? else {
+                self.out.left_out += half.len() as u64;
+                continue;
+            };
+            match self.runner.run(&batch, On::Engine(engine))? {
+                Ok(got) => self.check(half, &batch, e, &native, &got)?,
+                Err(_) => found |= self.halves(half, e)?,
             }
         }
-        ensure!(again, "{engine} died in a batch, in neither of its halves: {how}");
-        Ok(())
+        Ok(found)
     }
     /// What differs when the case runs by itself.
     fn differs(&mut self, c: &Case, engine: &'static str) -> Result<Option<Vec<Difference>>> {
@@ -290,7 +316,10 @@ impl Fuzz<'_> {
             return;
         }
         self.seen.insert(key, self.out.findings.len());
-        self.out.findings.push(Finding { engine, case, differences, times: 1 });
+        let finding = Finding { engine, case, differences, times: 1 };
+        // At once, as a long run may be stopped.
+        eprint!("{}", finding.show());
+        self.out.findings.push(finding);
     }
     /// Leave out instructions, then make state plain, as long as there is a difference.
     fn shrink(&mut self, mut c: Case, mut d: Vec<Difference>, engine: &'static str) -> Result<(Case, Vec<Difference>)> {
@@ -360,6 +389,21 @@ fn compare(c: &Case, i: &Input, a: &state::Output, b: &state::Output, f: Feature
     let trap = a.word(image::output::TRAPNO);
     d.retain(|(what, _, _)| table::not_compared(&c.insns, a.kind(), what, trap).is_none());
     d
+}
+
+impl Outcome {
+    /// No difference, and every engine came to the end.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty() && self.unexplained.is_empty()
+    }
+    /// All that is wrong.
+    pub fn show(&self) -> String {
+        let mut s: String = self.findings.iter().map(Finding::show).collect();
+        for (engine, how, file) in &self.unexplained {
+            s += &format!("{engine}: a batch, but none of its cases by itself: {how}; kept as {}\n", file.display());
+        }
+        s
+    }
 }
 
 impl Finding {

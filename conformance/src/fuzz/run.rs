@@ -75,6 +75,14 @@ impl Runner {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
         Ok(Batch { file, inputs })
     }
+    /// Keep a batch's program; where.
+    pub fn keep(&self, batch: &Batch) -> Result<PathBuf> {
+        let folder = crate::target().join("conformance/kept");
+        fs::create_dir_all(&folder)?;
+        let file = folder.join(format!("fuzz-{}-{}", std::process::id(), self.number));
+        fs::copy(&batch.file, &file)?;
+        Ok(file)
+    }
     /// Run a batch; `Err` says how it ended instead of giving all states.
     pub fn run(&self, batch: &Batch, on: On) -> Result<std::result::Result<Outputs, String>> {
         let mut command = match on {
@@ -95,15 +103,15 @@ impl Runner {
             let mut b = vec![];
             err.read_to_end(&mut b).map(|_| b)
         });
-        let end = Instant::now() + Duration::from_secs(30);
+        let mut watch = Watch::new(child.id());
         let status = loop {
             if let Some(s) = child.try_wait()? {
-                break Some(s);
+                break Ok(s);
             }
-            if Instant::now() > end {
+            if let Some(why) = watch.look() {
                 child.kill()?;
                 child.wait()?;
-                break None;
+                break Err(why);
             }
             std::thread::sleep(Duration::from_micros(500));
         };
@@ -112,9 +120,57 @@ impl Runner {
         if all.len() == batch.inputs.len() * output::SIZE as usize {
             return Ok(Ok(Outputs(all)));
         }
-        let how = status.map_or_else(|| "did not end".into(), |s| s.to_string());
+        let how = status.map_or_else(|why| why.to_string(), |s| s.to_string());
         let text = String::from_utf8_lossy(&errors);
         Ok(Err(format!("{how} {}", text.lines().next().unwrap_or_default())))
+    }
+}
+
+/// CPU time after which a batch is given up: a hundred times what the slowest engine needs.
+const CPU: Duration = Duration::from_secs(60);
+/// How long all of its threads may sleep.
+const ASLEEP: Duration = Duration::from_secs(20);
+
+/// Whether a process still gets on: by its CPU time, so that a busy machine is no reason to give it up.
+///
+/// A LOCK access across cache lines takes 0.1 s of CPU time and four times that by the clock on a virtual machine whose host punishes
+/// them; cases avoid them as far as addresses are known beforehand.
+struct Watch {
+    pid: u32,
+    /// CPU time at the last look, and since when it has been that and every thread asleep.
+    cpu: u64,
+    since: Instant,
+    next: Instant,
+}
+
+impl Watch {
+    fn new(pid: u32) -> Watch {
+        let now = Instant::now();
+        Watch { pid, cpu: 0, since: now, next: now + Duration::from_secs(1) }
+    }
+    /// Why it is to be given up. Looks once a second.
+    fn look(&mut self) -> Option<&'static str> {
+        let now = Instant::now();
+        if now < self.next {
+            return None;
+        }
+        self.next = now + Duration::from_secs(1);
+        let (mut ticks, mut runs) = (0, false);
+        for t in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?.flatten() {
+            let stat = fs::read_to_string(t.path().join("stat")).unwrap_or_default();
+            // Behind the name, which may hold anything: state, then, eleven fields later, ticks as user and in the kernel.
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            runs |= fields.first().is_some_and(|s| *s != "S");
+            ticks += fields.iter().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum::<u64>();
+        }
+        if ticks != self.cpu || runs {
+            (self.cpu, self.since) = (ticks, now);
+        }
+        // 100 ticks are a second in every Linux's /proc.
+        if Duration::from_millis(10 * ticks) > CPU {
+            return Some("did not end");
+        }
+        (now - self.since > ASLEEP).then_some("slept for good")
     }
 }
 

@@ -56,6 +56,7 @@ fn read<const N: usize>(s: &mut CpuState, addr: u64) -> Option<[u8; N]> {
 extern "C" fn fxsave(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     s.mxcsr = host_mxcsr();
     let mut image = [0; xsave::LEGACY];
     xsave::put_x87(s, &mut image);
@@ -69,6 +70,7 @@ extern "C" fn fxsave(st: S, addr: u64, _wide: u64) {
 extern "C" fn fxrstor(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else {
         return;
     };
@@ -100,6 +102,7 @@ fn asked(s: &mut CpuState, addr: u64, mask: u64) -> Option<u64> {
 extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     let Some(asked) = asked(s, addr, mask) else {
         return;
     };
@@ -143,6 +146,7 @@ extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
 extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     let Some(asked) = asked(s, addr, mask) else {
         return;
     };
@@ -177,6 +181,7 @@ extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
 extern "C" fn xrstor(st: S, addr: u64, mask: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     let Some(asked) = asked(s, addr, mask) else {
         return;
     };
@@ -282,6 +287,7 @@ fn set_environment(s: &mut CpuState, e: &[u8], short: bool) {
 extern "C" fn fnstenv(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     let (e, n) = environment(s, short != 0);
     if write(s, addr, &e[..n]) {
         s.set_fcw(s.fcw | 0x3f);
@@ -292,6 +298,7 @@ extern "C" fn fnstenv(st: S, addr: u64, short: u64) {
 extern "C" fn fldenv(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     if s.fsw & 0x80 != 0 {
         return s.raise(exc::MF, 0);
     }
@@ -305,6 +312,7 @@ extern "C" fn fldenv(st: S, addr: u64, short: u64) {
 extern "C" fn fnsave(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     let (e, n) = environment(s, short != 0);
     let mut image = e[..n].to_vec();
     let top = usize::from(s.fsw >> 11 & 7);
@@ -320,6 +328,7 @@ extern "C" fn fnsave(st: S, addr: u64, short: u64) {
 extern "C" fn frstor(st: S, addr: u64, short: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     if s.fsw & 0x80 != 0 {
         return s.raise(exc::MF, 0);
     }

@@ -14,6 +14,9 @@ use When::{Any, Imm, Third};
 use std::arch::naked_asm;
 use std::sync::OnceLock;
 
+#[path = "leaf_x87.rs"]
+mod on_x87;
+
 /// For which constants a leaf is.
 #[derive(Clone, Copy)]
 enum When {
@@ -279,22 +282,26 @@ leaves! {
     PEXT Bmi2 Any, "pext rax, rsi, rdx";
 }
 
-/// Code addresses, in the order of the table.
+fn all() -> impl Iterator<Item = &'static Leaf> {
+    LEAVES.iter().chain(on_x87::leaves())
+}
+
+/// Code addresses, in the order of the tables.
 pub(super) fn addresses() -> impl Iterator<Item = u64> {
-    LEAVES.iter().map(|l| l.code as usize as u64)
+    all().map(|l| l.code as usize as u64)
 }
 
 /// See [`evm_ir::FindLeaf`].
 pub(super) fn find(helper: u16, ints: &[Option<u64>]) -> Option<u16> {
     /// By helper: the leaves that this host can run.
-    static BY_HELPER: OnceLock<Vec<Vec<u16>>> = OnceLock::new();
+    static BY_HELPER: OnceLock<Vec<Vec<(u16, When)>>> = OnceLock::new();
     let by_helper = BY_HELPER.get_or_init(|| {
         let mut t = vec![vec![]; super::N];
-        for (n, l) in LEAVES.iter().enumerate().filter(|(_, l)| l.needs.met()) {
-            t[usize::from(l.helper)].push(n as u16);
+        for (n, l) in all().enumerate().filter(|(_, l)| l.needs.met()) {
+            t[usize::from(l.helper)].push((n as u16, l.when));
         }
         t
     });
-    let n = by_helper.get(usize::from(helper))?.iter().find(|n| LEAVES[usize::from(**n)].when.fits(ints))?;
+    let (n, _) = by_helper.get(usize::from(helper))?.iter().find(|(_, when)| when.fits(ints))?;
     Some(super::N as u16 + n)
 }

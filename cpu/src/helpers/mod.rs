@@ -52,6 +52,7 @@ mod sse;
 mod testing;
 mod unit;
 mod x87;
+mod x87_live;
 
 /// Helper indices.
 pub mod id {

@@ -12,6 +12,10 @@
 //!   instructions, so what is (or is not) written is right. ES is then set and the next waiting
 //!   instruction raises #MF. One exception: a *store* with an unmasked exception raises #MF at
 //!   once, because the memory access is not done here.
+//! * A store to memory is done before memory is written, as far as the x87 state is concerned, and `x87_undo` says how to take it
+//!   back: the lifted code clears that word after its store.
+//! * On x86-64 hosts compiled code keeps the state in the host's unit ([`super::x87_live`]); every helper here puts it
+//!   at rest first.
 //! * The last instruction and data pointers are not tracked: FNSTENV and FXSAVE store what was loaded.
 //!
 //! # Safety
@@ -41,18 +45,21 @@ helpers! { super::sse::BASE + super::sse::FNS.len();
     X87_FST "x87_fst" I2_R(x87_fst) Private true;
     X87_FST80 "x87_fst80" I1_V(x87_fst80) Private true;
     X87_FBST "x87_fbst" I1_V(x87_fbst) Private true;
-    X87_FST_ST "x87_fst_st" I2(x87_fst_st) Private true;
+    X87_FST_ST "x87_fst_st" I1(x87_fst_st) Private true;
     X87_ARITH "x87_arith" I1(x87_arith) Private true;
     X87_ARITH_MEM "x87_arith_mem" I2(x87_arith_mem) Private true;
     X87_COM "x87_com" I1(x87_com) Private true;
-    X87_COM_MEM "x87_com_mem" I3(x87_com_mem) Private true;
+    X87_COM_MEM "x87_com_mem" I2(x87_com_mem) Private true;
     X87_COMI "x87_comi" I1_R(x87_comi) Private true;
     X87_UNARY "x87_unary" I1(x87_unary) Private true;
     X87_FXCH "x87_fxch" I1(x87_fxch) Private true;
-    X87_FREE "x87_free" I2(x87_free) Private true;
+    X87_FREE "x87_free" I1(x87_free) Private true;
     X87_TOP "x87_top" I1(x87_top) Private true;
     X87_CMOV "x87_cmov" I2(x87_cmov) Private true;
     X87_INIT "x87_init" I0(x87_init) Private false;
+    X87_CLEAR "x87_clear" I0(x87_clear) Private false;
+    X87_STATUS "x87_status" I0_R(x87_status) Private false;
+    X87_REST "x87_rest" I0(x87_rest) Private false;
     X87_EMMS "x87_emms" I0(x87_emms) Private true;
     X87_LDCW "x87_ldcw" I1(x87_ldcw) Private true;
     MMX_PUT "mmx_put" I2(mmx_put) Private true;
@@ -63,7 +70,7 @@ const IE: u16 = 1;
 /// IE, DE, ZE: found before the result is computed.
 const PRE: u16 = 7;
 const PE: u16 = 0x20;
-const SF: u16 = 0x40;
+pub(super) const SF: u16 = 0x40;
 const C0: u16 = 0x100;
 const C1: u16 = 0x200;
 const C2: u16 = 0x400;
@@ -74,6 +81,10 @@ const DEFAULT: u16 = 0x37f;
 /// "Real indefinite", the default NaN.
 const QNAN: u128 = 0xffff_c000_0000_0000_0000;
 const MASK80: u128 = (1 << 80) - 1;
+
+/// `x87_undo` from this bit on says whose it is: 0 nobody's (the rest means nothing), 1 a helper's, which has the status word
+/// in bits 0-15 and the tag word in 16-31, 256 a leaf's, which has the status word alone.
+pub(super) const UNDO: u32 = 48;
 
 /// How an operation runs: the guest's control word, and whether the guest has seen an inexact result already. The host's
 /// status word may keep PE (clearing it costs more than an addition), but only where the guest has it as well.
@@ -183,6 +194,7 @@ macro_rules! waiting {
     ($st:ident, $ret:expr) => {{
         // SAFETY: the engine's pointer.
         let s = unsafe { state($st) };
+        s.x87_settle();
         if s.wait() {
             return $ret;
         }
@@ -191,7 +203,7 @@ macro_rules! waiting {
 }
 
 /// FLD m32/m64, FILD m16/m32/m64 (kinds 0, 1, 2, 3, 4).
-extern "C" fn x87_fld(st: S, kind: u64, bits: u64) {
+pub(super) extern "C" fn x87_fld(st: S, kind: u64, bits: u64) {
     let s = waiting!(st);
     if !s.empty(7) {
         return s.push(0);
@@ -205,14 +217,14 @@ extern "C" fn x87_fld(st: S, kind: u64, bits: u64) {
 }
 
 /// FLD m80.
-extern "C" fn x87_fld80(st: S, lo: u64, hi: u64) {
+pub(super) extern "C" fn x87_fld80(st: S, lo: u64, hi: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     s.push(u128::from(lo) | u128::from(hi) << 64);
 }
 
 /// FLD ST(i).
-extern "C" fn x87_fld_st(st: S, i: u64) {
+pub(super) extern "C" fn x87_fld_st(st: S, i: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     if !s.empty(i) {
@@ -224,92 +236,76 @@ extern "C" fn x87_fld_st(st: S, i: u64) {
 }
 
 /// FBLD.
-extern "C" fn x87_fbld(st: S, lo: u64, hi: u64) {
+pub(super) extern "C" fn x87_fbld(st: S, lo: u64, hi: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     s.push(unit::load_decimal(u128::from(lo) | u128::from(hi) << 64));
 }
 
 /// FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2, FLDZ (0-6), rounded by the control word.
-extern "C" fn x87_fldc(st: S, which: u64) {
+pub(super) extern "C" fn x87_fldc(st: S, which: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     let r = unit::constant(s.mode(), which);
     s.push(r);
 }
 
-/// How a store to memory goes on: the status word after it is left for the lifted code, which writes it once
-/// memory is written. An unmasked exception stores nothing and pops nothing, and the next waiting
-/// instruction raises #MF: the rest of this instruction, up to `next`, is left out.
-fn before_store(s: &mut CpuState, sw: u16, next: u64) {
-    let old = s.fsw;
-    s.merge(sw);
-    if sw & !s.fcw & 0x1f != 0 {
-        s.raise(exc::SKIP, next);
-        return;
-    }
-    s.x87_next = u64::from(s.fsw);
-    s.fsw = old;
-}
-/// The same when ST(0) is empty; whether the default value is to be stored.
-fn store_underflow(s: &mut CpuState, next: u64) -> bool {
-    let old = s.fsw;
-    if !s.stack_fault(false) {
-        s.raise(exc::SKIP, next);
-        return false;
-    }
-    s.x87_next = u64::from(s.fsw);
-    s.fsw = old;
-    true
-}
-
-/// The value of ST(0) as FST/FIST (kinds 0-4) or FISTTP (8 + kind) stores it; it is not popped. `next`: the
-/// address of the next instruction.
-extern "C" fn x87_fst(st: S, kind: u64, next: u64) -> u64 {
-    let s = waiting!(st, 0);
-    if s.empty(0) {
-        if !store_underflow(s, next) {
-            return 0;
+/// ST(0) as it is stored to memory; it is popped if `pop`. `make` gives the bits and the status word; `or` is what an empty
+/// register stores. An unmasked exception stores nothing and pops nothing, and the next waiting instruction raises #MF: the rest
+/// of this instruction, up to `next`, is left out.
+fn store<T>(s: &mut CpuState, next: u64, pop: bool, or: T, make: impl FnOnce(Mode, &u128) -> (T, u16)) -> T {
+    let undo = 1 << UNDO | u64::from(s.ftw) << 16 | u64::from(s.fsw);
+    let r = if s.empty(0) {
+        if !s.stack_fault(false) {
+            s.raise(exc::SKIP, next);
+            return or;
         }
-        return match kind & 7 {
-            0 => 0xffc0_0000,
-            1 => 0xfff8_0000_0000_0000,
-            2 => 0x8000,
-            3 => 0x8000_0000,
-            _ => 1 << 63,
-        };
+        or
+    } else {
+        let (r, sw) = make(s.mode(), s.reg(0));
+        s.merge(sw);
+        if sw & !s.fcw & 0x1f != 0 {
+            s.raise(exc::SKIP, next);
+            return r;
+        }
+        r
+    };
+    if pop {
+        s.pop();
     }
-    let (r, sw) = unit::store(s.mode(), kind, s.reg(0));
-    before_store(s, sw, next);
+    s.x87_undo = undo;
     r
 }
 
-/// ST(0) as FSTP m80 stores it.
-extern "C" fn x87_fst80(st: S, next: u64) -> __m128i {
-    let s = waiting!(st, 0u128.reg());
-    if s.empty(0) {
-        store_underflow(s, next);
-        return QNAN.reg();
-    }
-    s.x87_next = u64::from(s.fsw & !C1);
-    s.st(0).reg()
+/// FST, FIST (kinds 0-4) and FISTTP (8 + kind); 16: popped. `next`: the address of the next instruction.
+pub(super) extern "C" fn x87_fst(st: S, form: u64, next: u64) -> u64 {
+    let s = waiting!(st, 0);
+    let default = match form & 7 {
+        0 => 0xffc0_0000,
+        1 => 0xfff8_0000_0000_0000,
+        2 => 0x8000,
+        3 => 0x8000_0000,
+        _ => 1 << 63,
+    };
+    store(s, next, form & 16 != 0, default, |mode, a| unit::store(mode, form & 15, a))
 }
 
-/// ST(0) as FBSTP stores it.
-extern "C" fn x87_fbst(st: S, next: u64) -> __m128i {
+/// FSTP m80.
+pub(super) extern "C" fn x87_fst80(st: S, next: u64) -> __m128i {
     let s = waiting!(st, 0u128.reg());
-    if s.empty(0) {
-        store_underflow(s, next);
-        return QNAN.reg();
-    }
-    let (r, sw) = unit::store_decimal(s.mode(), s.reg(0));
-    before_store(s, sw, next);
-    r.reg()
+    store(s, next, true, QNAN, |_, a| (unit::load80(a), 0)).reg()
 }
 
-/// FST ST(i), FSTP ST(i).
-extern "C" fn x87_fst_st(st: S, i: u64, pop: u64) {
+/// FBSTP.
+pub(super) extern "C" fn x87_fbst(st: S, next: u64) -> __m128i {
+    let s = waiting!(st, 0u128.reg());
+    store(s, next, true, QNAN, unit::store_decimal).reg()
+}
+
+/// FST ST(i), FSTP ST(i), FSTPNCE ST(i): `form` is i | pop << 3, pop being 0, 1 and 2.
+pub(super) extern "C" fn x87_fst_st(st: S, form: u64) {
     let s = waiting!(st);
+    let (i, pop) = (form & 7, form >> 3);
     s.fsw &= !C1;
     if pop == 2 && s.empty(0) {
         // FSTPNCE: no exception, and nothing is copied.
@@ -330,7 +326,7 @@ extern "C" fn x87_fst_st(st: S, i: u64, pop: u64) {
 }
 
 /// ST(d) = ST(d) op ST(b): `form` is op | d << 3 | b << 6 | pop << 9.
-extern "C" fn x87_arith(st: S, form: u64) {
+pub(super) extern "C" fn x87_arith(st: S, form: u64) {
     let s = waiting!(st);
     let (op, d, b, pop) = (form & 7, form >> 3 & 7, form >> 6 & 7, form >> 9 & 1 != 0);
     let r = if s.empty(d) || s.empty(b) {
@@ -352,7 +348,7 @@ extern "C" fn x87_arith(st: S, form: u64) {
 }
 
 /// ST(0) = ST(0) op memory: `form` is op | kind << 3 (kinds 0-3).
-extern "C" fn x87_arith_mem(st: S, form: u64, bits: u64) {
+pub(super) extern "C" fn x87_arith_mem(st: S, form: u64, bits: u64) {
     let s = waiting!(st);
     let r = if s.empty(0) {
         if !s.stack_fault(false) {
@@ -383,7 +379,7 @@ fn com(s: &mut CpuState, form: u64) -> (u16, bool) {
 }
 
 /// FCOM*, FUCOM*: `form` is i | pops << 3 | unordered << 5.
-extern "C" fn x87_com(st: S, form: u64) {
+pub(super) extern "C" fn x87_com(st: S, form: u64) {
     let s = waiting!(st);
     let (c, ok) = com(s, form);
     s.fsw = s.fsw & !CODES | c;
@@ -395,7 +391,7 @@ extern "C" fn x87_com(st: S, form: u64) {
 }
 
 /// FCOMI*, FUCOMI*: gives ZF, PF, CF.
-extern "C" fn x87_comi(st: S, form: u64) -> u64 {
+pub(super) extern "C" fn x87_comi(st: S, form: u64) -> u64 {
     let s = waiting!(st, 0);
     // C1 stays, except that a stack fault clears it.
     let c1 = s.fsw & C1;
@@ -412,9 +408,10 @@ extern "C" fn x87_comi(st: S, form: u64) -> u64 {
     u64::from(c >> 8 & 0x45)
 }
 
-/// FCOM m, FICOM m.
-extern "C" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
+/// FCOM m, FICOM m: `form` is kind | pops << 3.
+pub(super) extern "C" fn x87_com_mem(st: S, form: u64, bits: u64) {
     let s = waiting!(st);
+    let (kind, pops) = (form & 7, form >> 3);
     let (c, ok) = if s.empty(0) {
         (C0 | C2 | C3, s.stack_fault(false))
     } else {
@@ -428,7 +425,7 @@ extern "C" fn x87_com_mem(st: S, kind: u64, bits: u64, pops: u64) {
 }
 
 /// The instructions D9 E0 … D9 FF that work on ST(0) (and ST(1)), by their second byte.
-extern "C" fn x87_unary(st: S, code: u64) {
+pub(super) extern "C" fn x87_unary(st: S, code: u64) {
     let s = waiting!(st);
     if code == 0xe5 && s.empty(0) {
         let sign = if s.st(0) >> 79 & 1 != 0 { C1 } else { 0 };
@@ -502,7 +499,7 @@ extern "C" fn x87_unary(st: S, code: u64) {
 }
 
 /// FXCH.
-extern "C" fn x87_fxch(st: S, i: u64) {
+pub(super) extern "C" fn x87_fxch(st: S, i: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
     if s.empty(0) || s.empty(i) {
@@ -520,19 +517,19 @@ extern "C" fn x87_fxch(st: S, i: u64) {
     (s.fpr[to_a], s.fpr[to_b]) = (b, a);
 }
 
-/// FFREE, FFREEP.
-extern "C" fn x87_free(st: S, i: u64, pop: u64) {
+/// FFREE, FFREEP: `form` is i | pop << 3.
+pub(super) extern "C" fn x87_free(st: S, form: u64) {
     let s = waiting!(st);
     s.fsw &= !C1;
-    s.ftw |= 3 << (2 * s.phys(i));
-    if pop != 0 {
+    s.ftw |= 3 << (2 * s.phys(form & 7));
+    if form >> 3 != 0 {
         s.pop();
     }
 }
 
 /// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait); 8: the beginning of an MMX store, which makes TOP 0
 /// even if it faults.
-extern "C" fn x87_top(st: S, add: u64) {
+pub(super) extern "C" fn x87_top(st: S, add: u64) {
     let s = waiting!(st);
     if add == 8 {
         return s.set_top(0);
@@ -544,7 +541,7 @@ extern "C" fn x87_top(st: S, add: u64) {
 }
 
 /// FCMOVcc with the condition's value.
-extern "C" fn x87_cmov(st: S, cond: u64, i: u64) {
+pub(super) extern "C" fn x87_cmov(st: S, i: u64, cond: u64) {
     let s = waiting!(st);
     if s.empty(0) || s.empty(i) {
         if s.stack_fault(false) {
@@ -556,10 +553,33 @@ extern "C" fn x87_cmov(st: S, cond: u64, i: u64) {
 }
 
 /// FNINIT.
-extern "C" fn x87_init(st: S) {
+pub(super) extern "C" fn x87_init(st: S) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    s.x87_settle();
     s.x87_reset();
+}
+
+/// FNCLEX.
+pub(super) extern "C" fn x87_clear(st: S) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    s.x87_settle();
+    s.fsw &= 0x7f00;
+}
+
+/// The status word, for FNSTSW.
+pub(super) extern "C" fn x87_status(st: S) -> u64 {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    s.x87_settle();
+    u64::from(s.fsw)
+}
+
+/// Before lifted code looks at slots of the x87 state (MMX): puts it at rest.
+pub(super) extern "C" fn x87_rest(st: S) {
+    // SAFETY: the engine's pointer.
+    unsafe { state(st) }.x87_settle();
 }
 
 impl CpuState {
@@ -603,14 +623,14 @@ impl CpuState {
 }
 
 /// EMMS.
-extern "C" fn x87_emms(st: S) {
+pub(super) extern "C" fn x87_emms(st: S) {
     let s = waiting!(st);
     s.ftw = 0xffff;
     s.set_top(0);
 }
 
 /// FLDCW.
-extern "C" fn x87_ldcw(st: S, v: u64) {
+pub(super) extern "C" fn x87_ldcw(st: S, v: u64) {
     let s = waiting!(st);
     s.set_fcw(v as u16);
 }

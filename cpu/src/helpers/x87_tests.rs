@@ -94,9 +94,7 @@ macro_rules! native {
 fn stored<T>(s: *mut u8, v: T) -> T {
     // SAFETY: the test's own state.
     let s = unsafe { state(s) };
-    if s.pending == 0 {
-        s.fsw = s.x87_next as u16;
-    }
+    s.x87_undo = 0;
     v
 }
 
@@ -165,8 +163,8 @@ fn operations_match_the_hardware() {
             "fcom st(2)" |s| x87_com(s, 2);
             "fucomp st(2)" |s| x87_com(s, 2 | 1 << 3 | 1 << 5);
             "fcompp" |s| x87_com(s, 1 | 2 << 3);
-            "fcomp qword ptr [{o}]" |s| x87_com_mem(s, 1, bits, 1);
-            "ficom dword ptr [{o}]" |s| x87_com_mem(s, 3, bits & 0xffff_ffff, 0);
+            "fcomp qword ptr [{o}]" |s| x87_com_mem(s, 1 | 1 << 3, bits);
+            "ficom dword ptr [{o}]" |s| x87_com_mem(s, 3, bits & 0xffff_ffff);
             "fld dword ptr [{o}]" |s| x87_fld(s, 0, bits & 0xffff_ffff);
             "fld qword ptr [{o}]" |s| x87_fld(s, 1, bits);
             "fild word ptr [{o}]" |s| x87_fld(s, 2, bits & 0xffff);
@@ -178,8 +176,8 @@ fn operations_match_the_hardware() {
             "fldl2t" |s| x87_fldc(s, 1);
             "fst qword ptr [{o}]" => o |s| stored(s, x87_fst(s, 1, 0));
             "fist dword ptr [{o}]" |s| stored(s, x87_fst(s, 3, 0));
-            "fst st(3)" |s| x87_fst_st(s, 3, 0);
-            "fstp st(3)" |s| x87_fst_st(s, 3, 1);
+            "fst st(3)" |s| x87_fst_st(s, 3);
+            "fstp st(3)" |s| x87_fst_st(s, 3 | 1 << 3);
             "fchs" |s| x87_unary(s, 0xe0);
             "fabs" |s| x87_unary(s, 0xe1);
             "ftst" |s| x87_unary(s, 0xe4);
@@ -199,7 +197,7 @@ fn operations_match_the_hardware() {
             "fsin" |s| x87_unary(s, 0xfe);
             "fcos" |s| x87_unary(s, 0xff);
             "fxch st(3)" |s| x87_fxch(s, 3);
-            "ffree st(3)" |s| x87_free(s, 3, 0);
+            "ffree st(3)" |s| x87_free(s, 3);
             "fincstp" |s| x87_top(s, 1);
             "fdecstp" |s| x87_top(s, 7);
             "fninit" |s| x87_init(s);

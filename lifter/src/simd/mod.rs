@@ -34,6 +34,10 @@ pub(crate) fn lift(cx: &mut Lifter, i: &Instruction) -> Result<(), Unlifted> {
     if x87::lift(cx, i)? || system::lift(cx, i)? {
         return Ok(());
     }
+    if (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm()) {
+        // MMX registers are slots of the x87 state.
+        cx.call(evm_cpu::helper::X87_REST, &[]);
+    }
     let mut v = Vector::new(cx, i)?;
     for family in [packed::lift, moves::lift, scalar::lift, convert::lift, mmx::lift, avx::lift] {
         if family(&mut v)? {

@@ -141,7 +141,8 @@ fn merge(v: &mut Vector, from: [usize; 2]) {
 fn movddup(v: &mut Vector) {
     let halves: Vec<Value> = (0..v.halves())
         .map(|half| {
-            let x = if v.is_mem(1) { v.part(1, 16 * half as u32, 8) } else { v.src(1, half) };
+            // The form of 256 bits reads all of them, so faults at the first byte that is missing.
+            let x = if v.is_mem(1) && v.halves() == 1 { v.part(1, 0, 8) } else { v.src(1, half) };
             v.cx.b.shuffle(x, x, select::lanes(8, |_| 0))
         })
         .collect();

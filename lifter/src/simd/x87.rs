@@ -1,13 +1,13 @@
 //! x87: operands and memory here, arithmetic in helpers that run the host's x87.
 //!
 //! A helper raises a pending #MF first (the instruction waits), so each waiting instruction has
-//! at least one helper call before it writes anything. Stores to memory are four steps: convert
-//! (helper), store, status, pop: a fault of the store then leaves all as it was.
+//! at least one helper call before it writes anything. A helper does all of a store to memory but the access itself, and notes
+//! how to take it back; the access follows, then that note is dropped.
 
 use super::Done;
 use crate::ctx::{Addr, Lifter};
 use evm_cpu::{helper as h, slot};
-use evm_ir::{Op, Type, Type::*, Value};
+use evm_ir::{Type, Type::*, Value};
 use iced_x86::{ConditionCode, Instruction, MemorySize, Mnemonic as M, OpKind, Register};
 
 /// Kinds of memory operand, as helpers number them.
@@ -72,8 +72,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         Fldln2 => call1(cx, h::X87_FLDC, 5),
         Fldz => call1(cx, h::X87_FLDC, 6),
         Fst | Fstp | Fstpnce if !is_mem(i) => {
-            let (d, pop) = (konst(cx, st(i, 0)), konst(cx, if m == Fstpnce { 2 } else { i64::from(m != Fst) }));
-            cx.call(h::X87_FST_ST, &[d, pop]);
+            let pop = if m == Fstpnce { 2 } else { i64::from(m != Fst) };
+            call1(cx, h::X87_FST_ST, st(i, 0) | pop << 3);
         }
         Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
             let next = konst(cx, i.next_ip() as i64);
@@ -82,22 +82,19 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let a = cx.addr(i);
             store_both(cx, a, lo, hi);
             stored(cx);
-            pop(cx);
         }
         Fst | Fstp | Fist | Fistp | Fisttp => {
             let Some((k, ty)) = kind(i) else {
                 return Ok(false);
             };
-            let k = konst(cx, k as i64 + if m == Fisttp { 8 } else { 0 });
+            let pop = !matches!(m, Fst | Fist);
+            let k = konst(cx, k as i64 | i64::from(m == Fisttp) << 3 | i64::from(pop) << 4);
             let next = konst(cx, i.next_ip() as i64);
             let v = cx.call(h::X87_FST, &[k, next]);
             let v = cx.trunc(ty, v);
             let a = cx.addr(i);
             cx.store(ty, a, v);
             stored(cx);
-            if !matches!(m, Fst | Fist) {
-                pop(cx);
-            }
         }
         Fadd | Faddp | Fiadd => arith(cx, i, 0)?,
         Fmul | Fmulp | Fimul => arith(cx, i, 1)?,
@@ -110,8 +107,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                 return Ok(false);
             };
             let pops = i64::from(matches!(m, Fcomp | Ficomp));
-            let (k, p) = (konst(cx, k as i64), konst(cx, pops));
-            cx.call(h::X87_COM_MEM, &[k, v, p]);
+            let form = konst(cx, k as i64 | pops << 3);
+            cx.call(h::X87_COM_MEM, &[form, v]);
         }
         Fcom => com(cx, last_st(i), 0, false),
         Fcomp => com(cx, last_st(i), 1, false),
@@ -153,9 +150,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.call(h::X87_INIT, &[]);
         }
         Fnclex => {
-            let v = cx.get(slot::FSW);
-            let v = cx.bini(Op::And, I16, v, 0x7f00);
-            cx.put(slot::FSW, v);
+            cx.call(h::X87_CLEAR, &[]);
         }
         Emms => {
             cx.call(h::X87_EMMS, &[]);
@@ -166,13 +161,15 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let v = cx.zext(I64, v);
             cx.call(h::X87_LDCW, &[v]);
         }
+        // The control word is in its slot wherever the rest is.
         Fnstcw => {
             let v = cx.get(slot::FCW);
             let a = cx.addr(i);
             cx.store(I16, a, v);
         }
         Fnstsw => {
-            let v = cx.get(slot::FSW);
+            let v = cx.call(h::X87_STATUS, &[]);
+            let v = cx.trunc(I16, v);
             cx.write_op(i, 0, v);
         }
         Fcmovb => fcmov(cx, i, ConditionCode::b),
@@ -214,29 +211,10 @@ fn store_both(cx: &mut Lifter, a: Addr, lo: Value, hi: Value) {
     cx.store(I16, a.plus(8), hi);
 }
 
-/// After a store: the status word that its helper found.
+/// After a store: there is nothing to take back any more.
 fn stored(cx: &mut Lifter) {
-    let sw = cx.get(slot::X87_NEXT);
-    let sw = cx.trunc(I16, sw);
-    cx.put(slot::FSW, sw);
-}
-
-/// Mark ST(0) empty and increment TOP.
-fn pop(cx: &mut Lifter) {
-    let sw = cx.get(slot::FSW);
-    let top = cx.bini(Op::Shr, I16, sw, 11);
-    let top = cx.bini(Op::And, I16, top, 7);
-    let two = cx.bini(Op::Shl, I16, top, 1);
-    let three = cx.iconst(I16, 3);
-    let bits = cx.bin(Op::Shl, I16, three, two);
-    let tw = cx.get(slot::FTW);
-    let tw = cx.bin(Op::Or, I16, tw, bits);
-    cx.put(slot::FTW, tw);
-    let next = cx.bini(Op::Add, I16, sw, 0x800);
-    let next = cx.bini(Op::And, I16, next, 0x3800);
-    let rest = cx.bini(Op::And, I16, sw, !0x3800);
-    let sw = cx.bin(Op::Or, I16, rest, next);
-    cx.put(slot::FSW, sw);
+    let none = konst(cx, 0);
+    cx.put(slot::X87_UNDO, none);
 }
 
 /// `op` is the reg field of opcode D8: 0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr.
@@ -264,13 +242,12 @@ fn comi(cx: &mut Lifter, i: &Instruction, pops: i64, unordered: bool) {
 }
 
 fn ffree(cx: &mut Lifter, i: &Instruction, pop: i64) {
-    let (n, p) = (konst(cx, st(i, 0)), konst(cx, pop));
-    cx.call(h::X87_FREE, &[n, p]);
+    call1(cx, h::X87_FREE, st(i, 0) | pop << 3);
 }
 
 fn fcmov(cx: &mut Lifter, i: &Instruction, c: ConditionCode) {
     let c = cx.cond(c);
     let c = cx.zext(I64, c);
     let n = konst(cx, last_st(i));
-    cx.call(h::X87_CMOV, &[c, n]);
+    cx.call(h::X87_CMOV, &[n, c]);
 }

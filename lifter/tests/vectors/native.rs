@@ -230,6 +230,7 @@ impl Guest {
                     interp::run(&part.interp, 0, (&raw mut *s).cast(), mem, &helpers::FNS, &mut self.frame)
                 } else {
                     let pc = enter_compiled(part.compiled[engine - 1], s, part.pc, s.mem_base);
+                    s.x87_settle();
                     Exit::Return { pc }
                 };
                 match exit {

@@ -72,7 +72,11 @@ unsafe extern "sysv64" {
 /// `code` is the start of a published piece and `state` is the running thread's state.
 pub(crate) unsafe fn enter(code: u64, state: *mut CpuState, pc: u64) -> u64 {
     // SAFETY: by the contract.
-    unsafe { evm_enter(code, state, pc) }
+    unsafe {
+        let next = evm_enter(code, state, pc);
+        (*state).x87_settle();
+        next
+    }
 }
 
 thread_local! {

@@ -209,6 +209,7 @@ pub(crate) unsafe fn run_region(t: *mut Thread, pc: u64) -> Option<u64> {
         let args = ((*w).at, pc);
         let r = if outermost { region.call(&mut (*w).store, args) } else { region.call(&mut *(*w).context, args) };
         (*w).copy_out(state);
+        (*state).x87_settle();
         match r {
             Ok(next) => Some(next),
             Err(e) => Some((*t).broken(pc, text(e))),
@@ -227,6 +228,7 @@ fn outside(mut c: Caller<'_, Data>, f: impl FnOnce(*mut CpuState) -> u64) -> u64
             None => return LEAVE,
         };
         (*w).copy_out(state);
+        (*state).x87_settle();
         let inner = (&raw mut c).cast::<Caller<'static, Data>>();
         let before = std::mem::replace(&mut (*w).context, inner);
         let r = f(state);
