@@ -175,7 +175,7 @@ fn detach(keep: &[RawFd]) -> io::Result<()> {
             from = k.saturating_add(1);
         }
         std::mem::forget(null);
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
         for (what, most) in [(libc::RLIMIT_CPU, CPU), (libc::RLIMIT_CORE, 0), (libc::RLIMIT_AS, 8 << 30)] {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
             libc::setrlimit(what, &raw const limit);
@@ -231,23 +231,26 @@ impl News {
     fn put(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.key.bytes());
         let mut words = vec![u32::from(self.used), u32::from(self.precise)];
-        words.extend([self.blocks.len(), self.heat.len(), self.label.len()].map(|n| n as u32));
+        let counts = [self.blocks.len(), self.heat.len(), self.targets.len(), self.label.len()];
+        words.extend(counts.map(|n| n as u32));
         words.extend(&self.blocks);
-        words.extend(self.heat.iter().flat_map(|h| [h.0, h.1]));
+        words.extend(self.heat.iter().chain(&self.targets).flat_map(|h| [h.0, h.1]));
         words.iter().for_each(|w| to.extend_from_slice(&w.to_le_bytes()));
         to.extend_from_slice(&self.label);
     }
     /// The next of a list, which is nobody's word to believe.
     fn take(list: &mut &[u8]) -> Option<News> {
         let (key, rest) = list.split_at_checked(80)?;
-        let (numbers, rest) = rest.split_at_checked(20)?;
+        let (numbers, rest) = rest.split_at_checked(24)?;
         let words = |b: &[u8]| -> Vec<u32> {
             b.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         };
+        let pairs = |b: &[u8]| -> Vec<(u32, u32)> { words(b).chunks_exact(2).map(|h| (h[0], h[1])).collect() };
         let n = words(numbers);
         let (blocks, rest) = rest.split_at_checked((n[2] as usize).checked_mul(4)?)?;
         let (heat, rest) = rest.split_at_checked((n[3] as usize).checked_mul(8)?)?;
-        let (label, rest) = rest.split_at_checked(n[4] as usize)?;
+        let (targets, rest) = rest.split_at_checked((n[4] as usize).checked_mul(8)?)?;
+        let (label, rest) = rest.split_at_checked(n[5] as usize)?;
         *list = rest;
         let mut blocks = words(blocks);
         blocks.sort_unstable();
@@ -257,7 +260,8 @@ impl News {
             used: n[0] != 0,
             precise: n[1] != 0,
             blocks,
-            heat: words(heat).chunks_exact(2).map(|h| (h[0], h[1])).collect(),
+            heat: pairs(heat),
+            targets: pairs(targets),
             label: label.to_vec(),
         })
     }
@@ -269,6 +273,7 @@ fn news(mut list: &[u8], engine: u128) -> Vec<News> {
     for n in out.iter_mut().filter(|n| n.key.engine != engine) {
         n.blocks.clear();
         n.heat.clear();
+        n.targets.clear();
     }
     out
 }
@@ -314,6 +319,7 @@ fn make(folder: &Folder, n: &News, file: &OwnedFd) -> io::Result<bool> {
     if content.label.is_empty() {
         content.label.clone_from(&n.label);
     }
+    n.targets.iter().for_each(|(jump, to)| content.target(*jump, *to));
     let mut maker = Maker::new(&n.key, &text);
     let blocks = add_blocks(&mut maker, &mut content, &n.blocks);
     let regions = maker.regions(&mut content, &n.heat, n.precise);

@@ -34,6 +34,8 @@ const MAX_NODES: usize = 1 << 22;
 /// Bit of a node's index: all translations that an image's file has of a page.
 pub(super) const KEPT: u32 = 1 << 31;
 
+/// Where indirect jumps and calls went, by the low half of their address.
+pub(crate) type Targets = HashMap<u32, Vec<u64>>;
 type ByPc<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
 /// A zero-initialised table that costs memory only where it is touched.
@@ -113,6 +115,13 @@ pub(crate) struct Compiled {
     pub insns: u32,
     /// Guest pcs of its blocks that could be entries, and of those that were left out as cold, with their entry indices.
     pub blocks: Vec<(u64, u32)>,
+}
+
+impl Compiled {
+    /// Whether a pc is in code that it was made from.
+    pub(crate) fn holds(&self, pc: u64) -> bool {
+        self.source.iter().any(|(at, bytes)| pc.wrapping_sub(*at) < bytes.len() as u64)
+    }
 }
 
 pub(crate) struct CodeSpace {
@@ -236,8 +245,8 @@ impl CodeSpace {
         self.targets.ptr as u64
     }
     /// Where indirect jumps and calls went, by the low half of their address.
-    pub(crate) fn targets(&self) -> HashMap<u32, Vec<u64>> {
-        let mut all: HashMap<u32, Vec<u64>> = HashMap::new();
+    pub(crate) fn targets(&self) -> Targets {
+        let mut all = Targets::new();
         for [target, jump] in self.targets.slice() {
             let (target, jump) = (target.load(Ordering::Relaxed), jump.load(Ordering::Relaxed));
             if jump != 0 {
@@ -543,6 +552,12 @@ impl CodeSpace {
         }
         let kept = self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().rev().find(|r| self.is_live(r) && r.blocks.iter().any(|b| b.0 == pc)).cloned()
+    }
+    /// Blocks of the regions that were kept from other runs, without those that were left out as cold.
+    pub(crate) fn kept_blocks(&self) -> HashSet<u64> {
+        let kept = self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = kept.iter().filter(|r| self.is_live(r));
+        live.flat_map(|r| r.blocks.iter().map(|b| b.0).filter(|pc| r.holds(*pc))).collect()
     }
     fn count(&self, index: u32) -> u32 {
         self.counts.slice()[index as usize].load(Ordering::Relaxed)
