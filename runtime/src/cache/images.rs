@@ -30,6 +30,8 @@ const MOST_HARVESTS: u32 = 64;
 const MOST_NEW: usize = 1 << 20;
 /// Most targets of indirect jumps of one image that are noted.
 const MOST_TARGETS: usize = 1 << 16;
+/// Most regions of one image that are noted.
+const MOST_RECIPES: usize = 1 << 14;
 
 /// An image.
 pub(crate) struct Image {
@@ -50,6 +52,8 @@ pub(crate) struct Image {
     heat: Mutex<HashMap<u32, u32>>,
     /// Where its indirect jumps and calls went within it; both told from its first address.
     targets: Mutex<BTreeSet<(u32, u32)>>,
+    /// Entries of the regions that were compiled of it.
+    recipes: Mutex<BTreeSet<Vec<u32>>>,
     /// How many address spaces told how often blocks were entered.
     harvests: AtomicU32,
     /// The translations are of an artifact, so that nothing is added to them.
@@ -92,13 +96,24 @@ impl Image {
             *h = h.saturating_add(n);
         }
     }
+    /// A pc told from the first address.
+    fn near(&self, pc: u64) -> Option<u32> {
+        (self.key.lo..self.key.hi).contains(&pc).then(|| (pc - self.key.lo) as u32)
+    }
+    /// Note a region that was compiled in this run.
+    pub(crate) fn note_region(&self, r: &Compiled) {
+        let Some(entries) = r.entries.iter().map(|e| self.near(e.0)).collect::<Option<Vec<u32>>>() else { return };
+        let mut recipes = lock(&self.recipes);
+        if recipes.len() < MOST_RECIPES {
+            recipes.insert(entries);
+        }
+    }
     fn note_targets(&self, all: &Targets) {
-        let near = |pc: u64| (self.key.lo..self.key.hi).contains(&pc).then(|| (pc - self.key.lo) as u32);
         let mut noted = lock(&self.targets);
         for (jump, to) in all {
-            let Some(jump) = near(u64::from(*jump)) else { continue };
+            let Some(jump) = self.near(u64::from(*jump)) else { continue };
             let room = MOST_TARGETS - noted.len();
-            noted.extend(to.iter().filter_map(|t| Some((jump, near(*t)?))).take(room));
+            noted.extend(to.iter().filter_map(|t| Some((jump, self.near(*t)?))).take(room));
         }
     }
     /// Where the indirect jumps in it went in earlier runs.
@@ -121,6 +136,7 @@ impl Image {
         let blocks = std::mem::take(&mut *lock(&self.new));
         let heat = std::mem::take(&mut *lock(&self.heat));
         let targets = std::mem::take(&mut *lock(&self.targets));
+        let recipes = std::mem::take(&mut *lock(&self.recipes));
         News {
             key: self.key,
             used: self.taken.load(Ordering::Relaxed) > 0,
@@ -128,6 +144,7 @@ impl Image {
             blocks: blocks.into_iter().map(|b| b.0).collect(),
             heat: heat.into_iter().collect(),
             targets: targets.into_iter().collect(),
+            recipes: recipes.into_iter().collect(),
             label: self.label.clone(),
         }
     }
@@ -190,6 +207,8 @@ pub(crate) struct News {
     pub heat: Vec<(u32, u32)>,
     /// Where indirect jumps and calls went.
     pub targets: Vec<(u32, u32)>,
+    /// Entries of the regions that were compiled.
+    pub recipes: Vec<Vec<u32>>,
     /// See [`Image`].
     pub label: Vec<u8>,
 }
@@ -266,6 +285,7 @@ impl Images {
             new: Mutex::default(),
             heat: Mutex::default(),
             targets: Mutex::default(),
+            recipes: Mutex::default(),
             harvests: AtomicU32::new(0),
             lifted,
             precise: AtomicBool::new(false),

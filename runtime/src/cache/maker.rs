@@ -4,6 +4,7 @@
 //! is, the translation is that of the bytes found there, and is used only where a run has the same bytes.
 
 use super::format::{Content, Key, Piece, Region, View};
+use super::images::News;
 use crate::code::translate::{LARGE, PROFILED, UNPROFILED};
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
@@ -106,7 +107,7 @@ pub(crate) struct Maker<'a> {
 /// Entries of a block in one run that make it worth a region.
 pub(super) const HOT: u32 = 128;
 /// Most entries of a region.
-const MOST_ENTRIES: usize = 32;
+const MOST_ENTRIES: usize = 256;
 /// Instructions compiled at most at a time; the next run asks for the rest.
 const MOST_INSNS: u32 = 100_000;
 /// CPU time of the process after which no region is begun.
@@ -276,9 +277,9 @@ impl<'a> Links<'a> {
 }
 
 /// Whether [`Maker::regions`] would make any.
-pub(crate) fn wants_regions(view: &View<'_>, heat: &[(u32, u32)], precise: bool) -> bool {
+pub(super) fn wants_regions(view: &View<'_>, n: &News) -> bool {
     let mut owners: HashMap<u32, (bool, u32)> = HashMap::new();
-    for r in (0..view.region_count()).filter_map(|i| view.region(i)).filter(|r| r.is_precise() == precise) {
+    for r in (0..view.region_count()).filter_map(|i| view.region(i)).filter(|r| r.is_precise() == n.precise) {
         r.blocks().for_each(|(pc, _)| {
             owners.entry(pc).or_insert((false, r.times()));
         });
@@ -286,10 +287,11 @@ pub(crate) fn wants_regions(view: &View<'_>, heat: &[(u32, u32)], precise: bool)
             owners.insert(pc, (true, r.times()));
         });
     }
-    heat.iter().filter(|h| h.1 >= HOT).any(|(pc, n)| match owners.get(pc) {
+    let is_entry = |pc: &u32| owners.get(pc).is_some_and(|o| o.0);
+    n.heat.iter().filter(|h| h.1 >= HOT).any(|(pc, n)| match owners.get(pc) {
         Some((is_entry, times)) => !is_entry && *n >= worth_again(*times),
         None => true,
-    })
+    }) || n.recipes.iter().any(|r| !r.iter().all(is_entry))
 }
 
 /// Entries from outside of a block of a region that was made so often, for it to be made again: each time four times as many.
@@ -297,63 +299,110 @@ fn worth_again(times: u32) -> u32 {
     HOT << (2 * times.min(8))
 }
 
+/// What regions are made from, and what is known of the image so far.
+struct Regions<'a> {
+    content: &'a mut Content,
+    heat: HashMap<u32, u32>,
+    targets: Vec<(u32, u32)>,
+    precise: bool,
+    owners: Owners,
+    /// Numbers of those that were made now.
+    made: HashSet<usize>,
+    budget: Budget,
+}
+
 impl Maker<'_> {
-    /// Compile regions for blocks that were entered often as quick code; gives how many.
-    pub(crate) fn regions(&mut self, content: &mut Content, heat: &[(u32, u32)], precise: bool) -> usize {
-        let heat: HashMap<u32, u32> = heat.iter().copied().collect();
-        let mut hot: Vec<(u32, u32)> = heat.iter().map(|(pc, n)| (*pc, *n)).filter(|h| h.1 >= HOT).collect();
+    /// Compile the regions that a run compiled, and others for blocks that were entered often as quick code; gives how many.
+    pub(super) fn regions(&mut self, content: &mut Content, n: &News) -> usize {
+        let all = &mut Regions {
+            heat: n.heat.iter().copied().collect(),
+            targets: content.targets.iter().copied().collect(),
+            precise: n.precise,
+            owners: Owners::of(&content.regions, n.precise),
+            made: HashSet::new(),
+            budget: Budget(MOST_INSNS),
+            content,
+        };
+        // What a run compiled was hot there, and has the entries that it needed.
+        for recipe in &n.recipes {
+            let is_new = !recipe.is_empty() && !recipe.iter().all(|pc| all.owners.entries.contains(pc));
+            if is_new && all.budget.is_left() {
+                let old = all.content.regions.iter().position(|r| all.is_of(r, recipe[0]));
+                self.region(all, old, recipe, PROFILED);
+            }
+        }
+        self.hot_regions(all);
+        all.made.len()
+    }
+    fn hot_regions(&mut self, all: &mut Regions<'_>) {
+        let mut hot: Vec<(u32, u32)> = all.heat.iter().map(|(pc, n)| (*pc, *n)).filter(|h| h.1 >= HOT).collect();
         hot.sort_unstable_by_key(|h| (std::cmp::Reverse(h.1), h.0));
-        let targets: Vec<(u32, u32)> = content.targets.iter().copied().collect();
-        let targets = &targets[..];
-        let (mut owners, there) = (Owners::of(&content.regions, precise), content.regions.len());
-        let mut budget = Budget(MOST_INSNS);
         // Blocks that are inside a region and are entered from outside all the same, by region.
         let mut wanted: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for (pc, n) in hot {
-            match owners.blocks.get(&pc) {
-                Some(i) => {
-                    // What was counted before a region was there says nothing about it.
-                    let is_old = *i < there;
-                    if is_old && !owners.entries.contains(&pc) && n >= worth_again(content.regions[*i].times) {
-                        wanted.entry(*i).or_default().push(pc);
-                    }
-                }
-                None if budget.is_left() => {
-                    let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
-                    let taken = |pc| owners.is_taken(pc, None);
-                    let profile = Profile { warm: &warm, taken: &taken, targets, bounds: PROFILED, precise };
-                    let made = self.compiled(content, &[pc], &profile);
-                    // One without code keeps later runs from trying again.
-                    let none = || Region { entries: vec![], blocks: vec![pc], precise, times: 8, ..Region::default() };
-                    let r = made.unwrap_or_else(none);
-                    budget.spend(r.insns);
-                    owners.add(content.regions.len(), &r);
-                    content.regions.push(r);
-                }
-                None => {}
+            match all.owners.blocks.get(&pc) {
+                // What was counted before a region was there says nothing about it.
+                Some(i) if all.made.contains(i) || all.owners.entries.contains(&pc) => {}
+                Some(i) if n >= worth_again(all.content.regions[*i].times) => wanted.entry(*i).or_default().push(pc),
+                // Not that hot: it need not reach far, and others have blocks of their own.
+                None if all.budget.is_left() => self.region(all, None, &[pc], UNPROFILED),
+                Some(_) | None => {}
             }
         }
-        let mut made = content.regions.len() - there;
         for (i, more) in wanted {
-            if !budget.is_left() {
-                break;
-            }
-            let old = content.regions[i].clone();
-            let mut entries: Vec<u32> = old.entries.iter().map(|e| e.0).chain(more).collect();
-            entries.truncate(MOST_ENTRIES);
-            let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
-            let taken = |pc| owners.is_taken(pc, Some(i));
-            let profile = Profile { warm: &warm, taken: &taken, targets, bounds: PROFILED, precise };
-            content.regions[i].times = old.times + 1;
-            made += 1;
-            if let Some(mut r) = self.compiled(content, &entries, &profile) {
-                budget.spend(r.insns);
-                r.times = old.times + 1;
-                content.regions[i] = r;
+            if all.budget.is_left() {
+                let old = all.content.regions[i].entries.iter().map(|e| e.0);
+                let entries: Vec<u32> = old.chain(more).collect();
+                self.region(all, Some(i), &entries, PROFILED);
             }
         }
-        made
     }
+    /// Make the region of these entries, in the place of an old one if it is to replace that.
+    fn region(&mut self, all: &mut Regions<'_>, old: Option<usize>, entries: &[u32], bounds: Options) {
+        let entries = &entries[..entries.len().min(MOST_ENTRIES)];
+        let precise = all.precise;
+        let made = {
+            let Regions { content, heat, targets, owners, .. } = &mut *all;
+            let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
+            let taken = |pc| owners.is_taken(pc, old);
+            let profile = Profile { warm: &warm, taken: &taken, targets, bounds, precise };
+            self.compiled(content, entries, &profile)
+        };
+        let times = old.map_or(0, |i| all.content.regions[i].times + 1);
+        let i = old.unwrap_or(all.content.regions.len());
+        match (made, old) {
+            (Some(r), _) => {
+                all.budget.spend(r.insns);
+                all.owners.add(i, &r);
+                all.put(i, Region { times, ..r });
+            }
+            (None, Some(i)) => all.content.regions[i].times = times,
+            // One without code keeps later runs from trying again.
+            (None, None) => {
+                let blocks = entries.to_vec();
+                let none = Region { entries: vec![], blocks, precise, times: 8, ..Region::default() };
+                all.owners.add(i, &none);
+                all.put(i, none);
+            }
+        }
+        all.made.insert(i);
+    }
+}
+
+impl Regions<'_> {
+    /// Whether a region begins at a pc.
+    fn is_of(&self, r: &Region, pc: u32) -> bool {
+        r.precise == self.precise && r.entries.first().is_some_and(|e| e.0 == pc)
+    }
+    fn put(&mut self, i: usize, r: Region) {
+        match self.content.regions.get_mut(i) {
+            Some(old) => *old = r,
+            None => self.content.regions.push(r),
+        }
+    }
+}
+
+impl Maker<'_> {
     /// The region of these entries.
     fn compiled(&mut self, content: &mut Content, entries: &[u32], profile: &Profile<'_>) -> Option<Region> {
         let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Growing(content), entries, profile)));

@@ -208,6 +208,7 @@ impl CodeSpace {
         for (n, a) in all.iter().enumerate() {
             if !all[..n].iter().any(|b| Arc::ptr_eq(&a.image, &b.image)) {
                 a.image.harvest(|index| self.entered(index, QUICK_HOT), targets);
+                self.compiled_here().iter().for_each(|r| a.image.note_region(r));
             }
         }
     }
