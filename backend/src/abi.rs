@@ -23,8 +23,8 @@ pub struct Abi {
     pub stack_limit: u32,
     /// u64: host address of the table of entry points, by entry index; 0 = not compiled.
     pub entries: u32,
-    /// u64: host address of the table from guest pc to entry index: 65,536 words `(pc >> 16) << 32 | index`
-    /// (wrapping), at `pc & 0xffff`.
+    /// u64: host address of the table from guest pc to entry index: [`IBTC`] words `(pc >> 16) << 32 | index`
+    /// (wrapping), at [`ibtc_slot`].
     pub ibtc: u32,
     /// u64: host address of the table of [`RuntimeFn`]s and helpers.
     pub helpers: u32,
@@ -64,6 +64,17 @@ macro_rules! abi_of {
             rip: ::std::mem::offset_of!($state, rip) as u32,
         }
     };
+}
+
+/// Words in the table from guest pc to entry index.
+pub const IBTC: usize = 1 << 16;
+/// How far a guest pc is shifted right, to be xored to itself, to make its place in that table. Functions begin at multiples of 16:
+/// their low bits alone would use one word of 16. With the tag, the place still tells the pc.
+pub const IBTC_FOLD: u8 = 12;
+
+/// Place of a guest pc in the table from guest pc to entry index.
+pub fn ibtc_slot(pc: u64) -> usize {
+    (pc ^ pc >> IBTC_FOLD) as usize % IBTC
 }
 
 /// Pairs in the table of targets.

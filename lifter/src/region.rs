@@ -501,7 +501,7 @@ struct Stub {
     pc: u64,
     len: u32,
     pointer: u64,
-    /// What the pointer holds now: a guess for later.
+    /// Where it went, or what the pointer holds now: a guess for later. 0: none.
     target: u64,
 }
 
@@ -520,11 +520,22 @@ fn stub(pc: u64, code: &mut Reader) -> Option<Stub> {
             return None;
         }
         let pointer = i.ip_rel_memory_address();
-        let mut now = [0; 8];
-        code.code.read(pointer, &mut now);
-        return Some(Stub { pc, len: (at - pc) as u32, pointer, target: u64::from_le_bytes(now) });
+        let target = match code.code.targets(i.ip())[..] {
+            [t] => t,
+            _ => pointee(pointer, pc, code),
+        };
+        return Some(Stub { pc, len: (at - pc) as u32, pointer, target });
     }
     None
+}
+
+/// What the pointer of the stub at `pc` holds; 0 if that is no code, or the stub's own for the first call.
+fn pointee(pointer: u64, pc: u64, code: &mut Reader) -> u64 {
+    let mut now = [0; 8];
+    code.code.read(pointer, &mut now);
+    let now = u64::from_le_bytes(now);
+    let is_code = matches!(code.decode(now), Fetched::Insn(_)) && now.wrapping_sub(pc) >= 16;
+    if is_code { now } else { 0 }
 }
 
 /// Callees that only jump through a pointer.

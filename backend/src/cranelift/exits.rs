@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
-use crate::abi::{EXIT_PENDING, FIRST_HELPER, RuntimeFn, TARGETS, target_salt};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC, IBTC_FOLD, RuntimeFn, TARGETS, target_salt};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as cl, InstBuilder, JumpTableData, types};
 use cranelift_codegen::isa::CallConv;
@@ -191,7 +191,9 @@ impl Lower<'_, '_> {
     /// Code for a guest address found in the table, or 0.
     fn looked_up(&mut self, pc: V) -> V {
         let table = self.load_own(types::I64, self.abi.ibtc);
-        let slot = self.b.ins().band_imm_u(pc, 0xffff);
+        let high = self.b.ins().ushr_imm_u(pc, i64::from(IBTC_FOLD));
+        let slot = self.b.ins().bxor(pc, high);
+        let slot = self.b.ins().band_imm_u(slot, IBTC as i64 - 1);
         let slot = self.b.ins().ishl_imm_u(slot, 3);
         let at = self.b.ins().iadd(table, slot);
         let word = self.b.ins().load(types::I64, self.tables, at, 0);

@@ -326,7 +326,7 @@ impl Machine {
     /// Make code reachable from other regions.
     pub fn link(&mut self, pc: u64, code: &Code) {
         self.entries[Self::index(pc) as usize] = code.at;
-        self.ibtc[(pc & 0xffff) as usize] = pc >> 16 << 32 | u64::from(Self::index(pc));
+        self.ibtc[crate::abi::ibtc_slot(pc)] = pc >> 16 << 32 | u64::from(Self::index(pc));
     }
 
     pub fn run(&mut self, code: &Code, pc: u64) -> End {

@@ -4,7 +4,7 @@ use super::Unsupported;
 use super::asm::{R8, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use super::place::{Home, is_vector};
-use crate::abi::{EXIT_PENDING, FIRST_HELPER, MISALIGNED, RuntimeFn, TARGETS, target_salt};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC_FOLD, MISALIGNED, RuntimeFn, TARGETS, target_salt};
 use evm_ir::{Block, Effects, Inst, Term, Type, Value};
 
 /// Where a helper's integer arguments go.
@@ -160,7 +160,10 @@ impl Lower<'_> {
     fn look_up(&mut self, miss: super::asm::Label) {
         let (ibtc, entries) = (self.own(self.abi.ibtc), self.own(self.abi.entries));
         self.a.load(8, RAX, ibtc);
-        self.a.load(2, RCX, Rm::Reg(RSI));
+        self.a.load(4, RCX, Rm::Reg(RSI));
+        self.a.shift_imm(4, 5, RCX, IBTC_FOLD);
+        self.a.alu(4, alu::XOR, RCX, Rm::Reg(RSI));
+        self.a.load(2, RCX, Rm::Reg(RCX));
         self.a.shift_imm(4, 4, RCX, 3);
         self.a.load(8, RAX, Rm::Index(RAX, RCX, 0));
         self.a.load(8, RCX, Rm::Reg(RAX));

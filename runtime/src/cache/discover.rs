@@ -45,7 +45,7 @@ pub(crate) fn discover(key: &Key, text: &Text, starts: &[u32], seen: &dyn Fn(u64
         if near(text.lo + u64::from(pc)).is_none() || found.blocks.contains(&pc) {
             continue;
         }
-        let mut code = Warm { text, warm: &|_| true };
+        let mut code = Warm::all(text);
         let Ok(lifted) = evm_lifter::lift(text.lo + u64::from(pc), &[], &mut code, &opts) else { continue };
         // What does not decode was no code.
         if lifted.notes.iter().any(|n| n.pc == text.lo + u64::from(pc)) {

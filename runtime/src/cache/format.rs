@@ -5,7 +5,8 @@
 //! pages    48 bytes each, ascending: a guest page and its parts of what follows
 //! entries  32 bytes each, by pc: slot, piece of code, guest bytes
 //! regions  64 bytes each: optimized code and its parts of what follows
-//! words    of regions: entries (pc, slot), source (pc, length), blocks (pc)
+//! words    of regions: entries (pc, slot), source (pc, length), blocks (pc, slot)
+//! targets  8 bytes each, ascending: an indirect jump, where it went
 //! pcs      8 bytes each: offset in the page's or region's code, guest pc
 //! bytes    guest bytes that the code was made from
 //! code     from a multiple of 4096 on: that of pages, then that of regions
@@ -16,25 +17,31 @@
 //! [`View`] trusts nothing: each access is within the file or gives `None`. What it cannot know is whether code is good;
 //! that follows from who may write the folder (see [`super::folder`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// First bytes of a file.
 const MAGIC: [u8; 8] = *b"EVMimage";
 /// Changes with the layout.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const HEADER: usize = 432;
 /// Where the offsets of the parts are in it, and the label.
 const PARTS: usize = 104;
-const PART_COUNT: usize = 8;
+const PART_COUNT: usize = 9;
 const LABEL: usize = 176;
 const LABEL_MAX: usize = 255;
 const PAGE_SIZE: usize = 48;
 const ENTRY_SIZE: usize = 32;
 const REGION_SIZE: usize = 64;
 const PC_SIZE: usize = 8;
+const TARGET_SIZE: usize = 8;
 /// Code offset of an address that has a slot and no code.
 const NO_CODE: u32 = u32::MAX;
+/// Slot of a block that has none.
+const NO_SLOT: u32 = u32::MAX;
+/// Most targets of one jump that are kept, and of all jumps of an image.
+const TARGETS_OF_JUMP: usize = 256;
+const TARGETS_OF_IMAGE: usize = 1 << 16;
 /// Largest file that is written or read.
 pub(crate) const MAX_FILE: usize = 1 << 30;
 /// Guest bytes to which one slot is given: hardly any code has more basic blocks, and all entry indices, times eight, must be
@@ -173,6 +180,13 @@ pub struct Region {
     pub times: u32,
 }
 
+impl Region {
+    /// Whether a pc is in code that it was made from.
+    pub(crate) fn holds(&self, pc: u32) -> bool {
+        self.source.iter().any(|(at, len)| (*at..at.saturating_add(*len)).contains(&pc))
+    }
+}
+
 /// All of a file, in memory: what a writer works on.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
@@ -180,6 +194,8 @@ pub struct Content {
     pub entries: BTreeMap<u32, (u32, Option<Piece>)>,
     /// Optimized code.
     pub regions: Vec<Region>,
+    /// Where indirect jumps and calls went: both told from `lo`.
+    pub targets: BTreeSet<(u32, u32)>,
     /// What people call the image.
     pub label: Vec<u8>,
 }
@@ -197,6 +213,14 @@ impl Content {
             }
         }
     }
+    /// Note where an indirect jump went; both told from `lo`.
+    pub fn target(&mut self, jump: u32, to: u32) {
+        let there = self.targets.range((jump, 0)..=(jump, u32::MAX)).count();
+        let is_padding = (jump, to) == (0, 0);
+        if there < TARGETS_OF_JUMP && self.targets.len() < TARGETS_OF_IMAGE && !is_padding {
+            self.targets.insert((jump, to));
+        }
+    }
     /// The file.
     pub fn write(&self, key: &Key) -> Option<Vec<u8>> {
         let mut t = Tables::default();
@@ -209,7 +233,9 @@ impl Content {
             }
             t.page(page, &of_page)?;
         }
-        self.regions.iter().try_for_each(|r| t.region(r))?;
+        let slot = |pc: u32| self.entries.get(&pc).map_or(NO_SLOT, |e| e.0);
+        self.regions.iter().try_for_each(|r| t.region(r, &slot))?;
+        self.targets.iter().for_each(|(jump, to)| put(&mut t.targets, &[*jump, *to]));
         t.finish(key, &self.label)
     }
 }
@@ -220,6 +246,7 @@ struct Tables {
     entries: Vec<u8>,
     regions: Vec<u8>,
     words: Vec<u8>,
+    targets: Vec<u8>,
     pcs: Vec<u8>,
     bytes: Vec<u8>,
     code: Vec<u8>,
@@ -273,12 +300,12 @@ impl Tables {
         self.pages.extend_from_slice(&sum.to_le_bytes());
         Some(())
     }
-    fn region(&mut self, r: &Region) -> Option<()> {
+    fn region(&mut self, r: &Region, slot: &dyn Fn(u32) -> u32) -> Option<()> {
         let start = |v: &Vec<u8>| u32::try_from(v.len()).ok();
         let (code, bytes, pcs, words) =
             (start(&self.code)?, start(&self.bytes)?, start(&self.pcs)?, start(&self.words)?);
         r.entries.iter().chain(&r.source).for_each(|(a, b)| put(&mut self.words, &[*a, *b]));
-        put(&mut self.words, &r.blocks);
+        r.blocks.iter().for_each(|pc| put(&mut self.words, &[*pc, slot(*pc)]));
         r.pcs.iter().for_each(|(o, pc)| put(&mut self.pcs, &[*o, *pc]));
         self.bytes.extend_from_slice(&r.bytes);
         self.code.extend_from_slice(&r.code);
@@ -299,6 +326,7 @@ impl Tables {
             &mut self.entries,
             &mut self.regions,
             &mut self.words,
+            &mut self.targets,
             &mut self.pcs,
             &mut self.bytes,
             &mut self.code,
@@ -332,14 +360,15 @@ impl Tables {
 
 /// Make the checksum of header and tables that of what is there, as far as there are tables. For writers and fuzzers.
 pub fn seal(file: &mut [u8]) {
-    let end = long(file, PARTS + 8 * 4).and_then(|e| usize::try_from(e).ok());
+    let end = long(file, PARTS + 8 * PCS).and_then(|e| usize::try_from(e).ok());
     if let Some(sum) = end.and_then(|e| file.get(24..e)).map(xxh3_64) {
         file[16..24].copy_from_slice(&sum.to_le_bytes());
     }
 }
 
-/// Number of the part that is code.
-const CODE: usize = 6;
+/// Number of the part that ends what the header's checksum is of, and of the part that is code.
+const PCS: usize = 5;
+const CODE: usize = 7;
 
 fn checksum(code: &[u8], bytes: &[u8], pcs: &[u8]) -> u64 {
     xxh3_64(code) ^ xxh3_64(bytes).rotate_left(21) ^ xxh3_64(pcs).rotate_left(42)
@@ -353,6 +382,7 @@ pub struct View<'a> {
     entries: &'a [u8],
     regions: &'a [u8],
     words: &'a [u8],
+    targets: &'a [u8],
     pcs: &'a [u8],
     bytes: &'a [u8],
     code: &'a [u8],
@@ -435,7 +465,7 @@ impl<'a> View<'a> {
         if at[0] != HEADER || !at.is_sorted() || !at[CODE].is_multiple_of(4096) || file.len() > MAX_FILE {
             return Err(Refused::Damaged);
         }
-        if long(file, 16) != Some(xxh3_64(&file[24..at[4]])) {
+        if long(file, 16) != Some(xxh3_64(&file[24..at[PCS]])) {
             return Err(Refused::Checksum);
         }
         let of = |i: usize| &file[at[i]..at[i + 1]];
@@ -449,8 +479,9 @@ impl<'a> View<'a> {
             entries: of(1),
             regions: of(2),
             words: of(3),
-            pcs: of(4),
-            bytes: of(5),
+            targets: of(4),
+            pcs: of(PCS),
+            bytes: of(6),
             code: of(CODE),
             code_at: at[CODE] as u64,
         })
@@ -460,6 +491,11 @@ impl<'a> View<'a> {
         let l = &self.file[LABEL..LABEL + LABEL_MAX];
         &l[..l.iter().position(|b| *b == 0).unwrap_or(l.len())]
     }
+    /// Where indirect jumps and calls went: both told from `lo`, ascending.
+    pub fn targets(&self) -> impl Iterator<Item = (u32, u32)> {
+        let pairs = self.targets.chunks_exact(TARGET_SIZE).filter_map(|t| Some((word(t, 0)?, word(t, 4)?)));
+        pairs.filter(|t| *t != (0, 0))
+    }
     /// How much optimized code there is.
     pub fn region_count(&self) -> usize {
         self.regions.len() / REGION_SIZE
@@ -468,7 +504,7 @@ impl<'a> View<'a> {
     pub fn region(&self, i: usize) -> Option<RegionView<'a>> {
         let record = self.regions.get(i * REGION_SIZE..(i + 1) * REGION_SIZE)?;
         let n = |at: usize| Some(word(record, 4 * at)? as usize);
-        let len = n(7)?.checked_add(n(8)?)?.checked_mul(8)?.checked_add(n(9)?.checked_mul(4)?)?;
+        let len = n(7)?.checked_add(n(8)?)?.checked_add(n(9)?)?.checked_mul(8)?;
         let words = self.words.get(n(6)?..n(6)?.checked_add(len)?)?;
         Some(RegionView { record, words })
     }
@@ -626,6 +662,7 @@ impl<'a> View<'a> {
             }
         }
         c.label = self.label().to_vec();
+        self.targets().for_each(|(jump, to)| c.target(jump, to));
         c.regions = (0..self.region_count()).filter_map(|i| self.whole_region(i)).collect();
         (c.entries.len() == n as usize).then_some(c)
     }
@@ -636,7 +673,7 @@ impl<'a> View<'a> {
             entries: r.entries().collect(),
             source: r.source().collect(),
             bytes: part(self.bytes, r.pair(2))?.to_vec(),
-            blocks: r.blocks().collect(),
+            blocks: r.blocks().map(|b| b.0).collect(),
             code: part(self.code, r.pair(0))?.to_vec(),
             pcs: pcs.chunks_exact(PC_SIZE).filter_map(|c| Some((word(c, 0)?, word(c, 4)?))).collect(),
             insns: r.insns(),
@@ -677,11 +714,10 @@ impl RegionView<'_> {
     pub fn source(&self) -> impl Iterator<Item = (u32, u32)> {
         self.pairs(self.number(7) as usize, self.number(8) as usize)
     }
-    /// Pcs of its blocks.
-    pub fn blocks(&self) -> impl Iterator<Item = u32> {
-        let at = 8 * (self.number(7) as usize + self.number(8) as usize);
-        let words = self.words.get(at..).unwrap_or_default();
-        (0..words.len() / 4).filter_map(move |i| word(words, 4 * i))
+    /// Pcs of its blocks, and their slots if they have any.
+    pub fn blocks(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
+        let from = self.number(7) as usize + self.number(8) as usize;
+        self.pairs(from, self.number(9) as usize).map(|(pc, slot)| (pc, Some(slot).filter(|s| *s != NO_SLOT)))
     }
     /// Guest instructions.
     pub fn insns(&self) -> u32 {
@@ -756,6 +792,8 @@ mod tests {
             precise: true,
             times: 2,
         });
+        c.target(0x20, 0x1004);
+        c.target(0x20, 0x10);
         c
     }
 
@@ -769,6 +807,10 @@ mod tests {
         assert_eq!(v.label(), b"/bin/x");
         let back = v.content().unwrap();
         assert_eq!((&back.entries, &back.regions, &back.label), (&c.entries, &c.regions, &c.label));
+        assert_eq!(v.targets().collect::<Vec<_>>(), [(0x20, 0x10), (0x20, 0x1004)]);
+        assert_eq!(back.targets, c.targets);
+        let blocks: Vec<_> = v.region(0).unwrap().blocks().collect();
+        assert_eq!(blocks, [(0x10, Some(0)), (0x20, None), (0x1004, Some(3))]);
         assert_eq!(back.write(&key).unwrap(), bytes);
         for (pc, (slot, piece)) in &c.entries {
             let e = v.entry(*pc).unwrap();
@@ -808,7 +850,7 @@ mod tests {
     fn altered_bytes_are_noticed() {
         let key = key();
         let good = content().write(&key).unwrap();
-        let tables = long(&good, PARTS + 8 * 4).unwrap() as usize;
+        let tables = long(&good, PARTS + 8 * PCS).unwrap() as usize;
         for at in 0..good.len() {
             let mut bytes = good.clone();
             bytes[at] ^= 0x10;
@@ -827,7 +869,7 @@ mod tests {
     fn tables_that_lie() {
         let key = key();
         let good = content().write(&key).unwrap();
-        let tables = long(&good, PARTS + 8 * 4).unwrap() as usize;
+        let tables = long(&good, PARTS + 8 * PCS).unwrap() as usize;
         for at in (PARTS..tables).step_by(4) {
             for lie in [0u32, 1, 0x7fff_ffff, u32::MAX, u32::MAX - 15] {
                 let mut bytes = good.clone();

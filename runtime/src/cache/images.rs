@@ -7,12 +7,13 @@
 use super::artifact::Artifact;
 use super::folder::Folder;
 use super::format::Key;
+use super::maker::HOT;
 use super::mapped::Mapped;
 use super::print;
-use crate::code::space::{CodeSpace, Compiled};
+use crate::code::space::{CodeSpace, Compiled, Targets};
 use crate::engine::lock;
 use evm_kernel::mm::{Mm, W};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -27,6 +28,10 @@ pub(crate) const WARM: u32 = 16;
 const MOST_HARVESTS: u32 = 64;
 /// Most new blocks of one image that are noted.
 const MOST_NEW: usize = 1 << 20;
+/// Most targets of indirect jumps of one image that are noted.
+const MOST_TARGETS: usize = 1 << 16;
+/// Most regions of one image that are noted.
+const MOST_RECIPES: usize = 1 << 14;
 
 /// An image.
 pub(crate) struct Image {
@@ -45,6 +50,10 @@ pub(crate) struct Image {
     new: Mutex<Vec<(u32, u32)>>,
     /// How often blocks were entered as quick code, where that was noteworthy.
     heat: Mutex<HashMap<u32, u32>>,
+    /// Where its indirect jumps and calls went within it; both told from its first address.
+    targets: Mutex<BTreeSet<(u32, u32)>>,
+    /// Entries of the regions that were compiled of it.
+    recipes: Mutex<BTreeSet<Vec<u32>>>,
     /// How many address spaces told how often blocks were entered.
     harvests: AtomicU32,
     /// The translations are of an artifact, so that nothing is added to them.
@@ -63,8 +72,9 @@ impl Image {
             new.push(((pc - self.key.lo) as u32, index));
         }
     }
-    /// Add up how often blocks were entered in an address space; `entered` tells that of an entry index.
-    pub(crate) fn harvest(&self, entered: impl Fn(u32) -> u32) {
+    /// Add up how often blocks were entered in an address space; `entered` tells that of an entry index, `targets` where
+    /// indirect jumps went.
+    pub(crate) fn harvest(&self, entered: impl Fn(u32) -> u32, targets: impl Fn() -> Arc<Targets>) {
         // A job of a thousand small processes does not get hotter than its first ones show.
         if self.harvests.fetch_add(1, Ordering::Relaxed) >= MOST_HARVESTS {
             return;
@@ -76,11 +86,41 @@ impl Image {
             let coded = kept.view.coded().filter(|e| e.1 < self.used());
             hot.extend(coded.map(|(pc, slot)| (pc, self.first() + slot)).filter_map(warm));
         }
+        // They are for regions.
+        if hot.iter().any(|h| h.1 >= HOT) {
+            self.note_targets(&targets());
+        }
         let mut heat = lock(&self.heat);
         for (pc, n) in hot {
             let h = heat.entry(pc).or_insert(0);
             *h = h.saturating_add(n);
         }
+    }
+    /// A pc told from the first address.
+    fn near(&self, pc: u64) -> Option<u32> {
+        (self.key.lo..self.key.hi).contains(&pc).then(|| (pc - self.key.lo) as u32)
+    }
+    /// Note a region that was compiled in this run.
+    pub(crate) fn note_region(&self, r: &Compiled) {
+        let Some(entries) = r.entries.iter().map(|e| self.near(e.0)).collect::<Option<Vec<u32>>>() else { return };
+        let mut recipes = lock(&self.recipes);
+        if recipes.len() < MOST_RECIPES {
+            recipes.insert(entries);
+        }
+    }
+    fn note_targets(&self, all: &Targets) {
+        let mut noted = lock(&self.targets);
+        for (jump, to) in all {
+            let Some(jump) = self.near(u64::from(*jump)) else { continue };
+            let room = MOST_TARGETS - noted.len();
+            noted.extend(to.iter().filter_map(|t| Some((jump, self.near(*t)?))).take(room));
+        }
+    }
+    /// Where the indirect jumps in it went in earlier runs.
+    pub(crate) fn known_targets(&self) -> impl Iterator<Item = (u64, u64)> {
+        let lo = self.key.lo;
+        let all = self.kept.into_iter().flat_map(|k| k.view.targets());
+        all.map(move |(jump, to)| (lo + u64::from(jump), lo + u64::from(to)))
     }
     /// What people call it: the guest's path.
     pub(crate) fn label(&self) -> &[u8] {
@@ -95,12 +135,16 @@ impl Image {
         // Statements of their own: a lock taken in the expression below would be held to its end.
         let blocks = std::mem::take(&mut *lock(&self.new));
         let heat = std::mem::take(&mut *lock(&self.heat));
+        let targets = std::mem::take(&mut *lock(&self.targets));
+        let recipes = std::mem::take(&mut *lock(&self.recipes));
         News {
             key: self.key,
             used: self.taken.load(Ordering::Relaxed) > 0,
             precise: self.precise.load(Ordering::Relaxed),
             blocks: blocks.into_iter().map(|b| b.0).collect(),
             heat: heat.into_iter().collect(),
+            targets: targets.into_iter().collect(),
+            recipes: recipes.into_iter().collect(),
             label: self.label.clone(),
         }
     }
@@ -112,7 +156,9 @@ impl Image {
     }
     /// Entry index of a pc told from the first address; 0, which counts nothing, if it has no slot.
     fn index(&self, pc: u32) -> u32 {
-        let slot = self.kept.and_then(|k| k.view.entry(pc)).map(|e| e.slot);
+        self.of_slot(self.kept.and_then(|k| k.view.entry(pc)).map(|e| e.slot))
+    }
+    fn of_slot(&self, slot: Option<u32>) -> u32 {
         slot.filter(|s| *s < self.used()).map_or(0, |s| self.first() + s)
     }
     fn make(&self, n: u32) -> Option<Arc<Compiled>> {
@@ -134,7 +180,7 @@ impl Image {
             v3: self.key.v3,
             min_limit: self.key.min_limit,
             insns: r.insns(),
-            blocks: r.blocks().map(|pc| (lo + u64::from(pc), self.index(pc))).collect(),
+            blocks: r.blocks().map(|(pc, slot)| (lo + u64::from(pc), self.of_slot(slot))).collect(),
         }))
     }
     /// Entry index of slot 0.
@@ -159,6 +205,10 @@ pub(crate) struct News {
     pub blocks: Vec<u32>,
     /// How often blocks were entered.
     pub heat: Vec<(u32, u32)>,
+    /// Where indirect jumps and calls went.
+    pub targets: Vec<(u32, u32)>,
+    /// Entries of the regions that were compiled.
+    pub recipes: Vec<Vec<u32>>,
     /// See [`Image`].
     pub label: Vec<u8>,
 }
@@ -234,6 +284,8 @@ impl Images {
             made: (0..count).map(|_| OnceLock::new()).collect(),
             new: Mutex::default(),
             heat: Mutex::default(),
+            targets: Mutex::default(),
+            recipes: Mutex::default(),
             harvests: AtomicU32::new(0),
             lifted,
             precise: AtomicBool::new(false),

@@ -4,12 +4,14 @@
 //! is, the translation is that of the bytes found there, and is used only where a run has the same bytes.
 
 use super::format::{Content, Key, Piece, Region, View};
+use super::images::News;
+use crate::code::translate::{LARGE, PROFILED, UNPROFILED};
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
 use evm_backend::quick::Quick;
 use evm_ir::passes::OptLevel;
 use evm_lifter::{Mode, Options};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,10 +51,25 @@ impl evm_lifter::Code for &Text {
     }
 }
 
-/// Code for regions: blocks that are not warm are left out.
+/// Code for regions, and what is known of how it runs. Addresses are told from the image's first.
 pub(super) struct Warm<'a> {
     pub text: &'a Text,
+    /// Other blocks are left out.
     pub warm: &'a dyn Fn(u32) -> bool,
+    /// Blocks of large regions, which are left to these.
+    pub taken: &'a dyn Fn(u32) -> bool,
+    /// Where indirect jumps went: pairs, ascending.
+    pub targets: &'a [(u32, u32)],
+}
+
+impl<'a> Warm<'a> {
+    /// All of it.
+    pub(super) fn all(text: &'a Text) -> Warm<'a> {
+        Warm { text, warm: &|_| true, taken: &|_| false, targets: &[] }
+    }
+    fn near(&self, pc: u64) -> Option<u32> {
+        u32::try_from(pc.checked_sub(self.text.lo)?).ok()
+    }
 }
 
 impl evm_lifter::Code for Warm<'_> {
@@ -67,7 +84,15 @@ impl evm_lifter::Code for Warm<'_> {
         self.text.file.read_at(buf, at).unwrap_or(0)
     }
     fn is_warm(&mut self, pc: u64) -> bool {
-        pc.checked_sub(self.text.lo).and_then(|p| u32::try_from(p).ok()).is_some_and(|pc| (self.warm)(pc))
+        self.near(pc).is_some_and(|pc| (self.warm)(pc))
+    }
+    fn is_taken(&mut self, pc: u64) -> bool {
+        self.near(pc).is_some_and(|pc| (self.taken)(pc))
+    }
+    fn targets(&mut self, pc: u64) -> Vec<u64> {
+        let Some(jump) = self.near(pc) else { return vec![] };
+        let from = self.targets.partition_point(|t| t.0 < jump);
+        self.targets[from..].iter().take_while(|t| t.0 == jump).map(|t| self.text.lo + u64::from(t.1)).collect()
     }
 }
 
@@ -80,11 +105,75 @@ pub(crate) struct Maker<'a> {
 }
 
 /// Entries of a block in one run that make it worth a region.
-const HOT: u32 = 128;
+pub(super) const HOT: u32 = 128;
 /// Most entries of a region.
-const MOST_ENTRIES: usize = 32;
+const MOST_ENTRIES: usize = 256;
 /// Instructions compiled at most at a time; the next run asks for the rest.
 const MOST_INSNS: u32 = 100_000;
+/// CPU time of the process after which no region is begun.
+const MOST_SECONDS: i64 = 30;
+
+/// How much may still be compiled.
+struct Budget(u32);
+
+impl Budget {
+    fn spend(&mut self, insns: u32) {
+        self.0 = self.0.saturating_sub(insns);
+    }
+    fn is_left(&self) -> bool {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        self.0 > 0 && t.tv_sec < MOST_SECONDS
+    }
+}
+
+/// What is known of how code runs, and how far its regions reach.
+#[derive(Clone, Copy)]
+struct Profile<'a> {
+    warm: &'a dyn Fn(u32) -> bool,
+    taken: &'a dyn Fn(u32) -> bool,
+    targets: &'a [(u32, u32)],
+    bounds: Options,
+    precise: bool,
+}
+
+/// Nothing is known.
+const UNKNOWN: Profile<'static> =
+    Profile { warm: &|_| true, taken: &|_| false, targets: &[], bounds: UNPROFILED, precise: false };
+
+/// Which regions have a block, told by their numbers.
+#[derive(Default)]
+struct Owners {
+    blocks: HashMap<u32, usize>,
+    entries: HashSet<u32>,
+    /// Blocks that were not left out as cold. Where there are regions of them, runs no longer count them.
+    held: HashSet<u32>,
+    /// Of large ones: these blocks are not translated again as part of others.
+    large: HashMap<u32, usize>,
+}
+
+impl Owners {
+    fn of(regions: &[Region], precise: bool) -> Owners {
+        let mut all = Owners::default();
+        regions.iter().enumerate().filter(|(_, r)| r.precise == precise).for_each(|(i, r)| all.add(i, r));
+        all
+    }
+    fn add(&mut self, i: usize, r: &Region) {
+        for pc in &r.blocks {
+            self.blocks.entry(*pc).or_insert(i);
+            if r.holds(*pc) {
+                self.held.insert(*pc);
+                if r.insns >= LARGE {
+                    self.large.entry(*pc).or_insert(i);
+                }
+            }
+        }
+        self.entries.extend(r.entries.iter().map(|e| e.0));
+    }
+    /// Whether a block is left to another large region than that.
+    fn is_taken(&self, pc: u32, but: Option<usize>) -> bool {
+        self.large.get(&pc).is_some_and(|i| Some(*i) != but)
+    }
+}
 
 impl<'a> Maker<'a> {
     pub(crate) fn new(key: &'a Key, text: &'a Text) -> Maker<'a> {
@@ -120,7 +209,7 @@ impl<'a> Maker<'a> {
     }
     /// The region of the function at a pc told from `lo`, with these slots alone.
     pub(crate) fn function(&mut self, slots: &HashMap<u32, u32>, pc: u32) -> Option<Region> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Fixed(slots), &[pc], &|_| true, false)));
+        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Fixed(slots), &[pc], &UNKNOWN)));
         made.unwrap_or_else(|_| {
             self.compiler = None;
             None
@@ -188,20 +277,21 @@ impl<'a> Links<'a> {
 }
 
 /// Whether [`Maker::regions`] would make any.
-pub(crate) fn wants_regions(view: &View<'_>, heat: &[(u32, u32)], precise: bool) -> bool {
+pub(super) fn wants_regions(view: &View<'_>, n: &News) -> bool {
     let mut owners: HashMap<u32, (bool, u32)> = HashMap::new();
-    for r in (0..view.region_count()).filter_map(|i| view.region(i)).filter(|r| r.is_precise() == precise) {
-        r.blocks().for_each(|pc| {
+    for r in (0..view.region_count()).filter_map(|i| view.region(i)).filter(|r| r.is_precise() == n.precise) {
+        r.blocks().for_each(|(pc, _)| {
             owners.entry(pc).or_insert((false, r.times()));
         });
         r.entries().for_each(|(pc, _)| {
             owners.insert(pc, (true, r.times()));
         });
     }
-    heat.iter().filter(|h| h.1 >= HOT).any(|(pc, n)| match owners.get(pc) {
+    let is_entry = |pc: &u32| owners.get(pc).is_some_and(|o| o.0);
+    n.heat.iter().filter(|h| h.1 >= HOT).any(|(pc, n)| match owners.get(pc) {
         Some((is_entry, times)) => !is_entry && *n >= worth_again(*times),
         None => true,
-    })
+    }) || n.recipes.iter().any(|r| !r.iter().all(is_entry))
 }
 
 /// Entries from outside of a block of a region that was made so often, for it to be made again: each time four times as many.
@@ -209,86 +299,125 @@ fn worth_again(times: u32) -> u32 {
     HOT << (2 * times.min(8))
 }
 
+/// What regions are made from, and what is known of the image so far.
+struct Regions<'a> {
+    content: &'a mut Content,
+    heat: HashMap<u32, u32>,
+    targets: Vec<(u32, u32)>,
+    precise: bool,
+    owners: Owners,
+    /// Numbers of those that were made now.
+    made: HashSet<usize>,
+    budget: Budget,
+}
+
 impl Maker<'_> {
-    /// Compile regions for blocks that were entered often as quick code; gives how many.
-    pub(crate) fn regions(&mut self, content: &mut Content, heat: &[(u32, u32)], precise: bool) -> usize {
-        let heat: HashMap<u32, u32> = heat.iter().copied().collect();
-        let mut hot: Vec<(u32, u32)> = heat.iter().map(|(pc, n)| (*pc, *n)).filter(|h| h.1 >= HOT).collect();
+    /// Compile the regions that a run compiled, and others for blocks that were entered often as quick code; gives how many.
+    pub(super) fn regions(&mut self, content: &mut Content, n: &News) -> usize {
+        let all = &mut Regions {
+            heat: n.heat.iter().copied().collect(),
+            targets: content.targets.iter().copied().collect(),
+            precise: n.precise,
+            owners: Owners::of(&content.regions, n.precise),
+            made: HashSet::new(),
+            budget: Budget(MOST_INSNS),
+            content,
+        };
+        // What a run compiled was hot there, and has the entries that it needed.
+        for recipe in &n.recipes {
+            let is_new = !recipe.is_empty() && !recipe.iter().all(|pc| all.owners.entries.contains(pc));
+            if is_new && all.budget.is_left() {
+                let old = all.content.regions.iter().position(|r| all.is_of(r, recipe[0]));
+                self.region(all, old, recipe, PROFILED);
+            }
+        }
+        self.hot_regions(all);
+        all.made.len()
+    }
+    fn hot_regions(&mut self, all: &mut Regions<'_>) {
+        let mut hot: Vec<(u32, u32)> = all.heat.iter().map(|(pc, n)| (*pc, *n)).filter(|h| h.1 >= HOT).collect();
         hot.sort_unstable_by_key(|h| (std::cmp::Reverse(h.1), h.0));
         // Blocks that are inside a region and are entered from outside all the same, by region.
-        let mut wanted: Vec<Vec<u32>> = vec![vec![]; content.regions.len()];
-        let mut new: Vec<Region> = vec![];
-        let mut done: HashSet<u32> = HashSet::new();
-        let mut insns = 0;
+        let mut wanted: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for (pc, n) in hot {
-            let owner = content.regions.iter().position(|r| r.precise == precise && r.blocks.contains(&pc));
-            match owner {
-                Some(i) => {
-                    let any =
-                        content.regions.iter().any(|r| r.precise == precise && r.entries.iter().any(|e| e.0 == pc));
-                    if !any && n >= worth_again(content.regions[i].times) {
-                        wanted[i].push(pc);
-                    }
-                }
-                None if !done.contains(&pc) && insns < MOST_INSNS => {
-                    let made = self.compiled(content, &[pc], &|pc| heat.contains_key(&pc), precise);
-                    // One without code keeps later runs from trying again.
-                    let none = || Region { entries: vec![], blocks: vec![pc], precise, times: 8, ..Region::default() };
-                    let r = made.unwrap_or_else(none);
-                    insns += r.insns;
-                    done.extend(&r.blocks);
-                    new.push(r);
-                }
-                None => {}
+            match all.owners.blocks.get(&pc) {
+                // What was counted before a region was there says nothing about it.
+                Some(i) if all.made.contains(i) || all.owners.entries.contains(&pc) => {}
+                Some(i) if n >= worth_again(all.content.regions[*i].times) => wanted.entry(*i).or_default().push(pc),
+                // Not that hot: it need not reach far, and others have blocks of their own.
+                None if all.budget.is_left() => self.region(all, None, &[pc], UNPROFILED),
+                Some(_) | None => {}
             }
         }
-        let mut made = new.len();
-        for (i, more) in wanted.iter().enumerate().filter(|w| !w.1.is_empty()) {
-            let old = content.regions[i].clone();
-            if insns >= MOST_INSNS {
-                continue;
-            }
-            let mut entries: Vec<u32> = old.entries.iter().map(|e| e.0).chain(more.iter().copied()).collect();
-            entries.truncate(MOST_ENTRIES);
-            let inside = |pc: u32| old.source.iter().any(|(at, len)| (*at..at + len).contains(&pc));
-            let warm = |pc: u32| heat.contains_key(&pc) || inside(pc);
-            content.regions[i].times = old.times + 1;
-            made += 1;
-            if let Some(mut r) = self.compiled(content, &entries, &warm, precise) {
-                insns += r.insns;
-                r.times = old.times + 1;
-                content.regions[i] = r;
+        for (i, more) in wanted {
+            if all.budget.is_left() {
+                let old = all.content.regions[i].entries.iter().map(|e| e.0);
+                let entries: Vec<u32> = old.chain(more).collect();
+                self.region(all, Some(i), &entries, PROFILED);
             }
         }
-        content.regions.append(&mut new);
-        made
     }
+    /// Make the region of these entries, in the place of an old one if it is to replace that.
+    fn region(&mut self, all: &mut Regions<'_>, old: Option<usize>, entries: &[u32], bounds: Options) {
+        let entries = &entries[..entries.len().min(MOST_ENTRIES)];
+        let precise = all.precise;
+        let made = {
+            let Regions { content, heat, targets, owners, .. } = &mut *all;
+            let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
+            let taken = |pc| owners.is_taken(pc, old);
+            let profile = Profile { warm: &warm, taken: &taken, targets, bounds, precise };
+            self.compiled(content, entries, &profile)
+        };
+        let times = old.map_or(0, |i| all.content.regions[i].times + 1);
+        let i = old.unwrap_or(all.content.regions.len());
+        match (made, old) {
+            (Some(r), _) => {
+                all.budget.spend(r.insns);
+                all.owners.add(i, &r);
+                all.put(i, Region { times, ..r });
+            }
+            (None, Some(i)) => all.content.regions[i].times = times,
+            // One without code keeps later runs from trying again.
+            (None, None) => {
+                let blocks = entries.to_vec();
+                let none = Region { entries: vec![], blocks, precise, times: 8, ..Region::default() };
+                all.owners.add(i, &none);
+                all.put(i, none);
+            }
+        }
+        all.made.insert(i);
+    }
+}
+
+impl Regions<'_> {
+    /// Whether a region begins at a pc.
+    fn is_of(&self, r: &Region, pc: u32) -> bool {
+        r.precise == self.precise && r.entries.first().is_some_and(|e| e.0 == pc)
+    }
+    fn put(&mut self, i: usize, r: Region) {
+        match self.content.regions.get_mut(i) {
+            Some(old) => *old = r,
+            None => self.content.regions.push(r),
+        }
+    }
+}
+
+impl Maker<'_> {
     /// The region of these entries.
-    fn compiled(
-        &mut self,
-        content: &mut Content,
-        entries: &[u32],
-        warm: &dyn Fn(u32) -> bool,
-        precise: bool,
-    ) -> Option<Region> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Growing(content), entries, warm, precise)));
+    fn compiled(&mut self, content: &mut Content, entries: &[u32], profile: &Profile<'_>) -> Option<Region> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Growing(content), entries, profile)));
         made.unwrap_or_else(|_| {
             self.compiler = None;
             None
         })
     }
-    fn compile(
-        &mut self,
-        slots: Slots<'_>,
-        entries: &[u32],
-        warm: &dyn Fn(u32) -> bool,
-        precise: bool,
-    ) -> Option<Region> {
+    fn compile(&mut self, slots: Slots<'_>, entries: &[u32], profile: &Profile<'_>) -> Option<Region> {
+        let Profile { warm, taken, targets, bounds, precise } = *profile;
         let lo = self.key.lo;
         let at: Vec<u64> = entries.iter().map(|e| lo + u64::from(*e)).collect();
-        let opts = Options { mode: Mode::Region, bits: self.key.bits, v3: self.key.v3, ..Options::default() };
-        let mut code = Warm { text: self.text, warm };
-        let evm_lifter::Lifted { mut region, cold, .. } =
+        let opts = Options { bits: self.key.bits, v3: self.key.v3, ..bounds };
+        let mut code = Warm { text: self.text, warm, taken, targets };
+        let evm_lifter::Lifted { mut region, cold, blocks, .. } =
             evm_lifter::lift(*at.first()?, &at[1..], &mut code, &opts).ok()?;
         evm_ir::passes::optimize(&mut region, if precise { OptLevel::Precise } else { OptLevel::Full });
         evm_ir::validate(&region).ok()?;
@@ -317,9 +446,9 @@ impl Maker<'_> {
             }
             bytes.extend_from_slice(b);
         }
-        let blocks = region.blocks.iter().filter(|b| b.insn_start).map(|b| b.pc).chain(cold);
         // Cold blocks may be anywhere.
-        let mut blocks: Vec<u32> = blocks.filter(|pc| *pc < self.key.hi).filter_map(near).collect();
+        let blocks = blocks.into_iter().chain(cold).filter(|pc| *pc < self.key.hi);
+        let mut blocks: Vec<u32> = blocks.filter_map(near).collect();
         blocks.sort_unstable();
         blocks.dedup();
         Some(Region {

@@ -76,7 +76,7 @@ impl Worker {
             let mut fds = vec![];
             for i in some {
                 let news = i.news();
-                if news.blocks.is_empty() && news.heat.is_empty() && !news.used {
+                if news.blocks.is_empty() && news.heat.is_empty() && news.recipes.is_empty() && !news.used {
                     continue;
                 }
                 news.put(&mut text);
@@ -175,7 +175,7 @@ fn detach(keep: &[RawFd]) -> io::Result<()> {
             from = k.saturating_add(1);
         }
         std::mem::forget(null);
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
         for (what, most) in [(libc::RLIMIT_CPU, CPU), (libc::RLIMIT_CORE, 0), (libc::RLIMIT_AS, 8 << 30)] {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
             libc::setrlimit(what, &raw const limit);
@@ -205,8 +205,11 @@ fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Resu
         let used: Vec<String> = news.iter().filter(|n| n.used).map(|n| n.key.name()).collect();
         // A list that cannot be kept costs the order in which files are removed.
         let _ = folder.note_uses(used.iter().map(|n| &**n));
-        for (n, file) in news.iter().zip(files).filter(|(n, _)| is_worth(folder, n)) {
-            wrote |= make(folder, n, file).unwrap_or(false);
+        // Regions take their time, and all that runs meanwhile has the blocks.
+        for what in [What::Blocks, What::Regions] {
+            for (n, file) in news.iter().zip(files).filter(|(n, _)| is_worth(folder, n, what)) {
+                wrote |= make(folder, n, file, what).unwrap_or(false);
+            }
         }
     }
     if wrote {
@@ -231,23 +234,29 @@ impl News {
     fn put(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.key.bytes());
         let mut words = vec![u32::from(self.used), u32::from(self.precise)];
-        words.extend([self.blocks.len(), self.heat.len(), self.label.len()].map(|n| n as u32));
+        let recipes = self.recipes.iter().map(|r| r.len() + 1).sum();
+        let counts = [self.blocks.len(), self.heat.len(), self.targets.len(), recipes, self.label.len()];
+        words.extend(counts.map(|n| n as u32));
         words.extend(&self.blocks);
-        words.extend(self.heat.iter().flat_map(|h| [h.0, h.1]));
+        words.extend(self.heat.iter().chain(&self.targets).flat_map(|h| [h.0, h.1]));
+        words.extend(self.recipes.iter().flat_map(|r| std::iter::once(r.len() as u32).chain(r.iter().copied())));
         words.iter().for_each(|w| to.extend_from_slice(&w.to_le_bytes()));
         to.extend_from_slice(&self.label);
     }
     /// The next of a list, which is nobody's word to believe.
     fn take(list: &mut &[u8]) -> Option<News> {
         let (key, rest) = list.split_at_checked(80)?;
-        let (numbers, rest) = rest.split_at_checked(20)?;
+        let (numbers, rest) = rest.split_at_checked(28)?;
         let words = |b: &[u8]| -> Vec<u32> {
             b.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         };
+        let pairs = |b: &[u8]| -> Vec<(u32, u32)> { words(b).chunks_exact(2).map(|h| (h[0], h[1])).collect() };
         let n = words(numbers);
         let (blocks, rest) = rest.split_at_checked((n[2] as usize).checked_mul(4)?)?;
         let (heat, rest) = rest.split_at_checked((n[3] as usize).checked_mul(8)?)?;
-        let (label, rest) = rest.split_at_checked(n[4] as usize)?;
+        let (targets, rest) = rest.split_at_checked((n[4] as usize).checked_mul(8)?)?;
+        let (recipes, rest) = rest.split_at_checked((n[5] as usize).checked_mul(4)?)?;
+        let (label, rest) = rest.split_at_checked(n[6] as usize)?;
         *list = rest;
         let mut blocks = words(blocks);
         blocks.sort_unstable();
@@ -257,10 +266,23 @@ impl News {
             used: n[0] != 0,
             precise: n[1] != 0,
             blocks,
-            heat: words(heat).chunks_exact(2).map(|h| (h[0], h[1])).collect(),
+            heat: pairs(heat),
+            targets: pairs(targets),
+            recipes: lists(&words(recipes)),
             label: label.to_vec(),
         })
     }
+}
+
+/// Lists of words, each behind its length.
+fn lists(mut words: &[u32]) -> Vec<Vec<u32>> {
+    let mut out = vec![];
+    while let Some((n, rest)) = words.split_first() {
+        let Some((list, rest)) = rest.split_at_checked(*n as usize) else { break };
+        out.push(list.to_vec());
+        words = rest;
+    }
+    out
 }
 
 /// What a list says; it ends where it makes no sense. Images of other engines get no blocks.
@@ -269,6 +291,8 @@ fn news(mut list: &[u8], engine: u128) -> Vec<News> {
     for n in out.iter_mut().filter(|n| n.key.engine != engine) {
         n.blocks.clear();
         n.heat.clear();
+        n.targets.clear();
+        n.recipes.clear();
     }
     out
 }
@@ -286,16 +310,32 @@ pub(crate) fn text(key: &Key, file: &OwnedFd) -> io::Result<Option<Text>> {
     Ok(Some(Text::new(key, bytes, f)))
 }
 
-/// Whether there is something to add to an image's file.
-fn is_worth(folder: &Folder, n: &News) -> bool {
-    if n.blocks.is_empty() && n.heat.is_empty() {
+/// What is made of an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Blocks,
+    Regions,
+}
+
+/// Whether there is something of that to add to an image's file.
+fn is_worth(folder: &Folder, n: &News, what: What) -> bool {
+    let is_empty = match what {
+        What::Blocks => n.blocks.is_empty(),
+        What::Regions => n.heat.is_empty() && n.recipes.is_empty(),
+    };
+    if is_empty {
         return false;
     }
     let name = n.key.name();
     let mapped = folder.image(&name).and_then(|fd| Mapped::new(&fd, &n.key));
     let Ok(m) = mapped else { return true };
-    let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
-    missing >= enough(m.view.coded().count()) || wants_regions(&m.view, &n.heat, n.precise)
+    match what {
+        What::Blocks => {
+            let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
+            missing >= enough(m.view.coded().count())
+        }
+        What::Regions => wants_regions(&m.view, n),
+    }
 }
 
 /// New blocks that are worth it to write a file with this many anew.
@@ -304,7 +344,7 @@ fn enough(there: usize) -> usize {
 }
 
 /// Add to an image's file what a run says. True if it was written.
-fn make(folder: &Folder, n: &News, file: &OwnedFd) -> io::Result<bool> {
+fn make(folder: &Folder, n: &News, file: &OwnedFd, what: What) -> io::Result<bool> {
     let Some(text) = text(&n.key, file)? else { return Ok(false) };
     let name = n.key.name();
     let _lock = folder.write_lock().map_err(io::Error::other)?;
@@ -314,10 +354,13 @@ fn make(folder: &Folder, n: &News, file: &OwnedFd) -> io::Result<bool> {
     if content.label.is_empty() {
         content.label.clone_from(&n.label);
     }
+    n.targets.iter().for_each(|(jump, to)| content.target(*jump, *to));
     let mut maker = Maker::new(&n.key, &text);
-    let blocks = add_blocks(&mut maker, &mut content, &n.blocks);
-    let regions = maker.regions(&mut content, &n.heat, n.precise);
-    let Some(bytes) = (blocks + regions > 0).then(|| content.write(&n.key)).flatten() else { return Ok(false) };
+    let made = match what {
+        What::Blocks => add_blocks(&mut maker, &mut content, &n.blocks),
+        What::Regions => maker.regions(&mut content, n),
+    };
+    let Some(bytes) = (made > 0).then(|| content.write(&n.key)).flatten() else { return Ok(false) };
     folder.write(&name, &bytes).map_err(io::Error::other)?;
     Ok(true)
 }

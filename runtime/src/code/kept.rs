@@ -11,10 +11,11 @@
 
 use crate::cache::format::Entry;
 use crate::cache::images::{Found, Image};
-use crate::code::space::{CodeSpace, KEPT};
+use crate::code::space::{CodeSpace, KEPT, Targets};
 use crate::engine::QUICK_HOT;
 use evm_kernel::mm::Mm;
 use evm_memory::PAGE;
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -202,9 +203,22 @@ impl CodeSpace {
             return;
         }
         let all = self.kept.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets = OnceCell::new();
+        let targets = || Arc::clone(targets.get_or_init(|| Arc::new(self.targets())));
         for (n, a) in all.iter().enumerate() {
             if !all[..n].iter().any(|b| Arc::ptr_eq(&a.image, &b.image)) {
-                a.image.harvest(|index| self.entered(index, QUICK_HOT));
+                a.image.harvest(|index| self.entered(index, QUICK_HOT), targets);
+                self.compiled_here().iter().for_each(|r| a.image.note_region(r));
+            }
+        }
+    }
+    /// Where indirect jumps and calls of the images that are mapped went in earlier runs.
+    pub(crate) fn add_kept_targets(&self, to: &mut Targets) {
+        let now = self.kept.now.read().unwrap_or_else(PoisonError::into_inner);
+        for (jump, target) in now.iter().flat_map(|a| a.image.known_targets()) {
+            let known = to.entry(jump as u32).or_default();
+            if !known.contains(&target) {
+                known.push(target);
             }
         }
     }

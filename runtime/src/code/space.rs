@@ -14,7 +14,7 @@ use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
 use crate::code::translate::BlockEntry;
 use crate::config::EngineKind;
-use evm_backend::abi::TARGETS;
+use evm_backend::abi::{IBTC, TARGETS, ibtc_slot};
 use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE, Prot};
 use std::collections::{HashMap, HashSet};
@@ -29,11 +29,12 @@ const ALL_ENTRIES: usize = (MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize)
 const _: () = assert!(ALL_ENTRIES * 8 <= i32::MAX as usize);
 /// Slots whose entries are made writable together: two pages of entries, one of counters.
 const CHUNK: u32 = 1024;
-const IBTC: usize = 1 << 16;
 const MAX_NODES: usize = 1 << 22;
 /// Bit of a node's index: all translations that an image's file has of a page.
 pub(super) const KEPT: u32 = 1 << 31;
 
+/// Where indirect jumps and calls went, by the low half of their address.
+pub(crate) type Targets = HashMap<u32, Vec<u64>>;
 type ByPc<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
 /// A zero-initialised table that costs memory only where it is touched.
@@ -113,6 +114,13 @@ pub(crate) struct Compiled {
     pub insns: u32,
     /// Guest pcs of its blocks that could be entries, and of those that were left out as cold, with their entry indices.
     pub blocks: Vec<(u64, u32)>,
+}
+
+impl Compiled {
+    /// Whether a pc is in code that it was made from.
+    pub(crate) fn holds(&self, pc: u64) -> bool {
+        self.source.iter().any(|(at, bytes)| pc.wrapping_sub(*at) < bytes.len() as u64)
+    }
 }
 
 pub(crate) struct CodeSpace {
@@ -236,8 +244,8 @@ impl CodeSpace {
         self.targets.ptr as u64
     }
     /// Where indirect jumps and calls went, by the low half of their address.
-    pub(crate) fn targets(&self) -> HashMap<u32, Vec<u64>> {
-        let mut all: HashMap<u32, Vec<u64>> = HashMap::new();
+    pub(crate) fn targets(&self) -> Targets {
+        let mut all = Targets::new();
         for [target, jump] in self.targets.slice() {
             let (target, jump) = (target.load(Ordering::Relaxed), jump.load(Ordering::Relaxed));
             if jump != 0 {
@@ -273,7 +281,7 @@ impl CodeSpace {
     }
     /// Compiled code for a guest pc by the indirect branch table, or 0.
     pub(crate) fn lookup(&self, pc: u64) -> u64 {
-        let w = self.ibtc.slice()[(pc & 0xffff) as usize].load(Ordering::Relaxed);
+        let w = self.ibtc.slice()[ibtc_slot(pc)].load(Ordering::Relaxed);
         if w >> 32 != pc >> 16 || w == 0 {
             return 0;
         }
@@ -282,7 +290,7 @@ impl CodeSpace {
     /// Let indirect branches find a pc.
     pub(crate) fn remember(&self, pc: u64, index: u32) {
         if pc >> 48 == 0 {
-            self.ibtc.slice()[(pc & 0xffff) as usize].store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
+            self.ibtc.slice()[ibtc_slot(pc)].store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
         }
     }
     /// Version of the page that holds an address; changes when its code may have changed.
@@ -543,6 +551,19 @@ impl CodeSpace {
         }
         let kept = self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().rev().find(|r| self.is_live(r) && r.blocks.iter().any(|b| b.0 == pc)).cloned()
+    }
+    /// The regions that were compiled in this run and are in use.
+    pub(super) fn compiled_here(&self) -> Vec<Arc<Compiled>> {
+        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = |(pc, r): &(&u64, &Arc<Compiled>)| r.entries.first().is_some_and(|e| e.0 == **pc);
+        let new = regions.iter().filter(first).map(|(_, r)| r).filter(|r| !r.kept && self.is_live(r));
+        new.cloned().collect()
+    }
+    /// Blocks of the regions that were kept from other runs, without those that were left out as cold.
+    pub(crate) fn kept_blocks(&self) -> HashSet<u64> {
+        let kept = self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = kept.iter().filter(|r| self.is_live(r));
+        live.flat_map(|r| r.blocks.iter().map(|b| b.0).filter(|pc| r.holds(*pc))).collect()
     }
     fn count(&self, index: u32) -> u32 {
         self.counts.slice()[index as usize].load(Ordering::Relaxed)

@@ -1,7 +1,7 @@
 //! From a guest pc to something that runs: a basic block for the interpreter, a region for Cranelift.
 
 use crate::code::memory::CodeMemory;
-use crate::code::space::{CodeSpace, Compiled};
+use crate::code::space::{CodeSpace, Compiled, Targets};
 use crate::engine::{Engine, QUICK_HOT};
 use evm_backend::interp;
 use evm_backend::quick::Quick;
@@ -9,7 +9,7 @@ use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -26,7 +26,13 @@ pub(crate) enum Failure {
 const WARM: u32 = 128;
 
 /// Guest instructions of a region from which on its blocks are not translated again as part of others.
-const LARGE: u32 = 800;
+pub(crate) const LARGE: u32 = 800;
+
+/// How far regions reach when nothing is known of what runs.
+pub(crate) const UNPROFILED: Options =
+    Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, max_inlined: 0, bits: 64, v3: true };
+/// The same where only what has run is translated.
+pub(crate) const PROFILED: Options = Options { max_insns: 2500, max_blocks: 1000, max_inlined: 800, ..UNPROFILED };
 
 /// Guest code whose pages are watched from when they were first looked at: if their versions are still the same
 /// when the translation is installed, all reads saw the same bytes.
@@ -40,12 +46,14 @@ struct Snapshot<'a> {
     /// The region that the translation is to replace.
     replaces: Option<Arc<Compiled>>,
     /// Where indirect jumps went, once asked for.
-    targets: Option<HashMap<u32, Vec<u64>>>,
+    targets: Option<Targets>,
+    /// Blocks that kept regions have, once asked for: those were not counted in this run.
+    kept: Option<HashSet<u64>>,
 }
 
 impl<'a> Snapshot<'a> {
     fn new(space: &'a CodeSpace, mm: &'a Mm, profile: Option<&'a Engine>) -> Snapshot<'a> {
-        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None }
+        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None, kept: None }
     }
     fn is_code(&mut self, page: u64) -> bool {
         if let Some(p) = self.pages.iter().find(|p| p.0 == page) {
@@ -79,7 +87,9 @@ impl evm_lifter::Code for Snapshot<'_> {
         if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
     fn is_warm(&mut self, pc: u64) -> bool {
-        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM))
+        let Some(engine) = self.profile else { return true };
+        engine.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM)
+            || self.kept.get_or_insert_with(|| self.space.kept_blocks()).contains(&pc)
     }
     fn is_taken(&mut self, pc: u64) -> bool {
         let other = |r: &Arc<Compiled>| self.replaces.as_ref().is_none_or(|x| !Arc::ptr_eq(x, r));
@@ -90,7 +100,11 @@ impl evm_lifter::Code for Snapshot<'_> {
             return vec![];
         }
         let space = self.space;
-        let all = self.targets.get_or_insert_with(|| space.targets());
+        let all = self.targets.get_or_insert_with(|| {
+            let mut all = space.targets();
+            space.add_kept_targets(&mut all);
+            all
+        });
         all.get(&(pc as u32)).cloned().unwrap_or_default()
     }
     fn fetch(&mut self, addr: u64, buf: &mut [u8]) -> usize {
@@ -130,11 +144,8 @@ pub(crate) struct BlockEntry {
 }
 
 fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
-    let mut opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, ..Options::default() };
-    if snap.profile.is_some() {
-        // Only what runs is in the region, so it may reach further.
-        (opts.max_insns, opts.max_blocks, opts.max_inlined) = (2500, 1000, 800);
-    }
+    let bounds = if snap.profile.is_some() { PROFILED } else { UNPROFILED };
+    let opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, ..bounds };
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
