@@ -15,6 +15,11 @@ use std::sync::atomic::AtomicU8;
 /// Inaccessible bytes on each side: covers any 32-bit displacement added to a checked address.
 const GUARD: u64 = 1 << 32;
 
+/// Distance from guest address 0 to a word that can only be read and holds the size of the address space, so that compiled code
+/// finds it by the register that it has for guest memory anyway. It is as far in front as a displacement reaches; accesses
+/// of guest code that go unchecked stay clear of it.
+pub const LIMIT_AT: i32 = i32::MIN;
+
 impl Prot {
     fn bits(self) -> i32 {
         let w = if self.write { libc::PROT_READ | libc::PROT_WRITE } else { 0 };
@@ -49,7 +54,22 @@ impl Arena {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Arena { base: p as u64 + GUARD, size, perms: OnceLock::new() })
+        let arena = Arena { base: p as u64 + GUARD, size, perms: OnceLock::new() };
+        arena.write_limit()?;
+        Ok(arena)
+    }
+    fn write_limit(&self) -> io::Result<()> {
+        let p = self.base.wrapping_add_signed(LIMIT_AT.into()) as *mut libc::c_void;
+        // SAFETY: inside the reservation, where nothing is yet.
+        unsafe {
+            if libc::mprotect(p, PAGE as usize, libc::PROT_READ | libc::PROT_WRITE) == 0 {
+                p.cast::<u64>().write(self.size);
+                if libc::mprotect(p, PAGE as usize, libc::PROT_READ) == 0 {
+                    return Ok(());
+                }
+            }
+        }
+        Err(io::Error::last_os_error())
     }
     /// Host address of guest address 0.
     pub fn base(&self) -> u64 {
@@ -68,7 +88,8 @@ impl Arena {
     /// Make the last `len` bytes of the guard in front of guest memory usable, zero at first: for an engine that wants its own
     /// tables near. Gives their host address.
     pub fn map_front(&self, len: u64) -> io::Result<u64> {
-        if len > GUARD / 2 || !len.is_multiple_of(PAGE) {
+        // Behind the page of the limit.
+        if len > GUARD / 2 - PAGE || !len.is_multiple_of(PAGE) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let p = (self.base - len) as *mut libc::c_void;

@@ -28,7 +28,7 @@ mod wasm;
 #[cfg(not(target_family = "wasm"))]
 pub use access::Mem;
 #[cfg(not(target_family = "wasm"))]
-pub use arena::{Arena, pagemap};
+pub use arena::{Arena, LIMIT_AT, pagemap};
 pub use values::Scalar;
 #[cfg(target_family = "wasm")]
 pub use wasm::{Arena, Mem, READ, WRITE, set_write_hook};

@@ -3,7 +3,7 @@
 use super::Error;
 use super::lower::{Lower, V, cl_type};
 use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC, IBTC_FOLD, RuntimeFn, TARGETS, target_salt};
-use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self as cl, InstBuilder, JumpTableData, types};
 use cranelift_codegen::isa::CallConv;
 use evm_ir::{Block, BlockData, Inst, Term, Type, Value};
@@ -25,7 +25,13 @@ impl Lower<'_, '_> {
                 self.b.ins().jump(to, &[]);
             }
             Term::Br(c, x, y) => {
-                let (c, x, y) = (self.val(*c)?, self.target(*x)?, self.target(*y)?);
+                let (mut c, mut to) = (self.val(*c)?, [*x, *y]);
+                // Cranelift lays the second successor out behind the block: better the way back of a loop than the way out of it.
+                if self.goes_back(to[0]) && !self.goes_back(to[1]) {
+                    c = self.opposite(c);
+                    to.swap(0, 1);
+                }
+                let (x, y) = (self.target(to[0])?, self.target(to[1])?);
                 self.b.ins().brif(c, x, &[], y, &[]);
             }
             Term::Switch(v, table, default) => self.switch(*v, table, *default)?,
@@ -55,6 +61,27 @@ impl Lower<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a block is only there to go back in a loop.
+    fn goes_back(&self, b: Block) -> bool {
+        self.r.blocks.get(b.0 as usize).is_some_and(|b| b.loop_header && b.insts.is_empty())
+    }
+    /// The opposite of a condition.
+    fn opposite(&mut self, c: V) -> V {
+        let dfg = &self.b.func.dfg;
+        if let cl::ValueDef::Result(i, 0) = dfg.value_def(c) {
+            match dfg.insts[i] {
+                cl::InstructionData::IntCompare { cond, args: [a, b], .. } => {
+                    return self.b.ins().icmp(cond.complement(), a, b);
+                }
+                cl::InstructionData::FloatCompare { cond, args: [a, b], .. } => {
+                    return self.b.ins().fcmp(cond.complement(), a, b);
+                }
+                _ => {}
+            }
+        }
+        self.b.ins().icmp_imm_u(IntCC::Equal, c, 0)
     }
 
     fn word(&mut self, k: u64) -> V {

@@ -36,7 +36,7 @@ impl Lower<'_, '_> {
         };
         // The helpers of ROUNDPx take their source twice, too.
         let (a, b) = (self.val(if unary { last } else { vecs[0] })?, self.val(last)?);
-        Ok(self.stand_in(patch::Patch { form, unary, imm }, a, b))
+        Ok(self.stand_in(patch::Form { form, unary, imm }, a, b))
     }
 
     /// Helper `fma`: `form`, `x`, `y`, `z` give `x * y + z` with the signs that the form says; `y` goes before `x` among

@@ -1,6 +1,6 @@
 //! The frame of a function: entries, blocks, slots, polls, dispatch of instructions.
 
-use super::flow::{self, Facts, Lane};
+use super::flow::{self, Lane, Lanes};
 use super::patch::Patches;
 use super::{CompileOptions, CompilerSettings, Error, Stats};
 use crate::abi::{Abi, TRAP_ACCESS};
@@ -11,8 +11,12 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, Variable};
-use evm_ir::{Block, BlockData, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
+use evm_ir::passes::Places;
+use evm_ir::{Block, BlockData, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value, flags};
 use std::collections::{HashMap, HashSet};
+
+/// Guest instructions of a region from which on each block finds guest memory anew.
+const LARGE: u32 = 60;
 
 /// A value of Cranelift, to tell it from one of the IR.
 pub(super) type V = cl::Value;
@@ -72,9 +76,11 @@ pub(super) struct Lower<'a, 'f> {
     written: SlotSet,
     /// Variables of vector slots whose low lane is apart: the vector below, and the lane.
     parts: HashMap<(Slot, cl::Type), Variable>,
-    facts: Vec<Facts>,
+    lanes: Vec<Lanes>,
     polls: Vec<bool>,
-    here: usize,
+    /// Block and instruction at hand.
+    pub here: usize,
+    pub place: usize,
     blocks: Vec<cl::Block>,
     pub state: V,
     pub base: V,
@@ -90,12 +96,14 @@ pub(super) struct Lower<'a, 'f> {
     pub access_open: bool,
     /// `root + constant` for integer values that are such a sum.
     pub sums: HashMap<V, (V, i64)>,
-    /// How far outside guest memory roots may lie at most.
-    pub slack: HashMap<V, i64>,
+    /// Accesses whose address is to be checked.
+    pub unproven: Places,
     /// Roots that are multiples of a number.
     pub aligned: HashSet<(V, i64)>,
-    /// Constants near which this block accesses memory.
-    pub chunks: HashMap<i64, V>,
+    /// The access that finds out by itself whether its address is a multiple of 16.
+    pub aligning: Option<usize>,
+    /// Constants near which this block accesses memory, and whether they were checked.
+    pub chunks: HashMap<i64, (V, bool)>,
     /// Addresses loaded from in this block (mid-end only).
     pub loaded: HashSet<u64>,
     pub hashes: HashMap<V, u64>,
@@ -149,9 +157,10 @@ impl<'a, 'f> Lower<'a, 'f> {
             now: vec![None; r.layout.slots.len()],
             written: SlotSet::default(),
             parts: HashMap::new(),
-            facts: vec![],
+            lanes: vec![],
             polls: vec![],
             here: 0,
+            place: 0,
             blocks: vec![],
             state: dummy,
             base: dummy,
@@ -164,8 +173,9 @@ impl<'a, 'f> Lower<'a, 'f> {
             pc: 0,
             access_open: false,
             sums: HashMap::new(),
-            slack: HashMap::new(),
+            unproven: Places::new(),
             aligned: HashSet::new(),
+            aligning: None,
             chunks: HashMap::new(),
             loaded: HashSet::new(),
             hashes: HashMap::new(),
@@ -183,7 +193,8 @@ impl<'a, 'f> Lower<'a, 'f> {
     /// Build the function. Gives the guest pcs that source locations stand for, and the stand-ins among them.
     pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Patches, Stats), Error> {
         self.find_extended_loads();
-        self.facts = flow::analyse(self.r);
+        self.lanes = flow::analyse(self.r);
+        self.unproven = evm_ir::passes::unproven(self.r);
         self.polls = crate::polls::polls(self.r);
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
@@ -294,13 +305,13 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.b.switch_to_block(self.blocks[index]);
         self.here = index;
         self.now.fill(None);
-        self.slack.clear();
         self.aligned.clear();
         self.chunks.clear();
         self.loaded.clear();
         self.low.clear();
         self.find_pairs(data);
         self.at(data.pc);
+        self.find_base(data);
         if self.opt.optimize {
             // Another thread may write between two loads: none may be merged with one of another block.
             self.b.ins().sequence_point();
@@ -308,11 +319,21 @@ impl<'a, 'f> Lower<'a, 'f> {
         if self.polls[index] {
             self.poll(index);
         }
-        for i in &data.insts {
+        for (n, i) in data.insts.iter().enumerate() {
+            self.place = n;
             self.inst(i)?;
         }
         self.hand_over(&flow::successors(&data.term));
         self.terminator(data)
+    }
+
+    /// Where guest memory is. In a large region a register for it across all blocks would be one that others need, and be on
+    /// the stack in the end; it is but a move from the one where it always is.
+    fn find_base(&mut self, data: &BlockData) {
+        let accesses = |i: &Inst| i.op.flags() & (flags::READ | flags::WRITE) != 0;
+        if self.r.insns > LARGE && data.insts.iter().any(accesses) {
+            self.base = self.b.ins().get_pinned_reg(types::I64);
+        }
     }
 
     fn find_pairs(&mut self, data: &BlockData) {
@@ -440,8 +461,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         if let Some(v) = self.now[s.0 as usize] {
             return Some(v);
         }
-        let fact = self.facts[self.here].as_ref().map(|f| f[s.0 as usize]);
-        let v = match fact.map(|f| f.lane) {
+        let v = match self.lanes[self.here].as_ref().map(|l| l[s.0 as usize]) {
             Some(Lane::Apart(lane)) => {
                 let (x, below) = (self.part(s, cl_type(lane)), self.part(s, types::I8X16));
                 let (x, below) = (self.b.use_var(x), self.b.use_var(below));
@@ -452,10 +472,6 @@ impl<'a, 'f> Lower<'a, 'f> {
             }
             _ => self.b.use_var(var),
         };
-        if let Some(slack) = fact.and_then(|f| f.slack) {
-            let slack = self.slack.get(&v).map_or(slack, |s| slack.min(*s));
-            self.slack.insert(v, slack);
-        }
         self.now[s.0 as usize] = Some(v);
         Some(v)
     }
@@ -475,7 +491,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             return;
         }
         let lane_at =
-            |me: &Self, b: usize, s: usize| me.facts.get(b).and_then(|f| f.as_ref()).map_or(Lane::Whole, |f| f[s].lane);
+            |me: &Self, b: usize, s: usize| me.lanes.get(b).and_then(|l| l.as_ref()).map_or(Lane::Whole, |l| l[s]);
         for n in 0..self.vars.len() {
             let (s, Some(var)) = (Slot(n as u16), self.vars[n]) else {
                 continue;

@@ -2,15 +2,18 @@
 
 use super::Error;
 use super::lower::{Lower, V, cl_type};
+use super::patch::Patch;
 use crate::abi::{MISALIGNED, TRAP_LIMIT, UNMAPPED};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as cl, AtomicRmwOp, InstBuilder, TrapCode, types};
+use evm_ir::passes::WINDOW;
 use evm_ir::{Inst, Op, Type, Value};
+use evm_memory::LIMIT_AT;
 use std::hash::{Hash, Hasher};
 
-/// How far a value may lie outside guest memory and still count as near. Twice that is the largest distance
-/// at which an access goes unchecked; it is half of the guards' 4 GiB.
-pub(super) const WINDOW: i64 = 1 << 30;
+/// The largest displacement to the left. That is also how far off an access goes unchecked at most; the word at [`LIMIT_AT`] is
+/// twice as far.
+const LEFT: i64 = 2 * WINDOW;
 
 /// A host address: value and displacement.
 struct Place {
@@ -28,18 +31,14 @@ impl Lower<'_, '_> {
         }
         let a = self.val(a)?;
         let (root, k) = self.sums.get(&a).copied().unwrap_or((a, 0));
-        let (root, disp) = match i32::try_from(k + disp) {
-            Ok(d) => (root, d),
-            Err(_) => (a, disp as i32),
+        let fits = |d: &i32| i64::from(*d) >= -LEFT;
+        let (root, disp) = match i32::try_from(k + disp).ok().filter(fits) {
+            Some(d) => (root, d),
+            None if disp >= -LEFT => (a, disp as i32),
+            None => (self.b.ins().iadd_imm_s(a, disp), 0),
         };
-        let far = i64::from(disp).abs();
-        let slack = self.slack.get(&root).copied().unwrap_or(i64::MAX);
-        if slack.saturating_add(far) > 2 * WINDOW {
+        if self.unproven.contains(&(self.here, self.place)) {
             self.check(root, disp);
-        }
-        // Once the access is done its address was good.
-        if far <= WINDOW && far < slack {
-            self.slack.insert(root, far);
         }
         Ok(Place { addr: self.b.ins().iadd(self.base, root), disp })
     }
@@ -55,17 +54,13 @@ impl Lower<'_, '_> {
         // One value for all addresses of a neighbourhood.
         let chunk = at & !(WINDOW / 2 - 1);
         let disp = (at - chunk) as i32;
-        let root = match self.chunks.get(&chunk) {
-            Some(r) => *r,
-            None => {
-                let r = self.b.ins().iconst(types::I64, chunk);
-                self.chunks.insert(chunk, r);
-                r
-            }
-        };
-        if at as u64 >= self.settings.min_limit && self.slack.insert(root, disp.into()).is_none() {
+        let known = self.chunks.get(&chunk).copied();
+        let (root, checked) = known.unwrap_or_else(|| (self.b.ins().iconst(types::I64, chunk), false));
+        let check = at as u64 >= self.settings.min_limit && !checked;
+        if check {
             self.check(root, disp);
         }
+        self.chunks.insert(chunk, (root, checked || check));
         Place { addr: self.b.ins().iadd(self.base, root), disp }
     }
 
@@ -77,7 +72,7 @@ impl Lower<'_, '_> {
         }
         self.stats.checks += 1;
         let code = TrapCode::unwrap_user(TRAP_LIMIT);
-        let limit = self.load_own(types::I64, self.abi.mem_limit);
+        let limit = self.limit();
         let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, root, limit);
         if !self.opt.precise && disp.unsigned_abs() <= UNMAPPED {
             // A sum that wraps would lie where nothing is mapped.
@@ -92,12 +87,17 @@ impl Lower<'_, '_> {
         if disp == 0 {
             self.b.ins().trap(code);
         } else {
-            let limit = self.load_own(types::I64, self.abi.mem_limit);
+            let limit = self.limit();
             let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, ea, limit);
             self.b.ins().trapnz(over, code);
             self.b.ins().jump(go, &[]);
         }
         self.go(cold, go);
+    }
+
+    /// Size of the address space.
+    fn limit(&mut self) -> V {
+        self.b.ins().load(types::I64, self.tables, self.base, LIMIT_AT)
     }
 
     /// The check of an alignment. Exact state is the business of precise regions, as at an access.
@@ -111,6 +111,10 @@ impl Lower<'_, '_> {
         if !self.aligned.insert((root, i.imm)) {
             return Ok(());
         }
+        self.aligning = self.access_that_checks(i, a);
+        if self.aligning.is_some() {
+            return Ok(());
+        }
         self.access_open = true;
         let low = self.b.ins().band_imm_u(root, i.imm - 1);
         let (cold, go) = (self.cold_block(), self.b.create_block());
@@ -121,6 +125,23 @@ impl Lower<'_, '_> {
         self.b.ins().trap(TrapCode::unwrap_user(TRAP_LIMIT));
         self.go(cold, go);
         Ok(())
+    }
+
+    /// The host's MOVDQA finds out whether its address is a multiple of 16, and host and guest addresses differ by a multiple of
+    /// pages. Gives the place of the access behind the check `i` of `a` if it can be that.
+    fn access_that_checks(&self, i: &Inst, a: V) -> Option<usize> {
+        if i.imm != 16 || self.opt.precise || self.opt.optimize || !self.settings.features.has_avx() {
+            return None;
+        }
+        let sum = |v: V, k: i64| {
+            let (root, k0) = self.sums.get(&v).copied().unwrap_or((v, 0));
+            (root, k0.wrapping_add(k))
+        };
+        let rest = self.r.blocks[self.here].insts.iter().enumerate().skip(self.place + 1);
+        let (n, next) = rest.skip_while(|(_, i)| i.op.flags() == 0).next()?;
+        let at = self.val(next.a).ok()?;
+        let same = sum(at, i64::from(next.imm as i32)) == sum(a, 0);
+        (matches!(next.op, Op::Load | Op::Store) && next.ty == Type::V128 && same).then_some(n)
     }
 
     /// Whether a value is the zero extension of one of at most 32 bits.
@@ -169,6 +190,11 @@ impl Lower<'_, '_> {
                             (_, true) => n.sload32(flags, addr, disp),
                         }
                     }
+                    // No operation has this type, so that none takes the load in as its operand.
+                    (None, _) if self.aligning == Some(self.place) => {
+                        let v = self.patched_access(|me| me.b.ins().load(types::F16X8, flags, addr, disp));
+                        self.cast(v, ty)
+                    }
                     (None, _) => self.b.ins().load(ty, flags, addr, disp),
                 }
             }
@@ -177,7 +203,12 @@ impl Lower<'_, '_> {
                 if i.ty == Type::V128 {
                     v = self.cast(v, types::I8X16);
                 }
-                self.b.ins().store(flags, v, p.addr, p.disp);
+                let store = |me: &mut Self| me.b.ins().store(flags, v, p.addr, p.disp);
+                if self.aligning == Some(self.place) {
+                    self.patched_access(store);
+                } else {
+                    store(self);
+                }
                 return Ok(());
             }
             Op::AtomicCas => {
@@ -210,6 +241,19 @@ impl Lower<'_, '_> {
         };
         self.set(i.dst, dst);
         Ok(())
+    }
+
+    /// An access of a vector that becomes one that checks its alignment.
+    fn patched_access<T>(&mut self, access: impl FnOnce(&mut Self) -> T) -> T {
+        self.aligning = None;
+        self.pcs.push(self.pc);
+        let n = self.pcs.len() as u32 - 1;
+        self.patches.insert(n, Patch::Aligned);
+        self.b.set_srcloc(cl::SourceLoc::new(n));
+        let r = access(self);
+        self.pcs.push(self.pc);
+        self.b.set_srcloc(cl::SourceLoc::new(n + 1));
+        r
     }
 
     /// Cranelift's mid-end would replace a second load of an address by the first one's result. Another thread may

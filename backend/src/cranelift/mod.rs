@@ -6,8 +6,8 @@
 //! on disk. Conventions: [`crate::abi`].
 //!
 //! Invariants: a host address is formed only as `base + address + displacement` with an address that
-//! was compared with the limit or lies within [`WINDOW`](mem) of one that was; the guards on
-//! both sides of guest memory are larger than the sum of both windows.
+//! was compared with the limit or lies within twice [`WINDOW`](evm_ir::passes::WINDOW) of guest memory
+//! ([`unproven`](evm_ir::passes::unproven)); the guards on both sides are larger than that and a displacement.
 
 mod exits;
 mod flow;

@@ -5,19 +5,31 @@
 //! the finished code is known, and there prefix, opcode and immediate are exchanged; registers are as Cranelift chose them.
 //! In VEX encoding both are as long as what takes their place. Cranelift's mid-end would merge two stand-ins of equal
 //! operands, so with it they are not used.
+//!
+//! In the same way an access of a vector becomes one that faults when its address is not aligned.
 
 use super::Error;
 use super::lower::{Lower, V};
 use cranelift_codegen::ir::{ConstantData, InstBuilder, SourceLoc, types};
-use iced_x86::{Code, Decoder, DecoderOptions};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Stand-ins by source location.
 pub(super) type Patches = HashMap<u32, Patch>;
 
+/// What is to be changed in finished code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patch {
+    /// A stand-in becomes something else.
+    Insn(Form),
+    /// VMOVDQU becomes VMOVDQA, which faults when the address is not a multiple of 16.
+    Aligned,
+}
+
 /// What takes the place of a stand-in: a VEX.128 instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Patch {
+pub(super) struct Form {
     /// Opcode map (1: 0F, 2: 0F38, 3: 0F3A), mandatory prefix (0: none, 1: 66, 2: F3, 3: F2), W, opcode.
     pub form: (u8, u8, u8, u8),
     /// The second operand is the only source.
@@ -86,19 +98,50 @@ pub(super) fn form(name: &str) -> Option<((u8, u8, u8, u8), bool)> {
 }
 
 impl Patch {
-    /// Exchange the stand-in, which is the only one of its kind in this code.
+    /// Change the code made for one source location.
     pub(super) fn apply(self, code: &mut [u8]) -> Result<(), Error> {
+        match self {
+            Patch::Insn(f) => f.apply(code),
+            Patch::Aligned => align(code),
+        }
+    }
+}
+
+/// Where the only instruction is that `is` says.
+fn only(code: &[u8], is: impl Fn(&Instruction) -> bool) -> Option<Range<usize>> {
+    let mut places = Decoder::new(64, code, DecoderOptions::NONE)
+        .into_iter()
+        .filter(is)
+        .map(|i| i.ip() as usize..i.next_ip() as usize);
+    let first = places.next()?;
+    places.next().is_none().then_some(first)
+}
+
+/// Make VMOVDQU of guest memory VMOVDQA: another mandatory prefix.
+fn align(code: &mut [u8]) -> Result<(), Error> {
+    // Moves of registers to the stack, if there are any, have another base.
+    let at = only(code, |i| {
+        let moves = matches!(i.code(), Code::VEX_Vmovdqu_xmm_xmmm128 | Code::VEX_Vmovdqu_xmmm128_xmm);
+        moves && i.memory_base() != Register::None && !matches!(i.memory_base(), Register::RSP | Register::RBP)
+    });
+    let prefix = at.and_then(|at| match code.get_mut(at)? {
+        [0xc5, p, ..] | [0xc4, _, p, ..] => Some(p),
+        _ => None,
+    });
+    let p = prefix.ok_or_else(|| Error::Cranelift("no access that could check its alignment".into()))?;
+    *p = *p & !3 | 1;
+    Ok(())
+}
+
+impl Form {
+    /// Exchange the stand-in, which is the only one of its kind in this code.
+    fn apply(self, code: &mut [u8]) -> Result<(), Error> {
         let want = if self.imm.is_some() {
             Code::VEX_Vpalignr_xmm_xmm_xmmm128_imm8
         } else {
             Code::VEX_Vpmulhrsw_xmm_xmm_xmmm128
         };
-        let mut places = Decoder::new(64, code, DecoderOptions::NONE)
-            .into_iter()
-            .filter(|i| i.code() == want)
-            .map(|i| i.ip() as usize..i.next_ip() as usize)
-            .collect::<Vec<_>>();
-        let (Some(at), true) = (places.pop(), places.is_empty()) else {
+        let Some(at) = only(code, |i| i.code() == want) else {
             return Err(Error::Cranelift(format!("no stand-in for {self:?}")));
         };
         let (map, pp, w, op) = self.form;
@@ -119,13 +162,13 @@ impl Patch {
 
 impl Lower<'_, '_> {
     /// An instruction that stands in for `patch` on `a` and `b`; `None`: not with these settings.
-    pub(super) fn stand_in(&mut self, patch: Patch, a: V, b: V) -> Option<V> {
+    pub(super) fn stand_in(&mut self, patch: Form, a: V, b: V) -> Option<V> {
         if !self.settings.features.has_avx() || self.opt.optimize {
             return None;
         }
         self.pcs.push(self.pc);
         let n = self.pcs.len() as u32 - 1;
-        self.patches.insert(n, patch);
+        self.patches.insert(n, Patch::Insn(patch));
         let shape = if patch.imm.is_some() { types::I8X16 } else { types::I16X8 };
         let (a, b) = (self.cast(a, shape), self.cast(b, shape));
         self.b.set_srcloc(SourceLoc::new(n));
@@ -146,7 +189,7 @@ impl Lower<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iced_x86::{FastFormatter, Instruction};
+    use iced_x86::FastFormatter;
 
     fn text(i: &Instruction) -> String {
         let mut s = String::new();
@@ -172,7 +215,7 @@ mod tests {
             ("pclmulqdq", Some(17), "vpclmulqdq xmm1,xmm2,xmm3,11h"),
         ] {
             let (form, unary) = form(name).expect("a form");
-            let p = Patch { form, unary, imm };
+            let p = Form { form, unary, imm };
             let stand_in = if imm.is_some() { &with_imm[..] } else { &plain };
             let mut code = [&[0xc5, 0xf8, 0x28, 0xc1], stand_in, &[0x48, 0x89, 0xc8]].concat();
             p.apply(&mut code).expect("applied");
@@ -243,7 +286,7 @@ mod tests {
                 Some(_) => vec![0xc4, 0xe3, 0x69, 0x0f, 0xcb, 0x05],
                 None => vec![0xc4, 0xe2, 0x69, 0x0b, 0xcb],
             };
-            Patch { form, unary, imm }.apply(&mut code).expect("applied");
+            Form { form, unary, imm }.apply(&mut code).expect("applied");
             let i = Decoder::new(64, &code, DecoderOptions::NONE).decode();
             assert_eq!(format!("{:?}", i.mnemonic()).to_lowercase(), format!("v{name}"));
             assert_eq!((i.len(), i.op_count()), (code.len(), 3 - u32::from(unary) + u32::from(imm.is_some())));

@@ -14,6 +14,22 @@ impl Lower<'_, '_> {
         self.b.ins().vconst(ty, c)
     }
 
+    /// Whether a vector is a constant of zeros.
+    fn is_zero(&self, v: V) -> bool {
+        let dfg = &self.b.func.dfg;
+        let mut v = v;
+        while let cl::ValueDef::Result(i, 0) = dfg.value_def(v) {
+            match dfg.insts[i] {
+                cl::InstructionData::UnaryConst { constant_handle, .. } => {
+                    return dfg.constants.get(constant_handle).as_slice().iter().all(|b| *b == 0);
+                }
+                _ if dfg.insts[i].opcode() == cl::Opcode::Bitcast => v = dfg.inst_args(i)[0],
+                _ => return false,
+            }
+        }
+        false
+    }
+
     fn pool(&self, imm: i64) -> Result<[u8; 16], Error> {
         let v = self.r.pool.get(imm as usize).ok_or(Error::Invalid("no such vector constant"))?;
         Ok(v.to_le_bytes())
@@ -142,7 +158,11 @@ impl Lower<'_, '_> {
         }
         let below = v;
         let v = self.cast(v, cl_type(shape));
-        let r = self.b.ins().insertlane(v, x, i.imm as u8);
+        let r = if i.imm == 0 && shape.lane().bytes() >= 4 && self.is_zero(v) {
+            self.b.ins().scalar_to_vector(cl_type(shape), x)
+        } else {
+            self.b.ins().insertlane(v, x, i.imm as u8)
+        };
         if i.imm == 0 && matches!(shape, Type::F32X4 | Type::F64X2) {
             self.low.insert(r, (x, below));
         }

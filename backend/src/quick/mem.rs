@@ -5,6 +5,9 @@ use super::asm::{R15, RAX, RDI, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use evm_ir::{Inst, Op, Type, Value};
 
+/// Displacements to the left are no larger, and those of sums that go unchecked.
+const NEAR: i32 = 1 << 29;
+
 impl Lower<'_> {
     /// Check `a + disp` unless its base was checked in this block, and give the host address.
     fn place(&mut self, a: Value, disp: i64) -> Rm {
@@ -16,16 +19,23 @@ impl Lower<'_> {
             // Below 2 GiB: inside guest memory, or inside the guard that follows it.
             return Rm::Mem(R15, d);
         }
-        let root = self.gpr(a);
-        if !self.checked.contains(&a) {
+        let mut root = self.gpr(a);
+        let mut disp = disp;
+        let far = disp < -NEAR;
+        if far {
+            let sum = self.alloc_gpr();
+            self.a.lea(8, sum, Rm::Mem(root, disp));
+            (root, disp) = (sum, 0);
+        }
+        if far || !self.checked.contains(&a) {
             let (at, back) = (self.a.label(), self.a.label());
             self.a.alu(8, alu::CMP, root, Rm::Mem(RDI, self.abi.mem_limit as i32));
             self.a.jcc(cc::A, at);
             self.a.bind(back);
             self.cold.push(Cold::Limit { at, back, root, disp, pc: self.pc });
             // The cold path lets a root pass whose sum with `disp` is inside: then another sum lies no further off
-            // than the two displacements, which is within the guards if one of them is this small.
-            if disp.unsigned_abs() <= 1 << 30 {
+            // than the two displacements. To the left that must not come near the word in front of guest memory.
+            if !far && disp.abs() <= NEAR {
                 self.checked.push(a);
             }
         }

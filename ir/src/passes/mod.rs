@@ -5,14 +5,18 @@ pub(crate) mod cfg;
 mod dead;
 mod fold;
 mod latch;
+mod peel;
 mod promote;
+mod reach;
 mod simplify;
 
 use crate::Region;
 
 pub use dead::{Places, dead_code, dead_puts, dead_puts_but_at, dead_puts_in_blocks};
 pub use latch::latches;
+pub use peel::peel;
 pub use promote::{AtFaults, promote};
+pub use reach::{WINDOW, unproven};
 pub use simplify::simplify;
 
 /// What the region is for.
@@ -33,6 +37,7 @@ pub fn optimize(r: &mut Region, level: OptLevel) {
     if level != OptLevel::Interp {
         latches(r);
         simplify(r);
+        peel(r);
     }
     if level == OptLevel::Interp {
         dead_puts_in_blocks(r)

@@ -28,9 +28,9 @@ pub(super) fn lift(v: &mut Vector) -> Done {
             whole(v);
         }
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Vmovups | M::Vmovupd | M::Vmovdqu | M::Vlddqu => whole(v),
-        M::Movss | M::Vmovss => low(v, I32X4)?,
+        M::Movss | M::Vmovss => low(v, F32X4)?,
         // Movsd and Cmpsd are also string instructions; those have no vector register.
-        M::Movsd | M::Vmovsd if has_xmm(v) => low(v, I64X2)?,
+        M::Movsd | M::Vmovsd if has_xmm(v) => low(v, F64X2)?,
         M::Movlps | M::Movlpd | M::Vmovlps | M::Vmovlpd => half(v, 0),
         M::Movhps | M::Movhpd | M::Vmovhps | M::Vmovhpd => half(v, 1),
         M::Movhlps | M::Vmovhlps => merge(v, [3, 1]),
@@ -93,7 +93,7 @@ fn whole(v: &mut Vector) {
 }
 
 /// MOVSS/MOVSD: load zeroes the rest, store writes the lane, register to register keeps the rest of the
-/// first source.
+/// first source. The lane is a floating one, as in what computes with it, so that it need not be part of a vector meanwhile.
 fn low(v: &mut Vector, shape: Type) -> Result<(), crate::ctx::Unlifted> {
     if v.is_mem(0) {
         let x = v.src(1, 0);
@@ -103,7 +103,9 @@ fn low(v: &mut Vector, shape: Type) -> Result<(), crate::ctx::Unlifted> {
         return Ok(());
     }
     let r = if v.is_mem(1) {
-        v.part(1, 0, shape.lane().bytes())
+        let x = v.load(shape.lane(), 0);
+        let z = v.zero();
+        v.cx.b.insert(shape, z, 0, x)
     } else {
         let first = v.first();
         let (a, b) = (v.src(first, 0), v.src(first + 1, 0));
@@ -116,17 +118,18 @@ fn low(v: &mut Vector, shape: Type) -> Result<(), crate::ctx::Unlifted> {
 
 /// MOVLPS/MOVHPS and their kin: one half to or from memory.
 fn half(v: &mut Vector, lane: u8) {
+    let shape = if lane == 0 { F64X2 } else { I64X2 };
     if v.is_mem(0) {
         let x = v.src(1, 0);
-        let x = v.cx.b.extract(I64X2, x, lane);
+        let x = v.cx.b.extract(shape, x, lane);
         let a = v.addr();
-        v.cx.store(I64, a, x);
+        v.cx.store(shape.lane(), a, x);
         return;
     }
     let first = v.first();
-    let x = v.load(I64, 0);
+    let x = v.load(shape.lane(), 0);
     let a = v.src(first, 0);
-    let r = v.cx.b.insert(I64X2, a, lane, x);
+    let r = v.cx.b.insert(shape, a, lane, x);
     v.set(&[r]);
 }
 

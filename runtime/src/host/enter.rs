@@ -26,6 +26,9 @@ use std::cell::Cell;
 use std::mem::offset_of;
 use std::sync::Once;
 
+/// Number of the host's trap for an operand that is not aligned.
+const GENERAL_PROTECTION: i64 = 13;
+
 global_asm!(
     ".global evm_enter",
     "evm_enter:",
@@ -126,6 +129,8 @@ fn hook(f: &mut HostFault<'_>) -> Action {
         return Action::Pass;
     };
     let (code, arg) = match f.signal {
+        // An access that checks its alignment: every address that compiled code forms is canonical.
+        libc::SIGSEGV if gregs[libc::REG_TRAPNO as usize] == GENERAL_PROTECTION => (exc::GP, 0),
         libc::SIGSEGV | libc::SIGBUS => {
             // A non-canonical or guard address has no guest meaning of its own: the limit check traps first.
             let near = guest.wrapping_add(1 << 32) < limit + (2 << 32);

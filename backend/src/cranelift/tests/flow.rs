@@ -279,6 +279,37 @@ fn memory_and_faults() {
     });
 }
 
+/// An operand that has to be aligned and is not, in each kind of access that can find out by itself.
+#[test]
+fn alignment() {
+    each(|m| {
+        for (disp, store) in [(0, false), (0x20, false), (0, true), (-0x10, true)] {
+            let mut b = start(0x1000);
+            b.marker(0x1004);
+            let a = b.get(r(0));
+            let k = b.iconst(Type::I64, i64::from(disp));
+            let at = b.bin(Op::Add, Type::I64, a, k);
+            b.aligned(at, 16);
+            if store {
+                let x = b.get(v(0));
+                b.store(Type::V128, a, disp, x);
+            } else {
+                let x = b.load(Type::V128, a, disp);
+                // An operation that could take the load in as its operand.
+                let y = b.get(v(1));
+                let x = b.bin(Op::VAnd, Type::V128, y, x);
+                b.put(v(0), x);
+            }
+            finish(&mut b, 0x2000);
+            let code = m.compile(&b.region);
+            m.s.r[0] = DATA + 0x40;
+            assert_eq!(m.run(&code, 0x1000), End::Next(0x2000));
+            m.s.r[0] = DATA + 0x48;
+            assert!(matches!(m.run(&code, 0x1000), End::Fault(0x1004, _)), "{disp:#x} {store}");
+        }
+    });
+}
+
 /// The pc of a load that is used by a later instruction is the load's own.
 #[test]
 fn precise_pc() {
