@@ -31,8 +31,13 @@ impl Lower<'_, '_> {
                     c = self.opposite(c);
                     to.swap(0, 1);
                 }
-                let (x, y) = (self.target(to[0])?, self.target(to[1])?);
-                self.b.ins().brif(c, x, &[], y, &[]);
+                let [x, y] = [self.edge(to[0])?, self.edge(to[1])?];
+                self.b.ins().brif(c, x.0, &[], y.0, &[]);
+                for (from, to) in [x, y].into_iter().filter(|e| e.0 != e.1) {
+                    self.b.switch_to_block(from);
+                    self.b.seal_block(from);
+                    self.b.ins().jump(to, &[]);
+                }
             }
             Term::Switch(v, table, default) => self.switch(*v, table, *default)?,
             Term::Exit(pc) => match self.constant(*pc) {
@@ -63,6 +68,14 @@ impl Lower<'_, '_> {
         Ok(())
     }
 
+    /// Where a branch goes on its way to a block, and that block. A way to where others lead as well gets a block of its own:
+    /// constants that variables have on it, most of them condition codes, would be made before the branch, in a loop for each round
+    /// what only its end needs.
+    fn edge(&mut self, b: Block) -> Result<(cl::Block, cl::Block), Error> {
+        let to = self.target(b)?;
+        let shared = self.preds.get(b.0 as usize).is_some_and(|n| *n > 1);
+        Ok((if shared { self.b.create_block() } else { to }, to))
+    }
     /// Whether a block is only there to go back in a loop.
     fn goes_back(&self, b: Block) -> bool {
         self.r.blocks.get(b.0 as usize).is_some_and(|b| b.loop_header && b.insts.is_empty())

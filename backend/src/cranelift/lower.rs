@@ -78,6 +78,8 @@ pub(super) struct Lower<'a, 'f> {
     parts: HashMap<(Slot, cl::Type), Variable>,
     lanes: Vec<Lanes>,
     polls: Vec<bool>,
+    /// Number of ways to each block.
+    pub preds: Vec<u32>,
     /// Block and instruction at hand.
     pub here: usize,
     pub place: usize,
@@ -159,6 +161,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             parts: HashMap::new(),
             lanes: vec![],
             polls: vec![],
+            preds: vec![],
             here: 0,
             place: 0,
             blocks: vec![],
@@ -196,6 +199,12 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.lanes = flow::analyse(self.r);
         self.unproven = evm_ir::passes::unproven(self.r);
         self.polls = crate::polls::polls(self.r);
+        self.preds = vec![0; self.r.blocks.len()];
+        for t in self.r.blocks.iter().flat_map(|b| flow::successors(&b.term)) {
+            if let Some(n) = self.preds.get_mut(t.0 as usize) {
+                *n += 1;
+            }
+        }
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));

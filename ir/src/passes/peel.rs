@@ -53,7 +53,8 @@ fn peeled(plain: &Graph, loops: &[Loop]) -> Graph {
         g.entered.iter_mut().filter(|e| **e == l.header).for_each(|e| *e = header);
         for b in &l.body {
             g.block.push(*b);
-            g.succ.push(g.succ[*b].iter().map(|s| copied(*s)).collect());
+            let to = |s: usize| if l.back.contains(&s) { l.header } else { copied(s) };
+            g.succ.push(g.succ[*b].iter().map(|s| to(*s)).collect());
         }
     }
     g
@@ -110,11 +111,13 @@ fn body(r: &Region, header: usize, back: &[usize], preds: &[Vec<usize>], fresh: 
 /// Copy the blocks of a loop, so that the copy is entered first and goes on to the loop itself.
 fn copy(r: &mut Region, l: &Loop) {
     let first = r.blocks.len();
+    let header = Block(l.header as u32);
     let new = |b: Block| match l.body.iter().position(|x| *x == b.0 as usize) {
         Some(n) => Block((first + n) as u32),
+        // There is no poll after one round: what it stores need not meet with what the loop has then.
+        None if l.back.contains(&(b.0 as usize)) => header,
         None => b,
     };
-    let header = Block(l.header as u32);
     for b in &l.body {
         let mut data = r.blocks[*b].clone();
         data.insn_start &= *b == l.header;
