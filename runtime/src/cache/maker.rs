@@ -234,7 +234,7 @@ impl<'a> Maker<'a> {
         let code = code.ok().filter(|_| !full)?;
         let near = |pc: u64| u32::try_from(pc.checked_sub(lo)?).ok();
         let pcs: Option<Vec<_>> = code.pcs.iter().map(|(o, pc)| Some((*o, near(*pc)?))).collect();
-        Some(Piece { source: self.text.range(at, len as usize).to_vec(), code: code.code, pcs: pcs? })
+        Some(Piece { source: self.text.range(at, len as usize).to_vec(), code: code.code.to_vec(), pcs: pcs? })
     }
 }
 
