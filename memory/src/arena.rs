@@ -215,8 +215,8 @@ impl Arena {
         let Ok(map) = pagemap() else {
             return 0;
         };
-        let mut buf = vec![0u8; 8 * 8192];
         let (mut page, last) = ((self.base + start) / PAGE, (self.base + end) / PAGE);
+        let mut buf = vec![0u8; 8 * last.saturating_sub(page).min(8192) as usize];
         let mut n = 0;
         while page < last {
             let k = (last - page).min(8192);
@@ -237,8 +237,8 @@ impl Arena {
         self.range(addr, len)?;
         child.range(addr, len)?;
         let map = pagemap()?;
-        let mut words = vec![0u8; 8 * 4096];
         let (first, pages) = ((self.base + addr) / PAGE, len / PAGE);
+        let mut words = vec![0u8; 8 * pages.min(4096) as usize];
         let mut at = 0;
         while at < pages {
             let n = (pages - at).min(4096);

@@ -3,7 +3,7 @@
 
 use crate::cache::images::Images;
 use crate::code::kept::Attached;
-use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES};
+use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES, QuickStore};
 use crate::code::translate;
 use crate::config::EngineKind;
 use crate::dump::Dump;
@@ -62,7 +62,7 @@ struct Inner {
     /// The same for WebAssembly.
     wasm_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// The same for code of the quick tier.
-    quick_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
+    quick_store: Mutex<QuickStore>,
     /// Translations kept from other runs.
     images: OnceLock<Images>,
     queue: Mutex<VecDeque<Job>>,
@@ -97,7 +97,7 @@ impl Engine {
                 #[cfg(feature = "wasm")]
                 wasm: OnceLock::new(),
                 wasm_store: Mutex::new(HashMap::new()),
-                quick_store: Mutex::new(HashMap::new()),
+                quick_store: Mutex::default(),
                 images: OnceLock::new(),
                 queue: Mutex::new(VecDeque::new()),
                 wake: Condvar::new(),
@@ -122,15 +122,20 @@ impl Engine {
     /// Engine-wide index of a guest pc as an entry point.
     pub(crate) fn entry_index(&self, pc: u64) -> u32 {
         let mut m = lock(&self.inner.index);
-        if !m.contains_key(&pc)
-            && let Some(i) = self.inner.images.get().and_then(|i| i.index(pc))
-        {
+        if let Some(i) = m.get(&pc) {
+            return *i;
+        }
+        if let Some(i) = self.inner.images.get().and_then(|i| i.index(pc)) {
             return i;
         }
         // Entry 0 never has code: compiled code uses it for addresses it does not find. Addresses that come when the
         // table is full share it.
         let n = m.len() as u32 + 1;
-        if n as usize >= MAX_ENTRIES { m.get(&pc).copied().unwrap_or(0) } else { *m.entry(pc).or_insert(n) }
+        if n as usize >= MAX_ENTRIES {
+            return 0;
+        }
+        m.insert(pc, n);
+        n
     }
     /// One more than the largest entry index given out one by one.
     pub(crate) fn entries(&self) -> usize {
@@ -226,9 +231,9 @@ impl Engine {
         compiler: &mut Quick,
         threshold: u32,
     ) -> Result<bool, translate::Failure> {
-        let candidates = lock(&self.inner.quick_store).get(&pc).cloned().unwrap_or_default();
-        for r in candidates.iter().rev() {
-            if translate::adopt(space, mm, r) {
+        let candidates = lock(&self.inner.quick_store).of(pc);
+        for p in candidates.iter().flatten() {
+            if translate::adopt_piece(space, mm, p) {
                 Counters::add(&self.inner.counters.regions_adopted, 1);
                 return Ok(true);
             }
@@ -237,7 +242,7 @@ impl Engine {
         let r = guard::caught(pc, || translate::quick(self, space, mm, pc, compiler, threshold))?;
         let c = &self.inner.counters;
         Counters::add(&c.quick_us, t.elapsed().as_micros() as u64);
-        let Some(r) = r else {
+        let Some(p) = r else {
             Counters::add(&c.blocks_refused, 1);
             return Ok(false);
         };
@@ -245,14 +250,9 @@ impl Engine {
         if self.inner.images.get().is_some()
             && let Some(a) = space.attached(pc)
         {
-            a.image.note(pc, self.entry_index(pc));
+            a.image.note(pc, p.index);
         }
-        let mut store = lock(&self.inner.quick_store);
-        let v = store.entry(pc).or_default();
-        if v.len() >= 4 {
-            v.remove(0);
-        }
-        v.push(r);
+        lock(&self.inner.quick_store).add(p);
         Ok(true)
     }
     /// Compile now, on this thread. True if code for `pc` is installed.
@@ -263,7 +263,9 @@ impl Engine {
         let t = Instant::now();
         let mut extra = Vec::new();
         let mut pc = j.pc;
-        let owner = if j.wasm { None } else { j.space.owner(j.pc) };
+        // A kept region is left as it is: what is hot beside it becomes a region of its own, of blocks that this run counted. The
+        // translator makes one of both.
+        let owner = if j.wasm { None } else { j.space.owner(j.pc).filter(|r| !r.kept) };
         if let Some(owner) = &owner
             && owner.entries.len() < MAX_REGION_ENTRIES
         {

@@ -28,9 +28,10 @@ use evm_backend::quick::Quick;
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
 use evm_kernel::task::Task;
-use evm_lifter::Mode;
+use evm_lifter::{AddressHasher, Mode};
 use evm_memory::{Fault, Mem};
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,7 +92,7 @@ pub(crate) struct Thread {
     frame: interp::Frame,
     quick: Quick,
     /// Blocks that the quick tier did not take.
-    refused: HashSet<u64>,
+    refused: HashSet<u64, BuildHasherDefault<AddressHasher>>,
     /// Single instructions, while SSE exceptions are unmasked.
     strict: HashMap<u64, BlockEntry>,
     insns: u64,
@@ -125,7 +126,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         cache: Box::new([const { None }; CACHE]),
         frame: interp::Frame::default(),
         quick: Quick::default(),
-        refused: HashSet::new(),
+        refused: HashSet::default(),
         strict: HashMap::new(),
         insns: 0,
         blocks: 0,

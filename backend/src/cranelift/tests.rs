@@ -315,9 +315,10 @@ impl Machine {
 
     pub fn compile(&mut self, region: &Region) -> Code {
         if self.quick {
-            let c = Quick::default().compile(region, &self.abi, 4, &mut |pc| Self::index(pc));
+            let mut quick = Quick::default();
+            let c = quick.compile(region, &self.abi, 4, &mut |pc| Self::index(pc));
             let c = c.unwrap_or_else(|e| panic!("{e}"));
-            return Code::map(Compiled { code: c.code, pcs: c.pcs, ..Compiled::default() });
+            return Code::map(Compiled { code: c.code.to_vec(), pcs: c.pcs.to_vec(), ..Compiled::default() });
         }
         let c = self.compiler.compile(region, self.options, &mut |pc| Self::index(pc));
         Code::map(c.unwrap_or_else(|e| panic!("{e}")))

@@ -1,8 +1,8 @@
 //! The walk over the region: integer operations, moves, slots. See [`super`].
 
+use super::Unsupported;
 use super::asm::{Asm, Label, RAX, RCX, RDI, RDX, Reg, Rm, Width, alu, cc};
 use super::place::{END, Home, NO_REG, Registers, Val, is_vector};
-use super::{Code, Unsupported};
 use crate::abi::Abi;
 use crate::interp::{scalar, vector};
 use evm_ir::{Cond, FCond, Inst, Op, Region, Sig, Slot, Term, Type, Value};
@@ -82,7 +82,8 @@ impl<'a> Lower<'a> {
         }
     }
 
-    pub fn run(mut self, threshold: u32) -> Result<Code, Unsupported> {
+    /// Fill the assembler; gives where accesses are.
+    pub fn run(mut self, threshold: u32) -> Result<Vec<(u32, u64)>, Unsupported> {
         let [entry] = self.r.entries[..] else { return Err(Unsupported("several entries")) };
         self.prologue(self.r.blocks[entry.0 as usize].pc, threshold);
         if entry.0 != 0 {
@@ -97,7 +98,7 @@ impl<'a> Lower<'a> {
             return Err(Unsupported("so many live values"));
         }
         self.pcs.sort_unstable();
-        Ok(Code { code: self.a.code.clone(), pcs: self.pcs })
+        Ok(self.pcs)
     }
 
     fn block(&mut self, b: usize) -> Result<(), Unsupported> {

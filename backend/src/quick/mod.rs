@@ -45,14 +45,14 @@ use lower::Lower;
 #[error("the quick compiler has no code for {0}")]
 pub struct Unsupported(pub &'static str);
 
-/// Native code of one block.
-#[derive(Clone, Debug, Default)]
-pub struct Code {
+/// Native code of one block, in the compiler's buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Code<'a> {
     /// Position independent: it has no absolute host address and is good in every process that runs this build of the
     /// program. Its first byte is the function.
-    pub code: Vec<u8>,
+    pub code: &'a [u8],
     /// (offset of a host instruction that can trap, guest pc), ascending.
-    pub pcs: Vec<(u32, u64)>,
+    pub pcs: &'a [(u32, u64)],
 }
 
 /// The compiler: buffers that are used again.
@@ -60,6 +60,7 @@ pub struct Code {
 pub struct Quick {
     asm: asm::Asm,
     values: Vec<place::Val>,
+    pcs: Vec<(u32, u64)>,
     /// Code is for address spaces of at least this many bytes: from 2^32 on, zero-extended 32-bit addresses need no check.
     pub min_limit: u64,
 }
@@ -84,16 +85,19 @@ pub fn supported() -> bool {
 impl Quick {
     /// Compile a region with one entry, validated and not promoted. `links` gives the engine-wide entry index of
     /// a guest pc; `threshold` is the number of entries between two calls of the runtime (a power of two).
-    pub fn compile(
-        &mut self,
+    pub fn compile<'a>(
+        &'a mut self,
         region: &Region,
         abi: &Abi,
         threshold: u32,
         links: &mut dyn FnMut(u64) -> u32,
-    ) -> Result<Code, Unsupported> {
+    ) -> Result<Code<'a>, Unsupported> {
         self.asm.clear();
+        self.pcs.clear();
         let mut l = Lower::new(region, abi, &mut self.asm, &mut self.values, links);
+        l.pcs = std::mem::take(&mut self.pcs);
         l.narrow_fits = self.min_limit >> 32 != 0;
-        l.run(threshold)
+        self.pcs = l.run(threshold)?;
+        Ok(Code { code: &self.asm.code, pcs: &self.pcs })
     }
 }

@@ -22,9 +22,10 @@ pub(super) fn extend(fd: &OwnedFd, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// Resident bytes of ranges of an arena.
+/// Resident bytes of ranges of an arena, which ascend. What lies side by side is looked at together.
 pub(super) fn resident(arena: &Arena, ranges: &[(u64, u64)]) -> u64 {
-    ranges.iter().map(|(start, end)| arena.resident(*start, *end)).sum()
+    let runs = ranges.chunk_by(|a, b| a.1 == b.0);
+    runs.map(|run| arena.resident(run[0].0, run[run.len() - 1].1)).sum()
 }
 
 impl Mm {

@@ -178,6 +178,8 @@ pub struct Region {
     pub precise: bool,
     /// How often the translator made it anew.
     pub times: u32,
+    /// A run compiled it, so it reaches as far as its regions do.
+    pub wide: bool,
 }
 
 impl Region {
@@ -312,7 +314,7 @@ impl Tables {
         let (code_end, pcs_end) = (start(&self.code)?, start(&self.pcs)?);
         put(&mut self.regions, &[code, code_end - code, bytes, r.bytes.len() as u32, pcs, pcs_end - pcs, words]);
         put(&mut self.regions, &[r.entries.len() as u32, r.source.len() as u32, r.blocks.len() as u32]);
-        put(&mut self.regions, &[r.insns, u32::from(r.precise), r.times, 0]);
+        put(&mut self.regions, &[r.insns, u32::from(r.precise), r.times, u32::from(r.wide)]);
         let sum = checksum(&self.code[code as usize..], &self.bytes[bytes as usize..], &self.pcs[pcs as usize..]);
         self.regions.extend_from_slice(&sum.to_le_bytes());
         self.code.resize(self.code.len().next_multiple_of(16), 0xcc);
@@ -679,6 +681,7 @@ impl<'a> View<'a> {
             insns: r.insns(),
             precise: r.is_precise(),
             times: r.times(),
+            wide: r.is_wide(),
         })
     }
     fn piece(&self, p: &Page<'_>, e: &Entry, pcs: &[u8]) -> Option<Piece> {
@@ -726,6 +729,10 @@ impl RegionView<'_> {
     /// Compiled in precise mode.
     pub fn is_precise(&self) -> bool {
         self.number(11) != 0
+    }
+    /// See [`Region::wide`].
+    pub fn is_wide(&self) -> bool {
+        self.number(13) != 0
     }
     /// How often it was made anew.
     pub fn times(&self) -> u32 {
@@ -791,6 +798,7 @@ mod tests {
             insns: 9,
             precise: true,
             times: 2,
+            wide: true,
         });
         c.target(0x20, 0x1004);
         c.target(0x20, 0x10);

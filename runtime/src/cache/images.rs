@@ -174,7 +174,6 @@ impl Image {
             entries,
             source: source.into_iter().map(|(pc, b)| (lo + u64::from(pc), b.to_vec())).collect(),
             precise: r.is_precise(),
-            quick: false,
             kept: true,
             bits: self.key.bits,
             v3: self.key.v3,

@@ -234,7 +234,7 @@ impl<'a> Maker<'a> {
         let code = code.ok().filter(|_| !full)?;
         let near = |pc: u64| u32::try_from(pc.checked_sub(lo)?).ok();
         let pcs: Option<Vec<_>> = code.pcs.iter().map(|(o, pc)| Some((*o, near(*pc)?))).collect();
-        Some(Piece { source: self.text.range(at, len as usize).to_vec(), code: code.code, pcs: pcs? })
+        Some(Piece { source: self.text.range(at, len as usize).to_vec(), code: code.code.to_vec(), pcs: pcs? })
     }
 }
 
@@ -328,7 +328,7 @@ impl Maker<'_> {
             let is_new = !recipe.is_empty() && !recipe.iter().all(|pc| all.owners.entries.contains(pc));
             if is_new && all.budget.is_left() {
                 let old = all.content.regions.iter().position(|r| all.is_of(r, recipe[0]));
-                self.region(all, old, recipe, PROFILED);
+                self.region(all, old, recipe, true);
             }
         }
         self.hot_regions(all);
@@ -345,26 +345,29 @@ impl Maker<'_> {
                 Some(i) if all.made.contains(i) || all.owners.entries.contains(&pc) => {}
                 Some(i) if n >= worth_again(all.content.regions[*i].times) => wanted.entry(*i).or_default().push(pc),
                 // Not that hot: it need not reach far, and others have blocks of their own.
-                None if all.budget.is_left() => self.region(all, None, &[pc], UNPROFILED),
+                None if all.budget.is_left() => self.region(all, None, &[pc], false),
                 Some(_) | None => {}
             }
         }
         for (i, more) in wanted {
             if all.budget.is_left() {
-                let old = all.content.regions[i].entries.iter().map(|e| e.0);
-                let entries: Vec<u32> = old.chain(more).collect();
-                self.region(all, Some(i), &entries, PROFILED);
+                let old = &all.content.regions[i];
+                let entries: Vec<u32> = old.entries.iter().map(|e| e.0).chain(more).collect();
+                let wide = old.wide;
+                self.region(all, Some(i), &entries, wide);
             }
         }
     }
-    /// Make the region of these entries, in the place of an old one if it is to replace that.
-    fn region(&mut self, all: &mut Regions<'_>, old: Option<usize>, entries: &[u32], bounds: Options) {
+    /// Make the region of these entries, in the place of an old one if it is to replace that. Callees and the targets of jumps
+    /// become part of a wide one only.
+    fn region(&mut self, all: &mut Regions<'_>, old: Option<usize>, entries: &[u32], wide: bool) {
         let entries = &entries[..entries.len().min(MOST_ENTRIES)];
         let precise = all.precise;
         let made = {
             let Regions { content, heat, targets, owners, .. } = &mut *all;
             let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
             let taken = |pc| owners.is_taken(pc, old);
+            let (bounds, targets) = if wide { (PROFILED, &targets[..]) } else { (UNPROFILED, &[][..]) };
             let profile = Profile { warm: &warm, taken: &taken, targets, bounds, precise };
             self.compiled(content, entries, &profile)
         };
@@ -374,7 +377,7 @@ impl Maker<'_> {
             (Some(r), _) => {
                 all.budget.spend(r.insns);
                 all.owners.add(i, &r);
-                all.put(i, Region { times, ..r });
+                all.put(i, Region { times, wide, ..r });
             }
             (None, Some(i)) => all.content.regions[i].times = times,
             // One without code keeps later runs from trying again.
@@ -461,6 +464,7 @@ impl Maker<'_> {
             insns: region.insns,
             precise,
             times: 0,
+            wide: false,
         })
     }
 }

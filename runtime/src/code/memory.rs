@@ -8,6 +8,7 @@
 //! read them at any time.
 #![allow(unsafe_code)]
 
+use super::space::Table;
 use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -25,15 +26,38 @@ pub(crate) struct Piece {
     /// Length in bytes.
     pub len: u32,
     /// (code offset, guest pc) of each point that may fault, sorted.
-    pub pcs: Vec<(u32, u64)>,
+    pub pcs: &'static [(u32, u64)],
 }
 
 pub(crate) struct CodeMemory {
     write: u64,
     exec: u64,
-    used: Mutex<usize>,
-    pieces: Box<[AtomicPtr<Piece>]>,
+    used: Mutex<Used>,
+    pieces: Table<AtomicPtr<Piece>>,
     count: AtomicUsize,
+}
+
+/// What is taken of code memory, and what is left of the memory for tables and guest bytes: these live as long, so thousands of
+/// small ones share large allocations.
+#[derive(Default)]
+struct Used {
+    code: usize,
+    pcs: &'static mut [(u32, u64)],
+    bytes: &'static mut [u8],
+}
+
+/// Elements of one such allocation.
+const CHUNK: usize = 1 << 14;
+
+/// Put a copy of some items where they stay.
+fn keep<T: Copy + Default>(left: &mut &'static mut [T], items: &[T]) -> &'static [T] {
+    if left.len() < items.len() {
+        *left = Box::leak(vec![T::default(); CHUNK.max(items.len())].into_boxed_slice());
+    }
+    let (now, rest) = std::mem::take(left).split_at_mut(items.len());
+    now.copy_from_slice(items);
+    *left = rest;
+    now
 }
 
 static MEMORY: OnceLock<Option<CodeMemory>> = OnceLock::new();
@@ -56,8 +80,8 @@ impl CodeMemory {
             let write = map(libc::PROT_READ | libc::PROT_WRITE)?;
             let exec = map(libc::PROT_READ | libc::PROT_EXEC)?;
             libc::close(fd);
-            let pieces = (0..MAX_REGIONS).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect();
-            Ok(CodeMemory { write, exec, used: Mutex::new(0), pieces, count: AtomicUsize::new(0) })
+            let pieces = Table::new(MAX_REGIONS)?;
+            Ok(CodeMemory { write, exec, used: Mutex::default(), pieces, count: AtomicUsize::new(0) })
         }
     }
     /// The host process's code memory; `None` if the host forbids it (then everything is interpreted).
@@ -65,9 +89,9 @@ impl CodeMemory {
         MEMORY.get_or_init(|| CodeMemory::create().ok()).as_ref()
     }
     /// Copy code in and publish it; `None` when code memory is full.
-    pub(crate) fn publish(&self, code: &[u8], pcs: Vec<(u32, u64)>) -> Option<&'static Piece> {
+    pub(crate) fn publish(&self, code: &[u8], pcs: &[(u32, u64)]) -> Option<&'static Piece> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = (*used + 15) & !15;
+        let at = used.code.next_multiple_of(16);
         let n = self.count.load(Ordering::Relaxed);
         if at + code.len() > SIZE || n == MAX_REGIONS {
             return None;
@@ -76,12 +100,17 @@ impl CodeMemory {
         unsafe {
             std::ptr::copy_nonoverlapping(code.as_ptr(), (self.write + at as u64) as *mut u8, code.len());
         }
-        *used = at + code.len();
+        used.code = at + code.len();
+        let pcs = keep(&mut used.pcs, pcs);
         let piece: &'static Piece =
             Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs }));
-        self.pieces[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
+        self.pieces.slice()[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
         self.count.store(n + 1, Ordering::Release);
         Some(piece)
+    }
+    /// Put guest bytes where they stay.
+    pub(crate) fn keep(&self, bytes: &[u8]) -> &'static [u8] {
+        keep(&mut self.used.lock().unwrap_or_else(PoisonError::into_inner).bytes, bytes)
     }
 }
 
@@ -101,11 +130,12 @@ fn find(host: u64) -> Option<&'static Piece> {
         return None;
     }
     let n = m.count.load(Ordering::Acquire);
-    let at = m.pieces[..n].partition_point(|p| {
+    let pieces = m.pieces.slice();
+    let at = pieces[..n].partition_point(|p| {
         // SAFETY: the first `count` entries point to leaked descriptors.
         unsafe { (*p.load(Ordering::Acquire)).start <= host }
     });
-    let p = m.pieces.get(at.checked_sub(1)?)?.load(Ordering::Acquire);
+    let p = pieces.get(at.checked_sub(1)?)?.load(Ordering::Acquire);
     // SAFETY: as above.
     let p: &'static Piece = unsafe { &*p };
     (host < p.start + u64::from(p.len)).then_some(p)

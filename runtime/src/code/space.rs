@@ -48,7 +48,7 @@ unsafe impl<T: Sync> Sync for Table<T> {}
 unsafe impl<T: Send> Send for Table<T> {}
 
 impl<T> Table<T> {
-    fn new(len: usize) -> std::io::Result<Table<T>> {
+    pub(super) fn new(len: usize) -> std::io::Result<Table<T>> {
         // SAFETY: a fresh mapping.
         let p = unsafe {
             libc::mmap(
@@ -77,6 +77,13 @@ impl<T> Table<T> {
         let r = unsafe { libc::mprotect(self.ptr.add(from).cast(), len * size_of::<T>(), prot) };
         if r == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
+    /// Have memory for a part that will be used nearly all: a page fault for each page, or two if it is read first, costs several
+    /// times as much. A host that does not know how leaves it to the faults.
+    fn populate(&self, from: usize, len: usize) {
+        assert!(from <= self.len && len <= self.len - from);
+        // SAFETY: inside the owned mapping, and no content changes.
+        unsafe { libc::madvise(self.ptr.add(from).cast(), len * size_of::<T>(), libc::MADV_POPULATE_WRITE) };
+    }
     pub(super) fn slice(&self) -> &[T] {
         // SAFETY: the mapping is `len` zeroed atomics and lives as long as self.
         unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
@@ -100,8 +107,6 @@ pub(crate) struct Compiled {
     pub source: Vec<(u64, Vec<u8>)>,
     /// Compiled in precise mode.
     pub precise: bool,
-    /// Code of the quick tier.
-    pub quick: bool,
     /// Kept from another run.
     pub kept: bool,
     /// Mode that it was translated in.
@@ -116,10 +121,51 @@ pub(crate) struct Compiled {
     pub blocks: Vec<(u64, u32)>,
 }
 
-impl Compiled {
-    /// Whether a pc is in code that it was made from.
-    pub(crate) fn holds(&self, pc: u64) -> bool {
-        self.source.iter().any(|(at, bytes)| pc.wrapping_sub(*at) < bytes.len() as u64)
+/// Code of the quick tier for a basic block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuickPiece {
+    /// Host address of its code.
+    pub code: u64,
+    /// Guest address of the block.
+    pub pc: u64,
+    /// Entry index of that.
+    pub index: u32,
+    /// Guest bytes it was made from.
+    pub source: &'static [u8],
+    /// See [`Compiled`].
+    pub bits: u32,
+    /// See [`Compiled`].
+    pub v3: bool,
+    /// See [`Compiled`].
+    pub min_limit: u64,
+}
+
+/// The pieces of an engine, for processes that have not made them.
+#[derive(Default)]
+pub(crate) struct QuickStore {
+    /// Number of the newest of a pc.
+    newest: ByPc<u32>,
+    /// With the number of the one before, of the same pc.
+    pieces: Vec<(QuickPiece, Option<u32>)>,
+}
+
+/// Pieces of one pc that are looked at: code that is changed again and again is made anew in the end.
+const VARIANTS: usize = 4;
+
+impl QuickStore {
+    pub(crate) fn add(&mut self, p: QuickPiece) {
+        let n = self.pieces.len() as u32;
+        let before = self.newest.insert(p.pc, n);
+        self.pieces.push((p, before));
+    }
+    /// The pieces of a pc, the newest first.
+    pub(crate) fn of(&self, pc: u64) -> [Option<QuickPiece>; VARIANTS] {
+        let mut next = self.newest.get(&pc).copied();
+        [(); VARIANTS].map(|()| {
+            let (piece, before) = self.pieces.get(next? as usize)?;
+            next = *before;
+            Some(*piece)
+        })
     }
 }
 
@@ -177,6 +223,8 @@ pub(crate) struct CodeSpace {
 impl CodeSpace {
     pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool, kind: EngineKind) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
+        let ibtc = Table::new(IBTC)?;
+        ibtc.populate(0, IBTC);
         #[cfg(feature = "wasm")]
         let front =
             if kind == EngineKind::Wasm && bits == 64 { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
@@ -184,7 +232,7 @@ impl CodeSpace {
         let _ = kind;
         Ok(CodeSpace {
             entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
-            ibtc: Table::new(IBTC)?,
+            ibtc,
             counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             targets: Table::new(TARGETS)?,
             asked: Mutex::new(HashMap::new()),
@@ -227,6 +275,9 @@ impl CodeSpace {
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         if self.entries.protect(at, n, rw).is_err() || self.counts.protect(at, n, rw).is_err() {
             return false;
+        }
+        if n > CHUNK as usize {
+            self.entries.populate(at, n);
         }
         done.extend(from..to);
         true
@@ -505,24 +556,45 @@ impl CodeSpace {
             let _ = entry.compare_exchange(old, r.code, Ordering::AcqRel, Ordering::Relaxed);
             self.remember(*pc, *index);
         }
-        if !r.quick {
-            let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-            for (pc, _) in r.entries.iter().filter(|e| e.1 != 0) {
-                regions.insert(*pc, r.clone());
-            }
-            drop(regions);
-            if r.kept {
-                self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner).push(r.clone());
-            }
-            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            for (pc, index) in r.blocks.iter().filter(|_| !r.kept) {
-                owners.insert(*pc, (r.clone(), self.count(*index)));
-            }
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        for (pc, _) in r.entries.iter().filter(|e| e.1 != 0) {
+            regions.insert(*pc, r.clone());
+        }
+        drop(regions);
+        if r.kept {
+            self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner).push(r.clone());
+        }
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        for (pc, index) in r.blocks.iter().filter(|_| !r.kept) {
+            owners.insert(*pc, (r.clone(), self.count(*index)));
         }
         if self.source_versions(&r.source) != versions {
             for (_, index) in &r.entries {
                 self.entries.slice()[*index as usize].store(0, Ordering::Release);
             }
+            return false;
+        }
+        true
+    }
+    /// Install a piece as [`CodeSpace::install`] does a region.
+    pub(crate) fn install_piece(&self, p: &QuickPiece, versions: u64) -> bool {
+        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (len, index) = (p.source.len() as u64, p.index);
+        let mut pages = p.pc / PAGE..=(p.pc + len.max(1) - 1) / PAGE;
+        if !self.commit(index, 1) || !pages.all(|page| self.bind_page(page, index)) {
+            return false;
+        }
+        let entry = &self.entries.slice()[index as usize];
+        let before = entry.load(Ordering::Acquire);
+        if self.versions(p.pc, len) != versions {
+            return false;
+        }
+        if index != 0 {
+            let _ = entry.compare_exchange(before, p.code, Ordering::AcqRel, Ordering::Relaxed);
+            self.remember(p.pc, index);
+        }
+        if self.versions(p.pc, len) != versions {
+            entry.store(0, Ordering::Release);
             return false;
         }
         true
@@ -558,12 +630,6 @@ impl CodeSpace {
         let first = |(pc, r): &(&u64, &Arc<Compiled>)| r.entries.first().is_some_and(|e| e.0 == **pc);
         let new = regions.iter().filter(first).map(|(_, r)| r).filter(|r| !r.kept && self.is_live(r));
         new.cloned().collect()
-    }
-    /// Blocks of the regions that were kept from other runs, without those that were left out as cold.
-    pub(crate) fn kept_blocks(&self) -> HashSet<u64> {
-        let kept = self.kept_regions.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = kept.iter().filter(|r| self.is_live(r));
-        live.flat_map(|r| r.blocks.iter().map(|b| b.0).filter(|pc| r.holds(*pc))).collect()
     }
     fn count(&self, index: u32) -> u32 {
         self.counts.slice()[index as usize].load(Ordering::Relaxed)

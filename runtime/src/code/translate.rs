@@ -1,7 +1,7 @@
 //! From a guest pc to something that runs: a basic block for the interpreter, a region for Cranelift.
 
 use crate::code::memory::CodeMemory;
-use crate::code::space::{CodeSpace, Compiled, Targets};
+use crate::code::space::{CodeSpace, Compiled, QuickPiece, Targets};
 use crate::engine::{Engine, QUICK_HOT};
 use evm_backend::interp;
 use evm_backend::quick::Quick;
@@ -9,7 +9,6 @@ use evm_cpu::LAYOUT;
 use evm_kernel::mm::Mm;
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -47,13 +46,11 @@ struct Snapshot<'a> {
     replaces: Option<Arc<Compiled>>,
     /// Where indirect jumps went, once asked for.
     targets: Option<Targets>,
-    /// Blocks that kept regions have, once asked for: those were not counted in this run.
-    kept: Option<HashSet<u64>>,
 }
 
 impl<'a> Snapshot<'a> {
     fn new(space: &'a CodeSpace, mm: &'a Mm, profile: Option<&'a Engine>) -> Snapshot<'a> {
-        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None, kept: None }
+        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None }
     }
     fn is_code(&mut self, page: u64) -> bool {
         if let Some(p) = self.pages.iter().find(|p| p.0 == page) {
@@ -87,9 +84,7 @@ impl evm_lifter::Code for Snapshot<'_> {
         if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
     fn is_warm(&mut self, pc: u64) -> bool {
-        let Some(engine) = self.profile else { return true };
-        engine.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM)
-            || self.kept.get_or_insert_with(|| self.space.kept_blocks()).contains(&pc)
+        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM))
     }
     fn is_taken(&mut self, pc: u64) -> bool {
         let other = |r: &Arc<Compiled>| self.replaces.as_ref().is_none_or(|x| !Arc::ptr_eq(x, r));
@@ -199,7 +194,7 @@ pub(crate) fn region(
     let code = engine
         .compile(&region, precise, space.arena.size())
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
-    let Some(piece) = memory.publish(&code.code, code.pcs.clone()) else {
+    let Some(piece) = memory.publish(&code.code, &code.pcs) else {
         return Ok(None);
     };
     if let Some(dump) = engine.dump() {
@@ -221,7 +216,6 @@ pub(crate) fn region(
         entries,
         source,
         precise,
-        quick: false,
         kept: false,
         bits: space.bits,
         v3: space.v3,
@@ -259,7 +253,6 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
         entries: vec![(pc, engine.entry_index(pc))],
         source,
         precise: true,
-        quick: false,
         bits: space.bits,
         v3: space.v3,
         min_limit: 0,
@@ -268,6 +261,9 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
     });
     Ok(space.install(&r, versions).then_some(r))
 }
+
+/// Most bytes of a basic block: 64 instructions.
+const BLOCK: usize = 64 * 15;
 
 /// Compile the basic block at `pc` with the quick tier and install it. `None`: code memory is full, or the tier has no
 /// code for the block, or it changed meanwhile; it is interpreted.
@@ -278,7 +274,7 @@ pub(crate) fn quick(
     pc: u64,
     compiler: &mut Quick,
     threshold: u32,
-) -> Result<Option<Arc<Compiled>>, Failure> {
+) -> Result<Option<QuickPiece>, Failure> {
     let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
         return Ok(None);
     };
@@ -286,36 +282,34 @@ pub(crate) fn quick(
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
     evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    // A block is one run of bytes.
+    let [(start, len)] = region.source[..] else { return Ok(None) };
+    let mut bytes = [0; BLOCK];
+    let Some(bytes) = bytes.get_mut(..len as usize).filter(|_| start == pc) else { return Ok(None) };
+    snap.fetch(start, bytes);
     // 64-bit code has hardly any 32-bit addresses: its translations are good for small address spaces too.
-    compiler.min_limit = if space.bits == 32 { space.arena.size() } else { 0 };
+    let min_limit = if space.bits == 32 { space.arena.size() } else { 0 };
+    compiler.min_limit = min_limit;
     let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
         return Ok(None);
     };
-    let Some(piece) = memory.publish(&code.code, code.pcs) else {
+    let Some(piece) = memory.publish(code.code, code.pcs) else {
         return Ok(None);
     };
-    let mut versions = 0;
-    let mut source = Vec::with_capacity(region.source.len());
-    for (a, n) in &region.source {
-        let mut bytes = vec![0; *n as usize];
-        snap.fetch(*a, &mut bytes);
-        versions += snap.versions(*a, u64::from(*n));
-        source.push((*a, bytes));
+    let (index, source) = (engine.entry_index(pc), memory.keep(bytes));
+    let p = QuickPiece { code: piece.start, pc, index, source, bits: space.bits, v3: space.v3, min_limit };
+    Ok(space.install_piece(&p, snap.versions(start, u64::from(len))).then_some(p))
+}
+
+/// Install a piece made for another process if the guest bytes are the same here.
+pub(crate) fn adopt_piece(space: &CodeSpace, mm: &Mm, p: &QuickPiece) -> bool {
+    if (space.bits, space.v3) != (p.bits, p.v3) || space.arena.size() < p.min_limit {
+        return false;
     }
-    let r = Arc::new(Compiled {
-        code: piece.start,
-        entries: vec![(pc, engine.entry_index(pc))],
-        source,
-        precise: true,
-        quick: true,
-        kept: false,
-        bits: space.bits,
-        v3: space.v3,
-        min_limit: compiler.min_limit,
-        insns: region.insns,
-        blocks: vec![],
-    });
-    Ok(space.install(&r, versions).then_some(r))
+    let mut snap = Snapshot::new(space, mm, None);
+    let (mut now, len) = ([0; BLOCK], p.source.len());
+    let now = &mut now[..len];
+    snap.fetch(p.pc, now) == len && now == p.source && space.install_piece(p, snap.versions(p.pc, len as u64))
 }
 
 /// Install a region compiled for another process if the guest bytes are the same here.
