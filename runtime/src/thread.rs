@@ -216,6 +216,7 @@ impl Thread {
     fn in_kernel<R>(&mut self, f: impl FnOnce(&mut Task) -> R) -> R {
         // SAFETY: the state belongs to this thread; mxcsr is the guest's while guest code runs.
         unsafe {
+            (*self.cpu).x87_settle();
             (*self.cpu).settle_flags();
             (*self.cpu).mxcsr = mxcsr();
             set_mxcsr(0x1f80);

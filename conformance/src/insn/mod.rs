@@ -85,7 +85,8 @@ fn ready(place: &Place, group: &Group, tests: &[Test]) -> Result<String> {
 pub fn compare(place: &Place, group: &Group, engine: &str) -> Result<Vec<String>> {
     let tests = group.tests()?;
     let program = ready(place, group, &tests)?;
-    let limit = Duration::from_secs(300);
+    // For hangs alone: on a busy machine the interpreter takes minutes.
+    let limit = Duration::from_secs(1800);
     let native = |args: &[&str]| Native::new(&place.guest).command(args).run(limit);
     let evm = |args: &[&str]| Evm::new(&place.evm, &place.guest, engine).command(args).run(limit);
     let all = [program.as_str(), "all", ROUNDS];
