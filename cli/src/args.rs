@@ -125,7 +125,7 @@ pub struct Run {
     pub limits: Vec<LimitArg>,
 
     /// How guest code is run
-    #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Engine")]
+    #[arg(long, value_name = "ENGINE", default_value = "jit", help_heading = "Engine")]
     pub engine: EngineKind,
 
     /// Keep translations between runs: on, read (use those there are) or off [default: $EVM_CACHE, or on]
@@ -180,13 +180,14 @@ pub enum CacheMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
     /// Compile quickly what runs, and well what is hot
-    Auto,
+    #[value(alias = "auto")]
+    Jit,
     /// Interpret everything
     Interp,
     /// Compile quickly what runs, nothing more
     Quick,
-    /// Compile everything well before it runs
-    Jit,
+    /// Compile everything well before it runs: slow to start
+    Cranelift,
     /// Compile everything to WebAssembly, run by wasmtime (if built in)
     Wasm,
 }

@@ -158,10 +158,10 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     let (program, module) = module(&o.sysroot, name)?;
     let config = Config {
         engine: match o.engine {
-            args::EngineKind::Auto => EngineKind::Auto,
+            args::EngineKind::Jit => EngineKind::Jit,
             args::EngineKind::Interp => EngineKind::Interp,
             args::EngineKind::Quick => EngineKind::Quick,
-            args::EngineKind::Jit => EngineKind::Jit,
+            args::EngineKind::Cranelift => EngineKind::Cranelift,
             args::EngineKind::Wasm => EngineKind::Wasm,
         },
         args: std::iter::once(name).chain(o.command[1..].iter().map(|a| &**a)).map(|a| a.as_bytes().to_vec()).collect(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const ENGINES: [&str; 3] = ["interp", "jit", "auto"];
+const ENGINES: [&str; 3] = ["interp", "cranelift", "jit"];
 
 /// Run to the end, or kill it after two minutes.
 fn run(mut c: Command) -> Output {
@@ -142,7 +142,7 @@ fn own_failures_have_their_own_status() {
     std::fs::write(&text, "no program\n").expect("write");
     std::fs::set_permissions(&text, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
     for (program, status) in [("/no/such/program", 127), (&*text.to_string_lossy(), 126)] {
-        let got = evm("auto", &[], &[program]);
+        let got = evm("jit", &[], &[program]);
         assert_eq!(got.status.code(), Some(status), "{program}");
         assert!(!got.stderr.is_empty());
     }

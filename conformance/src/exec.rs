@@ -252,9 +252,9 @@ impl<'a> Native<'a> {
 
 /// The engines that tests run.
 pub const ENGINES: &[&str] = if cfg!(feature = "wasm") {
-    &["auto", "interp", "quick", "jit", "wasm"]
+    &["jit", "interp", "quick", "cranelift", "wasm"]
 } else {
-    &["auto", "interp", "quick", "jit"]
+    &["jit", "interp", "quick", "cranelift"]
 };
 
 /// A run under `evm`.

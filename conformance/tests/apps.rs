@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     for engine in exec::ENGINES.iter().copied() {
         for c in cases
             .iter()
-            .filter(|c| !c.heavy && c.runs_here() && (engine == "auto" || QUICK_GROUPS.contains(&c.group.as_str())))
+            .filter(|c| !c.heavy && c.runs_here() && (engine == "jit" || QUICK_GROUPS.contains(&c.group.as_str())))
         {
             let c = c.clone();
             trials.push(Trial::new(format!("{engine}::{}", c.name), move || {

@@ -23,7 +23,7 @@ fn check(part: usize, parts: usize) -> Result<()> {
         fs::write(work.path.join("loop.sh"), "#!/work/loop.sh\n")?;
         work.give_to_guest()?;
         let options = ["--limit", "wall=5s,memory=500MiB,output=1MiB"].map(String::from);
-        let out = Evm { work: Some(&work.path), options: &options, ..Evm::new(&place.evm, &place.guest, "auto") }
+        let out = Evm { work: Some(&work.path), options: &options, ..Evm::new(&place.evm, &place.guest, "jit") }
             .command(&["/work/hostile"])
             .run(Duration::from_secs(20))?;
         let bad = if let Some(bad) = broken(&out) {
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     const PARTS: usize = 4;
     let mut trials: Vec<Trial> =
         (0..PARTS).map(|p| Trial::new(format!("corpus::{p}"), move || check(p, PARTS))).collect();
-    for engine in ["interp", "quick", "jit", "auto"] {
+    for engine in ["interp", "quick", "cranelift", "jit"] {
         for (name, program, rounds) in [("calls", "/programs/wild_calls", "8"), ("code", "/programs/wild_code", "3")] {
             trials.push(Trial::new(format!("{engine}::wild-{name}"), move || wild(program, rounds, engine)));
         }

@@ -9,13 +9,13 @@ use std::path::PathBuf;
 pub enum EngineKind {
     /// Compile what runs with the quick tier, and what is hot with Cranelift in the background.
     #[default]
-    Auto,
+    Jit,
     /// Interpret everything.
     Interp,
     /// The quick tier alone.
     Quick,
     /// Compile every region with Cranelift before it first runs.
-    Jit,
+    Cranelift,
     /// Compile every region to WebAssembly before it first runs, and run it in wasmtime. Programs of 32 bits are
     /// interpreted.
     Wasm,
@@ -106,7 +106,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            engine: EngineKind::Auto,
+            engine: EngineKind::Jit,
             args: vec![],
             env: vec![],
             cwd: "/work".into(),

@@ -361,14 +361,14 @@ impl Engine {
 
 /// Entries of a quick piece between two reports, for an engine kind.
 pub(crate) fn quick_threshold(kind: EngineKind) -> u32 {
-    if kind == EngineKind::Auto { QUICK_HOT } else { 1 << 31 }
+    if kind == EngineKind::Jit { QUICK_HOT } else { 1 << 31 }
 }
 
 /// How an engine kind treats a block.
 pub(crate) fn threshold(kind: EngineKind) -> u32 {
     match kind {
         EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => u32::MAX,
-        EngineKind::Jit => 0,
-        EngineKind::Auto => HOT,
+        EngineKind::Cranelift => 0,
+        EngineKind::Jit => HOT,
     }
 }

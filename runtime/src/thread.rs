@@ -317,12 +317,12 @@ impl Thread {
         let n = b.count.fetch_add(1, Ordering::Relaxed);
         if n < self.threshold {
             // Another process may have compiled it already.
-            return n == 1 && self.kind == EngineKind::Auto && self.try_adopt(b.pc);
+            return n == 1 && self.kind == EngineKind::Jit && self.try_adopt(b.pc);
         }
         match self.kind {
             EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => false,
-            EngineKind::Jit => n == 0 && self.engine.compile_now(&self.job(b.pc)),
-            EngineKind::Auto => {
+            EngineKind::Cranelift => n == 0 && self.engine.compile_now(&self.job(b.pc)),
+            EngineKind::Jit => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
                     || (n > self.threshold
@@ -340,7 +340,7 @@ impl Thread {
     }
     /// Quick code for `pc` where there is no code yet; true if there is now.
     fn compile_quick(&mut self, pc: u64) -> Result<bool, translate::Failure> {
-        if !matches!(self.kind, EngineKind::Auto | EngineKind::Quick) {
+        if !matches!(self.kind, EngineKind::Jit | EngineKind::Quick) {
             return Ok(false);
         }
         let image = self.engine.image(&self.space, self.task.mm(), pc);
@@ -375,7 +375,7 @@ impl Thread {
     }
     /// Quick code at `pc` has run often.
     fn hot(&mut self, pc: u64) {
-        if self.kind == EngineKind::Auto && self.space.is_wanted(pc, self.engine.entry_index(pc)) {
+        if self.kind == EngineKind::Jit && self.space.is_wanted(pc, self.engine.entry_index(pc)) {
             self.engine.request(Job { background: true, ..self.job(pc) });
         }
     }

@@ -353,7 +353,7 @@ impl Vm {
 fn keeping(c: &cache::Config, engine: &Engine, kind: EngineKind, model: u32) -> Keeping {
     let mut k = Keeping { size: c.size, ..Keeping::default() };
     let on = c.mode != cache::Mode::Off;
-    if !matches!(kind, EngineKind::Auto | EngineKind::Quick) || !on && c.artifact.is_none() {
+    if !matches!(kind, EngineKind::Jit | EngineKind::Quick) || !on && c.artifact.is_none() {
         return k;
     }
     if engine.dump().is_some() {

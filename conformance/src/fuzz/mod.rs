@@ -106,7 +106,7 @@ pub fn forms(f: Features) -> Vec<Code> {
 
 /// Engines by name.
 pub const ENGINES: &[&str] =
-    if cfg!(feature = "wasm") { &["interp", "quick", "jit", "wasm"] } else { &["interp", "quick", "jit"] };
+    if cfg!(feature = "wasm") { &["interp", "quick", "cranelift", "wasm"] } else { &["interp", "quick", "cranelift"] };
 
 const BATCH: usize = 1500;
 

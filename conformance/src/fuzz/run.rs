@@ -185,8 +185,8 @@ pub fn run_image(file: &Path, engine: &str, model: &str) -> Result<bool> {
     use evm_runtime::{Config, Engine, EngineKind, Module, Stream, Sysroot, Vm};
     let kind = match engine {
         "interp" => EngineKind::Interp,
+        "cranelift" => EngineKind::Cranelift,
         "jit" => EngineKind::Jit,
-        "auto" => EngineKind::Auto,
         "quick" => EngineKind::Quick,
         "wasm" => EngineKind::Wasm,
         e => anyhow::bail!("no engine {e}"),
