@@ -137,8 +137,8 @@ impl Lower<'_, '_> {
             let (root, k0) = self.sums.get(&v).copied().unwrap_or((v, 0));
             (root, k0.wrapping_add(k))
         };
-        let rest = self.r.blocks[self.here].insts.iter().enumerate().skip(self.place + 1);
-        let (n, next) = rest.skip_while(|(_, i)| i.op.flags() == 0).next()?;
+        let mut rest = self.r.blocks[self.here].insts.iter().enumerate().skip(self.place + 1);
+        let (n, next) = rest.find(|(_, i)| i.op.flags() != 0)?;
         let at = self.val(next.a).ok()?;
         let same = sum(at, i64::from(next.imm as i32)) == sum(a, 0);
         (matches!(next.op, Op::Load | Op::Store) && next.ty == Type::V128 && same).then_some(n)
