@@ -263,8 +263,7 @@ impl Engine {
         let t = Instant::now();
         let mut extra = Vec::new();
         let mut pc = j.pc;
-        // A kept region is left as it is: what is hot beside it becomes a region of its own, of blocks that this run counted. The
-        // translator makes one of both.
+        // A kept region is left as it is: what is hot beside it becomes a region of its own, of blocks that this run counted.
         let owner = if j.wasm { None } else { j.space.owner(j.pc).filter(|r| !r.kept) };
         if let Some(owner) = &owner
             && owner.entries.len() < MAX_REGION_ENTRIES
