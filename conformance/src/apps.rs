@@ -4,7 +4,7 @@ use crate::case::{self, Case};
 use crate::exec::{Evm, Native, Outcome, WorkDir};
 use crate::inputs;
 use crate::root::{Arch, GuestRoot};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
