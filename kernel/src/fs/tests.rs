@@ -590,7 +590,7 @@ fn the_world_of_a_job() {
     let o = Ours { at: ns.root(), ns, who };
     for p in [
         "/root/.bashrc",
-        "/home/claude",
+        "/home/somebody",
         "/etc/shadow",
         "/proc/1",
         "/usr/bin/env",
