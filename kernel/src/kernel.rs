@@ -21,8 +21,11 @@ pub trait Host: Send + Sync {
     /// Run a new guest thread on a new host thread. On that thread the runtime calls [`Task::enter`] first, then
     /// [`Task::deliver_signals`], then runs guest code, until a [`Flow::Exit`]. EAGAIN if there is no thread to be had.
     fn spawn(&self, task: Task) -> Result<()>;
-    /// Guest code in the range may have changed or gone: drop translations. Called after the change.
+    /// Guest code in the range may have changed or gone: drop translations. Called after the change, with the address space
+    /// locked: nothing of it may be asked.
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64);
+    /// What is at an address may be executed now.
+    fn mapped(&self, _mm: &Mm, _addr: u64) {}
     /// A new address space exists (nothing runs in it yet); the runtime sets its attachment. ENOMEM if the host has no
     /// room for that.
     fn new_arena(&self, mm: &Mm) -> Result<()>;

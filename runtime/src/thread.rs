@@ -82,6 +82,8 @@ pub(crate) struct Thread {
     pub(crate) cpu: *mut CpuState,
     space: Arc<CodeSpace>,
     pub(crate) space_ptr: *const CodeSpace,
+    /// See [`CodeSpace::write_fault`].
+    pub(crate) retried: (u64, u32),
     shared: Arc<Shared>,
     engine: Engine,
     kind: EngineKind,
@@ -116,6 +118,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         task,
         cpu,
         space_ptr: Arc::as_ptr(&space),
+        retried: (u64::MAX, 0),
         space,
         engine: shared.engine.clone(),
         kind,

@@ -177,11 +177,14 @@ impl Host for Shared {
     fn code_changed(&self, mm: &Mm, addr: u64, len: u64) {
         if let Some(s) = attached(mm) {
             s.changed(addr, len);
-            if self.survey.load(Ordering::Relaxed)
-                && let Some(images) = self.engine.images()
-            {
-                images.find(mm, &s, addr);
-            }
+        }
+    }
+    fn mapped(&self, mm: &Mm, addr: u64) {
+        if self.survey.load(Ordering::Relaxed)
+            && let Some(s) = attached(mm)
+            && let Some(images) = self.engine.images()
+        {
+            images.find(mm, &s, addr);
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {

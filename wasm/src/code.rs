@@ -39,7 +39,7 @@ impl Reader<'_> {
         match self.page {
             Some((p, good)) if p == page => good,
             _ => {
-                let good = self.mm.code_page(page * PAGE).is_some();
+                let good = self.mm.with_page(page * PAGE, |p| p.executable) == Some(true);
                 if good {
                     self.mm.mem().watch(page * PAGE);
                 }

@@ -166,13 +166,17 @@ impl Mm {
             s.vmas.insert(addr, v);
         }
         s.join(addr, end);
-        drop(s);
         let alias = shared && r.prot & W != 0;
-        if had_code || alias || r.prot & X != 0 {
-            self.code_changed(addr, len);
+        let code = had_code || alias || r.prot & X != 0;
+        if code {
+            self.code_changed(&s, addr, len);
         }
         if alias {
-            self.shared_code_changed();
+            self.shared_code_changed(&s);
+        }
+        drop(s);
+        if code {
+            self.kernel.host.mapped(self, addr);
         }
         Ok(addr)
     }
@@ -261,10 +265,8 @@ impl Mm {
             return Ok(());
         }
         self.arena.unmap(addr, end - addr)?;
-        let code = self.clear(&mut s, addr, end);
-        drop(s);
-        if code {
-            self.code_changed(addr, end - addr);
+        if self.clear(&mut s, addr, end) {
+            self.code_changed(&s, addr, end - addr);
         }
         Ok(())
     }
@@ -334,12 +336,15 @@ impl Mm {
             }
         }
         s.join(addr, stop);
-        drop(s);
         if code || shared {
-            self.code_changed(addr, stop - addr);
+            self.code_changed(&s, addr, stop - addr);
         }
         if shared {
-            self.shared_code_changed();
+            self.shared_code_changed(&s);
+        }
+        drop(s);
+        if code {
+            self.kernel.host.mapped(self, addr);
         }
         result?;
         if stop < end { Err(Errno::ENOMEM) } else { Ok(()) }

@@ -192,13 +192,17 @@ pub(crate) struct Space {
     pub total: u64,
 }
 
-/// What the translator needs to know about a page with code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodePage {
+/// What the translator needs to know about a page. While there is one, no mapping of its address space changes.
+pub struct PageView<'a> {
+    /// Where it is.
+    pub addr: u64,
+    /// The guest may execute it.
+    pub executable: bool,
     /// The guest may write it.
     pub writable: bool,
     /// It is of a shared mapping: see [`Mm::writable_aliases`].
     pub shared: bool,
+    _space: &'a Space,
 }
 
 /// An executable private mapping of a file.
@@ -336,11 +340,12 @@ impl Mm {
     pub fn word(&self) -> u64 {
         u64::from(self.bits / 8)
     }
-    /// Whether the page at an address is executable, and writable too.
-    pub fn code_page(&self, addr: u64) -> Option<CodePage> {
+    /// Look at the page at an address, which is mapped and stays as it is during the call.
+    pub fn with_page<T>(&self, addr: u64, look: impl FnOnce(&PageView<'_>) -> T) -> Option<T> {
         let s = lock(&self.space);
         let (_, v) = s.at(addr)?;
-        (v.prot & X != 0).then_some(CodePage { writable: v.prot & W != 0, shared: v.is_shared() })
+        let (addr, writable) = (page_down(addr), v.prot & W != 0);
+        Some(look(&PageView { addr, executable: v.prot & X != 0, writable, shared: v.is_shared(), _space: &s }))
     }
     /// The file that the code at an address is from, if it is a private mapping of one.
     pub fn code_file(&self, addr: u64) -> Option<CodeFile> {
@@ -406,8 +411,22 @@ impl Mm {
         };
         if allowed { FaultKind::Beyond } else { FaultKind::Denied }
     }
-    pub(crate) fn code_changed(&self, addr: u64, len: u64) {
+    /// Guest code in a range that is mapped anew may be other code. What the translator did to protect it went with the mapping;
+    /// it can do nothing here meanwhile, since the space is locked.
+    pub(crate) fn code_changed(&self, _locked: &Space, addr: u64, len: u64) {
         self.kernel.host.code_changed(self, addr, len);
+    }
+    /// Guest code in a range may be other code, though the range is mapped as before: the pages that the translator
+    /// write-protected can be written again.
+    pub(crate) fn code_replaced(&self, s: &Space, addr: u64, end: u64) {
+        let first = s.at(addr).map_or(addr, |(k, _)| k);
+        let written = |v: &Vma| v.prot & W != 0 && !matches!(v.backing, Backing::Hole(_));
+        for (k, v) in s.vmas.range(first..end).filter(|(_, v)| written(v)) {
+            let (from, to) = (addr.max(*k), end.min(v.end));
+            // What fails here is beyond a file's end.
+            let _ = self.arena.protect(from, to - from, v.host_prot());
+        }
+        self.code_changed(s, addr, end - addr);
     }
 }
 

@@ -186,13 +186,13 @@ impl Mm {
             left.end = old + old_len;
             self.map_host(&mut left, old, who)?;
         }
+        if prot & X != 0 {
+            self.code_changed(&s, old, old_len.max(PAGE));
+            self.code_changed(&s, dest, new_len);
+        }
         drop(s);
         if !keep_old {
             self.unmap(old, old_len)?;
-        }
-        if prot & X != 0 {
-            self.code_changed(old, old_len.max(PAGE));
-            self.code_changed(dest, new_len);
         }
         Ok(dest)
     }
@@ -258,6 +258,7 @@ impl Mm {
                     if !v.shared || v.prot & W == 0 {
                         return Err(if v.shared { Errno::EACCES } else { Errno::EINVAL });
                     }
+                    code |= v.prot & X != 0;
                     self.arena().advise(from, to - from, libc::MADV_REMOVE)?;
                 }
                 POPULATE_READ | POPULATE_WRITE => {
@@ -274,10 +275,10 @@ impl Mm {
         if flag {
             s.join(addr, end);
         }
-        drop(s);
         if code {
-            self.code_changed(addr, end - addr);
+            self.code_replaced(&s, addr, end);
         }
+        drop(s);
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 

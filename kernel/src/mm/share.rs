@@ -1,6 +1,6 @@
 //! Shared anonymous memory, and the copy of an address space that fork(2) makes.
 
-use super::{Backing, Mm, Vma, W, X, host_prot};
+use super::{Backing, Mm, Space, Vma, W, X, host_prot};
 use crate::errno::{Errno, Result};
 use crate::process::lock;
 use evm_memory::{Arena, Prot};
@@ -45,13 +45,9 @@ impl Mm {
         mapped.into_iter().filter_map(page).collect()
     }
     /// Shared pages can be written at a new place: code in them has to be looked at again, and that place with it.
-    pub(super) fn shared_code_changed(&self) {
-        let code: Vec<(u64, u64)> = {
-            let s = lock(&self.space);
-            s.vmas.iter().filter(|(_, v)| v.prot & X != 0 && v.is_shared()).map(|(k, v)| (*k, v.end - k)).collect()
-        };
-        for (start, len) in code {
-            self.code_changed(start, len);
+    pub(super) fn shared_code_changed(&self, s: &Space) {
+        for (start, v) in s.vmas.iter().filter(|(_, v)| v.prot & X != 0 && v.is_shared()) {
+            self.code_replaced(s, *start, v.end);
         }
     }
     /// Identity of a word in a shared mapping: the object (two numbers) and the offset in it.

@@ -135,9 +135,7 @@ impl CodeSpace {
         used
     }
     fn look(&self, mm: &Mm, addr: u64, buf: &mut [u8]) -> Option<Looked> {
-        let perm = mm.code_page(addr)?;
-        let version = self.version(addr);
-        self.watch(addr, perm.writable);
+        let version = mm.with_page(addr, |p| p.executable.then(|| self.watch(p)))??;
         self.arena.mem().copy_out(addr, buf).ok()?;
         Some(Looked { addr, version })
     }
@@ -174,28 +172,21 @@ impl CodeSpace {
                 (same && e.guest_bytes() > 0).then(|| ((a.image.first() + e.slot) as usize, kept.host(offset)))
             })
             .collect();
-        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
-        let bound = self.bind_page(addr / PAGE, KEPT | a.number)
-            && (next.is_none() || self.bind_page(addr / PAGE + 1, KEPT | BEFORE | a.number));
-        if !bound {
-            return Some(0);
-        }
-        let changed = |l: &Looked| self.version(l.addr) != l.version;
-        // Looked at before as well, so that what is known to be old is at no moment there to be entered.
-        if changed(&first) || next.as_ref().is_some_and(changed) {
-            return Some(0);
-        }
-        for (index, code) in &good {
-            self.entries.slice()[*index].store(*code, Ordering::Release);
-        }
-        if changed(&first) || next.as_ref().is_some_and(changed) {
-            for (index, _) in &good {
-                self.entries.slice()[*index].store(0, Ordering::Release);
+        let same = |l: &Looked| self.version(l.addr) == l.version;
+        Some(self.installing(|| {
+            let bound = same(&first)
+                && next.as_ref().is_none_or(same)
+                && self.bind_page(addr / PAGE, KEPT | a.number)
+                && (next.is_none() || self.bind_page(addr / PAGE + 1, KEPT | BEFORE | a.number));
+            if !bound {
+                return 0;
             }
-            return Some(0);
-        }
-        state.store(first.version.wrapping_add(1), Ordering::Release);
-        Some(good.len() as u32)
+            for (index, code) in &good {
+                self.entries.slice()[*index].store(*code, Ordering::Release);
+            }
+            state.store(first.version.wrapping_add(1), Ordering::Release);
+            good.len() as u32
+        }))
     }
     /// Tell the images how often their blocks were entered here; once.
     pub(crate) fn harvest(&self) {

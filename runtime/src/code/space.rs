@@ -15,11 +15,12 @@ use crate::code::kept::Kept;
 use crate::code::translate::BlockEntry;
 use crate::config::EngineKind;
 use evm_backend::abi::{IBTC, TARGETS, ibtc_slot};
+use evm_kernel::mm::PageView;
 use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE, Prot};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Entry indices an engine can give out one by one; those of images' slots follow.
@@ -32,6 +33,14 @@ const CHUNK: u32 = 1024;
 const MAX_NODES: usize = 1 << 22;
 /// Bit of a node's index: all translations that an image's file has of a page.
 pub(super) const KEPT: u32 = 1 << 31;
+
+/// States of a page: no translation; has translations; is being write-protected for them; has them and is write-protected;
+/// has been written and is being released.
+const UNUSED: u8 = 0;
+const WATCHED: u8 = 1;
+const PROTECTING: u8 = 2;
+const PROTECTED: u8 = 3;
+const RELEASING: u8 = 4;
 
 /// Where indirect jumps and calls went, by the low half of their address.
 pub(crate) type Targets = HashMap<u32, Vec<u64>>;
@@ -177,7 +186,7 @@ pub(crate) struct CodeSpace {
     targets: Table<[AtomicU64; 2]>,
     /// Times that a pc was reported hot.
     asked: Mutex<HashMap<u64, u32>>,
-    /// 0: no translation; 1: has translations; 2: has translations and is write-protected for them.
+    /// [`UNUSED`] and so on. Changed under the lock of the address space, except by [`CodeSpace::write_fault`].
     page_state: Table<AtomicU8>,
     page_version: Table<AtomicU32>,
     page_head: Table<AtomicU32>,
@@ -187,7 +196,9 @@ pub(crate) struct CodeSpace {
     nodes: Table<[AtomicU32; 2]>,
     node_count: AtomicU32,
     /// Held while translations are installed.
-    pub(super) installs: Mutex<()>,
+    installs: Mutex<()>,
+    /// Entries are being set whose versions were looked at before; see [`CodeSpace::installing`].
+    busy: AtomicBool,
     /// Chunks of images' slots that can be written.
     committed: Mutex<HashSet<u32>>,
     /// Translations of images that were kept from other runs.
@@ -243,6 +254,7 @@ impl CodeSpace {
             nodes: Table::new(MAX_NODES)?,
             node_count: AtomicU32::new(1),
             installs: Mutex::new(()),
+            busy: AtomicBool::new(false),
             committed: Mutex::default(),
             kept: Kept::default(),
             watched: Mutex::new(Vec::new()),
@@ -346,7 +358,7 @@ impl CodeSpace {
     }
     /// Version of the page that holds an address; changes when its code may have changed.
     pub(crate) fn version(&self, addr: u64) -> u32 {
-        self.page_version.slice().get((addr / PAGE) as usize).map_or(0, |v| v.load(Ordering::Acquire))
+        self.page_version.slice().get((addr / PAGE) as usize).map_or(0, |v| v.load(Ordering::SeqCst))
     }
     /// Sum of the versions of the pages of a range: equal sums mean unchanged code (versions only grow).
     pub(crate) fn versions(&self, start: u64, len: u64) -> u64 {
@@ -358,43 +370,75 @@ impl CodeSpace {
         }
         sum
     }
-    /// Note that translations are made from the page of `addr`; `writable` if the guest may write it now.
-    /// Must be called before its bytes are read.
-    pub(crate) fn watch(&self, addr: u64, writable: bool) {
-        let page = (addr / PAGE) as usize;
+    /// Note that translations are made from a page, before its bytes are read; gives its version.
+    pub(crate) fn watch(&self, view: &PageView<'_>) -> u32 {
+        let page = (view.addr / PAGE) as usize;
         let Some(s) = self.page_state.slice().get(page) else {
-            return;
+            return 0;
+        };
+        // The version first: if the page is protected after it was read, each write that comes raises it.
+        let (version, now) = loop {
+            let version = self.version(view.addr);
+            match s.load(Ordering::SeqCst) {
+                RELEASING => std::thread::yield_now(),
+                now => break (version, now),
+            }
         };
         // A page that was dropped before is in the list already.
-        if s.load(Ordering::Acquire) == 0 && self.version(addr) == 0 {
+        if now == UNUSED && version == 0 {
             self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(page as u32);
         }
-        if writable {
-            if s.load(Ordering::Acquire) != 2 {
-                // Order: protect first, then mark, so that a mark of 2 means protected.
-                let _ = self.arena.protect(page as u64 * PAGE, PAGE, Prot::R);
-                s.store(2, Ordering::Release);
-            }
-        } else {
-            let _ = s.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+        if view.writable && now != PROTECTED {
+            // Only one thread is here, since the address space is locked; who writes the page now waits for the last mark.
+            s.store(PROTECTING, Ordering::Release);
+            let _ = self.arena.protect(view.addr, PAGE, Prot::R);
+            s.store(PROTECTED, Ordering::Release);
+        } else if !view.writable {
+            let _ = s.compare_exchange(UNUSED, WATCHED, Ordering::AcqRel, Ordering::Acquire);
         }
+        version
     }
-    /// Note that what is written to the page of `alias` is written to the page of `addr`, which is watched.
-    pub(crate) fn watch_alias(&self, alias: u64, addr: u64) {
-        if let Some(a) = self.aliases.slice().get((alias / PAGE) as usize) {
+    /// Note that what is written to the page `alias` is written to the page of `addr`, which is watched.
+    pub(crate) fn watch_alias(&self, alias: &PageView<'_>, addr: u64) {
+        if let Some(a) = self.aliases.slice().get((alias.addr / PAGE) as usize)
+            && alias.writable
+        {
             a.store((addr / PAGE) as u32 + 1, Ordering::Release);
-            self.watch(alias, true);
+            self.watch(alias);
         }
     }
-    /// Serve a host write fault at a guest address: true if the page was protected only by us. Signal-safe.
-    pub(crate) fn write_fault(&self, addr: u64) -> bool {
+    /// Serve a host write fault at a guest address: true if the page was protected only by us, so that the write is to be tried
+    /// again. `last` is the page and version of this thread's last write that was tried again because another thread may have
+    /// been first. Signal-safe.
+    pub(crate) fn write_fault(&self, addr: u64, last: &mut (u64, u32)) -> bool {
         let page = (addr / PAGE) as usize;
         let s = &self.page_state.slice()[page];
-        if s.load(Ordering::Acquire) != 2 {
-            return false;
+        loop {
+            match s.load(Ordering::Acquire) {
+                PROTECTED => {
+                    if s.compare_exchange(PROTECTED, RELEASING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                        break;
+                    }
+                }
+                // SAFETY: a plain system call. Who protects the page has the lock of the address space, which this thread
+                // cannot have: nothing writes to pages with code under it.
+                PROTECTING | RELEASING => drop(unsafe { libc::sched_yield() }),
+                _ => {
+                    // Has another thread's write made the page writable in the meantime?
+                    let now = (page as u64, self.version(addr));
+                    return now.1 != 0 && std::mem::replace(last, now) != now;
+                }
+            }
+        }
+        // First, since other threads can write as soon as the page is released. A translation that is being made from the old
+        // bytes finds another version when it is to be installed; one that is begun now waits for the last mark and protects
+        // the page again, so that the write faults once more.
+        self.drop_page(page);
+        if let Some(code) = self.aliases.slice()[page].load(Ordering::Acquire).checked_sub(1) {
+            self.drop_page(code as usize);
         }
         // SAFETY: mprotect of one page of the arena is a plain system call, allowed in a handler; the guest
-        // may write this page (state 2 is only set for writable pages).
+        // may write this page (only writable pages are protected).
         unsafe {
             libc::mprotect(
                 (self.base + page as u64 * PAGE) as *mut libc::c_void,
@@ -403,19 +447,18 @@ impl CodeSpace {
             );
         }
         self.arena.note(page as u64 * PAGE, PAGE, Prot::RW);
-        // Last: a translation that is being made from the old bytes finds another version when it is to be installed, and
-        // one that is begun now protects the page again, so that the write faults once more. The page that was written
-        // comes first, since it is what the other's translations depend on.
-        self.drop_page(page);
-        if let Some(code) = self.aliases.slice()[page].load(Ordering::Acquire).checked_sub(1) {
-            self.drop_page(code as usize);
-        }
+        s.store(UNUSED, Ordering::Release);
         true
     }
+    /// Drop what was translated from a page; whether it is watched or protected stays. Signal-safe.
     fn drop_page(&self, page: usize) {
-        self.page_version.slice()[page].fetch_add(1, Ordering::AcqRel);
+        self.page_version.slice()[page].fetch_add(1, Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.invalidations.fetch_add(1, Ordering::Relaxed);
+        while self.busy.load(Ordering::SeqCst) {
+            // SAFETY: a plain system call. Who installs writes to no guest memory, so this is another thread.
+            let _ = unsafe { libc::sched_yield() };
+        }
         let mut n = self.page_head.slice()[page].swap(0, Ordering::AcqRel);
         while n != 0 {
             let node = &self.nodes.slice()[n as usize];
@@ -425,15 +468,18 @@ impl CodeSpace {
             }
             n = node[1].load(Ordering::Relaxed);
         }
-        self.page_state.slice()[page].store(0, Ordering::Release);
     }
     /// The guest's mapping of a range changed: drop what was translated from it.
     pub(crate) fn changed(&self, addr: u64, len: u64) {
         self.forget_images(addr, addr + len);
         let last = (addr + len).div_ceil(PAGE).min(self.page_state.len as u64);
         for page in addr / PAGE..last {
-            if self.page_state.slice()[page as usize].load(Ordering::Acquire) != 0 {
+            let state = &self.page_state.slice()[page as usize];
+            if state.load(Ordering::Acquire) != UNUSED {
                 self.drop_page(page as usize);
+                // Not when a write is releasing it at this moment: that one marks it last.
+                let unused = |s| (s != RELEASING).then_some(UNUSED);
+                let _ = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, unused);
             }
         }
     }
@@ -461,7 +507,11 @@ impl CodeSpace {
                 let p = *p as usize;
                 (
                     p,
-                    parent.page_state.slice()[p].load(Ordering::Acquire),
+                    // What is being written there is written after the copy was made.
+                    match parent.page_state.slice()[p].load(Ordering::Acquire) {
+                        RELEASING => PROTECTED,
+                        s => s,
+                    },
                     parent.page_head.slice()[p].load(Ordering::Acquire),
                 )
             })
@@ -481,7 +531,7 @@ impl CodeSpace {
         });
         for (page, state, head) in pages.iter().filter(|p| p.1 != 0) {
             self.page_head.slice()[*page].store(*head, Ordering::Release);
-            if *state == 2 {
+            if *state == PROTECTED {
                 let _ = self.arena.protect(*page as u64 * PAGE, PAGE, Prot::R);
             }
             self.page_state.slice()[*page].store(*state, Ordering::Release);
@@ -529,32 +579,39 @@ impl CodeSpace {
         }
         true
     }
+    /// Set entries in `set`, which first looks whether their pages still have the versions that they had when their bytes were
+    /// read. Whoever changes the bytes raises the version, then waits for the end of `set`, then clears the entries, then
+    /// changes the bytes: at no moment is there an entry of old code after they are changed.
+    pub(super) fn installing<T>(&self, set: impl FnOnce() -> T) -> T {
+        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.busy.store(true, Ordering::SeqCst);
+        let done = set();
+        self.busy.store(false, Ordering::Release);
+        done
+    }
     /// Install code whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
     pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
-        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         if !r.entries.iter().all(|e| self.commit(e.1, 1)) {
             return false;
         }
         let pages = r.source.iter().flat_map(|(a, b)| a / PAGE..=(a + (b.len() as u64).max(1) - 1) / PAGE);
         let mut pages: Vec<u64> = pages.collect();
         pages.dedup();
-        for page in pages {
-            if !r.entries.iter().all(|e| self.bind_page(page, e.1)) {
+        let installed = self.installing(|| {
+            if self.source_versions(&r.source) != versions
+                || !pages.iter().all(|page| r.entries.iter().all(|e| self.bind_page(*page, e.1)))
+            {
                 return false;
             }
-        }
-        // Whoever changes the bytes raises the version, then clears the entries: an entry that was cleared after it was read
-        // here is not set. (One that was clear already may be set for the moment until the versions are looked at again.)
-        let before: Vec<u64> =
-            r.entries.iter().map(|e| self.entries.slice()[e.1 as usize].load(Ordering::Acquire)).collect();
-        if self.source_versions(&r.source) != versions {
+            for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {
+                self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
+                self.remember(*pc, *index);
+            }
+            true
+        });
+        if !installed {
             return false;
-        }
-        for ((pc, index), old) in r.entries.iter().zip(before).filter(|(e, _)| e.1 != 0) {
-            let entry = &self.entries.slice()[*index as usize];
-            let _ = entry.compare_exchange(old, r.code, Ordering::AcqRel, Ordering::Relaxed);
-            self.remember(*pc, *index);
         }
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         for (pc, _) in r.entries.iter().filter(|e| e.1 != 0) {
@@ -568,36 +625,23 @@ impl CodeSpace {
         for (pc, index) in r.blocks.iter().filter(|_| !r.kept) {
             owners.insert(*pc, (r.clone(), self.count(*index)));
         }
-        if self.source_versions(&r.source) != versions {
-            for (_, index) in &r.entries {
-                self.entries.slice()[*index as usize].store(0, Ordering::Release);
-            }
-            return false;
-        }
         true
     }
     /// Install a piece as [`CodeSpace::install`] does a region.
     pub(crate) fn install_piece(&self, p: &QuickPiece, versions: u64) -> bool {
-        let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         let (len, index) = (p.source.len() as u64, p.index);
         let mut pages = p.pc / PAGE..=(p.pc + len.max(1) - 1) / PAGE;
-        if !self.commit(index, 1) || !pages.all(|page| self.bind_page(page, index)) {
+        if !self.commit(index, 1) {
             return false;
         }
-        let entry = &self.entries.slice()[index as usize];
-        let before = entry.load(Ordering::Acquire);
-        if self.versions(p.pc, len) != versions {
-            return false;
-        }
-        if index != 0 {
-            let _ = entry.compare_exchange(before, p.code, Ordering::AcqRel, Ordering::Relaxed);
-            self.remember(p.pc, index);
-        }
-        if self.versions(p.pc, len) != versions {
-            entry.store(0, Ordering::Release);
-            return false;
-        }
-        true
+        self.installing(|| {
+            let good = self.versions(p.pc, len) == versions && pages.all(|page| self.bind_page(page, index));
+            if good && index != 0 {
+                self.entries.slice()[index as usize].store(p.code, Ordering::Release);
+                self.remember(p.pc, index);
+            }
+            good
+        })
     }
     /// Note that the region at `pc` is being compiled; gives how often it was before.
     pub(crate) fn note_compile(&self, pc: u64) -> u32 {

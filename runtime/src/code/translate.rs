@@ -6,7 +6,7 @@ use crate::engine::{Engine, QUICK_HOT};
 use evm_backend::interp;
 use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
-use evm_kernel::mm::Mm;
+use evm_kernel::mm::{Mm, PageView};
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
 use std::sync::Arc;
@@ -57,14 +57,13 @@ impl<'a> Snapshot<'a> {
             return p.1;
         }
         let addr = page * PAGE;
-        let (good, version) = match self.mm.code_page(addr) {
+        let watch = |p: &PageView<'_>| p.executable.then(|| (self.space.watch(p), p.shared));
+        let (good, version) = match self.mm.with_page(addr, watch).flatten() {
             None => (false, 0),
-            Some(perm) => {
-                let version = self.space.version(addr);
-                self.space.watch(addr, perm.writable);
-                if perm.shared {
+            Some((version, shared)) => {
+                if shared {
                     for alias in self.mm.writable_aliases(addr) {
-                        self.space.watch_alias(alias, addr);
+                        self.mm.with_page(alias, |p| self.space.watch_alias(p, addr));
                     }
                 }
                 (true, version)

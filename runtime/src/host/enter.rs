@@ -105,11 +105,11 @@ fn hook(f: &mut HostFault<'_>) -> Action {
     }
     // SAFETY: set by the thread that is interrupted; cleared before the record goes away. Only fields that
     // this thread alone uses, or atomics, are touched.
-    let (state, space) = unsafe { (&raw mut *(*t).cpu, &*(*t).space_ptr) };
+    let (state, space, retried) = unsafe { (&raw mut *(*t).cpu, &*(*t).space_ptr, &mut (*t).retried) };
     // SAFETY: the state lives as long as the record.
     let (base, limit) = unsafe { ((*state).mem_base, (*state).mem_limit) };
     let guest = f.addr.wrapping_sub(base);
-    if f.signal == libc::SIGSEGV && f.write && guest < limit && space.write_fault(guest) {
+    if f.signal == libc::SIGSEGV && f.write && guest < limit && space.write_fault(guest, retried) {
         return Action::Resume;
     }
     let gregs = &mut f.context.uc_mcontext.gregs;
