@@ -146,8 +146,8 @@ pub mod exc {
     pub const PF_EXEC: u32 = 33;
     /// Not an exception: the rest of the instruction is left out; arg is the address to go on at
     pub const SKIP: u32 = 34;
-    /// Not an exception: SSE exceptions are unmasked from now on; arg is the address to go on at
-    pub const FP_MODE: u32 = 35;
+    /// Not an exception: instructions are run one by one from now on; arg is the address to go on at
+    pub const MODE: u32 = 35;
 }
 
 /// Services ([`evm_ir::Term::Service`] codes).

@@ -24,6 +24,12 @@ pub fn describe(bits: u32, pc: u64, bytes: &[u8]) -> String {
     text
 }
 
+/// Whether the instruction is one that is defined to raise #UD.
+pub fn is_undefined(bits: u32, bytes: &[u8]) -> bool {
+    use iced_x86::Mnemonic::{Ud0, Ud1, Ud2};
+    matches!(Decoder::new(bits, bytes, DecoderOptions::NONE).decode().mnemonic(), Ud0 | Ud1 | Ud2)
+}
+
 /// The instruction at `pc` in Intel's syntax, and its length; at least one byte.
 pub fn disassemble(bits: u32, pc: u64, bytes: &[u8]) -> (String, usize) {
     let insn = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE).decode();

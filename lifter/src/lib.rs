@@ -21,10 +21,12 @@ mod inline;
 mod int;
 mod region;
 mod simd;
+mod step;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use describe::{Access, access, describe, disassemble};
+pub use describe::{Access, access, describe, disassemble, is_undefined};
 pub use hash::AddressHasher;
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};
+pub use step::{Misaligned, Step};

@@ -28,7 +28,7 @@ use evm_backend::quick::Quick;
 use evm_cpu::{CpuState, exc, helpers};
 use evm_kernel::kernel::Flow;
 use evm_kernel::task::Task;
-use evm_lifter::{AddressHasher, Mode};
+use evm_lifter::{AddressHasher, Mode, Step};
 use evm_memory::{Fault, Mem};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
@@ -452,7 +452,7 @@ impl Thread {
         if code == u64::from(exc::SKIP) {
             return arg;
         }
-        if code == u64::from(exc::FP_MODE) {
+        if code == u64::from(exc::MODE) {
             return self.careful(arg);
         }
         if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
@@ -479,12 +479,12 @@ impl Thread {
             return LEAVE;
         }
         // SAFETY: own state.
-        if back && unsafe { (*self.cpu).unmasked() } {
+        if back && unsafe { (*self.cpu).careful() } {
             return self.careful(self.rip());
         }
         self.rip()
     }
-    /// Go on at `pc` with SSE exceptions unmasked: no compiled code of this thread may run any more.
+    /// Go on at `pc` one instruction at a time: no compiled code of this thread may run any more.
     fn careful(&mut self, pc: u64) -> u64 {
         if self.kind == EngineKind::Interp {
             return pc;
@@ -493,7 +493,7 @@ impl Thread {
         self.leave = Leave::Unwind;
         LEAVE
     }
-    /// Run one instruction with SSE exceptions unmasked.
+    /// Run one instruction, with SSE exceptions unmasked, or TF or AC set.
     fn strictly(&mut self, pc: u64) -> u64 {
         if self.strict.get(&pc).is_none_or(|b| !self.space.fresh(b)) {
             let b = match translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Strict) {
@@ -505,12 +505,17 @@ impl Thread {
             }
             self.strict.insert(pc, b);
         }
+        let code = self.shared.code_at(self.task.mem(), pc);
+        // SAFETY: own state.
+        let Ok(step) = Step::begin(self.space.bits, pc, &code, unsafe { &mut *self.cpu }) else {
+            return self.raise_at(pc, exc::AC);
+        };
         let Some(b) = self.strict.get(&pc) else {
             return self.interpret(pc);
         };
         let mem = self.task.mem();
         // SAFETY: own state; as in `interpret`.
-        unsafe {
+        let exit = unsafe {
             let before = (*self.cpu).clone();
             let flags = mxcsr();
             let exit = interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame);
@@ -523,11 +528,43 @@ impl Thread {
                 cpu.pending = 0;
                 cpu.mxcsr = flags & !0x3f | raised;
                 set_mxcsr(flags & !0x3f | raised);
-                self.set_rip(pc);
-                return if self.raise(exc::XM, 0) { self.rip() } else { LEAVE };
+                step.undo(cpu);
+                return self.raise_at(pc, exc::XM);
             }
-            self.exit(exit, mem)
+            exit
+        };
+        let Some(next) = self.executed(&exit) else {
+            // SAFETY: own state.
+            step.undo(unsafe { &mut *self.cpu });
+            return self.exit(exit, mem);
+        };
+        // SAFETY: own state.
+        let (next, traps) = unsafe {
+            (*self.cpu).x87_settle();
+            step.end(&mut *self.cpu, next)
+        };
+        if traps { self.raise_at(next, exc::DB) } else { next }
+    }
+    /// Where the guest goes on after one instruction, if it was executed and asks for nothing.
+    fn executed(&mut self, exit: &Exit) -> Option<u64> {
+        match exit {
+            Exit::Jump { pc } | Exit::Return { pc } | Exit::Poll { pc } => Some(*pc),
+            Exit::Call { target, .. } => Some(*target),
+            Exit::Pending { .. } => {
+                // SAFETY: own state.
+                let cpu = unsafe { &mut *self.cpu };
+                let done = cpu.pending == u64::from(exc::SKIP) + 1 || cpu.pending == u64::from(exc::MODE) + 1;
+                done.then(|| {
+                    cpu.pending = 0;
+                    cpu.pending_arg
+                })
+            }
+            _ => None,
         }
+    }
+    fn raise_at(&mut self, pc: u64, code: u32) -> u64 {
+        self.set_rip(pc);
+        if self.raise(code, 0) { self.rip() } else { LEAVE }
     }
     fn rip(&self) -> u64 {
         // SAFETY: own state.
@@ -584,7 +621,7 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
             {
                 return pc;
             }
-            if (*(*t).cpu).unmasked() {
+            if (*(*t).cpu).careful() {
                 pc = (*t).strictly(pc);
                 continue;
             }

@@ -150,7 +150,11 @@ impl Shared {
     }
     /// Keep the text of an instruction that raised #UD, for the report at the end.
     pub(crate) fn note_unlifted(&self, mem: Mem, bits: u32, pc: u64) {
-        let text = evm_lifter::describe(bits, pc, &self.code_at(mem, pc));
+        let code = self.code_at(mem, pc);
+        if evm_lifter::is_undefined(bits, &code) {
+            return;
+        }
+        let text = evm_lifter::describe(bits, pc, &code);
         let mut m = lock(&self.unlifted);
         if m.len() < 256 || m.contains_key(&text) {
             *m.entry(text).or_insert(0) += 1;

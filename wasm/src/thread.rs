@@ -202,7 +202,7 @@ impl Thread {
         self.state().pending = 0;
         match code as u32 {
             // The loop looks at the masks.
-            exc::SKIP | exc::FP_MODE => self.at(arg),
+            exc::SKIP | exc::MODE => self.at(arg),
             code => self.raise(code, arg),
         }
     }

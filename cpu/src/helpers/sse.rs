@@ -74,7 +74,7 @@ helpers! { super::int::BASE + super::int::FNS.len();
     PCMPSTR_MASK "pcmpstr_mask" I2_V(pcmpstr_mask) Pure false;
     LDMXCSR "ldmxcsr" I1(ldmxcsr) All true;
     STMXCSR "stmxcsr" I0_R(stmxcsr) All false;
-    FP_MODE "fp_mode" I1(fp_mode) All true;
+    MODE "mode" I1(mode) All true;
 }
 
 /// 128 bits seen as an array of lanes.
@@ -419,18 +419,22 @@ pub(crate) extern "C" fn ldmxcsr(st: S, v: u64) {
     set_host_mxcsr(v as u32);
 }
 
-/// After MXCSR was loaded: if it unmasks exceptions, have the engine run on with care from `next`.
-pub(crate) extern "C" fn fp_mode(st: S, next: u64) {
+/// After MXCSR or RFLAGS was loaded: if they ask for it, have the engine run on with care from `next`.
+pub(crate) extern "C" fn mode(st: S, next: u64) {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
-    if st.unmasked() {
-        st.raise(exc::FP_MODE, next);
+    if st.careful() {
+        st.raise(exc::MODE, next);
     }
 }
 impl crate::CpuState {
     /// Whether SSE exceptions are unmasked.
     pub fn unmasked(&self) -> bool {
         self.mxcsr & 0x1f80 != 0x1f80
+    }
+    /// Whether instructions are to be run one by one: SSE exceptions are unmasked, or TF or AC is set.
+    pub fn careful(&self) -> bool {
+        self.unmasked() || self.rflags_sys & 0x4_0100 != 0
     }
 }
 

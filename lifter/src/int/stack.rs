@@ -3,7 +3,7 @@
 use super::Done;
 use crate::ctx::{Addr, Lifter};
 use evm_cpu::{cc, helper, slot};
-use evm_ir::{Op, Type, Value};
+use evm_ir::{Cond, Op, Term, Type, Value};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
 impl Lifter {
@@ -138,6 +138,16 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.put(slot::DF, df);
             cx.put(slot::RFLAGS_SYS, sys);
             cx.set_flags(f);
+            let careful = cx.bini(Op::And, Type::I64, sys, 0x4_0100);
+            let plain = cx.icmpi(Cond::Eq, careful, 0);
+            let (yes, no) = (cx.inner(), cx.inner());
+            cx.end(Term::Br(plain, yes, no));
+            cx.start(no);
+            let next = cx.iconst(Type::I64, cx.next as i64);
+            cx.call(helper::MODE, &[next]);
+            let next = cx.iconst(Type::I64, cx.next as i64);
+            cx.leave(next);
+            cx.start(yes);
         }
         M::Lahf => {
             let f = cx.all_flags();

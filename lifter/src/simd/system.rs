@@ -46,7 +46,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
 /// over it or merged with one on the other side.
 fn mode_changed(cx: &mut Lifter) {
     let next = cx.iconst(I64, cx.next as i64);
-    cx.call(h::FP_MODE, &[next]);
+    cx.call(h::MODE, &[next]);
     let next = cx.iconst(I64, cx.next as i64);
     cx.leave(next);
 }
