@@ -65,7 +65,8 @@ pub struct Run {
     /// Give the program a folder or file: `HOST[::GUEST][:ro]` (may be repeated)
     ///
     /// Without GUEST, `--dir .` is /work, a relative HOST is below /work, and an absolute HOST has the same path in the
-    /// guest. `:ro` refuses writing. Nothing outside HOST can be reached through it.
+    /// guest. `:ro` refuses writing. Nothing outside HOST can be reached through it. `FOLDER::/` is the guest's root;
+    /// `--dir /::/` is all of the host, and the program starts in the current folder.
     #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", value_parser = units::os(Mount::parse), help_heading = "Files")]
     pub dirs: Vec<Mount>,
 

@@ -120,6 +120,14 @@ pub fn module(sysroot: &Sysroot, name: &OsStr) -> Result<(PathBuf, Module)> {
     })
 }
 
+/// Where the program starts: where we are if the guest's root is the host's.
+fn cwd(o: &args::Run) -> String {
+    let root = o.dirs.iter().find(|d| d.guest == Path::new("/"));
+    let here = || std::env::current_dir().ok().filter(|_| root.is_some_and(|d| d.host == Path::new("/")));
+    let default = || here().unwrap_or_else(|| if root.is_some() { "/".into() } else { "/work".into() });
+    o.cwd.clone().unwrap_or_else(default).to_string_lossy().into_owned()
+}
+
 /// Where system files come from.
 pub fn sysroot(s: &Sysroot) -> evm_runtime::Sysroot {
     match s {
@@ -166,7 +174,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
         },
         args: std::iter::once(name).chain(o.command[1..].iter().map(|a| &**a)).map(|a| a.as_bytes().to_vec()).collect(),
         env: env.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect(),
-        cwd: o.cwd.as_ref().map_or_else(|| "/work".into(), |c| c.to_string_lossy().into_owned()),
+        cwd: cwd(o),
         sysroot: sysroot(&o.sysroot),
         dirs: o
             .dirs

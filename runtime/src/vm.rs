@@ -262,7 +262,9 @@ impl Vm {
         let cache = config.cache.clone();
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
         for (mount, read_only) in lock(&kernel.host_mounts).iter() {
-            if !read_only && Folder::is_inside(&cache.folder, mount) {
+            // Who may write all that the user may needs no translations to have code executed.
+            let all = mount.canonicalize().is_ok_and(|m| m == std::path::Path::new("/"));
+            if !all && !read_only && Folder::is_inside(&cache.folder, mount) {
                 anyhow::bail!(
                     "{} would be the program's to write, and with it EVM's translations in {}: give it something \
                      smaller, or `:ro`, or set EVM_CACHE_DIR",

@@ -155,7 +155,7 @@ impl Setup {
         if framed {
             b.frame()?;
         }
-        b.memory_mounts()?;
+        b.memory_mounts(framed)?;
         b.devices()?;
         for (root, name) in synthetic.into_iter().flatten().zip(["proc", "sysfs"]) {
             let path: &[u8] = if name == "proc" { b"/proc" } else { b"/sys" };
@@ -296,8 +296,8 @@ impl Builder {
         self.link(b"/etc/mtab", b"/proc/self/mounts")?;
         Ok(())
     }
-    /// Places to write to that vanish with the job.
-    fn memory_mounts(&mut self) -> Result<()> {
+    /// Places to write to that vanish with the job. Where the root is a folder that was given, that has its own, but for devices.
+    fn memory_mounts(&mut self, all: bool) -> Result<()> {
         let home = format!("/home/{}", self.setup.user).into_bytes();
         let owner = (self.setup.uid, self.setup.gid);
         let mounts: [(&[u8], u32, (u32, u32)); 6] = [
@@ -308,7 +308,7 @@ impl Builder {
             (&home, 0o755, owner),
             (b"/work", 0o755, owner),
         ];
-        for (path, mode, owner) in mounts {
+        for (path, mode, owner) in mounts.into_iter().filter(|m| all || m.0 == b"/dev") {
             // On a host folder as root, what is not there stays away.
             let at = match self.dir(path, 0o755) {
                 Ok(p) => p,
