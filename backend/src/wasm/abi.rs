@@ -16,8 +16,9 @@
 //! * `env.memory`, `env.table`
 //! * `evm.NAME`: the functions of [`Import`].
 //!   In a runtime module that is to be linked with regions they are exports `evm_NAME`.
-//! * `evm.helper.NAME` (exports `evm_helper_NAME`): a helper of the IR by its name: `(cpu: i32, i64 …, v128 …) -> (i64 | v128)?`, the numbers of
+//! * `evm.helper.NAME`: a helper of the IR by its name: `(cpu: i32, i64 …, v128 …) -> (i64 | v128)?`, the numbers of
 //!   parameters and the result as in its signature. A helper that is marked as raising leaves its exception in `pending`.
+//!   A runtime module exports [`HELPER_LIST`].
 //!
 //! # Memory
 //! Guest address `a` is at `mem_base + a`. An access needs `a + size <= mem_limit` and the permission of all pages it touches:
@@ -115,6 +116,9 @@ pub const NOWHERE: &str = "evm_nowhere";
 /// Export name of the global with the address of the four words of 32 bits, zero at first, in which the linker tells a
 /// runtime module what it was linked with: see [`HEADER_WORDS`](super::link::HEADER_WORDS).
 pub const LIFTED: &str = "evm_lifted";
+
+/// Export name of the global with the address of the helpers' numbers in the table, words of 32 bits in the IR's order.
+pub const HELPER_LIST: &str = "evm_helpers";
 
 /// Import module of [`Import`]s.
 pub const MODULE: &str = "evm";
