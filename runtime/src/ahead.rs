@@ -1,8 +1,9 @@
 //! Ahead of time to WebAssembly: finds the code of images at their planned addresses and makes a function of each region.
 //!
-//! A worker takes an address, lifts the region there, compiles it, and puts back where the region goes: to callees and to code beyond its
-//! bounds. What a region is depends on its address and on the functions that the file tells of, not on the order of work, so the
-//! module does not depend on the number of threads. A region ends where it comes to another function.
+//! First the graph of all blocks that can be found is made ([`Graph`]): each block is lifted once, from the functions that the file tells of along
+//! direct jumps, calls and jump tables; then from what may be code. Then the graph is divided: a region starts at what is
+//! called, and at each block that two regions would come to; so a block is in one region, and regions are entered at their start alone.
+//! Then workers make a function of each region. The result does not depend on their number.
 //!
 //! Each loop of a region gets a region of its own, of its blocks alone, for who comes back into the middle of a function from the
 //! interpreter: after a signal, a longjmp, or a stack too deep for calls inside each other.
@@ -12,9 +13,9 @@ use crate::guard;
 use crate::lift::Progress;
 use evm_backend::wasm::{self, Body, Link, Module, Settings};
 use evm_cpu::CpuState;
-use evm_ir::{Op, Region, Term, Value};
-use evm_lifter::{Mode, Options};
-use std::collections::{BTreeMap, HashSet};
+use evm_ir::{BlockData, Op, Region, Term, Value};
+use evm_lifter::{Lifted, Mode, Options};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -27,10 +28,13 @@ pub const SETTINGS: Settings = Settings {
     trust_pages: false,
 };
 
-/// Bounds of a region, and of one that starts at what only may be code.
-const INSNS: (usize, usize) = (1500, 200);
+/// Bounds of a region in instructions, and of what begins in the middle of one that is larger.
+const INSNS: (usize, usize) = (6000, 300);
 /// The same in blocks.
-const BLOCKS: (usize, usize) = (500, 60);
+const BLOCKS: (usize, usize) = (2000, 100);
+
+/// The same while blocks are looked for.
+const FIRST: (usize, usize) = (500, 200);
 
 /// A part of a file that is mapped.
 #[derive(Clone, Copy, Debug)]
@@ -95,17 +99,16 @@ impl Summary {
 
 /// Make functions of all code that can be found in an image.
 pub fn lower(image: &Image, v3: bool, threads: usize, into: &mut Module, progress: &Progress) -> Summary {
-    let text = Text { image, functions: image.functions.iter().copied().collect() };
-    let first = image.functions.iter().map(|pc| (*pc, Kind::Code)).chain(image.guesses.iter().map(|g| (*g, Kind::Guess)));
+    let text = Text { image };
+    let graph = Graph::of(&text, v3, progress);
     let queue = Queue::default();
-    queue.add(first.filter(|i| text.segment(i.0, true).is_some()), progress);
+    queue.add(graph.starts.iter().map(|pc| (*pc, Kind::Region)), progress);
     let work = || {
         let mut done = vec![];
         while let Some((pc, kind)) = queue.take() {
             // What cannot be translated is found out by the run, which reports it.
-            let made = guard::caught(pc, || Ok(region(&text, pc, &kind, v3))).ok().flatten();
+            let made = guard::caught(pc, || Ok(region(&text, &graph, pc, &kind, v3))).ok().flatten();
             let next = made.as_ref().map(|m| m.next.clone()).unwrap_or_default();
-            progress.found.fetch_add(made.as_ref().map_or(0, |m| m.insns), Ordering::Relaxed);
             queue.add(next.into_iter().filter(|i| text.segment(i.0, true).is_some()), progress);
             queue.finish();
             progress.done.fetch_add(1, Ordering::Relaxed);
@@ -134,11 +137,13 @@ pub fn lower(image: &Image, v3: bool, threads: usize, into: &mut Module, progres
     sum
 }
 
-/// What is known of an address.
+/// What starts at an address.
 #[derive(Clone, Debug)]
 enum Kind {
-    Code,
-    Guess,
+    /// A region of the graph.
+    Region,
+    /// What did not fit into one.
+    Rest,
     /// A loop's header, and the addresses of the loop's blocks.
     Loop(Arc<HashSet<u64>>),
 }
@@ -214,7 +219,6 @@ impl Queue {
 /// An image as the lifter reads it.
 struct Text<'a> {
     image: &'a Image,
-    functions: HashSet<u64>,
 }
 
 impl Text<'_> {
@@ -239,8 +243,7 @@ impl Text<'_> {
 /// The code that a region may have.
 struct Inside<'a> {
     text: &'a Text<'a>,
-    start: u64,
-    kind: &'a Kind,
+    warm: &'a dyn Fn(u64) -> bool,
 }
 
 impl evm_lifter::Code for Inside<'_> {
@@ -251,11 +254,171 @@ impl evm_lifter::Code for Inside<'_> {
         self.text.copy(addr, buf, false)
     }
     fn is_warm(&mut self, pc: u64) -> bool {
-        match self.kind {
-            Kind::Loop(blocks) => blocks.contains(&pc),
-            _ => pc == self.start || !self.text.functions.contains(&pc),
+        (self.warm)(pc)
+    }
+}
+
+/// The region at an address; `None` if nothing there can be decoded, so that it is no code.
+fn lift(text: &Text<'_>, pc: u64, bounds: (usize, usize), v3: bool, warm: &dyn Fn(u64) -> bool) -> Option<Lifted> {
+    let (max_insns, max_blocks) = bounds;
+    let opts = Options { mode: Mode::Region, max_insns, max_blocks, bits: 64, v3, ..Options::default() };
+    let lifted = evm_lifter::lift(pc, &[], &mut Inside { text, warm }, &opts).ok()?;
+    (!lifted.notes.iter().any(|n| n.pc == pc)).then_some(lifted)
+}
+
+/// The blocks of an image.
+#[derive(Default)]
+struct Graph {
+    /// Where each goes by direct jumps, or comes back to after a call.
+    blocks: BTreeMap<u64, Vec<u64>>,
+    /// First addresses of regions.
+    starts: BTreeSet<u64>,
+    /// The region that a block is in.
+    owners: HashMap<u64, u64>,
+}
+
+/// While a graph is made.
+#[derive(Default)]
+struct Search {
+    graph: Graph,
+    work: Vec<u64>,
+    /// Addresses of instructions, and whether their code has a jump to who knows where.
+    insns: HashMap<u64, bool>,
+    /// Where instructions end that nothing was lifted behind, at the time.
+    ends: HashSet<u64>,
+    /// What is no code.
+    dead: HashSet<u64>,
+}
+
+impl Graph {
+    fn of(text: &Text<'_>, v3: bool, progress: &Progress) -> Graph {
+        let mut s = Search::default();
+        let inside = |pc: &u64| text.segment(*pc, true).is_some();
+        let functions: BTreeSet<u64> = text.image.functions.iter().copied().filter(inside).collect();
+        s.work.extend(functions.iter().rev());
+        s.graph.starts.extend(&functions);
+        s.run(text, v3, progress);
+        let mut guesses: Vec<u64> = text.image.guesses.iter().copied().filter(inside).collect();
+        guesses.sort_unstable();
+        guesses.dedup();
+        for g in guesses {
+            match s.insns.get(&g) {
+                // Where it is reached in a way that is known, that is enough.
+                Some(false) => {}
+                Some(true) => {
+                    s.graph.starts.insert(g);
+                    s.work.push(g);
+                }
+                None if !s.is_within(g) => {
+                    s.graph.starts.insert(g);
+                    s.work.push(g);
+                }
+                // In the middle of an instruction.
+                None => {}
+            }
+            s.run(text, v3, progress);
+        }
+        let Search { mut graph, dead, .. } = s;
+        graph.starts.retain(|pc| !dead.contains(pc) && inside(pc));
+        graph.divide();
+        graph
+    }
+    /// Give each block to a region; a block that two would have starts one.
+    fn divide(&mut self) {
+        loop {
+            let mut owners: HashMap<u64, u64> = self.starts.iter().map(|s| (*s, *s)).collect();
+            let mut shared = vec![];
+            for start in &self.starts {
+                let mut work = vec![*start];
+                while let Some(b) = work.pop() {
+                    for t in self.blocks.get(&b).into_iter().flatten() {
+                        match owners.get(t) {
+                            None => {
+                                owners.insert(*t, *start);
+                                work.push(*t);
+                            }
+                            Some(o) if o != start && o != t => shared.push(*t),
+                            Some(_) => {}
+                        }
+                    }
+                }
+            }
+            self.owners = owners;
+            if shared.is_empty() {
+                return;
+            }
+            self.starts.extend(shared);
         }
     }
+}
+
+impl Search {
+    /// Whether an address is in an instruction that begins before it.
+    fn is_within(&self, pc: u64) -> bool {
+        // The one before may end here.
+        (1..15).any(|n| self.insns.contains_key(&pc.wrapping_sub(n))) && !self.ends.contains(&pc)
+    }
+    /// Lift all blocks that are reached from the addresses in `work`.
+    fn run(&mut self, text: &Text<'_>, v3: bool, progress: &Progress) {
+        while let Some(pc) = self.work.pop() {
+            if self.graph.blocks.contains_key(&pc) || self.dead.contains(&pc) || text.segment(pc, true).is_none() {
+                continue;
+            }
+            let blocks = &self.graph.blocks;
+            let warm = |to: u64| to == pc || !blocks.contains_key(&to);
+            let made = guard::caught(pc, || Ok(lift(text, pc, FIRST, v3, &warm))).ok().flatten();
+            let Some(lifted) = made else {
+                self.dead.insert(pc);
+                continue;
+            };
+            progress.found.fetch_add(lifted.region.insns.into(), Ordering::Relaxed);
+            self.take(&lifted.region);
+        }
+    }
+    fn take(&mut self, r: &Region) {
+        let (targets, unresolved) = targets(r);
+        for i in r.blocks.iter().flat_map(|b| &b.insts).filter(|i| i.op == Op::Marker) {
+            let open = self.insns.entry(i.imm as u64).or_default();
+            *open |= unresolved > 0;
+        }
+        self.ends.extend(r.source.iter().map(|(a, n)| a + u64::from(*n)));
+        for t in targets {
+            if t.call {
+                self.graph.starts.insert(t.pc);
+            }
+            self.work.push(t.pc);
+        }
+        for (n, b) in r.blocks.iter().enumerate().filter(|b| b.1.insn_start) {
+            let to = successors(r, n);
+            self.work.extend(&to);
+            self.graph.blocks.entry(b.pc).or_insert(to);
+        }
+    }
+}
+
+/// Addresses that a block goes to without a call, through blocks that are parts of an instruction.
+fn successors(r: &Region, from: usize) -> Vec<u64> {
+    let (mut out, mut seen, mut work) = (vec![], HashSet::new(), vec![from]);
+    while let Some(b) = work.pop() {
+        let data = &r.blocks[b];
+        match &data.term {
+            Term::Exit(v) => out.extend(constant(data, *v)),
+            Term::Call { ret, .. } => out.push(*ret),
+            Term::Service { next, .. } => out.push(*next),
+            Term::Jump(_) | Term::Br(..) | Term::Switch(..) | Term::Return(_) | Term::Raise { .. } => {}
+        }
+        data.term.for_each_target(|t| {
+            let t = t.0 as usize;
+            if r.blocks[t].insn_start {
+                out.push(r.blocks[t].pc);
+            } else if seen.insert(t) {
+                work.push(t);
+            }
+        });
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
 }
 
 struct Made {
@@ -263,54 +426,60 @@ struct Made {
     next: Vec<(u64, Kind)>,
     unresolved: usize,
     source: Vec<(u64, u32)>,
-    insns: u64,
 }
 
-fn region(text: &Text<'_>, pc: u64, kind: &Kind, v3: bool) -> Option<Made> {
-    let bound = |b: (usize, usize)| if let Kind::Guess = kind { b.1 } else { b.0 };
-    let (max_insns, max_blocks) = (bound(INSNS), bound(BLOCKS));
-    let opts = Options { mode: Mode::Region, max_insns, max_blocks, bits: 64, v3, ..Options::default() };
-    let lifted = evm_lifter::lift(pc, &[], &mut Inside { text, start: pc, kind }, &opts).ok()?;
-    // What does not decode was no code.
-    if lifted.notes.iter().any(|n| n.pc == pc) {
-        return None;
-    }
-    let mut r = lifted.region;
-    let (mut next, unresolved) = targets(&r);
-    next.extend(lifted.cold.iter().map(|pc| (*pc, Kind::Code)));
-    if let Kind::Loop(_) = kind {
-        next.clear();
-    } else {
+fn region(text: &Text<'_>, graph: &Graph, pc: u64, kind: &Kind, v3: bool) -> Option<Made> {
+    let rest = (INSNS.1, BLOCKS.1);
+    let lifted = match kind {
+        Kind::Region => lift(text, pc, (INSNS.0, BLOCKS.0), v3, &|to| graph.owners.get(&to) == Some(&pc)),
+        Kind::Rest => lift(text, pc, rest, v3, &|to| to == pc || !graph.starts.contains(&to)),
+        Kind::Loop(blocks) => lift(text, pc, (INSNS.0, BLOCKS.0), v3, &|to| blocks.contains(&to)),
+    };
+    let mut r = lifted?.region;
+    let (to, unresolved) = targets(&r);
+    let mut next = vec![];
+    if let Kind::Region = kind {
+        let unknown = |pc: &u64| !graph.starts.contains(pc) && text.segment(*pc, true).is_some();
+        next.extend(to.iter().map(|t| t.pc).filter(unknown).map(|pc| (pc, Kind::Rest)));
         next.extend(loops(&r, pc));
     }
-    let (source, insns) = (r.source.clone(), u64::from(r.insns));
+    let source = r.source.clone();
     evm_ir::validate(&r).ok()?;
     wasm::prepare(&mut r);
     evm_ir::validate(&r).ok()?;
     let here = |pc: u64| if text.segment(pc, true).is_some() { Link::Direct } else { Link::Table };
     let body = wasm::compile(&r, &SETTINGS, &here).ok()?;
-    Some(Made { body, next, unresolved, source, insns })
+    Some(Made { body, next, unresolved, source })
+}
+
+/// Where a region goes.
+struct Target {
+    pc: u64,
+    call: bool,
+}
+
+fn constant(b: &BlockData, v: Value) -> Option<u64> {
+    b.insts.iter().find(|i| i.dst == v && i.op == Op::Const).map(|i| i.imm as u64)
 }
 
 /// Where a region goes at known addresses, and how many jumps go who knows where.
-fn targets(r: &Region) -> (Vec<(u64, Kind)>, usize) {
+fn targets(r: &Region) -> (Vec<Target>, usize) {
     let (mut out, mut unresolved) = (vec![], 0);
     for b in &r.blocks {
-        let constant = |v: Value| b.insts.iter().find(|i| i.dst == v && i.op == Op::Const).map(|i| i.imm as u64);
         match &b.term {
-            Term::Exit(v) => match constant(*v) {
-                Some(pc) => out.push((pc, Kind::Code)),
+            Term::Exit(v) => match constant(b, *v) {
+                Some(pc) => out.push(Target { pc, call: false }),
                 None => unresolved += 1,
             },
             Term::Call { target, ret, cont, .. } => {
-                out.extend(constant(*target).map(|pc| (pc, Kind::Code)));
+                out.extend(constant(b, *target).map(|pc| Target { pc, call: true }));
                 if cont.is_none() {
-                    out.push((*ret, Kind::Code));
+                    out.push(Target { pc: *ret, call: false });
                 }
             }
             Term::Service { next, cont, .. } => {
                 if cont.is_none() {
-                    out.push((*next, Kind::Code));
+                    out.push(Target { pc: *next, call: false });
                 }
             }
             Term::Jump(_) | Term::Br(..) | Term::Switch(..) | Term::Return(_) | Term::Raise { .. } => {}

@@ -208,7 +208,7 @@ impl<'a> Runtime<'a> {
             return Ok(());
         };
         for (n, f) in list.into_iter().enumerate() {
-            self.elements.insert(at + n as u32, f?);
+            self.elements.insert(at.wrapping_add(n as u32), f?);
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl<'a> Runtime<'a> {
     }
     /// Number of the function of a helper.
     fn helper(&self, n: u16, name: &str, want: &(Vec<ValType>, Vec<ValType>)) -> Result<u32, LinkError> {
-        let element = self.word(self.address(HELPER_LIST)? + 4 * u32::from(n));
+        let element = self.word(self.address(HELPER_LIST)?.wrapping_add(4 * u32::from(n)));
         let wrong = || LinkError::Type(format!("{HELPER_LIST}, {name},"));
         let f = self.elements.get(&element).copied().ok_or_else(wrong)?;
         let ty = self.functions.get(f as usize).and_then(|t| self.types.get(*t as usize));
@@ -254,7 +254,7 @@ impl More {
             rest = &old[r.original_position()..];
         }
         let mut out = vec![];
-        (n + self.count).encode(&mut out);
+        n.checked_add(self.count).ok_or(LinkError::Unsupported("has sections that are full"))?.encode(&mut out);
         out.extend_from_slice(rest);
         out.extend_from_slice(&self.bytes);
         Ok(out)
