@@ -31,7 +31,7 @@ if ! rustc --print target-libdir --target wasm32-wasip1 2>/dev/null | xargs -I{}
 fi
 export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$flags"
 exports=
-for name in lifted helpers nowhere call resume service raise access; do
+for name in lifted helpers functions; do
     exports="$exports -Clink-arg=--export=evm_$name"
 done
 # shellcheck disable=SC2086

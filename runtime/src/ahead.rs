@@ -5,7 +5,7 @@
 //! called, and at each block that two regions would come to; so a block is in one region, and regions are entered at their start alone.
 //! Then workers make a function of each region. The result does not depend on their number.
 //!
-//! Each loop of a region gets a region of its own, of its blocks alone, for who comes back into the middle of a function from the
+//! Each outermost loop of a region, and each that calls, gets a region of its own, of its blocks alone, for who comes back into the middle of a function from the
 //! interpreter: after a signal, a longjmp, or a stack too deep for calls inside each other.
 
 use crate::engine::lock;
@@ -496,18 +496,22 @@ fn loops(r: &Region, start: u64) -> Vec<(u64, Kind)> {
         b.term.for_each_target(|t| before[t.0 as usize].push(n));
     }
     let headers = (0..r.blocks.len()).filter(|b| r.blocks[*b].loop_header && r.blocks[*b].insn_start);
-    headers
-        .filter(|h| r.blocks[*h].pc != start)
-        .map(|h| {
-            let mut inside = HashSet::from([h]);
-            let mut work: Vec<usize> = before[h].iter().copied().filter(|b| *b >= h).collect();
-            while let Some(b) = work.pop() {
-                if inside.insert(b) {
-                    work.extend(before[b].iter().filter(|b| **b > h));
-                }
+    let (mut out, mut covered) = (vec![], HashSet::<usize>::new());
+    for h in headers {
+        let mut inside = HashSet::from([h]);
+        let mut work: Vec<usize> = before[h].iter().copied().filter(|b| *b >= h).collect();
+        while let Some(b) = work.pop() {
+            if inside.insert(b) {
+                work.extend(before[b].iter().filter(|b| **b > h));
             }
+        }
+        let calls = |b: &usize| matches!(r.blocks[*b].term, Term::Call { .. } | Term::Service { .. });
+        let wanted = !covered.contains(&h) || inside.iter().any(calls);
+        covered.extend(inside.iter().copied());
+        if wanted && r.blocks[h].pc != start {
             let pcs = inside.iter().map(|b| &r.blocks[*b]).filter(|b| b.insn_start).map(|b| b.pc);
-            (r.blocks[h].pc, Kind::Loop(Arc::new(pcs.collect())))
-        })
-        .collect()
+            out.push((r.blocks[h].pc, Kind::Loop(Arc::new(pcs.collect()))));
+        }
+    }
+    out
 }

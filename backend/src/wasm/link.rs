@@ -1,14 +1,13 @@
 //! Linking lifted functions with a runtime module: one module, with the runtime's imports.
 //!
 //! Everything is appended: types, functions, elements of the table, data. So all numbers of the runtime's own code stay as they
-//! are, and its sections are copied. What regions import is looked up among the runtime's exports: `evm_NAME` for the functions
-//! of [`Import`](super::abi::Import) and [`NOWHERE`]; helpers are elements of its table, whose numbers are data at [`HELPER_LIST`]. These
-//! exports do not stay. A region that calls one that is not in the module calls [`NOWHERE`].
+//! are, and its sections are copied. What regions import are elements of the runtime's table, whose numbers are
+//! data at its exports [`FUNCTION_LIST`] and [`HELPER_LIST`]. These exports do not stay. A region that calls one that is not in the module calls [`NOWHERE`].
 //!
 //! Data goes behind the runtime's initial memory, which grows by as much. The runtime finds it by the address that its export
 //! [`LIFTED`] gives, a global: there the linker writes a [header](HEADER_WORDS).
 
-use super::abi::{HELPER_LIST, LIFTED, NOWHERE};
+use super::abi::{FUNCTION_LIST, HELPER_LIST, Import, LIFTED, NOWHERE};
 use super::emit::Sym;
 use super::module::{Module, helper_signature};
 use std::collections::{BTreeMap, HashMap};
@@ -189,17 +188,6 @@ impl<'a> Runtime<'a> {
         Ok(m)
     }
 
-    /// Number of the exported function of this type.
-    fn function(&self, name: &str, want: &(Vec<ValType>, Vec<ValType>)) -> Result<u32, LinkError> {
-        let Some((ExternalKind::Func, n)) = self.exports.get(name).copied() else {
-            return Err(LinkError::Missing(name.into()));
-        };
-        let ty = self.functions.get(n as usize).and_then(|t| self.types.get(*t as usize));
-        match ty {
-            Some(Some(t)) if t == want => Ok(n),
-            _ => Err(LinkError::Type(name.into())),
-        }
-    }
     fn read_elements(&mut self, e: wasmparser::Element<'a>) -> Result<(), LinkError> {
         let ElementKind::Active { table_index: None | Some(0), offset_expr } = e.kind else {
             return Ok(());
@@ -227,10 +215,16 @@ impl<'a> Runtime<'a> {
         };
         u32::from_le_bytes([0, 1, 2, 3].map(|i| byte(at.wrapping_add(i))))
     }
-    /// Number of the function of a helper.
-    fn helper(&self, n: u16, name: &str, want: &(Vec<ValType>, Vec<ValType>)) -> Result<u32, LinkError> {
-        let element = self.word(self.address(HELPER_LIST)?.wrapping_add(4 * u32::from(n)));
-        let wrong = || LinkError::Type(format!("{HELPER_LIST}, {name},"));
+    /// Number of the function with this place in a list.
+    fn listed(
+        &self,
+        list: &str,
+        n: u32,
+        name: &str,
+        want: &(Vec<ValType>, Vec<ValType>),
+    ) -> Result<u32, LinkError> {
+        let element = self.word(self.address(list)?.wrapping_add(4 * n));
+        let wrong = || LinkError::Type(format!("{list}, {name},"));
         let f = self.elements.get(&element).copied().ok_or_else(wrong)?;
         let ty = self.functions.get(f as usize).and_then(|t| self.types.get(*t as usize));
         if ty.is_some_and(|t| t.as_ref() == Some(want)) { Ok(f) } else { Err(wrong()) }
@@ -274,7 +268,7 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
         }
     }
     let region = (vec![I32, I64], vec![I64]);
-    let nowhere = rt.function(NOWHERE, &region)?;
+    let nowhere = rt.listed(FUNCTION_LIST, Import::ALL.len() as u32, NOWHERE, &region)?;
     let interns = lifted.interns();
     let mut numbers: HashMap<Sym, u32> = HashMap::new();
     numbers.insert(Sym::RegionType, parts.index(&region));
@@ -320,10 +314,10 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
 
 fn imported(rt: &Runtime<'_>, lifted: &Module, s: Sym) -> Result<u32, LinkError> {
     match s {
-        Sym::Import(i) => rt.function(&format!("evm_{}", i.name()), &i.signature()),
+        Sym::Import(i) => rt.listed(FUNCTION_LIST, i as u32, i.name(), &i.signature()),
         Sym::Helper(n) => {
             let h = lifted.helpers().get(usize::from(n)).ok_or(super::Error::Invalid("no such helper"))?;
-            rt.helper(n, h.name, &helper_signature(h))
+            rt.listed(HELPER_LIST, n.into(), h.name, &helper_signature(h))
         }
         Sym::Intern(_) | Sym::Region(_) | Sym::RegionType => {
             Err(super::Error::Invalid("a call of a region that is not in the module").into())
