@@ -142,7 +142,6 @@ pub fn run(mut task: Task, shared: Arc<Shared>) {
         until_look: LOOK,
     });
     sse::set_mxcsr(t.state().mxcsr);
-    t.state().settle_fp_mode();
     let t: *mut Thread = &raw mut *t;
     // SAFETY: one step each with a reference that ends before guest code runs.
     unsafe {
@@ -310,7 +309,6 @@ impl Thread {
                 self.lifted.clear();
                 let t: *mut Thread = self;
                 self.bind(t);
-                self.state().settle_fp_mode();
                 self.leave = Leave::Unwind;
             }
             Flow::Exit => self.leave = Leave::Exit,

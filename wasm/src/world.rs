@@ -146,8 +146,10 @@ fn file_systems(kernel: &Arc<Kernel>, cpu: u32) -> Result<FsContext, Errno> {
     )?;
     let mut images = HashMap::new();
     for w in lifted::wanted() {
-        let st = ns.resolve(&node::Caller::default(), &ns.root(), w.path.as_bytes(), true)?.stat;
-        images.insert((st.dev, st.ino), w.at);
+        // Something may be mounted over it.
+        if let Ok(e) = ns.resolve(&node::Caller::default(), &ns.root(), w.path.as_bytes(), true) {
+            images.insert((e.stat.dev, e.stat.ino), w.at);
+        }
     }
     // It is set once.
     let _ = kernel.images.set(images);
