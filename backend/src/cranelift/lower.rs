@@ -196,20 +196,15 @@ impl<'a, 'f> Lower<'a, 'f> {
     /// Build the function. Gives the guest pcs that source locations stand for, and the stand-ins among them.
     pub fn run(mut self, config: TargetFrontendConfig) -> Result<(Vec<u64>, Patches, Stats), Error> {
         self.find_extended_loads();
-<<<<<<< HEAD
         self.lanes = flow::analyse(self.r);
         self.unproven = evm_ir::passes::unproven(self.r);
-        self.polls = crate::polls::polls(self.r);
+        self.polls = crate::polls::polls(self.r, true);
         self.preds = vec![0; self.r.blocks.len()];
         for t in self.r.blocks.iter().flat_map(|b| flow::successors(&b.term)) {
             if let Some(n) = self.preds.get_mut(t.0 as usize) {
                 *n += 1;
             }
         }
-=======
-        self.facts = flow::analyse(self.r);
-        self.polls = crate::polls::polls(self.r, true);
->>>>>>> 2c5cc91 (WebAssembly modules: lifted functions; the run loop, the linker and the plan of places for them; the book's page)
         for (i, s) in self.r.layout.slots.iter().enumerate() {
             if s.promote {
                 self.vars[i] = Some(self.b.declare_var(cl_type(s.ty)));

@@ -253,11 +253,6 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
         entries: vec![(pc, engine.entry_index(pc))],
         source,
         precise: true,
-<<<<<<< HEAD
-=======
-        quick: false,
-        kept: false,
->>>>>>> 2c5cc91 (WebAssembly modules: lifted functions; the run loop, the linker and the plan of places for them; the book's page)
         bits: space.bits,
         v3: space.v3,
         min_limit: 0,
