@@ -14,7 +14,11 @@ use std::time::Duration;
 /// What the page is asked for, and what it has to show.
 const CASES: [(&str, &str, &str); 2] = [
     ("lua", "run=lua&type=print(6*7,_VERSION)&report", "42\tLua 5.4"),
-    ("sqlite3", "run=sqlite3&type=create%20table%20t(a);&type=insert%20into%20t%20values(6),(7);&type=select%20sum(a)%20from%20t;&report", "13"),
+    (
+        "sqlite3",
+        "run=sqlite3&type=create%20table%20t(a);&type=insert%20into%20t%20values(6),(7);&type=select%20sum(a)%20from%20t;&report",
+        "13",
+    ),
 ];
 
 fn chromium() -> Option<&'static str> {
@@ -81,7 +85,11 @@ fn serve(mut stream: TcpStream, root: &Path, reports: &Sender<String>) -> Result
         Ok(b) if !name.contains("..") => ("200 OK", b),
         _ => ("404 Not Found", vec![]),
     };
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
     Ok(stream.write_all(&body)?)
 }
 

@@ -200,9 +200,7 @@ fn check(case: &'static Case, engine: usize) -> Result<()> {
         lifted.give_to_guest()?;
         let mut command = vec![case.program];
         command.extend_from_slice(run);
-        let want = Native { work: Some(&native.path), ..Native::new(&place.guest) }
-            .command(&command)
-            .run(TIME)?;
+        let want = Native { work: Some(&native.path), ..Native::new(&place.guest) }.command(&command).run(TIME)?;
         let mut c = Command::new(program[0]);
         c.args(&program[1..])
             .arg(here.join(script))

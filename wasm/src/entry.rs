@@ -34,9 +34,15 @@ pub static evm_functions: [unsafe extern "C" fn(); 6] = {
         [
             std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64) -> u64, unsafe extern "C" fn()>(call),
             std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64) -> u64, unsafe extern "C" fn()>(resume),
-            std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64, u64) -> u64, unsafe extern "C" fn()>(service),
-            std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64, u64) -> u64, unsafe extern "C" fn()>(raise),
-            std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64, i32) -> i32, unsafe extern "C" fn()>(access),
+            std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64, u64) -> u64, unsafe extern "C" fn()>(
+                service,
+            ),
+            std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64, u64) -> u64, unsafe extern "C" fn()>(
+                raise,
+            ),
+            std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64, u64, i32) -> i32, unsafe extern "C" fn()>(
+                access,
+            ),
             std::mem::transmute::<unsafe extern "C" fn(*mut CpuState, u64) -> u64, unsafe extern "C" fn()>(nowhere),
         ]
     }

@@ -92,7 +92,11 @@ fn lines() -> impl Iterator<Item = Line> {
         let mut words = line.splitn(5, ' ');
         let mut number = || u64::from_str_radix(words.next()?, 16).ok();
         let (at, lo, len, offset) = (number()?, number()?, number()? as usize, number()? as usize);
-        Some(Line { wanted: Wanted { path: words.next()?, at }, lo, bytes: files.get(offset..offset.checked_add(len)?)? })
+        Some(Line {
+            wanted: Wanted { path: words.next()?, at },
+            lo,
+            bytes: files.get(offset..offset.checked_add(len)?)?,
+        })
     })
 }
 

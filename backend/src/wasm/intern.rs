@@ -141,7 +141,14 @@ fn access(b: &mut Body, abi: &WasmAbi) {
     b.br_if(elsewhere);
     for (at, page) in [(addr, first), (last, second)] {
         b.load32(abi.perms);
-        b.ins().local_get(at).i64_const(12).i64_shr_u().i32_wrap_i64().i32_add().i32_load8_u(super::emit::at(0)).local_set(page);
+        b.ins()
+            .local_get(at)
+            .i64_const(12)
+            .i64_shr_u()
+            .i32_wrap_i64()
+            .i32_add()
+            .i32_load8_u(super::emit::at(0))
+            .local_set(page);
     }
     // Of a page with translations only reading is plain.
     let (r, w, code) = (i32::from(perm::READ), i32::from(perm::WRITE), i32::from(perm::CODE));

@@ -216,13 +216,7 @@ impl<'a> Runtime<'a> {
         u32::from_le_bytes([0, 1, 2, 3].map(|i| byte(at.wrapping_add(i))))
     }
     /// Number of the function with this place in a list.
-    fn listed(
-        &self,
-        list: &str,
-        n: u32,
-        name: &str,
-        want: &(Vec<ValType>, Vec<ValType>),
-    ) -> Result<u32, LinkError> {
+    fn listed(&self, list: &str, n: u32, name: &str, want: &(Vec<ValType>, Vec<ValType>)) -> Result<u32, LinkError> {
         let element = self.word(self.address(list)?.wrapping_add(4 * n));
         let wrong = || LinkError::Type(format!("{list}, {name},"));
         let f = self.elements.get(&element).copied().ok_or_else(wrong)?;

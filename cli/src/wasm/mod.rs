@@ -61,7 +61,8 @@ pub fn lift(o: &Lift) -> Result<()> {
         Blob { name: *b"files\0\0\0", bytes: archive },
     ];
     let mut module = Module::new(SETTINGS, &helpers::SIGS);
-    let rows: Vec<(String, Summary)> = placed.iter().map(|p| (p.image.label.clone(), lower(p, o, &mut module))).collect();
+    let rows: Vec<(String, Summary)> =
+        placed.iter().map(|p| (p.image.label.clone(), lower(p, o, &mut module))).collect();
     drop((placed, entries));
     let mut bytes = link::link(RUNTIME, &module, &[], &blobs)?;
     link::add_section(&mut bytes, REPORT, Value::from(rows.iter().map(row).collect::<Vec<_>>()).to_string().as_bytes());

@@ -37,7 +37,8 @@ pub fn plan(entries: &[Entry], memory: u64) -> (Vec<Placed>, Vec<String>) {
         let at = if l.movable {
             let free = |at: u64| taken.iter().all(|(a, b)| at + size <= *a || *b <= at);
             // Places are free, or behind one that is not.
-            let tries = taken.iter().map(|t| t.1.next_multiple_of(STEP.max(l.align))).chain([LOWEST.next_multiple_of(l.align)]);
+            let tries =
+                taken.iter().map(|t| t.1.next_multiple_of(STEP.max(l.align))).chain([LOWEST.next_multiple_of(l.align)]);
             tries.filter(|at| *at >= LOWEST && free(*at) && at + size <= memory / 4).min()
         } else {
             Some(l.low)
@@ -100,8 +101,7 @@ fn layout(data: &[u8]) -> Option<Layout> {
     if header.e_machine(e) != elf::EM_X86_64 || !(movable || header.e_type(e) == elf::ET_EXEC) {
         return None;
     }
-    let loads: Vec<_> =
-        header.program_headers(e, data).ok()?.iter().filter(|p| p.p_type(e) == elf::PT_LOAD).collect();
+    let loads: Vec<_> = header.program_headers(e, data).ok()?.iter().filter(|p| p.p_type(e) == elf::PT_LOAD).collect();
     let low = loads.iter().map(|p| p.p_vaddr(e) & !(PAGE - 1)).min()?;
     let high = loads.iter().filter_map(|p| p.p_vaddr(e).checked_add(p.p_memsz(e))).max()?.next_multiple_of(PAGE);
     let align = loads.iter().map(|p| p.p_align(e)).filter(|a| a.is_power_of_two()).max()?.max(PAGE);
@@ -125,10 +125,8 @@ mod tests {
         let text = Entry { path: b"/c".to_vec(), mode: 0o10_0644, mtime: 0, bytes: b"text".to_vec() };
         let entries = [entry("/a"), text, entry("/b")];
         let (placed, left) = plan(&entries, 8 << 30);
-        let ends: Vec<(u64, u64)> = placed
-            .iter()
-            .map(|p| (p.at, p.image.segments.iter().map(|s| s.addr + s.size).max().unwrap()))
-            .collect();
+        let ends: Vec<(u64, u64)> =
+            placed.iter().map(|p| (p.at, p.image.segments.iter().map(|s| s.addr + s.size).max().unwrap())).collect();
         assert!(left.is_empty() && ends.len() == 2 && ends[0].0 == LOWEST && ends[0].1 <= ends[1].0, "{ends:x?}");
         assert!(placed.iter().all(|p| p.image.functions.len() > 1000));
         let files = archive::write(&entries);

@@ -10,13 +10,15 @@ pub fn artifact(data: &[u8]) -> bool {
     let [what, rest @ ..] = data else { return false };
     let file = if what % 8 == 0 { rest.to_vec() } else { altered(rest) };
     let path = std::env::temp_dir().join(format!("evm-fuzz-{}-{:?}", std::process::id(), std::thread::current().id()));
-    let opened = std::fs::File::create(&path).and_then(|mut f| f.write_all(&file)).and_then(|()| std::fs::File::open(&path));
+    let opened =
+        std::fs::File::create(&path).and_then(|mut f| f.write_all(&file)).and_then(|()| std::fs::File::open(&path));
     // A full disk is no finding.
     let _ = std::fs::remove_file(&path);
     let Ok(opened) = opened else { return false };
     let Ok(Some(text)) = artifact::text(&opened) else { return false };
     assert!(text.len() + 16 <= file.len());
-    let number = |n: usize| rest.get(8 * n..8 * n + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
+    let number =
+        |n: usize| rest.get(8 * n..8 * n + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
     // Often near what fits.
     let near = |v: u64| if v & 1 == 0 { v } else { v % (2 * file.len() as u64) & !4095 };
     let part = Part { name: "part".into(), offset: near(number(0)), len: near(number(1)) };

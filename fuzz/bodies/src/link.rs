@@ -16,7 +16,8 @@ pub fn link(data: &[u8]) -> bool {
     let at = 0x40_1000;
     let segment = Segment { addr: at, offset: 0, size: code.len() as u64, code: true };
     let guesses = (0..u64::from(how >> 4)).map(|n| at + n * 7).collect();
-    let image = Image { data: code.to_vec(), segments: vec![segment], functions: vec![at], guesses, ..Image::default() };
+    let image =
+        Image { data: code.to_vec(), segments: vec![segment], functions: vec![at], guesses, ..Image::default() };
     let done = ahead::lower(&image, how & 2 != 0, 1, &mut module, &Progress::default());
     if how & 1 == 0 {
         let bytes = linker::link(RUNTIME, &module, &[], &[]).unwrap_or_else(|e| panic!("{e}"));

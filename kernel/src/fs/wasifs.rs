@@ -329,7 +329,9 @@ impl HostFile {
             };
             let name = buf[at + HEAD..end].to_vec();
             // Node's WASI has no inode numbers; programs take 0 for an entry that was removed.
-            let of_name = || name.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+            let of_name = || {
+                name.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+            };
             let ino = if d.d_ino == 0 { (of_name() >> 12).max(16) } else { d.d_ino };
             out.push((DirEntry { ino, kind, name }, d.d_next));
             at = end;
