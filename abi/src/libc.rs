@@ -566,6 +566,7 @@ constants! {
     SYS_ftruncate: i64 = 77;
     SYS_futex: i64 = 202;
     SYS_futimesat: i64 = 261;
+    SYS_getcpu: i64 = 309;
     SYS_getcwd: i64 = 79;
     SYS_getdents: i64 = 78;
     SYS_getdents64: i64 = 217;

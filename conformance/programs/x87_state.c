@@ -1,5 +1,5 @@
-// cc: -O2 -D_GNU_SOURCE -pthread
-// cc32: -O2 -D_GNU_SOURCE -pthread
+// cc x87_state: -O2 -D_GNU_SOURCE -pthread
+// cc32 x87_state: -O2 -D_GNU_SOURCE -pthread
 // The x87 state across all that interrupts a program: system calls, signals that come at any time, faults of stores, fork, threads,
 // unmasked exceptions, MMX. Everything that is left in the unit is printed.
 #include <fenv.h>

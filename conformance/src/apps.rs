@@ -4,7 +4,7 @@ use crate::case::{self, Case};
 use crate::exec::{Evm, Native, Outcome, WorkDir};
 use crate::inputs;
 use crate::root::{Arch, GuestRoot};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -169,6 +169,8 @@ pub fn native_in(guest: &GuestRoot, case: &Case) -> Result<Expected> {
         .command(&case.arguments())
         .stdin(case.stdin.as_ref().map(|s| work.path.join(s)))
         .run(Duration::from_secs(case.timeout))?;
+    // Nothing would be equal to nothing.
+    ensure!(!outcome.stderr.starts_with(b"sh: 1: exec: "), "{}: {}", case.name, outcome.describe());
     Ok(Expected { outcome, tree: tree(&work.path, case)? })
 }
 

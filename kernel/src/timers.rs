@@ -5,7 +5,7 @@ use crate::kernel::Kernel;
 use crate::process::{Process, lock};
 use crate::signal::{SigFields, SigInfo};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// Run when a timer expires, on the timer thread.
@@ -145,7 +145,7 @@ fn run(inner: &Inner, kernel: &Weak<Kernel>) {
             }
         }
         drop(k);
-        h = inner.changed.wait_timeout(h, nap).unwrap_or_else(PoisonError::into_inner).0;
+        h = inner.changed.wait_timeout(h, nap).unwrap_or_else(std::sync::PoisonError::into_inner).0;
     }
 }
 

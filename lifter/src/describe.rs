@@ -1,7 +1,7 @@
 //! Instructions as text, for reports; and what they do to memory, for faults.
 
 use iced_x86::{
-    CpuidFeature, Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register,
+    CodeSize, CpuidFeature, Decoder, DecoderOptions, FastFormatter, InstructionInfoFactory, OpAccess, OpKind, Register,
 };
 use std::fmt::Write;
 
@@ -104,9 +104,17 @@ pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize
             })
         });
         out.modifies |= matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite);
-        let start = if far { start.map(|s| s.wrapping_add(bit_offset(&insn, &register))) } else { start };
-        let start = if far && (bits == 32 || m.base().is_gpr32() || m.index().is_gpr32()) {
-            start.map(|s| s & 0xffff_ffff)
+        let start = if far {
+            let segment = match m.segment() {
+                Register::FS => register(16),
+                Register::GS => register(17),
+                _ => 0,
+            };
+            let wrap = |v: u64, to: bool| if to { v & 0xffff_ffff } else { v };
+            start.map(|s| {
+                let flat = s.wrapping_sub(segment).wrapping_add(bit_offset(&insn, &register));
+                wrap(wrap(flat, m.address_size() == CodeSize::Code32).wrapping_add(segment), bits == 32)
+            })
         } else {
             start
         };

@@ -6,7 +6,7 @@
 //! alignment of its operand): its marker is in the first of them, which answers for the others.
 
 use evm_ir::passes::Places;
-use evm_ir::{Block, Inst, Op, Region};
+use evm_ir::{BlockData, Inst, Op, Region};
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ fn is_float(i: &Inst) -> bool {
 }
 
 /// The instructions of a block, divided behind those that may change the word.
-fn stretches(r: &Region, data: &Block) -> Vec<Range<usize>> {
+fn stretches(r: &Region, data: &BlockData) -> Vec<Range<usize>> {
     let changes = |i: &Inst| {
         let helper = r.calls.get(i.imm as usize).and_then(|c| r.helpers.get(usize::from(c.helper)));
         i.op == Op::Call && helper.is_some_and(|h| h.name == "stmxcsr")

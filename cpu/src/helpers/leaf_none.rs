@@ -3,7 +3,8 @@
 pub(super) fn addresses() -> impl Iterator<Item = u64> {
     std::iter::empty()
 }
-/// Which leaves this host has.
+/// Which leaves this host has: nobody asks where no compiled code is kept.
+#[allow(dead_code)]
 pub fn fingerprint() -> String {
     String::new()
 }

@@ -89,11 +89,13 @@ pub(super) const UNDO: u32 = 48;
 /// How an operation runs: the guest's control word, and whether the guest has seen an inexact result already. The host's
 /// status word may keep PE (clearing it costs more than an addition), but only where the guest has it as well.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) struct Mode {
     cw: u16,
     inexact: bool,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl Mode {
     const EXACT: Mode = Mode { cw: DEFAULT, inexact: true };
     /// All exceptions are masked.

@@ -149,6 +149,20 @@ fn narrow(i: &Instruction) -> bool {
     i.memory_base() == Register::None && i.memory_index() == Register::None || i.memory_base() == Register::EIP
 }
 
+/// Where a bit test with an offset in a register works: the offset is signed, whole operands away from the address. A 32-bit address
+/// wraps with it, before the segment's base is added.
+fn bit_string(cx: &mut Lifter, i: &Instruction, ty: Type, off: Value) -> Addr {
+    let off = cx.sext(Type::I64, off);
+    let units = cx.bini(Op::Sar, Type::I64, off, i64::from(ty.bits().trailing_zeros()));
+    let bytes = cx.bini(Op::Shl, Type::I64, units, i64::from(ty.bytes().trailing_zeros()));
+    let a = cx.addr_of(i, false);
+    let mut a = Addr { base: cx.bin(Op::Add, Type::I64, a.base, bytes), disp: a.disp };
+    if i.memory_base().is_gpr32() || i.memory_index().is_gpr32() || i.memory_displ_size() == 4 && narrow(i) {
+        a = cx.narrow_addr(a);
+    }
+    Addr { base: cx.with_segment(i, a.base), disp: a.disp }
+}
+
 fn bit_test(cx: &mut Lifter, i: &Instruction) {
     let ty = cx.op_type(i, 0);
     let bits = i64::from(ty.bits());
@@ -157,18 +171,10 @@ fn bit_test(cx: &mut Lifter, i: &Instruction) {
         _ => cx.iconst(ty, i.immediate(1) as i64),
     };
     let n = cx.bini(Op::And, ty, off, bits - 1);
-    let mut d = cx.dest(i);
-    if let (Loc::Mem(a, _), OpKind::Register) = (d, i.op_kind(1)) {
-        // The offset is a signed bit string offset: whole operands away from the address.
-        let off = cx.sext(Type::I64, off);
-        let units = cx.bini(Op::Sar, Type::I64, off, i64::from(ty.bits().trailing_zeros()));
-        let bytes = cx.bini(Op::Shl, Type::I64, units, i64::from(ty.bytes().trailing_zeros()));
-        let base = cx.bin(Op::Add, Type::I64, a.base, bytes);
-        d = Loc::Mem(Addr { base, disp: a.disp }, ty);
-        if i.memory_base().is_gpr32() || i.memory_index().is_gpr32() || i.memory_displ_size() == 4 && narrow(i) {
-            d = Loc::Mem(cx.narrow_addr(Addr { base, disp: a.disp }), ty);
-        }
-    }
+    let d = match (i.op_kind(0), i.op_kind(1)) {
+        (OpKind::Memory, OpKind::Register) => Loc::Mem(bit_string(cx, i, ty, off), ty),
+        _ => cx.dest(i),
+    };
     let one = cx.iconst(ty, 1);
     let mask = cx.bin(Op::Shl, ty, one, n);
     let m = i.mnemonic();

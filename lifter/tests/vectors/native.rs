@@ -21,14 +21,14 @@ pub type Piece = (&'static str, unsafe extern "sysv64" fn());
 /// Define pieces from their text.
 #[macro_export]
 macro_rules! pieces {
-    ($($text:expr),* $(,)?) => { vec![ $( {
+    ($($text:expr),* $(,)?) => { ::std::vec::Vec::from([ $( {
         #[unsafe(naked)]
         unsafe extern "sysv64" fn piece() {
             // SAFETY: see the module.
             core::arch::naked_asm!($text, "ret")
         }
         ($text, piece as unsafe extern "sysv64" fn())
-    } ),* ] };
+    } ),* ]) };
 }
 
 #[repr(C, align(64))]
