@@ -317,7 +317,9 @@ impl Builder {
             };
             let dev = self.dev();
             let kind = if path == b"/dev" { "devtmpfs" } else { "tmpfs" };
-            self.ns.mount(&at, MemFs::root(self.world.clone(), dev, mode, owner), false, kind);
+            // An embedder's tree is made for the job: what it has there is meant to be seen.
+            let below = matches!(self.setup.sysroot, Sysroot::Tree(_)).then(|| at.node.clone());
+            self.ns.mount(&at, MemFs::with_lower(self.world.clone(), dev, mode, owner, below), false, kind);
         }
         if !self.exists(b"/var/run") {
             let _ = self.link(b"/var/run", b"/run");

@@ -590,7 +590,7 @@ fn the_world_of_a_job() {
     let o = Ours { at: ns.root(), ns, who };
     for p in [
         "/root/.bashrc",
-        "/home/claude",
+        "/home/somebody",
         "/etc/shadow",
         "/proc/1",
         "/usr/bin/env",
@@ -640,4 +640,15 @@ fn the_world_of_a_job() {
     assert_eq!(o.get("/bin/prog").unwrap(), b"new");
     assert_eq!(std::fs::read(sys.0.join("usr/bin/prog")).unwrap(), b"#!");
     assert!(!sys.0.join("tmp").exists());
+    // The same with a tree of the embedder's: what it has at places to write to is seen, and can be changed.
+    std::fs::create_dir_all(sys.0.join("tmp/b")).unwrap();
+    std::fs::write(sys.0.join("tmp/b/prog"), "#!").unwrap();
+    let setup = Setup { sysroot: Sysroot::Tree(Tree(host(&sys.0, true))), ..Setup::default() };
+    let ns = setup.build(world(), None).unwrap();
+    let o = Ours { at: ns.root(), ns, who: Caller::default() };
+    assert_eq!(o.get("/tmp/b/prog").unwrap(), b"#!");
+    o.run(&["put", "/tmp/b/prog", "new"]).unwrap();
+    o.run(&["put", "/tmp/x", "new"]).unwrap();
+    assert_eq!(o.get("/tmp/b/prog").unwrap(), b"new");
+    assert_eq!(std::fs::read(sys.0.join("tmp/b/prog")).unwrap(), b"#!");
 }
