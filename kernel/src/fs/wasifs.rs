@@ -274,7 +274,9 @@ impl Node for HostNode {
             self.open(&Caller::default(), libc::O_WRONLY as u32)?.truncate(len)?;
         }
         if let Some(m) = c.mode {
-            lock(&self.fs.modes).insert(self.stat()?.ino, m & 0o7777);
+            // Which looks at the modes, too.
+            let ino = self.stat()?.ino;
+            lock(&self.fs.modes).insert(ino, m & 0o7777);
         }
         let time = |t: Option<SetTime>, now, at| match t {
             None => (0, 0),
