@@ -30,8 +30,13 @@ if ! rustc --print target-libdir --target wasm32-wasip1 2>/dev/null | xargs -I{}
     set -- -Zbuild-std=std,panic_abort --ignore-rust-version
 fi
 export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$flags"
+exports=
+for name in lifted helpers functions; do
+    exports="$exports -Clink-arg=--export=evm_$name"
+done
+# shellcheck disable=SC2086
 "$cargo" rustc -p evm-wasm --profile wasm --target wasm32-wasip1 "$@" -- \
-    -Clink-arg=--export=evm_lifted -Clink-arg=--growable-table -Clink-arg=-zstack-size=4194304
+    $exports -Clink-arg=--growable-table -Clink-arg=-zstack-size=4194304
 built=${CARGO_TARGET_DIR:-target}/wasm32-wasip1/wasm/evm-runtime.wasm
 wasm-opt -O3 --enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int \
     --strip-debug --strip-producers "$built" -o wasm/evm-runtime.wasm

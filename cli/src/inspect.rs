@@ -45,6 +45,9 @@ struct Report {
     /// What can be found of each executable segment without running it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     coverage: Vec<crate::lift::Coverage>,
+    /// What was lifted to a module, image by image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifted: Option<serde_json::Value>,
 }
 
 /// Functions of the C library that start threads or processes, or talk to other machines.
@@ -112,7 +115,9 @@ pub fn inspect(o: &Inspect) -> Result<ExitCode> {
     let data = std::fs::read(&o.file).with_context(|| o.file.display().to_string())?;
     let mut r = read(&data);
     r.file = o.file.display().to_string();
-    if o.coverage {
+    if o.coverage && r.format == "WebAssembly" {
+        r.lifted = crate::wasm::contents(&data);
+    } else if o.coverage {
         r.coverage = crate::lift::coverage(&o.file)?;
     }
     let mut text = if o.json { serde_json::to_string_pretty(&r)? } else { show(&r) };
@@ -128,6 +133,13 @@ fn read(data: &[u8]) -> Report {
         let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();
         r.interpreter = Some(String::from_utf8_lossy(line).trim().into());
         r.runnable = true;
+        return r;
+    }
+    if data.starts_with(b"\0asm\x01\0\0\0") {
+        r.format = "WebAssembly".into();
+        if crate::wasm::contents(data).is_none() {
+            r.note = Some("not made by 'evm lift'".into());
+        }
         return r;
     }
     if !data.starts_with(&elf::ELFMAG) {
@@ -324,6 +336,22 @@ fn show(r: &Report) -> String {
             format!(
                 "{} of {} bytes at {:#x} found without running it, in {} pieces: {} blocks, {} functions, {} jumps to unknown places",
                 c.found_bytes, c.code_bytes, c.offset, c.ranges, c.blocks, c.functions, c.unresolved
+            ),
+        );
+    }
+    for i in r.lifted.iter().flat_map(|l| l.as_array()).flatten() {
+        let n = |key: &str| i[key].as_u64().unwrap_or(0);
+        line(
+            "lifted",
+            format!(
+                "{}: {} of {} bytes of code, in {} pieces: {} functions, {} of them for loops, {} jumps to unknown places",
+                i["image"].as_str().unwrap_or_default(),
+                n("found_bytes"),
+                n("code_bytes"),
+                n("pieces"),
+                n("regions"),
+                n("loops"),
+                n("unresolved")
             ),
         );
     }

@@ -91,13 +91,7 @@ fn one(image: &Surveyed, profile: Option<&Folder>, options: LiftOptions) -> Resu
     file.read_to_end(&mut data).with_context(|| label.clone())?;
     let starts: Vec<u64> = starts::find(&data).starts.into_iter().collect();
     let progress = Progress::default();
-    let end = AtomicBool::new(false);
-    let lifted = std::thread::scope(|s| {
-        s.spawn(|| show(&label, &progress, &end));
-        let r = image.lift(&starts, profile, options, &progress);
-        end.store(true, Ordering::Relaxed);
-        r
-    });
+    let lifted = showing(&label, &progress, || image.lift(&starts, profile, options, &progress));
     match lifted {
         Ok(lifted) => {
             let key = image.key();
@@ -108,6 +102,17 @@ fn one(image: &Surveyed, profile: Option<&Folder>, options: LiftOptions) -> Resu
             Ok(None)
         }
     }
+}
+
+/// Do something while the terminal shows how far it is.
+pub fn showing<T>(label: &str, progress: &Progress, f: impl FnOnce() -> T) -> T {
+    let end = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| show(label, progress, &end));
+        let r = f();
+        end.store(true, Ordering::Relaxed);
+        r
+    })
 }
 
 /// A line on the terminal that says how far it is.

@@ -14,6 +14,8 @@ pub struct Starts {
     pub code: Vec<(u64, u64)>,
     /// Starts of code.
     pub starts: BTreeSet<u64>,
+    /// Of them, those that are functions for all that is known: symbols, unwind tables, entries.
+    pub functions: BTreeSet<u64>,
 }
 
 /// What an ELF file says; nothing if it is none.
@@ -49,20 +51,16 @@ fn of_class<H: FileHeader<Endian = Endianness>>(data: &[u8], bits: u32) -> objec
         .collect();
     let mut s = Starts { bits, ..Starts::default() };
     s.code = segments.iter().filter(|g| g.code).map(|g| (g.offset, g.size)).collect();
-    let mut add = |address: u64| {
+    let offset = |address: u64| {
         let g = segments.iter().find(|g| g.code && (g.address..g.address + g.size).contains(&address));
-        s.starts.extend(g.map(|g| address - g.address + g.offset));
+        g.map(|g| address - g.address + g.offset)
     };
+    let mut add = |address: u64| s.functions.extend(offset(address));
     add(file.elf_header().e_entry(e).into());
     // IFUNC symbols are of the kind "unknown" here.
     let code = |k: SymbolKind| matches!(k, SymbolKind::Text | SymbolKind::Unknown);
     for y in file.symbols().chain(file.dynamic_symbols()).filter(|y| y.is_definition() && code(y.kind())) {
         add(y.address());
-    }
-    for (_, r) in file.dynamic_relocations().into_iter().flatten() {
-        if r.target() == RelocationTarget::Absolute {
-            add(r.addend() as u64);
-        }
     }
     for d in &file.elf_dynamic_table()? {
         if matches!(d.tag, elf::DT_INIT | elf::DT_FINI) {
@@ -81,6 +79,13 @@ fn of_class<H: FileHeader<Endian = Endianness>>(data: &[u8], bits: u32) -> objec
             _ => {}
         }
     }
+    // Pointers to functions, or to the middle of one.
+    let mut add = |address: u64| s.starts.extend(offset(address));
+    for (_, r) in file.dynamic_relocations().into_iter().flatten() {
+        if r.target() == RelocationTarget::Absolute {
+            add(r.addend() as u64);
+        }
+    }
     // A program at a fixed address has no relocations that tell of its function pointers.
     if file.elf_header().e_type(e) == elf::ET_EXEC {
         let word = bits as usize / 8;
@@ -93,6 +98,7 @@ fn of_class<H: FileHeader<Endian = Endianness>>(data: &[u8], bits: u32) -> objec
             }
         }
     }
+    s.starts.extend(&s.functions);
     Ok(s)
 }
 

@@ -1,7 +1,24 @@
-"""Runs a module in wasmtime: MODULE [GUEST::HOST ...] -- ARGS"""
+"""Runs a module in wasmtime: MODULE [GUEST::HOST ...] -- ARGS
+
+What wasmtime made of a module is kept beside it for the next run.
+"""
+import os
 import sys
 
 import wasmtime
+
+
+def compiled(engine, module):
+    kept = module + ".compiled"
+    if os.path.exists(kept) and os.path.getmtime(kept) >= os.path.getmtime(module):
+        return wasmtime.Module.deserialize_file(engine, kept)
+    made = wasmtime.Module.from_file(engine, module)
+    part = f"{kept}.{os.getpid()}"
+    with open(part, "wb") as f:
+        f.write(made.serialize())
+    os.rename(part, kept)
+    return made
+
 
 words = sys.argv[1:]
 split = words.index("--")
@@ -19,7 +36,7 @@ for d in dirs:
     wasi.preopen_dir(host, guest)
 store = wasmtime.Store(engine)
 store.set_wasi(wasi)
-instance = linker.instantiate(store, wasmtime.Module.from_file(engine, module))
+instance = linker.instantiate(store, compiled(engine, module))
 try:
     instance.exports(store)["_start"](store)
 except wasmtime.ExitTrap as e:

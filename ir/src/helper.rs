@@ -71,6 +71,13 @@ macro_rules! shapes {
             pub fn addr(&self) -> u64 {
                 match self { $( HelperFn::$name(f) => *f as usize as u64, )* }
             }
+            /// The function without its type, for tables made at compile time.
+            pub const fn erased(&self) -> unsafe extern "C" fn() {
+                // SAFETY: function pointers are alike in size; whoever calls it gives it its type back.
+                match self { $( HelperFn::$name(f) => unsafe {
+                    std::mem::transmute::<unsafe extern "C" fn(*mut u8 $(, $t)*) -> $r, unsafe extern "C" fn()>(*f)
+                }, )* }
+            }
             /// Call it with the first of these integers and vectors; a `u64` result is zero-extended.
             ///
             /// # Safety

@@ -13,7 +13,7 @@ use crate::task::Task;
 use crate::timers::Timers;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What the runtime does for the kernel.
@@ -196,6 +196,9 @@ impl Counters {
 
 /// One job.
 pub struct Kernel {
+    /// Where position-independent images are wanted: device and inode of the file, and the address of its first page. Set
+    /// by an embedder that has code for them.
+    pub images: OnceLock<std::collections::HashMap<(u64, u64), u64>>,
     /// Configuration.
     pub config: Config,
     /// Limits and their accounts.
@@ -239,6 +242,7 @@ impl Kernel {
             table: Mutex::default(),
             end: Mutex::new(None),
             ended: Condvar::new(),
+            images: OnceLock::new(),
             config,
         })
     }

@@ -89,6 +89,11 @@ pub fn run_due() -> Option<Duration> {
         }
     }
 }
+/// Without threads: whether a timer will expire.
+#[cfg(target_family = "wasm")]
+pub fn armed() -> bool {
+    KERNEL.with_borrow(Weak::upgrade).is_some_and(|k| !lock(&k.timers.inner.heap).entries.is_empty())
+}
 /// Without threads: nothing can be done until a timer is due, or until the deadline.
 #[cfg(target_family = "wasm")]
 pub(crate) fn idle(deadline: Option<Instant>) {

@@ -16,6 +16,7 @@
 //!    leaving by the trampoline's landing skips no Rust frame.
 #![deny(unsafe_code)]
 
+pub mod ahead;
 pub mod cache;
 mod code;
 mod config;

@@ -75,8 +75,8 @@ impl evm_lifter::Code for Reader<'_> {
 }
 
 /// Translate the block at an address, or in strict mode the instruction. Gives the guest bytes it came from, too.
-pub fn translate(mm: &Mm, pc: u64, mode: Mode) -> Result<(Block, u64), Failure> {
-    let opts = Options { mode, bits: mm.bits, ..Options::default() };
+pub fn translate(mm: &Mm, pc: u64, mode: Mode, v3: bool) -> Result<(Block, u64), Failure> {
+    let opts = Options { mode, bits: mm.bits, v3, ..Options::default() };
     let mut region = match evm_lifter::lift(pc, &[], &mut Reader { mm, page: None }, &opts) {
         Ok(l) => l.region,
         Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
@@ -96,6 +96,8 @@ pub struct Blocks {
     /// Blocks that have bytes in a page.
     pages: BTreeMap<u64, Vec<u64>>,
     recent: Box<[Option<Rc<Block>>]>,
+    /// See [`Options`].
+    pub v3: bool,
 }
 
 fn slot(pc: u64) -> usize {
@@ -103,8 +105,8 @@ fn slot(pc: u64) -> usize {
 }
 
 impl Blocks {
-    pub fn new() -> Blocks {
-        Blocks { all: HashMap::new(), pages: BTreeMap::new(), recent: vec![None; CACHE].into() }
+    pub fn new(v3: bool) -> Blocks {
+        Blocks { all: HashMap::new(), pages: BTreeMap::new(), recent: vec![None; CACHE].into(), v3 }
     }
     /// The block at an address, translated if there is none yet.
     pub fn get(&mut self, mm: &Mm, pc: u64) -> Result<Rc<Block>, Failure> {
@@ -116,7 +118,7 @@ impl Blocks {
         let b = match self.all.get(&pc) {
             Some(b) => b.clone(),
             None => {
-                let (b, end) = translate(mm, pc, Mode::Block)?;
+                let (b, end) = translate(mm, pc, Mode::Block, self.v3)?;
                 for page in pc / PAGE..=(end.max(pc + 1) - 1) / PAGE {
                     self.pages.entry(page).or_default().push(pc);
                 }

@@ -1,8 +1,9 @@
 //! The runtime of stand-alone WebAssembly modules: a virtual Linux and an interpreter, compiled to `wasm32-wasip1`. `evm lift -o
-//! X.wasm` appends a program and its files to it (`bundle`).
+//! X.wasm` appends a program, its files (`bundle`) and its code as functions (`lifted`) to it.
 //!
 //! `world` makes the job from what was appended and from what WASI gives (arguments, environment, preopened folders); `thread` is
-//! the run loop, on the module's one thread; `code` keeps translated blocks.
+//! the run loop, on the module's one thread; `code` keeps blocks that are interpreted; `entry` is the border between the run loop
+//! and lifted functions.
 #![deny(unsafe_code)]
 
 #[cfg(target_family = "wasm")]
@@ -11,6 +12,10 @@ mod alloc;
 mod bundle;
 #[cfg(target_family = "wasm")]
 mod code;
+#[cfg(target_family = "wasm")]
+mod entry;
+#[cfg(target_family = "wasm")]
+mod lifted;
 #[cfg(target_family = "wasm")]
 mod thread;
 #[cfg(target_family = "wasm")]

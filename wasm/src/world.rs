@@ -1,6 +1,7 @@
 //! From the module's files and what WASI gives to a job, and to its end.
 
 use crate::bundle::blob;
+use crate::lifted;
 use crate::thread::{self, Shared};
 use evm_cpu::model;
 use evm_kernel::clone::Program;
@@ -9,6 +10,7 @@ use evm_kernel::fs::procfs::ProcFs;
 use evm_kernel::fs::{DirMount, FsContext, KernelWorld, Setup, Sysroot, Tree, archive, hostfs, node};
 use evm_kernel::io::{FdTable, stdio};
 use evm_kernel::kernel::{Config, EndReason, Kernel};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The guest's address space, unless the module says otherwise.
@@ -142,6 +144,15 @@ fn file_systems(kernel: &Arc<Kernel>, cpu: u32) -> Result<FsContext, Errno> {
         world,
         Some([ProcFs::root(Arc::downgrade(kernel), 0x16, cpu), ProcFs::sys_root(Arc::downgrade(kernel), 0x17)]),
     )?;
+    let mut images = HashMap::new();
+    for w in lifted::wanted() {
+        // Something may be mounted over it.
+        if let Ok(e) = ns.resolve(&node::Caller::default(), &ns.root(), w.path.as_bytes(), true) {
+            images.insert((e.stat.dev, e.stat.ino), w.at);
+        }
+    }
+    // It is set once.
+    let _ = kernel.images.set(images);
     let fs = FsContext::new(ns);
     fs.chdir(&node::Caller::default(), b"/work")?;
     Ok(fs)

@@ -198,7 +198,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.find_extended_loads();
         self.lanes = flow::analyse(self.r);
         self.unproven = evm_ir::passes::unproven(self.r);
-        self.polls = crate::polls::polls(self.r);
+        self.polls = crate::polls::polls(self.r, true);
         self.preds = vec![0; self.r.blocks.len()];
         for t in self.r.blocks.iter().flat_map(|b| flow::successors(&b.term)) {
             if let Some(n) = self.preds.get_mut(t.0 as usize) {

@@ -15,9 +15,10 @@
 //! # Imports
 //! * `env.memory`, `env.table`
 //! * `evm.NAME`: the functions of [`Import`].
-//!   In a runtime module that is to be linked with regions they are exports `evm_NAME`.
-//! * `evm.helper.NAME` (exports `evm_helper_NAME`): a helper of the IR by its name: `(cpu: i32, i64 …, v128 …) -> (i64 | v128)?`, the numbers of
+//!   A runtime module that is to be linked with regions exports [`FUNCTION_LIST`].
+//! * `evm.helper.NAME`: a helper of the IR by its name: `(cpu: i32, i64 …, v128 …) -> (i64 | v128)?`, the numbers of
 //!   parameters and the result as in its signature. A helper that is marked as raising leaves its exception in `pending`.
+//!   A runtime module exports [`HELPER_LIST`].
 //!
 //! # Memory
 //! Guest address `a` is at `mem_base + a`. An access needs `a + size <= mem_limit` and the permission of all pages it touches:
@@ -109,12 +110,18 @@ pub const STEP: u64 = 1 << 32;
 /// Signature of a region, for those who write it down: `(i32, i64) -> i64`.
 pub const REGION: &str = "(cpu: i32, pc: i64) -> i64";
 
-/// Export name of the function in element 0 of the table, which a runtime module provides.
-pub const NOWHERE: &str = "evm_nowhere";
+/// Name of the function in element 0 of the table, which a runtime module provides.
+pub const NOWHERE: &str = "nowhere";
+
+/// Export name of the global with the address of the numbers in the table of the [`Import`]s and [`NOWHERE`], words of 32 bits.
+pub const FUNCTION_LIST: &str = "evm_functions";
 
 /// Export name of the global with the address of the four words of 32 bits, zero at first, in which the linker tells a
 /// runtime module what it was linked with: see [`HEADER_WORDS`](super::link::HEADER_WORDS).
 pub const LIFTED: &str = "evm_lifted";
+
+/// Export name of the global with the address of the helpers' numbers in the table, words of 32 bits in the IR's order.
+pub const HELPER_LIST: &str = "evm_helpers";
 
 /// Import module of [`Import`]s.
 pub const MODULE: &str = "evm";
@@ -123,7 +130,7 @@ pub const HELPERS: &str = "evm.helper";
 /// Import module of memory and table.
 pub const ENV: &str = "env";
 
-/// Functions of the runtime that regions call. In a linked module they are the runtime's exports `evm_NAME`.
+/// Functions of the runtime that regions call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Import {

@@ -2,6 +2,7 @@
 
 use super::abi::WasmAbi;
 use super::emit::{Body, Ins, Label, Sym, at, ins};
+use evm_memory::perm;
 use wasm_encoder::ValType::{F32, F64, I32, I64, V128};
 use wasm_encoder::{Ieee32, Ieee64, ValType};
 
@@ -30,6 +31,8 @@ pub enum Intern {
     OddPromote,
     /// `(cpu)`: raise the invalid flag.
     Invalid,
+    /// As [`Import::Access`](super::abi::Import::Access), which it calls if the range has more than two pages or may not be accessed.
+    Access,
 }
 
 /// MXCSR's flags.
@@ -39,7 +42,7 @@ const OE_PE: i32 = 8 | 32;
 
 impl Intern {
     /// All of them.
-    pub const ALL: [Intern; 10] = [
+    pub const ALL: [Intern; 11] = [
         Intern::Jump,
         Intern::MulHiU,
         Intern::MulHiS,
@@ -50,6 +53,7 @@ impl Intern {
         Intern::OddDemote,
         Intern::OddPromote,
         Intern::Invalid,
+        Intern::Access,
     ];
     /// Parameters and result.
     pub fn signature(self) -> (Vec<ValType>, Vec<ValType>) {
@@ -62,6 +66,7 @@ impl Intern {
             Intern::OddDemote => (vec![I32, F64, F32], vec![F32]),
             Intern::OddPromote => (vec![I32, F32], vec![F64]),
             Intern::Invalid => (vec![I32], vec![]),
+            Intern::Access => super::abi::Import::Access.signature(),
         }
     }
     /// The function.
@@ -82,6 +87,7 @@ impl Intern {
             Intern::OddDemote => odd_demote(&mut b, abi),
             Intern::OddPromote => odd_promote(&mut b, abi),
             Intern::Invalid => raise(&mut b, abi, IE),
+            Intern::Access => access(&mut b, abi),
         }
         b.ins().end();
         b
@@ -116,6 +122,46 @@ fn jump(b: &mut Body, abi: &WasmAbi, tail_calls: bool) {
     look_up(b, abi, word);
     b.call_indirect(false);
     b.ins().local_get(0).local_get(left).i32_const(super::exits::JUMP_FRAME).i32_add().i32_store(at(abi.depth));
+}
+
+/// Whether the range's first and last page allow the access.
+fn access(b: &mut Body, abi: &WasmAbi) {
+    let (addr, len, write) = (1, 2, 3);
+    b.locals.extend([I64, I32, I32]);
+    let (last, first, second) = (4, 5, 6);
+    let elsewhere = b.block();
+    b.ins().local_get(addr).local_get(len).i64_add().i64_const(1).i64_sub().local_set(last);
+    for at in [addr, last] {
+        b.ins().local_get(at);
+        b.load64(abi.mem_limit);
+        b.ins().i64_ge_u();
+        b.br_if(elsewhere);
+    }
+    b.ins().local_get(last).local_get(addr).i64_sub().i64_const(i64::from(evm_memory::PAGE as u32)).i64_ge_u();
+    b.br_if(elsewhere);
+    for (at, page) in [(addr, first), (last, second)] {
+        b.load32(abi.perms);
+        b.ins()
+            .local_get(at)
+            .i64_const(12)
+            .i64_shr_u()
+            .i32_wrap_i64()
+            .i32_add()
+            .i32_load8_u(super::emit::at(0))
+            .local_set(page);
+    }
+    // Of a page with translations only reading is plain.
+    let (r, w, code) = (i32::from(perm::READ), i32::from(perm::WRITE), i32::from(perm::CODE));
+    b.ins().local_get(first).local_get(second).i32_and().i32_const(w).i32_const(r).local_get(write).select().i32_and();
+    b.ins().i32_eqz();
+    b.br_if(elsewhere);
+    b.ins().local_get(first).local_get(second).i32_or().i32_const(code).i32_and();
+    b.ins().i32_const(0).local_get(write).select();
+    b.br_if(elsewhere);
+    b.ins().i32_const(1).return_();
+    b.end();
+    b.ins().local_get(0).local_get(addr).local_get(len).local_get(write);
+    b.call(Sym::Import(super::abi::Import::Access));
 }
 
 /// By four products of 32-bit halves.

@@ -1,19 +1,21 @@
 //! Linking lifted functions with a runtime module: one module, with the runtime's imports.
 //!
 //! Everything is appended: types, functions, elements of the table, data. So all numbers of the runtime's own code stay as they
-//! are, and its sections are copied, not read. What regions import is looked up among the runtime's exports: `evm_NAME` for the functions
-//! of [`Import`](super::abi::Import) and [`NOWHERE`], `evm_helper_NAME` for helpers. These exports do not stay.
+//! are, and its sections are copied. What regions import are elements of the runtime's table, whose numbers are
+//! data at its exports [`FUNCTION_LIST`] and [`HELPER_LIST`]. These exports do not stay. A region that calls one that is not in the module calls [`NOWHERE`].
 //!
 //! Data goes behind the runtime's initial memory, which grows by as much. The runtime finds it by the address that its export
 //! [`LIFTED`] gives, a global: there the linker writes a [header](HEADER_WORDS).
 
-use super::abi::{LIFTED, NOWHERE};
+use super::abi::{FUNCTION_LIST, HELPER_LIST, Import, LIFTED, NOWHERE};
 use super::emit::Sym;
 use super::module::{Module, helper_signature};
 use std::collections::{BTreeMap, HashMap};
 use wasm_encoder::ValType::{self, I32, I64};
 use wasm_encoder::{ConstExpr, Encode};
-use wasmparser::{CompositeInnerType, ExternalKind, Operator, Parser, Payload, TypeRef};
+use wasmparser::{
+    CompositeInnerType, DataKind, ElementItems, ElementKind, ExternalKind, Operator, Parser, Payload, TypeRef,
+};
 
 /// Why modules could not be linked.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,10 @@ struct Runtime<'a> {
     functions: Vec<u32>,
     globals: Vec<Option<u32>>,
     exports: HashMap<&'a str, (ExternalKind, u32)>,
+    /// Functions in the table, by element.
+    elements: HashMap<u32, u32>,
+    /// Data at the start: address and bytes.
+    segments: Vec<(u32, &'a [u8])>,
     /// Elements and pages at the start.
     table: Option<(u64, Option<u64>)>,
     memory: Option<(u64, Option<u64>)>,
@@ -77,6 +83,14 @@ fn val_type(t: wasmparser::ValType) -> Option<ValType> {
         W::F64 => ValType::F64,
         W::V128 => ValType::V128,
         W::Ref(_) => return None,
+    })
+}
+
+/// The value of an initializer, if it is a constant of 32 bits.
+fn constant(e: &wasmparser::ConstExpr<'_>) -> Result<Option<u32>, LinkError> {
+    Ok(match e.get_operators_reader().read()? {
+        Operator::I32Const { value } => Some(value as u32),
+        _ => None,
     })
 }
 
@@ -143,17 +157,28 @@ impl<'a> Runtime<'a> {
                 }
                 Payload::GlobalSection(s) => {
                     for g in s {
-                        let mut ops = g?.init_expr.get_operators_reader();
-                        m.globals.push(match ops.read()? {
-                            Operator::I32Const { value } => Some(value as u32),
-                            _ => None,
-                        });
+                        m.globals.push(constant(&g?.init_expr)?);
                     }
                 }
                 Payload::ExportSection(s) => {
                     for e in s {
                         let e = e?;
                         m.exports.insert(e.name, (e.kind, e.index));
+                    }
+                }
+                Payload::ElementSection(s) => {
+                    for e in s {
+                        m.read_elements(e?)?;
+                    }
+                }
+                Payload::DataSection(s) => {
+                    for d in s {
+                        let d = d?;
+                        if let DataKind::Active { memory_index: 0, offset_expr } = d.kind
+                            && let Some(at) = constant(&offset_expr)?
+                        {
+                            m.segments.push((at, d.data));
+                        }
                     }
                 }
                 Payload::CustomSection(c) => m.customs.push((c.name(), c.data())),
@@ -163,22 +188,40 @@ impl<'a> Runtime<'a> {
         Ok(m)
     }
 
-    /// Number of the exported function of this type.
-    fn function(&self, name: &str, want: &(Vec<ValType>, Vec<ValType>)) -> Result<u32, LinkError> {
-        let Some((ExternalKind::Func, n)) = self.exports.get(name).copied() else {
+    fn read_elements(&mut self, e: wasmparser::Element<'a>) -> Result<(), LinkError> {
+        let ElementKind::Active { table_index: None | Some(0), offset_expr } = e.kind else {
+            return Ok(());
+        };
+        let (Some(at), ElementItems::Functions(list)) = (constant(&offset_expr)?, e.items) else {
+            return Ok(());
+        };
+        for (n, f) in list.into_iter().enumerate() {
+            self.elements.insert(at.wrapping_add(n as u32), f?);
+        }
+        Ok(())
+    }
+    /// The value of an exported global, an address.
+    fn address(&self, name: &str) -> Result<u32, LinkError> {
+        let Some((ExternalKind::Global, n)) = self.exports.get(name).copied() else {
             return Err(LinkError::Missing(name.into()));
         };
-        let ty = self.functions.get(n as usize).and_then(|t| self.types.get(*t as usize));
-        match ty {
-            Some(Some(t)) if t == want => Ok(n),
-            _ => Err(LinkError::Type(name.into())),
-        }
+        self.globals.get(n as usize).copied().flatten().ok_or_else(|| LinkError::Type(name.into()))
     }
-    fn lifted(&self) -> Result<u32, LinkError> {
-        let Some((ExternalKind::Global, n)) = self.exports.get(LIFTED).copied() else {
-            return Err(LinkError::Missing(LIFTED.into()));
+    /// A word of the initial memory.
+    fn word(&self, at: u32) -> u32 {
+        let byte = |at: u32| {
+            let holds = |s: &&(u32, &[u8])| at.checked_sub(s.0).is_some_and(|o| (o as usize) < s.1.len());
+            self.segments.iter().rev().find(holds).map_or(0, |s| s.1[(at - s.0) as usize])
         };
-        self.globals.get(n as usize).copied().flatten().ok_or_else(|| LinkError::Type(LIFTED.into()))
+        u32::from_le_bytes([0, 1, 2, 3].map(|i| byte(at.wrapping_add(i))))
+    }
+    /// Number of the function with this place in a list.
+    fn listed(&self, list: &str, n: u32, name: &str, want: &(Vec<ValType>, Vec<ValType>)) -> Result<u32, LinkError> {
+        let element = self.word(self.address(list)?.wrapping_add(4 * n));
+        let wrong = || LinkError::Type(format!("{list}, {name},"));
+        let f = self.elements.get(&element).copied().ok_or_else(wrong)?;
+        let ty = self.functions.get(f as usize).and_then(|t| self.types.get(*t as usize));
+        if ty.is_some_and(|t| t.as_ref() == Some(want)) { Ok(f) } else { Err(wrong()) }
     }
 }
 
@@ -199,7 +242,7 @@ impl More {
             rest = &old[r.original_position()..];
         }
         let mut out = vec![];
-        (n + self.count).encode(&mut out);
+        n.checked_add(self.count).ok_or(LinkError::Unsupported("has sections that are full"))?.encode(&mut out);
         out.extend_from_slice(rest);
         out.extend_from_slice(&self.bytes);
         Ok(out)
@@ -219,7 +262,7 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
         }
     }
     let region = (vec![I32, I64], vec![I64]);
-    let nowhere = rt.function(NOWHERE, &region)?;
+    let nowhere = rt.listed(FUNCTION_LIST, Import::ALL.len() as u32, NOWHERE, &region)?;
     let interns = lifted.interns();
     let mut numbers: HashMap<Sym, u32> = HashMap::new();
     numbers.insert(Sym::RegionType, parts.index(&region));
@@ -247,7 +290,7 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
     for b in interns.values().chain(lifted.bodies()) {
         for (_, s) in &b.refs {
             if !numbers.contains_key(s) {
-                let n = imported(&rt, lifted, *s)?;
+                let n = if let Sym::Region(_) = s { nowhere } else { imported(&rt, lifted, *s)? };
                 numbers.insert(*s, n);
             }
         }
@@ -265,10 +308,10 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
 
 fn imported(rt: &Runtime<'_>, lifted: &Module, s: Sym) -> Result<u32, LinkError> {
     match s {
-        Sym::Import(i) => rt.function(&format!("evm_{}", i.name()), &i.signature()),
+        Sym::Import(i) => rt.listed(FUNCTION_LIST, i as u32, i.name(), &i.signature()),
         Sym::Helper(n) => {
             let h = lifted.helpers().get(usize::from(n)).ok_or(super::Error::Invalid("no such helper"))?;
-            rt.function(&format!("evm_helper_{}", h.name), &helper_signature(h))
+            rt.listed(HELPER_LIST, n.into(), h.name, &helper_signature(h))
         }
         Sym::Intern(_) | Sym::Region(_) | Sym::RegionType => {
             Err(super::Error::Invalid("a call of a region that is not in the module").into())
@@ -306,7 +349,7 @@ fn data(rt: &Runtime<'_>, pages: u64, places: &BTreeMap<u64, u32>, blobs: &[Blob
     let header: Vec<u8> =
         [places.len(), start, blobs.len(), list].iter().flat_map(|w| (*w as u32).to_le_bytes()).collect();
     let mut out = More::default();
-    for (at, bytes) in [(start, &bytes), (rt.lifted()? as usize, &header)] {
+    for (at, bytes) in [(start, &bytes), (rt.address(LIFTED)? as usize, &header)] {
         out.bytes.push(0);
         ConstExpr::i32_const(at as i32).encode(&mut out.bytes);
         bytes.encode(&mut out.bytes);
@@ -380,11 +423,7 @@ impl Output<'_> {
             new.encode(&mut out);
         }
         for (name, bytes) in self.rt.customs.iter().filter(|c| !c.0.starts_with(".debug") && c.0 != "linking") {
-            let mut body = vec![];
-            name.encode(&mut body);
-            body.extend_from_slice(bytes);
-            out.push(0);
-            body.encode(&mut out);
+            add_section(&mut out, name, bytes);
         }
         Ok(out)
     }
@@ -439,4 +478,21 @@ impl Output<'_> {
         }
         m
     }
+}
+
+/// Append a custom section to a module.
+pub fn add_section(module: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+    let mut body = vec![];
+    name.encode(&mut body);
+    body.extend_from_slice(bytes);
+    module.push(0);
+    body.encode(module);
+}
+
+/// A custom section of a module; `None` also for what is no module.
+pub fn section<'a>(module: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
+    Parser::new(0).parse_all(module).map_while(Result::ok).find_map(|p| match p {
+        Payload::CustomSection(c) if c.name() == wanted => Some(c.data()),
+        _ => None,
+    })
 }

@@ -132,7 +132,8 @@ impl<'a> Lower<'a> {
             block_labels: HashMap::new(),
             loop_labels: HashMap::new(),
             dispatch: None,
-            polls: crate::polls::polls(r),
+            // Calls do not look.
+            polls: crate::polls::polls(r, false),
             floats: super::floats::marks(r),
         };
         l.count_uses();

@@ -1,9 +1,9 @@
 //! Guest memory: the check, the address, loads, stores and atomics.
 
 use super::Error;
-use super::abi::Import;
-use super::emit::{Ins, MemIns, at, ins, mem_ins};
+use super::emit::{Ins, MemIns, Sym, at, ins, mem_ins};
 use super::facts::{Access, Group};
+use super::intern::Intern;
 use super::lower::{Bail, Lower, val_type};
 use evm_ir::{Inst, Op, Type};
 use evm_memory::perm;
@@ -229,7 +229,7 @@ impl Lower<'_> {
         self.b.end();
         let len = group.range.hi - group.range.lo;
         self.b.ins().local_get(0).local_get(ea).i64_const(len).i32_const(i32::from(group.range.write));
-        self.import(Import::Access);
+        self.b.call(Sym::Intern(Intern::Access));
         self.b.br_if(ok);
         let keep = self.keep;
         self.at_pc(self.pc);

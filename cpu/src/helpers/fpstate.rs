@@ -5,7 +5,7 @@
 //! See the parent module. MXCSR is live in the host's register, which is read and set by `sse`.
 #![allow(unsafe_code)]
 
-use super::sse::{Lanes, host_mxcsr, set_host_mxcsr};
+use super::sse::{Lanes, guest_mxcsr, set_host_mxcsr};
 use super::state;
 use crate::xsave::{self, Component};
 use crate::{CpuState, exc};
@@ -57,7 +57,7 @@ extern "C" fn fxsave(st: S, addr: u64, _wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     s.x87_settle();
-    s.mxcsr = host_mxcsr();
+    s.mxcsr = guest_mxcsr(s);
     let mut image = [0; xsave::LEGACY];
     xsave::put_x87(s, &mut image);
     xsave::put_mxcsr(s, &mut image);
@@ -106,7 +106,7 @@ extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
     let Some(asked) = asked(s, addr, mask) else {
         return;
     };
-    s.mxcsr = host_mxcsr();
+    s.mxcsr = guest_mxcsr(s);
     let Some(mut image) = read::<{ xsave::SIZE }>(s, addr) else {
         return;
     };
@@ -150,7 +150,7 @@ extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
     let Some(asked) = asked(s, addr, mask) else {
         return;
     };
-    s.mxcsr = host_mxcsr();
+    s.mxcsr = guest_mxcsr(s);
     let bv = asked & xsave::in_use(s);
     let mut image = [0; xsave::SIZE];
     image[xsave::LEGACY..][..8].copy_from_slice(&bv.to_le_bytes());

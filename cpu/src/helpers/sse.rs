@@ -442,7 +442,7 @@ impl crate::CpuState {
 pub(crate) extern "C" fn stmxcsr(st: S) -> u64 {
     // SAFETY: the engine's pointer.
     let st = unsafe { state(st) };
-    st.mxcsr = host_mxcsr();
+    st.mxcsr = guest_mxcsr(st);
     st.look_at_flags();
     set_host_mxcsr(st.mxcsr);
     u64::from(st.mxcsr)

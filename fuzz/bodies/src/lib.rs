@@ -5,11 +5,15 @@
 //! the first check, so that the tests see that they test something.
 #![deny(unsafe_code)]
 
+mod artifact;
 mod elf;
 mod kept;
+mod link;
 
+pub use artifact::artifact;
 pub use elf::elf;
 pub use kept::kept;
+pub use link::link;
 
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
 use evm_backend::wasm::{self, Link, Module, WasmAbi};

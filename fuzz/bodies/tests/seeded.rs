@@ -1,6 +1,6 @@
 //! Short runs of the fuzz targets from seeds. `FUZZ_ROUNDS=N` multiplies them, `FUZZ_SEED=N` begins elsewhere.
 
-use evm_fuzz_bodies::{bytes, elf, kept, lift, region, text, valid_region};
+use evm_fuzz_bodies::{artifact, bytes, elf, kept, lift, link, region, text, valid_region};
 use evm_ir::random::Rng;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -43,6 +43,22 @@ fn shaped_code() {
             }
         }
         lift(&b)
+    });
+}
+
+#[test]
+fn damaged_artifacts() {
+    rounds(400, 20, |r| {
+        let n = 1 + r.below(24) as usize;
+        artifact(&bytes(r, n))
+    });
+}
+
+#[test]
+fn linked_code() {
+    rounds(24, 6, |r| {
+        let n = 8 + r.below(96) as usize;
+        link(&bytes(r, n))
     });
 }
 

@@ -215,7 +215,7 @@ impl Elf {
     pub fn load(&self, mm: &Mm, d: &Arc<Description>, base: Option<u64>, who: &dyn Blocking) -> Result<Loaded> {
         let (low, high) = self.span()?;
         let bias = if self.position_independent {
-            let at = match base {
+            let at = match mm.wanted(d, high - low).or(base) {
                 Some(b) => b.checked_add(self.align - 1).ok_or(Errno::ENOMEM)? & !(self.align - 1),
                 None => {
                     let len = (high - low).checked_add(self.align).ok_or(Errno::ENOMEM)?;

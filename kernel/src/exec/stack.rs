@@ -37,9 +37,13 @@ pub(crate) fn check_size(argv: &[Vec<u8>], envp: &[Vec<u8>], stack: u64) -> Resu
     if total > (stack / 4).clamp(128 << 10, 6 << 20) { Err(Errno::E2BIG) } else { Ok(()) }
 }
 
+/// Bytes above it. Compiled WebAssembly looks at the permissions of two pages at once, so accesses to the last page of a mapping are
+/// slow: programs with a shallow stack would have nothing else.
+const SPARE: u64 = if cfg!(target_family = "wasm") { 2 * evm_memory::PAGE } else { 0 };
+
 /// Write it below `top`, with words of so many bytes.
 pub(crate) fn build(mem: Mem, top: u64, word: u64, c: &Contents<'_>) -> Result<Placed> {
-    let mut at = top - word; // a zero word ends the stack
+    let mut at = top - SPARE - word; // a zero word ends the stack
     let put = |at: &mut u64, s: &[u8]| -> Result<u64> {
         *at = at.checked_sub(s.len() as u64 + 1).ok_or(Errno::E2BIG)?;
         mem.copy_in(*at, s)?;

@@ -69,6 +69,18 @@ struct ArchiveFs {
     world: Arc<dyn World>,
 }
 
+/// Where the contents of the file at an absolute path are in an archive: offset and length.
+pub fn position(bytes: &[u8], path: &[u8]) -> Option<(usize, usize)> {
+    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?));
+    let size = |v: u64| usize::try_from(v).ok();
+    (0..size(word(8)?)?).find_map(|i| {
+        let e = HEAD + ENTRY * i;
+        let (len, at) = (size(word(e)? >> 32)?, size(word(e + 8)?)?);
+        let found = bytes.get(at..at.checked_add(len)?)? == path;
+        if found { Some((size(word(e + 16)?)?, size(word(e + 24)?)?)) } else { None }
+    })
+}
+
 /// The root of an archive; EINVAL if it is none.
 pub fn mount(bytes: &'static [u8], dev: u64, world: Arc<dyn World>) -> Result<Arc<dyn Node>> {
     let fs = ArchiveFs { dev, items: parse(bytes).ok_or(Errno::EINVAL)?, world };

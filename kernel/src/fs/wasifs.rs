@@ -274,7 +274,9 @@ impl Node for HostNode {
             self.open(&Caller::default(), libc::O_WRONLY as u32)?.truncate(len)?;
         }
         if let Some(m) = c.mode {
-            lock(&self.fs.modes).insert(self.stat()?.ino, m & 0o7777);
+            // Which looks at the modes, too.
+            let ino = self.stat()?.ino;
+            lock(&self.fs.modes).insert(ino, m & 0o7777);
         }
         let time = |t: Option<SetTime>, now, at| match t {
             None => (0, 0),
@@ -327,7 +329,13 @@ impl HostFile {
                 wasi::FILETYPE_CHARACTER_DEVICE => libc::DT_CHR,
                 _ => libc::DT_UNKNOWN,
             };
-            out.push((DirEntry { ino: d.d_ino, kind, name: buf[at + HEAD..end].to_vec() }, d.d_next));
+            let name = buf[at + HEAD..end].to_vec();
+            // Node's WASI has no inode numbers; programs take 0 for an entry that was removed.
+            let of_name = || {
+                name.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+            };
+            let ino = if d.d_ino == 0 { (of_name() >> 12).max(16) } else { d.d_ino };
+            out.push((DirEntry { ino, kind, name }, d.d_next));
             at = end;
         }
         Ok(out)

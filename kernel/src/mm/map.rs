@@ -118,7 +118,11 @@ impl Mm {
             } else if r.flags & MAP_32BIT != 0 {
                 s.find_free(len, MIN_ADDR, (1 << 31).min(s.mmap_top)).ok_or(Errno::ENOMEM)?
             } else {
-                let image = r.file.as_ref().filter(|_| !shared).and_then(|(d, _)| s.find_image(len, &d.path));
+                let image = r.file.as_ref().filter(|_| !shared).and_then(|(d, offset)| {
+                    let wanted = if *offset == 0 { self.wanted_address(d) } else { None };
+                    let free = |at: &u64| *at <= self.size() - len && s.is_free(*at, at + len);
+                    wanted.filter(free).or_else(|| s.find_image(len, &d.path))
+                });
                 image.or_else(|| s.find_free(len, MIN_ADDR, s.mmap_top)).ok_or(Errno::ENOMEM)?
             }
         };
@@ -373,6 +377,17 @@ impl Mm {
     }
     pub(crate) fn set_mmap_top(&self, top: u64) {
         lock(&self.space).mmap_top = top;
+    }
+    fn wanted_address(&self, d: &Description) -> Option<u64> {
+        let images = self.kernel.images.get()?;
+        let st = d.file.stat().ok()?;
+        images.get(&(st.dev, st.ino)).copied()
+    }
+    /// Where a position-independent image is wanted, if that is free.
+    pub(crate) fn wanted(&self, d: &Description, len: u64) -> Option<u64> {
+        let at = self.wanted_address(d)?;
+        let end = at.checked_add(len).filter(|e| *e <= self.size())?;
+        lock(&self.space).is_free(at, end).then_some(at)
     }
     /// A free range for a position-independent image.
     pub(crate) fn image_range(&self, len: u64, path: &[u8]) -> Option<u64> {

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::{DIRTY, READ, WATCHED, WRITE};
+use crate::perm::{READ_NEAR, WRITE_NEAR};
 use crate::{Fault, PAGE};
 use std::cell::Cell;
 
@@ -82,10 +83,35 @@ impl Mem {
         }
         // SAFETY: as above.
         unsafe { *e = have & !WATCHED | WRITE | DIRTY };
+        self.derive(addr / PAGE, 1);
         if let Some(hook) = HOOK.get() {
             hook(self.base, addr & !(PAGE - 1));
         }
         Ok(())
+    }
+    /// Bring what speaks of two pages up to date, for `count` pages from `first` on and the one before.
+    pub(super) fn derive(&self, first: u64, count: u64) {
+        let pages = self.limit / PAGE;
+        let end = (first + count).min(pages);
+        // SAFETY: the window's table.
+        let table = unsafe { std::slice::from_raw_parts_mut(self.entry(0), pages as usize) };
+        let mut next = table.get(end as usize).copied().unwrap_or(0);
+        for e in table[first.saturating_sub(1) as usize..end as usize].iter_mut().rev() {
+            let both = *e & next;
+            *e = *e & !(READ_NEAR | WRITE_NEAR)
+                | if both & READ != 0 { READ_NEAR } else { 0 }
+                | if both & WRITE != 0 { WRITE_NEAR } else { 0 };
+            next = *e;
+        }
+    }
+    /// Whether the guest may read or write all of a range; a write to a watched page has to be noticed, so it may not.
+    pub fn allows(&self, addr: u64, len: u64, want: u8) -> bool {
+        if len > self.limit || addr > self.limit - len {
+            return false;
+        }
+        let last = addr + len.max(1) - 1;
+        // SAFETY: in the window's table.
+        (addr / PAGE..=last / PAGE).all(|p| unsafe { *self.entry(p * PAGE) } & want != 0)
     }
     /// Take the right to write a page away until the hook was called, if it is there.
     pub fn watch(&self, addr: u64) {
@@ -93,10 +119,12 @@ impl Mem {
             let e = self.entry(addr);
             // SAFETY: in the window's table.
             unsafe {
-                if *e & WRITE != 0 {
-                    *e = *e & !WRITE | WATCHED;
+                if *e & WRITE == 0 {
+                    return;
                 }
+                *e = *e & !WRITE | WATCHED;
             }
+            self.derive(addr / PAGE, 1);
         }
     }
     /// Read `size` (1, 2, 4, 8) bytes, zero-extended.

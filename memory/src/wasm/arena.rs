@@ -87,6 +87,7 @@ impl Arena {
             }
             *e = bits(prot);
         }
+        self.mem().derive(first, len / PAGE);
         Ok(())
     }
     /// Files cannot be mapped: the kernel copies.
@@ -98,6 +99,7 @@ impl Arena {
         for e in self.table(addr, len)? {
             *e &= DIRTY;
         }
+        self.mem().derive(addr / PAGE, len / PAGE);
         Ok(())
     }
     /// Change protection.
@@ -105,6 +107,7 @@ impl Arena {
         for e in self.table(addr, len)? {
             *e = *e & DIRTY | bits(prot);
         }
+        self.mem().derive(addr / PAGE, len / PAGE);
         Ok(())
     }
     /// `madvise`: MADV_DONTNEED (4), MADV_FREE (8) and MADV_REMOVE (9) make zero pages of anonymous ones, other advice does
@@ -137,6 +140,8 @@ impl Arena {
             }
             *e &= DIRTY;
         }
+        self.mem().derive(from / PAGE, len / PAGE);
+        self.mem().derive(to / PAGE, len / PAGE);
         Ok(())
     }
     /// Nothing is behind the pages.

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The byte says what the guest may do with the page ([`READ`], [`WRITE`]), and every access looks at it: the host cannot
-//! take pages away here. So the place of the table follows from base and size, for lifted code too.
+//! take pages away here. Lifted code looks at the bits that speak of a page and the next one ([`crate::perm`] has their rule). They
+//! follow from the others, and whoever changes those brings them up to date.
 //!
 //! Windows are made by growing the memory and never given back, but used again. Engines commit memory when it is first touched,
 //! so a window costs what is used of it; a page that was writable is zeroed when it is mapped anew ([`DIRTY`]).
@@ -24,11 +25,8 @@ mod arena;
 pub use access::{Mem, set_write_hook};
 pub use arena::Arena;
 
-/// The page may be read.
-pub const READ: u8 = 1;
-/// The page may be written.
-pub const WRITE: u8 = 2;
+pub use crate::perm::{READ, WRITE};
 /// The page may have contents that are not zero.
 const DIRTY: u8 = 4;
-/// Translations were made from the page: the hook is called before the first write to it.
-const WATCHED: u8 = 8;
+/// Translations were made from the page, and it may be written: the hook is called before the first write to it. [`WRITE`] is not set.
+const WATCHED: u8 = crate::perm::CODE;

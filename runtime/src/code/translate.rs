@@ -252,6 +252,7 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
         entries: vec![(pc, engine.entry_index(pc))],
         source,
         precise: true,
+        kept: false,
         bits: space.bits,
         v3: space.v3,
         min_limit: 0,

@@ -1,6 +1,6 @@
 //! Linking with a small runtime.
 
-use super::super::abi::{Import, LIFTED, NOWHERE};
+use super::super::abi::{FUNCTION_LIST, HELPER_LIST, Import, LIFTED, NOWHERE};
 use super::super::helper_signature;
 use super::super::link::{Blob, LinkError, link};
 use super::*;
@@ -9,7 +9,10 @@ use evm_ir::{Term, Type};
 use wasm_encoder::ValType::{I32, I64};
 use wasm_encoder::*;
 
-/// A module with what a runtime has; `run (index, cpu, pc)` runs a function of the table. Services give what they are to go on at.
+/// Elements of a runtime's table before its functions.
+const FREE: u32 = 3;
+
+/// A module with what a runtime has, but for an export; `run (index, cpu, pc)` runs a function of the table. Services give what they are to go on at.
 fn runtime(without: &str) -> Vec<u8> {
     let mut types = TypeSection::new();
     let mut functions = FunctionSection::new();
@@ -17,24 +20,20 @@ fn runtime(without: &str) -> Vec<u8> {
     let mut code = CodeSection::new();
     let mut add =
         |name: &str, (params, results): (Vec<ValType>, Vec<ValType>), body: &dyn Fn(&mut InstructionSink<'_>)| {
-            if name == without {
-                return;
-            }
             types.ty().function(params, results);
             let n = functions.len();
             functions.function(n);
-            exports.export(name, ExportKind::Func, n);
+            if name == "run" {
+                exports.export(name, ExportKind::Func, n);
+            }
             let mut f = Function::new([]);
             body(&mut f.instructions());
             f.instructions().end();
             code.function(&f);
         };
     let region = (vec![I32, I64], vec![I64]);
-    add(NOWHERE, region, &|s| {
-        s.local_get(1);
-    });
     for i in Import::ALL {
-        add(&format!("evm_{}", i.name()), i.signature(), &move |s| {
+        add(i.name(), i.signature(), &move |s| {
             match i {
                 Import::Access => s.i32_const(0),
                 Import::Service => s.local_get(3),
@@ -42,34 +41,45 @@ fn runtime(without: &str) -> Vec<u8> {
             };
         });
     }
+    add(NOWHERE, region, &|s| {
+        s.local_get(1);
+    });
     let h = HELPERS[1];
-    add(&format!("evm_helper_{}", h.name), helper_signature(&h), &|s| {
+    add(h.name, helper_signature(&h), &|s| {
         s.local_get(1).i64_const(100).i64_add();
     });
     add("run", (vec![I32, I32, I64], vec![I64]), &|s| {
-        s.local_get(1).local_get(2).local_get(0).call_indirect(0, 0);
+        s.local_get(1).local_get(2).local_get(0).call_indirect(0, 5);
     });
     exports.export("memory", ExportKind::Memory, 0);
     exports.export("table", ExportKind::Table, 0);
-    exports.export(LIFTED, ExportKind::Global, 0);
+    for (n, name) in [LIFTED, FUNCTION_LIST, HELPER_LIST].into_iter().enumerate().filter(|n| n.1 != without) {
+        exports.export(name, ExportKind::Global, n as u32);
+    }
     let mut tables = TableSection::new();
     tables.table(TableType {
         element_type: RefType::FUNCREF,
         table64: false,
-        minimum: 3,
-        maximum: Some(3),
+        minimum: u64::from(FREE) + 7,
+        maximum: Some(u64::from(FREE) + 7),
         shared: false,
     });
     let mut memories = MemorySection::new();
     memories.memory(MemoryType { minimum: 33, maximum: None, memory64: false, shared: false, page_size_log2: None });
     let mut globals = GlobalSection::new();
     let ty = GlobalType { val_type: I32, mutable: false, shared: false };
-    globals.global(ty, &ConstExpr::i32_const(64));
+    [64, 96, 128].iter().for_each(|at| drop(globals.global(ty, &ConstExpr::i32_const(*at))));
+    let mut elements = ElementSection::new();
+    elements.active(None, &ConstExpr::i32_const(FREE as i32), Elements::Functions((0..7).collect::<Vec<u32>>().into()));
     let mut data = DataSection::new();
     data.active(0, &ConstExpr::i32_const(64), [0u8; 16]);
+    let list = |n: std::ops::Range<u32>| n.flat_map(|n| (FREE + n).to_le_bytes()).collect::<Vec<u8>>();
+    data.active(0, &ConstExpr::i32_const(96), list(0..6));
+    // Of helpers the second is there.
+    data.active(0, &ConstExpr::i32_const(132), list(6..7));
     let mut m = wasm_encoder::Module::new();
     m.section(&types).section(&functions).section(&tables).section(&memories).section(&globals);
-    m.section(&exports).section(&DataCountSection { count: 1 }).section(&code).section(&data);
+    m.section(&exports).section(&elements).section(&DataCountSection { count: 3 }).section(&code).section(&data);
     m.finish()
 }
 
@@ -121,7 +131,7 @@ fn linked() {
     assert_eq!((count, blobs), (3, 1));
     let entries: Vec<(usize, usize)> =
         (0..count).map(|n| (word(&store, list + 16 * n), word(&store, list + 16 * n + 8))).collect();
-    assert_eq!(entries, [(0x1000, 3), (0x1010, 3), (0x3000, 4)]);
+    assert_eq!(entries, [(0x1000, 10), (0x1010, 10), (0x3000, 11)]);
     let (at, len) = (word(&store, blob_list + 8), word(&store, blob_list + 12));
     assert_eq!((len, at % 4096), (70_000, 0));
     assert!(memory.data(&store)[at..at + len].iter().all(|b| *b == 0x5a));
@@ -129,7 +139,7 @@ fn linked() {
     let depth = STATE + ABI.depth as usize;
     memory.write(&mut store, depth, &(1u64 << 16).to_le_bytes()).unwrap();
     let run = instance.get_typed_func::<(u32, u32, u64), u64>(&mut store, "run").unwrap();
-    assert_eq!(run.call(&mut store, (3, STATE as u32, 0x1000)).unwrap(), 0x9000);
+    assert_eq!(run.call(&mut store, (10, STATE as u32, 0x1000)).unwrap(), 0x9000);
     assert_eq!(word(&store, STATE), 107);
     // Element 0 gives back what it is asked for.
     assert_eq!(run.call(&mut store, (0, STATE as u32, 0x1234)).unwrap(), 0x1234);
@@ -141,6 +151,6 @@ fn missing() {
         Err(LinkError::Missing(n)) => n == name,
         e => panic!("{e:?}"),
     };
-    assert!(gone("evm_resume") && gone(NOWHERE) && gone("evm_helper_raise_if"));
+    assert!(gone(FUNCTION_LIST) && gone(HELPER_LIST) && gone(LIFTED));
     assert!(matches!(link(b"\0asm", &lifted(), &[], &[]), Err(LinkError::Read(_))));
 }

@@ -12,6 +12,11 @@ type Doubles = [u64; 2];
 pub(crate) fn host_mxcsr() -> u32 {
     sse::mxcsr()
 }
+/// MXCSR as the guest sees it. Compiled WebAssembly notes the flags that it raises in the state.
+#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
+pub(crate) fn guest_mxcsr(s: &crate::CpuState) -> u32 {
+    sse::mxcsr() | s.mxcsr & 0x3f
+}
 /// Set the virtual MXCSR.
 pub(crate) fn set_host_mxcsr(v: u32) {
     sse::set_mxcsr(v);

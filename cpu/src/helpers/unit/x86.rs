@@ -155,6 +155,10 @@ pub(crate) fn host_mxcsr() -> u32 {
     unsafe { asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack, preserves_flags)) };
     v
 }
+/// MXCSR as the guest sees it: the host's.
+pub(crate) fn guest_mxcsr(_: &crate::CpuState) -> u32 {
+    host_mxcsr()
+}
 /// Set the host's MXCSR; `v` has no reserved bits.
 pub(crate) fn set_host_mxcsr(v: u32) {
     let v = v & 0xffff;
