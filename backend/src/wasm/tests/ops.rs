@@ -8,7 +8,7 @@ use crate::interp;
 /// Set the host's MXCSR, which the interpreter computes with.
 fn set_mxcsr(v: u32) {
     // SAFETY: a valid value, and the one of this thread alone.
-    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, readonly)) };
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, readonly)) };
 }
 
 /// Floats, or doubles, near the least normal number, their factors, and others.
@@ -18,7 +18,7 @@ fn small(rng: &mut Rng) -> u128 {
         let (bits, bias) = if wide { (52, 1023) } else { (23, 127) };
         let half = bias / 2;
         let exponent = [0, 0, 1, 2, half, half + 1, half + 2, bias, bias, bias + 1, 24, 54][pick(12)] as u64;
-        let fraction = [0, 1, (1 << bits) - 1, (1 << bits) - 2, 1 << (bits - 1)][pick(5)] as u64;
+        let fraction = [0u64, 1, (1 << bits) - 1, (1 << bits) - 2, 1 << (bits - 1)][pick(5)];
         (pick(2) as u64) << (bits + if wide { 11 } else { 8 }) | exponent << bits | fraction
     };
     if lane(false) & 1 == 0 {
