@@ -45,16 +45,17 @@
 //! Loops look at the word `poll`; not zero: they return the loop's address.
 //!
 //! # Floating point
-//! WebAssembly rounds to nearest, knows denormals, and has no exception flags. Where the word `fp_exact` is not zero, a block with
+//! WebAssembly rounds to nearest, knows denormals, and has no exception flags. Compiled code looks at the bits FTZ and DAZ of the word `mxcsr`
+//! itself, at each operation (`flush.rs`). Where the word `fp_exact` is not zero, a block with
 //! floating-point arithmetic is not run: the region leaves with [`STEP`] pending at the block's address, and the
 //! interpreter, which is exact, runs it. The word is not zero (`evm_cpu::CpuState` has the rules)
-//! * while MXCSR's control bits are other than round to nearest, no FTZ, no DAZ, all exceptions masked;
+//! * while MXCSR's control bits are other than round to nearest, all exceptions masked;
 //! * while the inexact flag is not set in MXCSR and the guest has ever loaded or stored MXCSR: what sets it next is found
 //!   by the interpreter. (Before it did, the flag is assumed to be set as soon as compiled code did arithmetic.)
 //!
 //! As flags are sticky, nothing is left to find of that one then, which nearly all arithmetic raises. Of the others, compiled code finds
 //! invalid, overflow and division by zero of arithmetic and conversions, as NaNs and infinities need care anyway, and sets
-//! them in the word `mxcsr` of the state. It does not find underflow and denormal operands, nor the invalid of
+//! them in the word `mxcsr` of the state. It does not find underflow (unless it makes zeros of it) and denormal operands, nor the invalid of
 //! comparisons, minimum and maximum.
 //!
 //! Results are always exact, NaNs included.

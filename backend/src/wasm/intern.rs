@@ -2,13 +2,13 @@
 
 use super::abi::WasmAbi;
 use super::emit::{Body, Ins, Label, Sym, at, ins};
+use super::flush::{self, Arith};
 use evm_memory::perm;
 use wasm_encoder::ValType::{F32, F64, I32, I64, V128};
 use wasm_encoder::{Ieee32, Ieee64, ValType};
 
 /// A function of the module.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-#[repr(u8)]
 pub enum Intern {
     /// A region's type: run the region at `pc` if the table has it, else return `pc`.
     Jump,
@@ -31,6 +31,12 @@ pub enum Intern {
     OddPromote,
     /// `(cpu)`: raise the invalid flag.
     Invalid,
+    /// `(cpu, a, b: v128) -> v128`: arithmetic on floats, or else doubles, while FTZ or DAZ is set.
+    Flushed(Arith, bool),
+    /// `(cpu, a: v128) -> v128`: what counts of operands that are floats, or else doubles, then.
+    Counted(bool),
+    /// `(cpu, a: f64, r: f32) -> f32`: a conversion's result, then.
+    FlushedDemote,
     /// As [`Import::Access`](super::abi::Import::Access), which it calls if the range has more than two pages or may not be accessed.
     Access,
 }
@@ -41,20 +47,6 @@ const ZE: i32 = 4;
 const OE_PE: i32 = 8 | 32;
 
 impl Intern {
-    /// All of them.
-    pub const ALL: [Intern; 11] = [
-        Intern::Jump,
-        Intern::MulHiU,
-        Intern::MulHiS,
-        Intern::OddPs,
-        Intern::OddPd,
-        Intern::OddSs,
-        Intern::OddSd,
-        Intern::OddDemote,
-        Intern::OddPromote,
-        Intern::Invalid,
-        Intern::Access,
-    ];
     /// Parameters and result.
     pub fn signature(self) -> (Vec<ValType>, Vec<ValType>) {
         match self {
@@ -66,6 +58,9 @@ impl Intern {
             Intern::OddDemote => (vec![I32, F64, F32], vec![F32]),
             Intern::OddPromote => (vec![I32, F32], vec![F64]),
             Intern::Invalid => (vec![I32], vec![]),
+            Intern::Flushed(..) => (vec![I32, V128, V128], vec![V128]),
+            Intern::Counted(_) => (vec![I32, V128], vec![V128]),
+            Intern::FlushedDemote => (vec![I32, F64, F32], vec![F32]),
             Intern::Access => super::abi::Import::Access.signature(),
         }
     }
@@ -87,6 +82,9 @@ impl Intern {
             Intern::OddDemote => odd_demote(&mut b, abi),
             Intern::OddPromote => odd_promote(&mut b, abi),
             Intern::Invalid => raise(&mut b, abi, IE),
+            Intern::Flushed(op, single) => flush::flushed(&mut b, abi, op, single),
+            Intern::Counted(single) => flush::counted(&mut b, abi, single),
+            Intern::FlushedDemote => flush::flushed_demote(&mut b, abi),
             Intern::Access => access(&mut b, abi),
         }
         b.ins().end();
@@ -193,7 +191,7 @@ fn raise(b: &mut Body, abi: &WasmAbi, flags: i32) {
     b.ins().i32_const(flags).i32_or().i32_store(at(abi.mxcsr));
 }
 /// The same if the vector on the stack is not zero.
-fn raise_if_any(b: &mut Body, abi: &WasmAbi, flags: i32) {
+pub fn raise_if_any(b: &mut Body, abi: &WasmAbi, flags: i32) {
     b.ins().v128_any_true();
     b.if_();
     raise(b, abi, flags);
@@ -210,10 +208,10 @@ struct Shape {
     default: i128,
     infinity: i128,
 }
-const fn twice(x: u64) -> i128 {
+pub const fn twice(x: u64) -> i128 {
     ((x as u128) << 64 | x as u128) as i128
 }
-const fn four(x: u32) -> i128 {
+pub const fn four(x: u32) -> i128 {
     twice((x as u64) << 32 | x as u64)
 }
 const PS: Shape = Shape {

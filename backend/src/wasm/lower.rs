@@ -472,7 +472,9 @@ impl<'a> Lower<'a> {
                 depth += self.depth[v.0 as usize];
             }
         });
-        if self.uses[n] == 1 && !effect && depth <= DEEPEST && !super::scalar::may_trap(i.op) {
+        // (A comparison looks at MXCSR, which may change before its use.)
+        let stays = effect || i.op == Op::FCmp;
+        if self.uses[n] == 1 && !stays && depth <= DEEPEST && !super::scalar::may_trap(i.op) {
             self.vals[n] = Val::Inst(*i);
             self.reads[n] = reads;
             self.depth[n] = depth;

@@ -12,6 +12,7 @@ mod emit;
 mod exits;
 mod facts;
 mod floats;
+mod flush;
 mod intern;
 pub mod link;
 mod lower;

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::emit::{Ins, Sym, ins};
+use super::flush::Arith;
 use super::intern::{Intern, inf32, inf64};
 use super::lower::{Lower, val_type};
 use evm_ir::{Cond, FCond, Inst, Op, Type};
@@ -349,6 +350,7 @@ impl Lower<'_> {
 
     fn min_max(&mut self, i: &Inst) -> Result<bool, Error> {
         let (a, b) = self.operands(i)?;
+        self.count_scalar(i.ty == Type::F32, &[a, b]);
         self.b.ins().local_get(a).local_get(b).local_get(a).local_get(b);
         self.b.op(match (i.op, i.ty) {
             (Op::FMinX, Type::F32) => ins!(f32_lt),
@@ -365,10 +367,11 @@ impl Lower<'_> {
     fn float_compare(&mut self, i: &Inst) -> Result<bool, Error> {
         let (c, not) = float_comparison(i.imm)?;
         let single = i.ty == Type::F32;
+        let (a, b) = self.operands(i)?;
         match c {
             Some(c) => {
-                self.push(i.a)?;
-                self.push(i.b)?;
+                self.count_scalar(single, &[a, b]);
+                self.b.ins().local_get(a).local_get(b);
                 self.b.op(match (c, single) {
                     (FCond::Eq, true) => ins!(f32_eq),
                     (FCond::Eq, false) => ins!(f64_eq),
@@ -381,17 +384,16 @@ impl Lower<'_> {
                 });
             }
             None => {
-                let (a, b) = self.operands(i)?;
                 let eq = if single { ins!(f32_eq) } else { ins!(f64_eq) };
                 for v in [a, b] {
                     self.b.ins().local_get(v).local_get(v);
                     self.b.op(eq);
                 }
                 self.b.ins().i32_and();
-                self.free(a);
-                self.free(b);
             }
         }
+        self.free(a);
+        self.free(b);
         if not {
             self.b.ins().i32_eqz();
         }
@@ -400,24 +402,28 @@ impl Lower<'_> {
 
     fn float(&mut self, i: &Inst) -> Result<bool, Error> {
         let single = i.ty == Type::F32;
-        let f = match (i.op, single) {
-            (Op::FAdd, true) => ins!(f32_add),
-            (Op::FAdd, false) => ins!(f64_add),
-            (Op::FSub, true) => ins!(f32_sub),
-            (Op::FSub, false) => ins!(f64_sub),
-            (Op::FMul, true) => ins!(f32_mul),
-            (Op::FMul, false) => ins!(f64_mul),
-            (Op::FDiv, true) => ins!(f32_div),
-            (Op::FDiv, false) => ins!(f64_div),
-            (Op::FSqrt, true) => ins!(f32_sqrt),
-            (Op::FSqrt, false) => ins!(f64_sqrt),
-            (Op::FPromote | Op::FDemote, _) => return self.resize(i),
-            (Op::CvtIF, _) => return self.from_int(i),
-            (Op::CvtFI, _) => return self.to_int(i),
-            (op, _) => return Err(Error::Unsupported(op.name(), i.ty.name())),
+        let (op, narrow, wide) = match i.op {
+            Op::FAdd => (Arith::Add, ins!(f32_add), ins!(f64_add)),
+            Op::FSub => (Arith::Sub, ins!(f32_sub), ins!(f64_sub)),
+            Op::FMul => (Arith::Mul, ins!(f32_mul), ins!(f64_mul)),
+            Op::FDiv => (Arith::Div, ins!(f32_div), ins!(f64_div)),
+            Op::FSqrt => (Arith::Sqrt, ins!(f32_sqrt), ins!(f64_sqrt)),
+            Op::FPromote | Op::FDemote => return self.resize(i),
+            Op::CvtIF => return self.from_int(i),
+            Op::CvtFI => return self.to_int(i),
+            op => return Err(Error::Unsupported(op.name(), i.ty.name())),
         };
+        let f = if single { narrow } else { wide };
         let (a, b) = self.operands(i)?;
         let r = self.temp(val_type(i.ty));
+        self.if_flushing();
+        self.b.ins().local_get(0);
+        self.splat(single, a);
+        self.splat(single, b);
+        self.b.call(Sym::Intern(Intern::Flushed(op, single)));
+        self.lane(single);
+        self.b.ins().local_set(r);
+        self.b.else_();
         self.b.ins().local_get(a);
         if i.b.is_some() {
             self.b.ins().local_get(b);
@@ -429,6 +435,7 @@ impl Lower<'_> {
         self.b.ins().local_get(0).local_get(a).local_get(b).local_get(r).i32_const(i32::from(i.op == Op::FDiv));
         self.b.call(Sym::Intern(if single { Intern::OddSs } else { Intern::OddSd }));
         self.b.ins().local_set(r);
+        self.b.end();
         self.b.end();
         self.b.ins().local_get(r);
         for l in [a, b, r] {
@@ -448,6 +455,9 @@ impl Lower<'_> {
     fn resize(&mut self, i: &Inst) -> Result<bool, Error> {
         let (a, _) = self.operands(i)?;
         let r = self.temp(val_type(i.ty));
+        if i.op == Op::FPromote {
+            self.count_scalar(true, &[a]);
+        }
         self.b.ins().local_get(a);
         if i.op == Op::FPromote {
             self.b.ins().f64_promote_f32().local_set(r).local_get(a).local_get(a).f32_ne();
@@ -463,6 +473,13 @@ impl Lower<'_> {
         }
         self.b.ins().local_set(r);
         self.b.end();
+        if i.op == Op::FDemote {
+            self.if_flushing();
+            self.b.ins().local_get(0).local_get(a).local_get(r);
+            self.b.call(Sym::Intern(Intern::FlushedDemote));
+            self.b.ins().local_set(r);
+            self.b.end();
+        }
         self.b.ins().local_get(r);
         self.free(a);
         self.free(r);

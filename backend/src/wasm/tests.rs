@@ -57,6 +57,8 @@ struct Machine {
     perms: Vec<AtomicU8>,
     /// The word `fp_exact`.
     exact: u64,
+    /// The word `mxcsr`.
+    mxcsr: u64,
 }
 
 impl Machine {
@@ -125,7 +127,7 @@ impl Machine {
             })
             .unwrap();
         let perms = (0..(LIMIT >> 12) as usize).map(|_| AtomicU8::new(0)).collect();
-        Machine { settings, engine, store, memory, table, linker, perms, exact: 0 }
+        Machine { settings, engine, store, memory, table, linker, perms, exact: 0, mxcsr: 0x1fa0 }
     }
 
     /// Give pages permissions.
@@ -170,7 +172,7 @@ impl Machine {
 
     /// Run on a state.
     fn run(&mut self, f: &wasmtime::TypedFunc<(u32, u64), u64>, s: &mut State, pc: u64, depth: u64) -> u64 {
-        let words: [u64; 7] = [GUEST as u64, LIMIT, PERMS as u64, depth, IBTC as u64, self.exact, 0x1fa0];
+        let words: [u64; 7] = [GUEST as u64, LIMIT, PERMS as u64, depth, IBTC as u64, self.exact, self.mxcsr];
         for (n, w) in words.iter().enumerate() {
             let half = u128::from(*w) << (64 * (n % 2));
             let keep = if n % 2 == 0 { 0 } else { s.scratch[n / 2] };

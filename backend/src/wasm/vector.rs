@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::emit::{Ins, Sym, ins};
+use super::flush::Arith;
 use super::intern::{INF_PD, INF_PS, Intern};
 use super::lower::Lower;
 use super::scalar::float_comparison;
@@ -57,24 +58,20 @@ fn plain(op: Op, t: Type) -> Option<Ins> {
 }
 
 /// Arithmetic on floats.
-fn float(op: Op, t: Type) -> Option<Ins> {
+fn float(op: Op, t: Type) -> Option<(Arith, Ins)> {
     let single = t == Type::F32X4;
     if !single && t != Type::F64X2 {
         return None;
     }
-    Some(match (op, single) {
-        (Op::VAdd, true) => ins!(f32x4_add),
-        (Op::VAdd, false) => ins!(f64x2_add),
-        (Op::VSub, true) => ins!(f32x4_sub),
-        (Op::VSub, false) => ins!(f64x2_sub),
-        (Op::VMul, true) => ins!(f32x4_mul),
-        (Op::VMul, false) => ins!(f64x2_mul),
-        (Op::VDiv, true) => ins!(f32x4_div),
-        (Op::VDiv, false) => ins!(f64x2_div),
-        (Op::VSqrt, true) => ins!(f32x4_sqrt),
-        (Op::VSqrt, false) => ins!(f64x2_sqrt),
+    let (arith, narrow, wide) = match op {
+        Op::VAdd => (Arith::Add, ins!(f32x4_add), ins!(f64x2_add)),
+        Op::VSub => (Arith::Sub, ins!(f32x4_sub), ins!(f64x2_sub)),
+        Op::VMul => (Arith::Mul, ins!(f32x4_mul), ins!(f64x2_mul)),
+        Op::VDiv => (Arith::Div, ins!(f32x4_div), ins!(f64x2_div)),
+        Op::VSqrt => (Arith::Sqrt, ins!(f32x4_sqrt), ins!(f64x2_sqrt)),
         _ => return None,
-    })
+    };
+    Some((arith, if single { narrow } else { wide }))
 }
 
 impl Lower<'_> {
@@ -98,7 +95,9 @@ impl Lower<'_> {
                 self.push(i.a)?;
                 self.b.ins().local_set(a);
                 self.push(i.b)?;
-                self.b.ins().local_tee(b).local_get(a);
+                self.b.ins().local_set(b);
+                self.count_packed(i.ty == Type::F32X4, &[a, b]);
+                self.b.ins().local_get(b).local_get(a);
                 self.b.op(match (i.op, i.ty) {
                     (Op::VFMinX, Type::F32X4) => ins!(f32x4_pmin),
                     (Op::VFMinX, _) => ins!(f64x2_pmin),
@@ -179,7 +178,7 @@ impl Lower<'_> {
     }
 
     /// Arithmetic; if a result is not finite, what x86 makes of it.
-    fn packed(&mut self, i: &Inst, f: Ins) -> Result<(), Error> {
+    fn packed(&mut self, i: &Inst, (op, f): (Arith, Ins)) -> Result<(), Error> {
         let single = i.ty == Type::F32X4;
         let (a, r) = (self.temp(ValType::V128), self.temp(ValType::V128));
         self.push(i.a)?;
@@ -188,9 +187,18 @@ impl Lower<'_> {
             b = self.temp(ValType::V128);
             self.b.ins().local_set(a);
             self.push(i.b)?;
-            self.b.ins().local_set(b).local_get(a).local_get(b);
+            self.b.ins().local_set(b);
         } else {
-            self.b.ins().local_tee(a);
+            self.b.ins().local_set(a);
+        }
+        self.if_flushing();
+        self.b.ins().local_get(0).local_get(a).local_get(b);
+        self.b.call(Sym::Intern(Intern::Flushed(op, single)));
+        self.b.ins().local_set(r);
+        self.b.else_();
+        self.b.ins().local_get(a);
+        if i.b.is_some() {
+            self.b.ins().local_get(b);
         }
         self.b.op(f);
         self.b.ins().local_tee(r);
@@ -205,6 +213,7 @@ impl Lower<'_> {
         self.b.call(Sym::Intern(if single { Intern::OddPs } else { Intern::OddPd }));
         self.b.ins().local_set(r);
         self.b.end();
+        self.b.end();
         self.b.ins().local_get(r);
         for l in [a, b, r] {
             self.free(l);
@@ -217,8 +226,15 @@ impl Lower<'_> {
         let single = i.ty == Type::F32X4;
         match c {
             Some(c) => {
-                self.push(i.a)?;
-                self.push(i.b)?;
+                let (a, b) = (self.temp(ValType::V128), self.temp(ValType::V128));
+                for (v, l) in [(i.a, a), (i.b, b)] {
+                    self.push(v)?;
+                    self.b.ins().local_set(l);
+                }
+                self.count_packed(single, &[a, b]);
+                self.b.ins().local_get(a).local_get(b);
+                self.free(a);
+                self.free(b);
                 self.b.op(match (c, single) {
                     (FCond::Eq, true) => ins!(f32x4_eq),
                     (FCond::Eq, false) => ins!(f64x2_eq),

@@ -5,14 +5,40 @@ use crate::cranelift::tests::Machine as Native;
 use crate::cranelift::tests::ops::{From, Rng, cases, region};
 use crate::interp;
 
-fn check(settings: Settings, sources: &[[From; 3]]) {
+/// Set the host's MXCSR, which the interpreter computes with.
+fn set_mxcsr(v: u32) {
+    // SAFETY: a valid value, and the one of this thread alone.
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, readonly)) };
+}
+
+/// Floats, or doubles, near the least normal number, their factors, and others.
+fn small(rng: &mut Rng) -> u128 {
+    let mut pick = |n: usize| rng.next() as usize % n;
+    let mut lane = |wide: bool| {
+        let (bits, bias) = if wide { (52, 1023) } else { (23, 127) };
+        let half = bias / 2;
+        let exponent = [0, 0, 1, 2, half, half + 1, half + 2, bias, bias, bias + 1, 24, 54][pick(12)] as u64;
+        let fraction = [0u64, 1, (1 << bits) - 1, (1 << bits) - 2, 1 << (bits - 1)][pick(5)];
+        (pick(2) as u64) << (bits + if wide { 11 } else { 8 }) | exponent << bits | fraction
+    };
+    if lane(false) & 1 == 0 {
+        u128::from(lane(true)) << 64 | u128::from(lane(true))
+    } else {
+        (0..4).fold(0, |v, _| v << 32 | u128::from(lane(false)))
+    }
+}
+
+fn check(settings: Settings, sources: &[[From; 3]], mxcsr: u32) {
     let mut m = Machine::new(settings);
+    m.mxcsr = mxcsr.into();
+    let flushing = mxcsr & 0x8040 != 0;
     m.protect(DATA, 0x10000, RW);
     let mut oracle = Native::new();
     let mut frame = interp::Frame::default();
     let mem = oracle.arena.mem();
     let mut rng = Rng(0x9e37_79b9_7f4a_7c15);
-    for case in cases() {
+    let float = |c: &(Op, evm_ir::Type, i64)| c.0.raises_flags(c.1) || matches!(c.0, Op::FCmp | Op::FComi);
+    for case in cases().into_iter().filter(|c| !flushing || float(c)) {
         for from in sources {
             let mut from = *from;
             for f in &mut from {
@@ -33,7 +59,12 @@ fn check(settings: Settings, sources: &[[From; 3]]) {
                     *x = rng.wide();
                 }
                 s.r[5] = DATA + 0x100;
-                let data: Vec<u128> = (0..16).map(|_| rng.wide()).collect();
+                let mut data: Vec<u128> = (0..16).map(|_| rng.wide()).collect();
+                if flushing {
+                    data.iter_mut().for_each(|d| *d = small(&mut rng));
+                    s.v.iter_mut().for_each(|v| *v = small(&mut rng));
+                    s.r[..5].iter_mut().for_each(|r| *r = small(&mut rng) as u64);
+                }
                 if rng.next() & 1 == 0 {
                     // An expected value that is there.
                     s.r[0] = data[0] as u64;
@@ -46,11 +77,13 @@ fn check(settings: Settings, sources: &[[From; 3]]) {
                     let at = GUEST + DATA as usize + 0x100 + 16 * i;
                     m.memory.write(&mut m.store, at, &d.to_le_bytes()).unwrap();
                 }
+                set_mxcsr(mxcsr);
                 // SAFETY: the state and memory are this machine's; the region calls no helper.
                 let exit = unsafe {
                     let s = (&raw mut *oracle.s).cast::<u8>();
                     interp::run(&prepared, 0, s, mem, &[], &mut frame)
                 };
+                set_mxcsr(0x1f80);
                 assert_eq!(exit, interp::Exit::Return { pc: 0x2000 });
                 let next = m.run(&code, &mut s, 0x1000, 1 << 16);
                 let stepped = settings.atomics && next == u64::MAX && s.pending == STEP;
@@ -85,10 +118,17 @@ fn all() {
         [k, From::Slot, From::Memory],
         [k, k, k],
     ];
-    check(Settings::new(ABI), &mixes);
+    check(Settings::new(ABI), &mixes, 0x1fa0);
+}
+
+#[test]
+fn flushing() {
+    for bits in [0x8000, 0x40, 0x8040] {
+        check(Settings::new(ABI), &[[From::Slot; 3], [From::Memory; 3]], 0x1fa0 | bits);
+    }
 }
 
 #[test]
 fn atomics() {
-    check(Settings { atomics: true, fixed: Some(FIXED), ..Settings::new(ABI) }, &[[From::Slot; 3]]);
+    check(Settings { atomics: true, fixed: Some(FIXED), ..Settings::new(ABI) }, &[[From::Slot; 3]], 0x1fa0);
 }
