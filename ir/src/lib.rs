@@ -22,6 +22,7 @@ pub mod passes;
 mod print;
 pub mod random;
 mod region;
+mod spread;
 mod types;
 mod validate;
 
@@ -29,5 +30,6 @@ pub use helper::{HelperFn, Vector};
 pub use op::{Cond, FCond, Op, Sig, flags};
 pub use parse::{ParseError, parse};
 pub use region::{BlockData, Builder, Effects, FindLeaf, HelperCall, HelperSig, Inst, Region, Term};
+pub use spread::spread;
 pub use types::{Block, Layout, Slot, SlotInfo, SlotSet, Type, Value};
 pub use validate::{Invalid, shapes, validate};

@@ -178,19 +178,6 @@ pub(crate) fn targets(
 /// Targets of a jump that are compared one by one.
 pub(crate) const FEW: usize = 3;
 
-/// The bits of addresses (shift and mask) that tell most of them apart.
-fn spread(known: &[(u64, Block)]) -> (u32, u64) {
-    let most = known.len().next_power_of_two().trailing_zeros() + 2;
-    let all = (1..=most).flat_map(|bits| (0..8).map(move |shift| (shift, (1u64 << bits) - 1)));
-    let cost = |(shift, mask): &(u32, u64)| {
-        let mut counts = vec![0usize; *mask as usize + 1];
-        known.iter().for_each(|k| counts[(k.0 >> shift & mask) as usize] += 1);
-        // Comparisons, and a little for the size of the table.
-        counts.iter().map(|n| n * n).sum::<usize>() * 4 + counts.len() / 4
-    };
-    all.min_by_key(cost).unwrap_or((0, 0))
-}
-
 impl Lifter {
     /// End the block with the indirect jump `i`, whose target is `target`: a switch over the table's cases if
     /// they are part of the region and the index is at hand.
@@ -263,7 +250,8 @@ impl Lifter {
         self.switch_targets(i, &known, target);
     }
     fn switch_targets(&mut self, i: &Instruction, known: &[(u64, Block)], target: Value) {
-        let (shift, mask) = spread(known);
+        let addresses: Vec<u64> = known.iter().map(|k| k.0).collect();
+        let (shift, mask) = evm_ir::spread(&addresses);
         let index = self.bini(Op::Shr, Type::I64, target, i64::from(shift));
         let index = self.bini(Op::And, Type::I64, index, mask as i64);
         let leave = self.inner();

@@ -169,9 +169,11 @@ impl Engine {
         let c = &self.inner.counters;
         Counters::add(&c.blocks_kept, u64::from(n));
         if n > 0 {
-            for r in a.image.regions(a.page(pc)).filter(|r| r.precise == t.precise) {
-                // A region with several entries in the page is there after the first.
-                let there = t.space.code(r.entries[0].1) == r.code;
+            let page = a.page(pc);
+            for r in a.image.regions(page).filter(|r| r.precise == t.precise) {
+                // A region that can be entered in several pages is there after the first; the blocks of this one have just taken
+                // the place of its entries. One with several entries in the page comes several times.
+                let there = r.entries.iter().filter(|e| a.page(e.0) == page).all(|e| t.space.code(e.1) == r.code);
                 if !there && translate::adopt(t.space, t.mm, r) {
                     Counters::add(&c.regions_kept, 1);
                 }

@@ -111,13 +111,17 @@ impl Lower<'_, '_> {
             let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, v, n);
             self.b.ins().select(inside, v, n)
         };
+        self.jump_table(index, &targets, default);
+        Ok(())
+    }
+    /// Go where a table says; `index` has 32 bits.
+    pub(super) fn jump_table(&mut self, index: V, targets: &[cl::Block], default: cl::Block) {
         let index = self.b.ins().ireduce(types::I32, index);
         let pool = &mut self.b.func.dfg.value_lists;
         let default = cl::BlockCall::new(default, [], pool);
-        let targets: Vec<_> = targets.into_iter().map(|t| cl::BlockCall::new(t, [], pool)).collect();
+        let targets: Vec<_> = targets.iter().map(|t| cl::BlockCall::new(*t, [], pool)).collect();
         let jt = self.b.create_jump_table(JumpTableData::new(default, &targets));
         self.b.ins().br_table(index, jt);
-        Ok(())
     }
 
     // ---- ways out -----------------------------------------------------------------------------
@@ -179,9 +183,12 @@ impl Lower<'_, '_> {
         if let Some(b) = self.shared.lookup {
             self.b.switch_to_block(b);
             let pc = self.b.block_params(b)[0];
-            let code = self.looked_up(pc);
+            let miss = self.cold_block();
+            let code = self.looked_up(pc, miss);
             let to = self.shared_tail();
             self.jump(to, &[code, pc]);
+            self.b.switch_to_block(miss);
+            self.leave(pc);
         }
         if let Some(b) = self.shared.tail {
             self.b.switch_to_block(b);
@@ -228,8 +235,8 @@ impl Lower<'_, '_> {
         self.b.ins().store(self.tables, jump, at, 8);
     }
 
-    /// Code for a guest address found in the table, or 0.
-    fn looked_up(&mut self, pc: V) -> V {
+    /// Code for a guest address found in the table, or 0. Goes to `miss` if the address is not there.
+    fn looked_up(&mut self, pc: V, miss: cl::Block) -> V {
         let table = self.load_own(types::I64, self.abi.ibtc);
         let high = self.b.ins().ushr_imm_u(pc, i64::from(IBTC_FOLD));
         let slot = self.b.ins().bxor(pc, high);
@@ -239,11 +246,11 @@ impl Lower<'_, '_> {
         let word = self.b.ins().load(types::I64, self.tables, at, 0);
         let (tag, want) = (self.b.ins().ushr_imm_u(word, 32), self.b.ins().ushr_imm_u(pc, 16));
         let hit = self.b.ins().icmp(IntCC::Equal, tag, want);
+        let found = self.b.create_block();
+        self.b.ins().brif(hit, found, &[], miss, &[]);
+        self.b.switch_to_block(found);
         let index = self.b.ins().ireduce(types::I32, word);
         let index = self.b.ins().uextend(types::I64, index);
-        // Entry 0 of the table is never compiled, so it serves the miss.
-        let zero = self.word(0);
-        let index = self.b.ins().select(hit, index, zero);
         let entries = self.load_own(types::I64, self.abi.entries);
         let off = self.b.ins().ishl_imm_u(index, 3);
         let at = self.b.ins().iadd(entries, off);
@@ -356,11 +363,11 @@ impl Lower<'_, '_> {
 
     fn call(&mut self, target: Value, ret: u64, cont: Option<Block>) -> Result<(), Error> {
         let pc = self.val(target)?;
+        let (direct, slow) = (self.b.create_block(), self.cold_block());
         let code = match self.constant(target) {
             Some(k) => self.linked(k as u64),
-            None => self.looked_up(pc),
+            None => self.looked_up(pc, slow),
         };
-        let (direct, slow) = (self.b.create_block(), self.cold_block());
         let join = self.shared_block(1);
         self.b.ins().brif(code, direct, &[], slow, &[]);
         self.b.switch_to_block(slow);

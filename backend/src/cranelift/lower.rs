@@ -12,11 +12,13 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, Variable};
 use evm_ir::passes::Places;
-use evm_ir::{Block, BlockData, Inst, Op, Region, Sig, Slot, SlotSet, Type, Value, flags};
+use evm_ir::{Block, BlockData, Inst, Op, Region, Sig, Slot, SlotSet, Term, Type, Value, flags};
 use std::collections::{HashMap, HashSet};
 
 /// Guest instructions of a region from which on each block finds guest memory anew.
 const LARGE: u32 = 60;
+/// Entries of a region from which on a table chooses among them.
+const MANY_ENTRIES: usize = 8;
 
 /// A value of Cranelift, to tell it from one of the IR.
 pub(super) type V = cl::Value;
@@ -278,6 +280,10 @@ impl<'a, 'f> Lower<'a, 'f> {
             }
         }
         let first = *entries.first().ok_or(Error::Invalid("no entry"))?;
+        if entries.len() > MANY_ENTRIES {
+            entries.sort_unstable();
+            return self.choose_by_bits(pc, &entries);
+        }
         // The first entry is the most likely one.
         if entries.len() > 2 {
             let is = self.icmp_const(IntCC::Equal, pc, first.0 as i64);
@@ -309,9 +315,47 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.choose(pc, &entries[mid..]);
     }
 
+    /// Decision among many sorted entries, as of an interpreter that goes from one to the next: a jump through a table, by the
+    /// bits that tell most of them apart.
+    fn choose_by_bits(&mut self, pc: V, entries: &[(u64, Block)]) -> Result<(), Error> {
+        let pcs: Vec<u64> = entries.iter().map(|e| e.0).collect();
+        let (shift, mask) = evm_ir::spread(&pcs);
+        let slot = |pc: u64| (pc >> shift & mask) as usize;
+        let mut slots = vec![vec![]; mask as usize + 1];
+        entries.iter().for_each(|e| slots[slot(e.0)].push(*e));
+        let made: Vec<Option<cl::Block>> =
+            slots.iter().map(|s| (!s.is_empty()).then(|| self.b.create_block())).collect();
+        // Nothing comes to a slot without entries.
+        let default = made.iter().flatten().next().copied().ok_or(Error::Invalid("no entry"))?;
+        let table: Vec<cl::Block> = made.iter().map(|b| b.unwrap_or(default)).collect();
+        let index = self.b.ins().ushr_imm_u(pc, i64::from(shift));
+        let index = self.b.ins().band_imm_u(index, mask as i64);
+        self.jump_table(index, &table, default);
+        for (at, entries) in made.into_iter().zip(&slots) {
+            if let Some(at) = at {
+                self.b.switch_to_block(at);
+                self.choose(pc, entries);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a block only leaves for code that the region does not have: such ways are out of the way of what stays.
+    fn is_way_out(&self, index: usize) -> bool {
+        let data = &self.r.blocks[index];
+        let quiet = |i: &Inst| i.op != Op::Call && i.op.flags() & (flags::READ | flags::WRITE) == 0;
+        matches!(data.term, Term::Exit(_))
+            && !data.insn_start
+            && data.insts.iter().all(quiet)
+            && self.r.entries.iter().all(|e| e.0 as usize != index)
+    }
+
     fn block(&mut self, index: usize) -> Result<(), Error> {
         let data = &self.r.blocks[index];
         self.b.switch_to_block(self.blocks[index]);
+        if self.is_way_out(index) {
+            self.b.set_cold_block(self.blocks[index]);
+        }
         self.here = index;
         self.now.fill(None);
         self.aligned.clear();

@@ -3,6 +3,7 @@
 
 pub(crate) mod cfg;
 mod dead;
+mod fills;
 mod fold;
 mod latch;
 mod peel;

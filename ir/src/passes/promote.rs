@@ -1,7 +1,7 @@
 //! Promotion: slots become variables of the region.
 //!
 //! A `fill` loads the variables that are needed where the region is entered with all state in its slots:
-//! at entries, after calls and services, and after helpers that touch everything. A `spill` stores
+//! at entries, after calls and services, and after helpers that touch everything (see [`super::fills`]). A `spill` stores
 //! the *dirty* variables (written since the state last agreed) before everything that may look at
 //! the state. Dirty is forward dataflow with union at joins: a spill may store a variable that was
 //! not written on the path taken, therefore a spill counts as a use in the liveness that decides the
@@ -14,6 +14,7 @@
 
 use super::cfg::{Cfg, Look, look};
 use super::dead::Places;
+use super::fills::fills;
 use crate::{Block, BlockData, Inst, Op, Region, SlotSet, Term, Type, Value, flags};
 use std::collections::HashMap;
 
@@ -40,16 +41,18 @@ pub fn promote(r: &mut Region, faults: AtFaults) {
     let dirty = dirty_in(r, &cfg, all, matches!(faults, AtFaults::Spilled));
     let mut sets = Sets { index: HashMap::new(), sets: std::mem::take(&mut r.slot_sets) };
     spills(r, &cfg, &dirty, all, faults, &places, &mut sets);
-    fills(r, &cfg, all, &mut sets);
+    // WebAssembly's checks keep what they know of a variable from fill to fill.
+    let late = !matches!(faults, AtFaults::Kept(_));
+    fills(r, &cfg, all, late, &mut sets);
     r.slot_sets = sets.sets;
 }
 
-struct Sets {
+pub(super) struct Sets {
     index: HashMap<u128, i64>,
-    sets: Vec<SlotSet>,
+    pub sets: Vec<SlotSet>,
 }
 impl Sets {
-    fn inst(&mut self, op: Op, set: u128) -> Inst {
+    pub fn inst(&mut self, op: Op, set: u128) -> Inst {
         let n = *self.index.entry(set).or_insert_with(|| {
             self.sets.push(SlotSet(set));
             self.sets.len() as i64 - 1
@@ -62,7 +65,7 @@ fn inst(op: Op, imm: i64) -> Inst {
     Inst { op, ty: Type::I64, dst: none, a: none, b: none, c: none, imm }
 }
 
-fn bit(i: &Inst, all: u128) -> u128 {
+pub(super) fn bit(i: &Inst, all: u128) -> u128 {
     u32::try_from(i.imm).ok().and_then(|s| 1u128.checked_shl(s)).unwrap_or(0) & all
 }
 
@@ -139,9 +142,9 @@ fn dirty_in(r: &Region, cfg: &Cfg, all: u128, precise: bool) -> Vec<u128> {
     }
 }
 
-const ALL: u128 = u128::MAX;
+pub(super) const ALL: u128 = u128::MAX;
 /// `imm` of a fill whose set is still to be found.
-const LATER: i64 = -1;
+pub(super) const LATER: i64 = -1;
 
 fn spills(r: &mut Region, cfg: &Cfg, dirty: &[u128], all: u128, faults: AtFaults, places: &Places, sets: &mut Sets) {
     let mut out: Vec<Inst> = Vec::new();
@@ -182,68 +185,5 @@ fn spills(r: &mut Region, cfg: &Cfg, dirty: &[u128], all: u128, faults: AtFaults
         let data = &mut r.blocks[b];
         data.poll_spill = SlotSet(poll_spill);
         std::mem::swap(&mut data.insts, &mut out);
-    }
-}
-
-fn fills(r: &mut Region, cfg: &Cfg, all: u128, sets: &mut Sets) {
-    let n = r.blocks.len();
-    let (mut gen_, mut kill) = (vec![0u128; n], vec![0u128; n]);
-    for b in 0..n {
-        let (live, killed) = (&mut gen_[b], &mut kill[b]);
-        let data = &r.blocks[b];
-        for i in data.insts.iter().rev() {
-            step(i, all, &sets.sets, live, killed);
-        }
-        *live |= data.poll_spill.0;
-        *killed &= !data.poll_spill.0;
-    }
-    let mut live_in = gen_.clone();
-    loop {
-        let mut changed = false;
-        for b in cfg.rpo.iter().rev() {
-            let b = *b as usize;
-            let mut out = 0;
-            r.blocks[b].term.for_each_target(|t| out |= live_in.get(t.0 as usize).unwrap_or(&0));
-            let new = gen_[b] | (out & !kill[b]);
-            changed |= new != live_in[b];
-            live_in[b] = new;
-        }
-        if !changed {
-            break;
-        }
-    }
-    for b in 0..n {
-        let mut live = 0;
-        r.blocks[b].term.for_each_target(|t| live |= live_in.get(t.0 as usize).unwrap_or(&0));
-        let mut empty = false;
-        for i in r.blocks[b].insts.iter_mut().rev() {
-            if i.op == Op::Fill {
-                if live == 0 {
-                    empty = true;
-                } else {
-                    *i = sets.inst(Op::Fill, live);
-                }
-            }
-            step(i, all, &sets.sets, &mut live, &mut 0);
-        }
-        if empty {
-            r.blocks[b].insts.retain(|i| i.op != Op::Fill || i.imm != LATER);
-        }
-    }
-}
-
-/// Liveness of variables before an instruction, from that after it.
-fn step(i: &Inst, all: u128, sets: &[SlotSet], live: &mut u128, killed: &mut u128) {
-    match i.op {
-        Op::Put => {
-            *live &= !bit(i, all);
-            *killed |= bit(i, all);
-        }
-        Op::Get => *live |= bit(i, all),
-        Op::Fill => (*live, *killed) = (0, ALL),
-        Op::Spill | Op::Keep => {
-            *live |= usize::try_from(i.imm).ok().and_then(|n| sets.get(n)).map_or(0, |s| s.0);
-        }
-        _ => {}
     }
 }

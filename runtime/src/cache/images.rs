@@ -53,7 +53,7 @@ pub(crate) struct Image {
     /// Where its indirect jumps and calls went within it; both told from its first address.
     targets: Mutex<BTreeSet<(u32, u32)>>,
     /// Entries of the regions that were compiled of it.
-    recipes: Mutex<BTreeSet<Vec<u32>>>,
+    recipes: Mutex<Vec<Vec<u32>>>,
     /// How many address spaces told how often blocks were entered.
     harvests: AtomicU32,
     /// The translations are of an artifact, so that nothing is added to them.
@@ -104,8 +104,12 @@ impl Image {
     pub(crate) fn note_region(&self, r: &Compiled) {
         let Some(entries) = r.entries.iter().map(|e| self.near(e.0)).collect::<Option<Vec<u32>>>() else { return };
         let mut recipes = lock(&self.recipes);
-        if recipes.len() < MOST_RECIPES {
-            recipes.insert(entries);
+        // What was hot first has its blocks to itself, also in the translator; a region that was extended stands for what it was.
+        let old = recipes.iter().position(|r| r.first() == entries.first());
+        if let Some(i) = old {
+            recipes[i] = entries;
+        } else if recipes.len() < MOST_RECIPES {
+            recipes.push(entries);
         }
     }
     fn note_targets(&self, all: &Targets) {
@@ -144,7 +148,7 @@ impl Image {
             blocks: blocks.into_iter().map(|b| b.0).collect(),
             heat: heat.into_iter().collect(),
             targets: targets.into_iter().collect(),
-            recipes: recipes.into_iter().collect(),
+            recipes,
             label: self.label.clone(),
         }
     }

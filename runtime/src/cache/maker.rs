@@ -5,12 +5,13 @@
 
 use super::format::{Content, Key, Piece, Region, View};
 use super::images::News;
-use crate::code::translate::{LARGE, PROFILED, UNPROFILED};
+use crate::code::translate::{KEPT, LARGE, UNPROFILED};
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
 use evm_backend::quick::Quick;
 use evm_ir::passes::OptLevel;
 use evm_lifter::{Mode, Options};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -107,7 +108,7 @@ pub(crate) struct Maker<'a> {
 /// Entries of a block in one run that make it worth a region.
 pub(super) const HOT: u32 = 128;
 /// Most entries of a region.
-const MOST_ENTRIES: usize = 256;
+const MOST_ENTRIES: usize = 1024;
 /// Instructions compiled at most at a time; the next run asks for the rest.
 const MOST_INSNS: u32 = 100_000;
 /// CPU time of the process after which no region is begun.
@@ -324,13 +325,18 @@ impl Maker<'_> {
             content,
         };
         // What a run compiled was hot there, and has the entries that it needed.
+        let mut parts: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for recipe in &n.recipes {
             let is_new = !recipe.is_empty() && !recipe.iter().all(|pc| all.owners.entries.contains(pc));
             if is_new && all.budget.is_left() {
                 let old = all.content.regions.iter().position(|r| all.is_of(r, recipe[0]));
-                self.region(all, old, recipe, true);
+                match self.large_near(all, old, recipe) {
+                    Some(i) if old != Some(i) => parts.entry(i).or_default().extend(recipe),
+                    Some(_) | None => self.region(all, old, recipe, true),
+                }
             }
         }
+        self.extend(all, parts);
         self.hot_regions(all);
         all.made.len()
     }
@@ -349,14 +355,40 @@ impl Maker<'_> {
                 Some(_) | None => {}
             }
         }
-        for (i, more) in wanted {
+        self.extend(all, wanted);
+    }
+    /// Make regions again with more entries.
+    fn extend(&mut self, all: &mut Regions<'_>, more: BTreeMap<usize, Vec<u32>>) {
+        for (i, more) in more {
             if all.budget.is_left() {
                 let old = &all.content.regions[i];
-                let entries: Vec<u32> = old.entries.iter().map(|e| e.0).chain(more).collect();
+                let mut entries: Vec<u32> = old.entries.iter().map(|e| e.0).collect();
+                let known: HashSet<u32> = entries.iter().copied().collect();
+                entries.extend(more.into_iter().filter(|pc| !known.contains(pc)));
                 let wide = old.wide;
                 self.region(all, Some(i), &entries, wide);
             }
         }
+    }
+    /// The large region that these entries go on in, or are in: a run compiled a loop of many blocks piece by piece, as
+    /// they got hot, and what goes on in another's blocks leaves for it each time.
+    fn large_near(&self, all: &Regions<'_>, old: Option<usize>, entries: &[u32]) -> Option<usize> {
+        let Regions { content, heat, targets, owners, .. } = all;
+        let found = Cell::new(None);
+        let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
+        let taken = |pc| {
+            let i = owners.large.get(&pc).copied().filter(|i| Some(*i) != old);
+            found.set(found.get().or(i));
+            i.is_some()
+        };
+        if let Some(i) = owners.large.get(entries.first()?) {
+            return Some(*i);
+        }
+        let mut code = Warm { text: self.text, warm: &warm, taken: &taken, targets };
+        let at: Vec<u64> = entries.iter().map(|e| self.key.lo + u64::from(*e)).collect();
+        let opts = Options { bits: self.key.bits, v3: self.key.v3, ..KEPT };
+        let lifted = evm_lifter::lift(*at.first()?, &at[1..], &mut code, &opts).ok()?;
+        found.get().filter(|i| lifted.region.insns + content.regions[*i].insns <= KEPT.max_insns as u32)
     }
     /// Make the region of these entries, in the place of an old one if it is to replace that. Callees and the targets of jumps
     /// become part of a wide one only.
@@ -367,7 +399,7 @@ impl Maker<'_> {
             let Regions { content, heat, targets, owners, .. } = &mut *all;
             let warm = |pc| heat.contains_key(&pc) || owners.held.contains(&pc);
             let taken = |pc| owners.is_taken(pc, old);
-            let (bounds, targets) = if wide { (PROFILED, &targets[..]) } else { (UNPROFILED, &[][..]) };
+            let (bounds, targets) = if wide { (KEPT, &targets[..]) } else { (UNPROFILED, &[][..]) };
             let profile = Profile { warm: &warm, taken: &taken, targets, bounds, precise };
             self.compiled(content, entries, &profile)
         };

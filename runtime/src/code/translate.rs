@@ -33,6 +33,9 @@ pub(crate) const UNPROFILED: Options =
 /// The same where only what has run is translated.
 pub(crate) const PROFILED: Options = Options { max_insns: 2500, max_blocks: 1000, max_inlined: 800, ..UNPROFILED };
 
+/// The same where nobody waits for it: the loop of an interpreter is one region, however many operations it has.
+pub(crate) const KEPT: Options = Options { max_insns: 12_000, max_blocks: 4000, ..PROFILED };
+
 /// Guest code whose pages are watched from when they were first looked at: if their versions are still the same
 /// when the translation is installed, all reads saw the same bytes.
 struct Snapshot<'a> {
