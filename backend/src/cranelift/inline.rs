@@ -63,22 +63,18 @@ impl Lower<'_, '_> {
         }
         // The upper lanes are those of operand `x`.
         let v = self.val(args[1])?;
-        let below = match self.low.get(&v).copied() {
-            Some((old, below)) if self.b.func.dfg.value_type(old).bits() <= lane.bits() => below,
-            _ => v,
-        };
+        let below = self.below(v, lane);
         let whole = self.cast(below, cl_type(shape));
         let v = self.b.ins().insertlane(whole, r, 0);
         self.low.insert(v, (r, below));
+        self.unread.insert(r);
         Ok(Some(v))
     }
     /// Lane 0 of a vector.
     fn low_lane(&mut self, v: Value, shape: Type) -> Result<V, Error> {
         let v = self.val(v)?;
-        if let Some((x, _)) = self.low.get(&v)
-            && self.b.func.dfg.value_type(*x) == cl_type(shape.lane())
-        {
-            return Ok(*x);
+        if let Some(x) = self.low_part(v, shape) {
+            return Ok(x);
         }
         let v = self.cast(v, cl_type(shape));
         Ok(self.b.ins().extractlane(v, 0))

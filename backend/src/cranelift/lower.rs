@@ -113,6 +113,8 @@ pub(super) struct Lower<'a, 'f> {
     pub hashes: HashMap<V, u64>,
     /// Lane 0 scalars of vectors made by `insertlane`: vector -> (scalar, vector below).
     pub low: HashMap<V, (V, V)>,
+    /// Low lanes that may be results of floating operations which nothing has used yet in this block.
+    pub unread: HashSet<V>,
     /// High products and remainders of this block beside which the low product or the quotient is wanted, and
     /// their values once made: (low, high) or (quotient, remainder).
     pub paired: HashSet<(Op, Value, Value)>,
@@ -185,6 +187,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             loaded: HashSet::new(),
             hashes: HashMap::new(),
             low: HashMap::new(),
+            unread: HashSet::new(),
             paired: HashSet::new(),
             pairs: HashMap::new(),
             stats: Stats::default(),
@@ -362,6 +365,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.chunks.clear();
         self.loaded.clear();
         self.low.clear();
+        self.unread.clear();
         self.find_pairs(data);
         self.at(data.pc);
         self.find_base(data);
@@ -521,6 +525,7 @@ impl<'a, 'f> Lower<'a, 'f> {
                 let v = self.cast(below, whole(lane));
                 let v = self.b.ins().insertlane(v, x, 0);
                 self.low.insert(v, (x, below));
+                self.unread.insert(x);
                 v
             }
             _ => self.b.use_var(var),
@@ -693,8 +698,13 @@ impl<'a, 'f> Lower<'a, 'f> {
                 _ => self.scalar(i)?,
             },
         };
-        if i.op.raises_flags(i.ty) && self.uses.get(i.dst.0 as usize) == Some(&0) {
-            self.sink(dst);
+        if i.op.raises_flags(i.ty) {
+            match self.uses.get(i.dst.0 as usize) {
+                Some(0) => self.sink(dst),
+                // It may be merged with a register whose low lane is replaced.
+                Some(1) => drop(self.unread.insert(dst)),
+                _ => {}
+            }
         }
         self.set(i.dst, dst);
         Ok(())

@@ -138,23 +138,40 @@ impl Lower<'_, '_> {
     fn extract(&mut self, i: &Inst, shape: Type) -> Result<V, Error> {
         let v = self.val(i.a)?;
         if i.imm == 0
-            && let Some((x, _)) = self.low.get(&v)
-            && self.b.func.dfg.value_type(*x) == cl_type(shape.lane())
+            && let Some(x) = self.low_part(v, shape)
         {
-            return Ok(*x);
+            return Ok(x);
         }
         let v = self.cast(v, cl_type(shape));
         Ok(self.b.ins().extractlane(v, i.imm as u8))
     }
 
+    /// Lane 0 of a vector, if it is known by itself.
+    pub(super) fn low_part(&mut self, v: V, shape: Type) -> Option<V> {
+        let (x, _) = *self.low.get(&v)?;
+        let same = self.b.func.dfg.value_type(x) == cl_type(shape.lane());
+        same.then(|| {
+            self.unread.remove(&x);
+            x
+        })
+    }
+    /// What a vector's upper lanes are of, where a scalar is to replace its low one: an older scalar as wide or less need not
+    /// be merged. If that came from an operation, that stays for its flags.
+    pub(super) fn below(&mut self, v: V, lane: Type) -> V {
+        let Some((old, below)) = self.low.get(&v).copied() else { return v };
+        if self.b.func.dfg.value_type(old).bits() > u32::from(lane.bits()) {
+            return v;
+        }
+        if self.unread.remove(&old) {
+            self.sink(old);
+        }
+        below
+    }
+
     fn insert(&mut self, i: &Inst, shape: Type) -> Result<V, Error> {
         let (mut v, x) = (self.val(i.a)?, self.val(i.b)?);
-        // A scalar that replaces another one of the same width: the older one need not be merged.
-        if i.imm == 0
-            && let Some((old, below)) = self.low.get(&v).copied()
-            && self.b.func.dfg.value_type(old).bits() <= shape.lane().bits()
-        {
-            v = below;
+        if i.imm == 0 {
+            v = self.below(v, shape.lane());
         }
         let below = v;
         let v = self.cast(v, cl_type(shape));
