@@ -133,9 +133,10 @@ fn narrow(v: &mut Vector, helper: u16) {
     // The result is an XMM register, so the form follows the source.
     let wide = if v.is_mem(1) { v.i.memory_size().size() == 32 } else { v.i.op_register(1).is_ymm() };
     let x = v.src(1, 0);
+    // Read before anything is raised.
+    let y = wide.then(|| v.src(1, 1));
     let mut r = v.cx.call(helper, &[x]);
-    if wide {
-        let y = v.src(1, 1);
+    if let Some(y) = y {
         let y = v.cx.call(helper, &[y]);
         r = v.cx.b.shuffle(r, y, select::lanes(8, |k| 2 * k));
     }
@@ -144,6 +145,7 @@ fn narrow(v: &mut Vector, helper: u16) {
 
 /// CVT(T)PS2PI, CVT(T)PD2PI.
 fn to_mmx(v: &mut Vector, helper: u16, bytes: u32) {
+    v.wait();
     if bytes == 16 && v.is_mem(1) {
         v.aligned(16);
     }
@@ -155,7 +157,6 @@ fn to_mmx(v: &mut Vector, helper: u16, bytes: u32) {
     } else {
         x
     };
-    v.wait();
     let r = v.cx.call(helper, &[x]);
     let r = v.cx.b.extract(I64X2, r, 0);
     v.set_mm(v.reg(0), r);
