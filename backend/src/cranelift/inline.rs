@@ -74,6 +74,7 @@ impl Lower<'_, '_> {
     fn low_lane(&mut self, v: Value, shape: Type) -> Result<V, Error> {
         let v = self.val(v)?;
         if let Some(x) = self.low_part(v, shape) {
+            self.unread.remove(&x);
             return Ok(x);
         }
         let v = self.cast(v, cl_type(shape));

@@ -638,6 +638,14 @@ impl<'a, 'f> Lower<'a, 'f> {
     // ---- instructions -------------------------------------------------------------------------
 
     fn inst(&mut self, i: &Inst) -> Result<(), Error> {
+        if !self.unread.is_empty() && !matches!(i.op.sig(), Sig::Insert | Sig::Extract | Sig::Put) {
+            let (unread, vals) = (&mut self.unread, &self.vals);
+            self.r.for_each_operand(i, |v| {
+                if let Some(x) = vals.get(v.0 as usize).copied().flatten() {
+                    unread.remove(&x);
+                }
+            });
+        }
         let dst = match i.op {
             Op::Marker => {
                 if self.opt.precise && self.access_open {
@@ -699,11 +707,11 @@ impl<'a, 'f> Lower<'a, 'f> {
             },
         };
         if i.op.raises_flags(i.ty) {
-            match self.uses.get(i.dst.0 as usize) {
-                Some(0) => self.sink(dst),
+            if self.uses.get(i.dst.0 as usize) == Some(&0) {
+                self.sink(dst);
+            } else {
                 // It may be merged with a register whose low lane is replaced.
-                Some(1) => drop(self.unread.insert(dst)),
-                _ => {}
+                self.unread.insert(dst);
             }
         }
         self.set(i.dst, dst);

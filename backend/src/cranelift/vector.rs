@@ -147,19 +147,16 @@ impl Lower<'_, '_> {
     }
 
     /// Lane 0 of a vector, if it is known by itself.
-    pub(super) fn low_part(&mut self, v: V, shape: Type) -> Option<V> {
+    pub(super) fn low_part(&self, v: V, shape: Type) -> Option<V> {
         let (x, _) = *self.low.get(&v)?;
         let same = self.b.func.dfg.value_type(x) == cl_type(shape.lane());
-        same.then(|| {
-            self.unread.remove(&x);
-            x
-        })
+        same.then_some(x)
     }
     /// What a vector's upper lanes are of, where a scalar is to replace its low one: an older scalar as wide or less need not
     /// be merged. If that came from an operation, that stays for its flags.
     pub(super) fn below(&mut self, v: V, lane: Type) -> V {
         let Some((old, below)) = self.low.get(&v).copied() else { return v };
-        if self.b.func.dfg.value_type(old).bits() > u32::from(lane.bits()) {
+        if self.b.func.dfg.value_type(old).bits() > lane.bits() {
             return v;
         }
         if self.unread.remove(&old) {
