@@ -62,6 +62,12 @@ pub(crate) fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<Pa
         if meta.is_dir() {
             return Err(Failure::NotRunnable(file.into(), "it is a folder".into()));
         }
+        let mut start = [0; 4];
+        let read = std::fs::File::open(file).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut start));
+        if read.is_ok() && start == *b"\0asm" {
+            let why = "it is a WebAssembly module: run it with wasmtime, Node's WASI or the like, or give evm the program itself";
+            return Err(Failure::NotRunnable(file.into(), why.into()));
+        }
         if meta.permissions().mode() & 0o111 == 0 {
             return Err(Failure::NotRunnable(file.into(), "it is not marked executable (chmod +x)".into()));
         }

@@ -21,7 +21,7 @@ pub struct CpuState {
     pub cc_c: u64,
     /// Direction flag, 0 or 1.
     pub df: u64,
-    /// The other user-visible bits of RFLAGS that a program can set: TF, AC, ID.
+    /// The other user-visible bits of RFLAGS that a program can set: TF, NT, AC, ID.
     pub rflags_sys: u64,
     /// FS base.
     pub fs_base: u64,
@@ -325,6 +325,6 @@ impl CpuState {
         self.cc_op = crate::cc::EAGER;
         self.cc_a = v & crate::cc::MASK;
         self.df = v >> 10 & 1;
-        self.rflags_sys = v & 0x24_0100;
+        self.rflags_sys = v & 0x24_4100;
     }
 }

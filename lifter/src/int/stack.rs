@@ -129,10 +129,10 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let sys = if size == 2 {
                 let old = cx.get(slot::RFLAGS_SYS);
                 let old = cx.bini(Op::And, Type::I64, old, 0x24_0000);
-                let tf = cx.bini(Op::And, Type::I64, v, 0x100);
-                cx.bin(Op::Or, Type::I64, old, tf)
+                let low = cx.bini(Op::And, Type::I64, v, 0x4100);
+                cx.bin(Op::Or, Type::I64, old, low)
             } else {
-                cx.bini(Op::And, Type::I64, v, 0x24_0100)
+                cx.bini(Op::And, Type::I64, v, 0x24_4100)
             };
             cx.move_sp(i64::from(size));
             cx.put(slot::DF, df);
