@@ -115,7 +115,7 @@ pub struct Run {
     /// Bound what the job may use: memory, cpu, wall, procs, files, disk, output
     ///
     /// Several with commas, or the option repeated; `none` lifts one. Sizes as 512MiB or 2GiB, times as 90s, 5m or 1h.
-    ///   memory  bytes; the program gets ENOMEM           [default: 4GiB]
+    ///   memory  bytes, /tmp and the like too; ENOMEM     [default: 4GiB]
     ///   cpu     CPU time of the job; ends the job        [default: none]
     ///   wall    time since its start; ends the job       [default: none]
     ///   procs   processes and threads; EAGAIN            [default: 256]

@@ -115,6 +115,29 @@ impl Limits {
     pub fn release_disk(&self, bytes: u64) {
         self.disk.release(bytes);
     }
+    /// Take space of a file system in memory; ENOSPC.
+    pub fn charge_tmpfs(&self, bytes: u64) -> Result<()> {
+        self.charge_disk(bytes)?;
+        if self.memory.charge(bytes) {
+            return Ok(());
+        }
+        self.release_disk(bytes);
+        Err(Errno::ENOSPC)
+    }
+    /// Give space of a file system in memory back.
+    pub fn release_tmpfs(&self, bytes: u64) {
+        self.release_disk(bytes);
+        self.release_memory(bytes);
+    }
+    /// Size and use of the file systems in memory, as far as the limits leave room.
+    pub fn tmpfs(&self) -> (u64, u64) {
+        let room = |a: &Account| a.max().saturating_sub(a.used());
+        let used = self.disk.used();
+        match (self.disk.max(), self.memory.max()) {
+            (u64::MAX, u64::MAX) => (u64::MAX, used),
+            _ => (used.saturating_add(room(&self.disk).min(room(&self.memory))), used),
+        }
+    }
     /// Count output. False when the limit is exceeded: the caller writes nothing more and ends the job with
     /// `kernel.kill_job(EndReason::Limit("output"))`.
     #[must_use]

@@ -184,7 +184,7 @@ impl Node for ArchiveNode {
         }
     }
     fn statfs(&self) -> StatFs {
-        let (blocks, free) = shown_blocks(&*self.fs.world);
+        let (blocks, free) = shown_blocks(self.fs.world.tmpfs());
         StatFs { kind: 0xef53, blocks, free, files: self.fs.items.len() as u64 }
     }
     fn as_any(&self) -> &dyn Any {

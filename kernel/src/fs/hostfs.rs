@@ -403,7 +403,7 @@ impl Node for HostNode {
         Ok(())
     }
     fn statfs(&self) -> StatFs {
-        let (blocks, free) = shown_blocks(&*self.fs.world);
+        let (blocks, free) = shown_blocks(self.fs.world.disk());
         StatFs { kind: 0xef53, blocks, free, files: 1 << 20 }
     }
     fn as_any(&self) -> &dyn Any {

@@ -147,7 +147,7 @@ impl Drop for MemNode {
             Body::Symlink(t) => t.len() as u64,
             _ => 0,
         };
-        self.fs.world.release_disk(content + NODE_COST);
+        self.fs.world.release_tmpfs(content + NODE_COST);
     }
 }
 
@@ -167,7 +167,7 @@ impl MemFs {
         let magic = if lower.is_some() { 0x794c_7630 } else { 0x0102_1994 };
         let fs = Arc::new(MemFs { dev, world, next_ino: AtomicU64::new(1), rename: Mutex::default(), magic });
         // The root is not charged for, nor ever refused.
-        let _ = fs.world.charge_disk(NODE_COST);
+        let _ = fs.world.charge_tmpfs(NODE_COST);
         let below = lower.as_ref().and_then(|l| l.stat().ok());
         let dir = DirBody { lower, ..DirBody::default() };
         let root = fs.new_node(libc::S_IFDIR | (mode & 0o7777), owner, Body::Dir(Mutex::new(dir)), 2);
@@ -199,7 +199,7 @@ impl MemFs {
         })
     }
     fn charge(&self, n: u64) -> Result<()> {
-        if n == 0 || self.world.charge_disk(n) { Ok(()) } else { Err(Errno::ENOSPC) }
+        if n == 0 || self.world.charge_tmpfs(n) { Ok(()) } else { Err(Errno::ENOSPC) }
     }
     /// A file without a name (memfd_create, O_TMPFILE).
     pub fn anonymous(self: &Arc<Self>, mode: u32, owner: (u32, u32), seals: u32) -> Result<Arc<MemNode>> {
@@ -321,7 +321,7 @@ impl MemNode {
         };
         let content = if let Body::Symlink(t) = &body { t.len() as u64 } else { 0 };
         // What the layer below brings is small and bounded by it: charged, but not refused.
-        if !self.fs.world.charge_disk(content + NODE_COST) {
+        if !self.fs.world.charge_tmpfs(content + NODE_COST) {
             return Err(Errno::ENOMEM);
         }
         let n = self.fs.new_node(s.mode, (s.uid, s.gid), body, s.nlink);
@@ -432,14 +432,14 @@ impl MemNode {
         let r = read_all(&*lower, len);
         let mut data = write(&f.data);
         if !matches!(*data, Data::Lower(..)) {
-            self.fs.world.release_disk(len);
+            self.fs.world.release_tmpfs(len);
             return Ok(());
         }
-        let bytes = r.inspect_err(|_| self.fs.world.release_disk(len))?;
+        let bytes = r.inspect_err(|_| self.fs.world.release_tmpfs(len))?;
         let got = bytes.len() as u64;
         *data = Data::Bytes(bytes);
         if got < len {
-            self.fs.world.release_disk(len - got);
+            self.fs.world.release_tmpfs(len - got);
         }
         if got > INLINE_MAX {
             self.to_fd(f, &mut data)?;
@@ -483,7 +483,7 @@ impl MemNode {
                 d => *d = Data::Bytes(Vec::new()),
             }
             drop(data);
-            self.fs.world.release_disk(old);
+            self.fs.world.release_tmpfs(old);
             self.touch();
             return Ok(());
         }
@@ -498,7 +498,7 @@ impl MemNode {
         drop(data);
         let charged = old.max(len);
         if now < charged {
-            self.fs.world.release_disk(charged - now);
+            self.fs.world.release_tmpfs(charged - now);
         }
         r?;
         self.touch();
@@ -573,7 +573,7 @@ impl MemNode {
             if end > INLINE_MAX
                 && let Err(e) = self.to_fd(f, &mut data)
             {
-                self.fs.world.release_disk(end - old);
+                self.fs.world.release_tmpfs(end - old);
                 return Err(e);
             }
         }
@@ -597,7 +597,7 @@ impl MemNode {
         };
         let now = data.len();
         drop(data);
-        self.fs.world.release_disk(end.max(old).saturating_sub(now));
+        self.fs.world.release_tmpfs(end.max(old).saturating_sub(now));
         self.touch();
         r
     }
@@ -948,7 +948,7 @@ impl Node for MemNode {
         Ok(())
     }
     fn statfs(&self) -> StatFs {
-        let (blocks, free) = shown_blocks(&*self.fs.world);
+        let (blocks, free) = shown_blocks(self.fs.world.tmpfs());
         StatFs { kind: self.fs.magic, blocks, free, files: 1 << 20 }
     }
     fn as_any(&self) -> &dyn Any {

@@ -201,6 +201,17 @@ impl World for KernelWorld {
     fn disk(&self) -> (u64, u64) {
         self.0.upgrade().map_or((u64::MAX, 0), |k| (k.limits.disk.max(), k.limits.disk.used()))
     }
+    fn charge_tmpfs(&self, bytes: u64) -> bool {
+        self.0.upgrade().is_none_or(|k| k.limits.charge_tmpfs(bytes).is_ok())
+    }
+    fn release_tmpfs(&self, bytes: u64) {
+        if let Some(k) = self.0.upgrade() {
+            k.limits.release_tmpfs(bytes);
+        }
+    }
+    fn tmpfs(&self) -> (u64, u64) {
+        self.0.upgrade().map_or((u64::MAX, 0), |k| k.limits.tmpfs())
+    }
     fn mounted(&self, path: &std::path::Path, read_only: bool) {
         if let Some(k) = self.0.upgrade() {
             crate::process::lock(&k.host_mounts).push((path.into(), read_only));

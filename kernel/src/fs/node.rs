@@ -208,6 +208,13 @@ pub trait World: Send + Sync {
     fn release_disk(&self, bytes: u64);
     /// Limit and use of disk space (`u64::MAX` = no limit).
     fn disk(&self) -> (u64, u64);
+    /// Take space of a file system in memory, which is disk space to the guest and memory of the host; false if one of the
+    /// limits would be exceeded.
+    fn charge_tmpfs(&self, bytes: u64) -> bool;
+    /// Give space of a file system in memory back.
+    fn release_tmpfs(&self, bytes: u64);
+    /// Limit and use of file systems in memory (`u64::MAX` = no limit).
+    fn tmpfs(&self) -> (u64, u64);
     /// A host path has become a file system of the guest.
     fn mounted(&self, path: &std::path::Path, read_only: bool) {}
     /// Wall-clock time: seconds and nanoseconds.
@@ -226,10 +233,9 @@ pub trait World: Send + Sync {
     }
 }
 
-/// Free and total blocks as statfs shows them: of the job's limit, not of the host's disk.
-pub(crate) fn shown_blocks(world: &dyn World) -> (u64, u64) {
+/// Total and free blocks as statfs shows them: of the job's limit and its use, not of the host's disk.
+pub(crate) fn shown_blocks((max, used): (u64, u64)) -> (u64, u64) {
     const UNLIMITED: u64 = 256 << 30;
-    let (max, used) = world.disk();
     let total = max.min(UNLIMITED.saturating_add(used));
     (total / 4096, total.saturating_sub(used) / 4096)
 }

@@ -34,6 +34,13 @@ impl World for Free {
     fn disk(&self) -> (u64, u64) {
         (u64::MAX, 0)
     }
+    fn charge_tmpfs(&self, _: u64) -> bool {
+        true
+    }
+    fn release_tmpfs(&self, _: u64) {}
+    fn tmpfs(&self) -> (u64, u64) {
+        (u64::MAX, 0)
+    }
     fn now(&self) -> (i64, u32) {
         (1000, 5)
     }
