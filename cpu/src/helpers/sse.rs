@@ -65,7 +65,7 @@ helpers! { super::int::BASE + super::int::FNS.len();
     DPPD "dppd" I1V2_V(dppd) Private false;
     RCPPS "rcpps" I0V1_V(rcpps) Pure false;
     RSQRTPS "rsqrtps" I0V1_V(rsqrtps) Pure false;
-    CVTPH2PS "cvtph2ps" I0V1_V(cvtph2ps) Pure false;
+    CVTPH2PS "cvtph2ps" I0V1_V(cvtph2ps) Private false;
     CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private true;
     FMA "fma" I1V3_V(fma) Private false;
     VCMP "vcmp" I1V2_V(vcmp) Private false;
