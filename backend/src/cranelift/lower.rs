@@ -638,7 +638,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     // ---- instructions -------------------------------------------------------------------------
 
     fn inst(&mut self, i: &Inst) -> Result<(), Error> {
-        if !self.unread.is_empty() && !matches!(i.op.sig(), Sig::Insert | Sig::Extract | Sig::Put) {
+        if !self.unread.is_empty() && !matches!(i.op.sig(), Sig::Insert | Sig::Extract | Sig::Put | Sig::Shuffle) {
             let (unread, vals) = (&mut self.unread, &self.vals);
             self.r.for_each_operand(i, |v| {
                 if let Some(x) = vals.get(v.0 as usize).copied().flatten() {

@@ -55,6 +55,13 @@ impl Lower<'_, '_> {
                 let (a, b) = (self.vec(i.a, Type::I8X16)?, self.vec(i.b, Type::I8X16)?);
                 let mut sel = self.pool(i.imm)?;
                 sel.iter_mut().for_each(|s| *s &= 31);
+                // An operand of which nothing is taken may come from an operation, which stays for its flags.
+                for (v, range) in [(i.a, 0..16), (i.b, 16..32)] {
+                    let x = self.val(v)?;
+                    if self.unread.remove(&x) && !sel.iter().any(|s| range.contains(s)) {
+                        self.sink(x);
+                    }
+                }
                 let imm = self.b.func.dfg.immediates.push(ConstantData::from(&sel[..]));
                 return Ok(self.b.ins().shuffle(a, b, imm));
             }
