@@ -34,6 +34,14 @@ const MAX_NODES: usize = 1 << 22;
 /// Bit of a node's index: all translations that an image's file has of a page.
 pub(super) const KEPT: u32 = 1 << 31;
 
+/// Whoever writes to code waits while it is there: it goes even if what is done meanwhile panics.
+struct Busy<'a>(&'a AtomicBool);
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// States of a page: no translation; has translations; is being write-protected for them; has them and is write-protected;
 /// has been written and is being released.
 const UNUSED: u8 = 0;
@@ -585,9 +593,8 @@ impl CodeSpace {
     pub(super) fn installing<T>(&self, set: impl FnOnce() -> T) -> T {
         let _guard = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
         self.busy.store(true, Ordering::SeqCst);
-        let done = set();
-        self.busy.store(false, Ordering::Release);
-        done
+        let _busy = Busy(&self.busy);
+        set()
     }
     /// Install code whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
