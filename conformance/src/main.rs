@@ -1,7 +1,7 @@
 //! The conformance runner; see the library's documentation.
 #![deny(unsafe_code)]
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use evm_conformance::apps::{self, Place};
 use evm_conformance::{bench, bench_report, case, coverage, exec, fuzz, insn, report, root};
@@ -35,6 +35,8 @@ enum Command {
     },
     /// Compare random instructions on random states with the CPU
     Fuzz(Fuzz),
+    /// Run the cases of conformance/insn/cases on the CPU and the engines
+    Cases(Cases),
     /// Run a program of cases in an engine
     #[command(hide = true)]
     FuzzRun {
@@ -76,8 +78,29 @@ struct Fuzz {
     /// Stop at this many differences
     #[arg(long, default_value_t = 40)]
     most: usize,
+    /// Append what is found to conformance/insn/cases/found.txt
+    #[arg(long)]
+    add: bool,
     /// Only instructions with one of these in their names
     only: Vec<String>,
+}
+
+#[derive(Args)]
+struct Cases {
+    /// One engine only
+    #[arg(long)]
+    engine: Option<String>,
+    /// Write the states that the CPU gives into the files
+    #[arg(long)]
+    bless: bool,
+    /// Make the files of the opcode maps anew, with so many cases of each form
+    #[arg(long, conflicts_with_all = ["bless", "engine", "files"])]
+    make: Option<usize>,
+    /// Seed of new cases; another one each time if not given
+    #[arg(long, requires = "make")]
+    seed: Option<u64>,
+    /// Files, without `.txt`; all if none
+    files: Vec<String>,
 }
 
 #[derive(Args)]
@@ -178,6 +201,7 @@ fn go() -> Result<bool> {
         Command::Apps(o) => run_apps(&o),
         Command::Bench(o) => run_bench(&o),
         Command::Fuzz(o) => run_fuzz(&o),
+        Command::Cases(o) => run_cases(&o),
         Command::Report(o) => run_coverage(&o),
         Command::FuzzRun { engine, model, file } => fuzz::run::run_image(&file, &engine, &model),
         Command::Insn { engine, groups } => {
@@ -291,6 +315,52 @@ fn run_coverage(o: &Coverage) -> Result<bool> {
     Ok(r.is_good())
 }
 
+/// An engine of the fuzzer's, or the modules that `evm lift` makes in Node.
+fn fuzz_engine(name: &str) -> Result<&'static str> {
+    let all = [fuzz::ENGINES, &[fuzz::run::NODE]].concat();
+    all.iter().copied().find(|e| *e == name).with_context(|| format!("no engine {name}: {}", all.join(", ")))
+}
+
+fn run_cases(o: &Cases) -> Result<bool> {
+    let program = std::env::current_exe()?;
+    if let Some(each) = o.make {
+        let seed = seed(o.seed)?;
+        println!("{} cases, seed {seed}", fuzz::files::make(each, seed, &program)?);
+        return Ok(true);
+    }
+    let mut files = fuzz::files::all()?;
+    files.retain(|f| o.files.is_empty() || o.files.contains(&f.name));
+    ensure!(!files.is_empty(), "no file of that name in {}", fuzz::files::folder().display());
+    if o.bless {
+        for f in &mut files {
+            let changed = f.bless(&program)?;
+            println!("{:12} {changed} lines changed", f.name);
+        }
+        return Ok(true);
+    }
+    // The CPU first.
+    let on: Vec<Option<&'static str>> = match &o.engine {
+        Some(e) => vec![Some(fuzz_engine(e)?)],
+        None => std::iter::once(None).chain(fuzz::ENGINES.iter().copied().map(Some)).collect(),
+    };
+    let mut good = true;
+    for engine in on {
+        for f in &files {
+            let wrong = f.wrong(engine, &program)?;
+            println!(
+                "{:10} {:12} {} of {}",
+                engine.unwrap_or("CPU"),
+                f.name,
+                f.lines.len() - wrong.len(),
+                f.lines.len()
+            );
+            wrong.iter().for_each(|w| println!("    {w}"));
+            good &= wrong.is_empty();
+        }
+    }
+    Ok(good)
+}
+
 fn run_fuzz(o: &Fuzz) -> Result<bool> {
     let seed = seed(o.seed)?;
     let features = match o.features.as_str() {
@@ -298,8 +368,10 @@ fn run_fuzz(o: &Fuzz) -> Result<bool> {
         "v3" => fuzz::state::Features::V3,
         f => anyhow::bail!("no CPU model {f}: v2 or v3"),
     };
-    let engines: Vec<&'static str> =
-        fuzz::ENGINES.iter().copied().filter(|e| o.engine.as_deref().is_none_or(|o| o == *e)).collect();
+    let engines = match &o.engine {
+        Some(e) => vec![fuzz_engine(e)?],
+        None => fuzz::ENGINES.to_vec(),
+    };
     let options = fuzz::Options {
         time: std::time::Duration::from_secs(o.seconds),
         seed,
@@ -312,6 +384,10 @@ fn run_fuzz(o: &Fuzz) -> Result<bool> {
     println!("seed {seed}, {}", features.model());
     let out = fuzz::run(&options, &std::env::current_exe()?)?;
     print!("{}", out.show());
+    if o.add && !out.findings.is_empty() {
+        let lines: Vec<_> = out.findings.iter().map(|f| &f.line).collect();
+        println!("added to {}", fuzz::files::add(&lines)?.display());
+    }
     println!(
         "{} cases, {} forms; {} kinds of differences; {} cases left out",
         out.cases,

@@ -228,6 +228,18 @@ fn check(case: &'static Case, engine: usize) -> Result<()> {
     Ok(())
 }
 
+/// The files of instruction cases, in modules.
+fn cases() -> Result<()> {
+    Place::ready()?;
+    let mut wrong = vec![];
+    for f in evm_conformance::fuzz::files::all()? {
+        wrong
+            .extend(f.wrong(Some(evm_conformance::fuzz::run::NODE), Path::new(env!("CARGO_BIN_EXE_evm-conformance")))?);
+    }
+    ensure!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
 /// The committed runtime is made of the sources as they are.
 fn fresh() -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm/build.sh");
@@ -237,7 +249,7 @@ fn fresh() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    let mut trials = vec![Trial::new("runtime-is-fresh", fresh)];
+    let mut trials = vec![Trial::new("runtime-is-fresh", fresh), Trial::new("node::cases", cases)];
     for case in CASES {
         for (i, e) in ENGINES.iter().enumerate().filter(|e| e.0 == 0 || case.everywhere) {
             trials.push(Trial::new(format!("{}::{}", e.0, case.name), move || check(case, i)));

@@ -17,6 +17,7 @@
 use crate::code::{self, Block, Blocks, Failure};
 use crate::entry;
 use crate::lifted::Lifted;
+use evm_backend::abi::MISALIGNED;
 use evm_backend::interp::{self, Exit};
 use evm_cpu::{CpuState, exc, helpers, service};
 use evm_fpu::sse;
@@ -421,6 +422,9 @@ impl Thread {
     }
     /// The exception of a memory access that failed, as the CPU would find it.
     fn memory_fault(&mut self, code: u32, arg: u64) -> (u32, u64) {
+        if arg == MISALIGNED {
+            return (exc::GP, 0);
+        }
         let (mem, bits) = (self.task.mem(), self.task.mm().bits);
         let cpu = &*self.state();
         let register = |n: usize| match n {

@@ -70,7 +70,7 @@ impl Case {
             let mut e = Encoder::new(64);
             let n = e.encode(i, at).unwrap_or(1);
             let bytes = e.take_buffer();
-            all.push(evm_lifter::describe(64, at, &bytes));
+            all.push(evm_lifter::disassemble(64, at, &bytes).0);
             at += n as u64;
         }
         all.join("; ")

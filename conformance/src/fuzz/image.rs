@@ -1,11 +1,12 @@
 //! The program of a batch: a static ELF file with a frame, the cases' code and their states before.
 //!
-//! The frame, for each case: copies the window's bytes to memory, loads flags, registers and the
+//! The frame, for each case: copies the pattern and the window's bytes to memory, loads flags, registers and the
 //! floating-point state, jumps to the case's code; at the end, or in a signal handler, it stores all that
 //! to the case's record. All records are written to standard output at the end.
 //!
 //! ```text
 //! SCRATCH  two pages read-write, one read-only, around them nothing   what cases access
+//! PATTERN  the read-write pages as they are before each case
 //! GLOBALS  the frame's variables and stacks
 //! FRAME    the frame
 //! CODE     the cases
@@ -22,6 +23,8 @@ pub const SCRATCH: u64 = 0x6a00_0000;
 pub const SCRATCH_RW: u64 = 0x2000;
 /// Read-only bytes behind.
 pub const SCRATCH_RO: u64 = 0x1000;
+/// What those bytes are before each case.
+const PATTERN: u64 = 0x6b00_0000;
 const GLOBALS: u64 = 0x6d12_0000;
 const GLOBALS_SIZE: u64 = 0x2_0000;
 const FRAME: u64 = 0x9a34_0000;
@@ -208,6 +211,10 @@ fn frame(cases: usize, f: Features) -> Result<(Vec<u8>, Exits)> {
     a.mov(qword_ptr(LEFT), cases as i32)?;
     a.set_label(&mut next)?;
     a.mov(rbx, qword_ptr(CUR_IN))?;
+    a.mov(rsi, PATTERN)?;
+    a.mov(rdi, SCRATCH)?;
+    a.mov(ecx, SCRATCH_RW as i32 / 8)?;
+    a.rep().movsq()?;
     a.mov(rdi, qword_ptr(rbx + input::WINDOW))?;
     a.lea(rsi, ptr(rbx + input::DATA))?;
     a.mov(ecx, input::DATA_LEN as i32 / 8)?;
@@ -277,16 +284,16 @@ pub fn exits() -> Result<Exits> {
     Ok(frame(1, Features::V2)?.1)
 }
 
-/// The pattern of the scratch pages, the same before every case but for its window.
-fn scratch() -> Vec<u8> {
-    (0..SCRATCH_RW + SCRATCH_RO).map(|k| (k * 37 + (k >> 8) * 11) as u8).collect()
+/// The pattern of the scratch pages, the same before every case but for its window: the byte at an offset.
+pub fn scratch_byte(k: u64) -> u8 {
+    (k * 37 + (k >> 8) * 11) as u8
 }
 
 /// The ELF file of a batch; `code` is all cases' code, from [`CODE`] on.
 pub fn elf(inputs: &[Input], code: &[u8], f: Features) -> Result<Vec<u8>> {
     let (mut frame, _) = frame(inputs.len(), f)?;
     let entry = u64::from_le_bytes(frame.split_off(frame.len() - 8).try_into().unwrap_or_default());
-    let scratch = scratch();
+    let scratch: Vec<u8> = (0..SCRATCH_RW + SCRATCH_RO).map(scratch_byte).collect();
     let data: Vec<u8> = inputs.iter().flat_map(|i| i.bytes()).collect();
     let size = |n: u64| n.next_multiple_of(0x1000).max(0x1000);
     const R: u32 = 4;
@@ -295,9 +302,10 @@ pub fn elf(inputs: &[Input], code: &[u8], f: Features) -> Result<Vec<u8>> {
     let (rw, ro) = scratch.split_at(SCRATCH_RW as usize);
     let out = inputs.len() as u64 * output::SIZE as u64;
     // Address, contents, bytes in memory, protection.
-    let parts: [(u64, &[u8], u64, u32); 7] = [
+    let parts: [(u64, &[u8], u64, u32); 8] = [
         (SCRATCH, rw, SCRATCH_RW, R | W),
         (SCRATCH + SCRATCH_RW, ro, SCRATCH_RO, R),
+        (PATTERN, rw, SCRATCH_RW, R),
         (GLOBALS, &[], GLOBALS_SIZE, R | W),
         (FRAME, &frame, frame.len() as u64, R | X),
         (CODE, code, code.len() as u64, R | X),

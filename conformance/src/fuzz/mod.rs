@@ -5,22 +5,26 @@
 //!   the ends of pages; sequences in which nothing undefined is read;
 //! * [`state`] has states: edge values of integers, floats of all classes, rounding modes, x87 stacks;
 //! * [`image`] makes the program of a batch, [`mod@run`] runs it natively and in an engine;
+//! * [`text`] writes and reads cases as lines, [`files`] runs files of them;
 //! * here cases are compared, and those that differ are made small.
 
+pub mod files;
 pub mod generate;
 pub mod image;
 pub mod run;
 pub mod state;
 pub mod table;
+pub mod text;
 
 use anyhow::{Result, ensure};
 use generate::{Case, Generator};
-use iced_x86::Code;
+use iced_x86::{Code, Instruction};
 use run::{Batch, On, Outputs, Runner};
 use state::{Difference, Features, Input};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use text::Line;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -55,8 +59,8 @@ pub struct Count {
 pub struct Finding {
     /// The engine.
     pub engine: &'static str,
-    /// The smallest case.
-    pub case: Case,
+    /// The smallest case, and what it is natively.
+    pub line: Line,
     /// What differs.
     pub differences: Vec<Difference>,
     /// How many cases differed in the same way before they were made small.
@@ -209,7 +213,7 @@ impl Fuzz<'_> {
         }
         for (e, engine) in engines.iter().enumerate() {
             let start = Instant::now();
-            let got = self.runner.run(&batch, On::Engine(engine))?;
+            let got = self.runner.run(&batch, On::named(Some(engine)))?;
             self.out.seconds[1 + e] += start.elapsed().as_secs_f64();
             match got {
                 Ok(got) => self.check(cases, &batch, e, &native, &got)?,
@@ -250,7 +254,7 @@ impl Fuzz<'_> {
             let found = d.is_some();
             if let Some(d) = d {
                 let (small, d) = self.shrink(c.clone(), d, engine)?;
-                self.keep(small, engine, d);
+                self.keep(small, engine, d)?;
             }
             return Ok(found);
         }
@@ -262,7 +266,7 @@ impl Fuzz<'_> {
                 self.out.left_out += half.len() as u64;
                 continue;
             };
-            match self.runner.run(&batch, On::Engine(engine))? {
+            match self.runner.run(&batch, On::named(Some(engine)))? {
                 Ok(got) => self.check(half, &batch, e, &native, &got)?,
                 Err(_) => found |= self.halves(half, e)?,
             }
@@ -277,7 +281,7 @@ impl Fuzz<'_> {
         let Ok(native) = self.runner.run(&batch, On::Native)? else {
             return Ok(None);
         };
-        let d = match self.runner.run(&batch, On::Engine(engine))? {
+        let d = match self.runner.run(&batch, On::named(Some(engine)))? {
             Ok(got) => match (native.get(0), got.get(0)) {
                 (Some(a), Some(b)) => compare(c, &batch.inputs[0], &a, &b, self.options.features),
                 _ => vec![],
@@ -306,20 +310,22 @@ impl Fuzz<'_> {
             return Ok(());
         };
         let (small, d) = self.shrink(c.clone(), d, engine)?;
-        self.keep(small, engine, d);
-        Ok(())
+        self.keep(small, engine, d)
     }
-    fn keep(&mut self, case: Case, engine: &'static str, differences: Vec<Difference>) {
+    fn keep(&mut self, case: Case, engine: &'static str, differences: Vec<Difference>) -> Result<()> {
         let key = (engine, case.insns.iter().map(|i| i.code()).collect::<Vec<_>>());
         if let Some(n) = self.seen.get(&key) {
             self.out.findings[*n].times += 1;
-            return;
+            return Ok(());
         }
         self.seen.insert(key, self.out.findings.len());
-        let finding = Finding { engine, case, differences, times: 1 };
+        let mut line = Line { case, features: self.options.features, after: text::After::new() };
+        files::bless(&mut self.runner, std::slice::from_mut(&mut line))?;
+        let finding = Finding { engine, line, differences, times: 1 };
         // At once, as a long run may be stopped.
         eprint!("{}", finding.show());
         self.out.findings.push(finding);
+        Ok(())
     }
     /// Leave out instructions, then make state plain, as long as there is a difference.
     fn shrink(&mut self, mut c: Case, mut d: Vec<Difference>, engine: &'static str) -> Result<(Case, Vec<Difference>)> {
@@ -375,16 +381,19 @@ impl Fuzz<'_> {
     }
 }
 
+/// Flags that are defined after a case that ended in this way.
+fn defined_flags(insns: &[Instruction], kind: u64) -> u64 {
+    let mut undefined = insns.iter().fold(0, |u, i| u & !table::written_flags(i) | table::undefined_flags(i));
+    if kind != 0 {
+        // It ended at a branch or a fault: what was undefined there is not known here.
+        undefined |= insns.iter().map(table::undefined_flags).fold(0, |a, b| a | b);
+    }
+    0xcd5 & !undefined
+}
+
 /// What of a case's result is to be equal, and is not.
 fn compare(c: &Case, i: &Input, a: &state::Output, b: &state::Output, f: Features) -> Vec<Difference> {
-    let undefined = c.insns.iter().fold(0, |u, i| u & !table::written_flags(i) | table::undefined_flags(i));
-    let mut flags = 0xcd5 & !undefined;
-    if a.kind() != 0 {
-        // It ended at a branch or a fault: what was undefined there is not known here.
-        for insn in &c.insns {
-            flags &= !table::undefined_flags(insn);
-        }
-    }
+    let flags = defined_flags(&c.insns, a.kind());
     let mut d = a.differences(b, i, f, flags);
     let trap = a.word(image::output::TRAPNO);
     d.retain(|(what, _, _)| table::not_compared(&c.insns, a.kind(), what, trap).is_none());
@@ -409,50 +418,12 @@ impl Outcome {
 impl Finding {
     /// The case and what is wrong with it.
     pub fn show(&self) -> String {
-        let c = &self.case;
-        let mut s = format!("{} ({}): {}\n", self.engine, self.times, c.text());
+        let c = &self.line.case;
         let codes: Vec<String> = c.insns.iter().map(|i| format!("{:?}", i.code())).collect();
-        s += &format!("    {}\n", codes.join(" "));
+        let mut s = format!("{} ({}): {}\n", self.engine, self.times, codes.join(" "));
         for (what, a, b) in self.differences.iter().take(6) {
             s += &format!("    {what}: {a} natively, {b} here\n");
         }
-        s + &format!("    with {}\n", describe(&c.state))
+        s + &self.line.show().map_or_else(|e| format!("    {e:#}\n"), |l| format!("    {l}\n"))
     }
-}
-
-/// What of a state is not plain.
-fn describe(s: &Input) -> String {
-    let p = Input::plain(s.window);
-    let names =
-        ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
-    let mut out = vec![format!("window={:x}", s.window)];
-    for (n, name) in names.iter().enumerate() {
-        if s.gpr[n] != p.gpr[n] {
-            out.push(format!("{name}={:x}", s.gpr[n]));
-        }
-    }
-    if s.flags != p.flags {
-        out.push(format!("flags={:x}", s.flags));
-    }
-    for n in 0..16 {
-        if s.xmm[n] != 0 {
-            out.push(format!("xmm{n}={:032x}", s.xmm[n]));
-        }
-        if s.ymm[n] != 0 {
-            out.push(format!("ymm{n}h={:032x}", s.ymm[n]));
-        }
-    }
-    if s.st != p.st || s.ftw != p.ftw || s.fsw != p.fsw || s.fcw != p.fcw {
-        out.push(format!("fcw={:x} fsw={:x} ftw={:x}", s.fcw, s.fsw, s.ftw));
-        for (n, v) in s.st.iter().enumerate() {
-            out.push(format!("st{n}={v:020x}"));
-        }
-    }
-    if s.mxcsr != p.mxcsr {
-        out.push(format!("mxcsr={:x}", s.mxcsr));
-    }
-    if s.data != p.data {
-        out.push("data=…".into());
-    }
-    out.join(" ")
 }

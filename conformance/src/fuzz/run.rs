@@ -18,6 +18,22 @@ pub enum On {
     Native,
     /// The engine of that name.
     Engine(&'static str),
+    /// A WebAssembly module that `evm lift` makes of it, in Node.
+    Node,
+}
+
+/// The name under which engines are asked for that stands for [`On::Node`].
+pub const NODE: &str = "node";
+
+impl On {
+    /// That of an engine's name, or native.
+    pub fn named(engine: Option<&'static str>) -> On {
+        match engine {
+            None => On::Native,
+            Some(NODE) => On::Node,
+            Some(e) => On::Engine(e),
+        }
+    }
 }
 
 /// What runs batches.
@@ -59,6 +75,10 @@ impl Runner {
         fs::create_dir_all(&folder)?;
         Ok(Runner { folder, program: program.into(), features, number: 0 })
     }
+    /// The CPU model.
+    pub fn features(&self) -> Features {
+        self.features
+    }
     /// The program of these cases. Cases that cannot be encoded are an error.
     pub fn batch(&mut self, cases: &[Case]) -> Result<Batch> {
         let exits = image::exits()?;
@@ -90,6 +110,19 @@ impl Runner {
             On::Engine(e) => {
                 let mut c = Command::new(&self.program);
                 c.args(["fuzz-run", "--engine", e, "--model", self.features.model()]).arg(&batch.file);
+                c
+            }
+            On::Node => {
+                let module = self.folder.join("batch.wasm");
+                let out = Command::new(evm()?)
+                    .args(["lift", "--sysroot", "none", "--memory", "3GiB", "--cpu", self.features.model(), "-o"])
+                    .args([&module, &batch.file])
+                    .output()?;
+                ensure!(out.status.success(), "evm lift: {}", String::from_utf8_lossy(&out.stderr));
+                let mut c = Command::new(NODE);
+                c.args(["--no-warnings", "--no-incremental-marking"])
+                    .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("wasm/in_node.mjs"))
+                    .args([&module, Path::new("--")]);
                 c
             }
         };
@@ -124,6 +157,16 @@ impl Runner {
         let text = String::from_utf8_lossy(&errors);
         Ok(Err(format!("{how} {}", text.lines().next().unwrap_or_default())))
     }
+}
+
+/// The `evm` that lifts, found once.
+fn evm() -> Result<PathBuf> {
+    static EVM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    if let Some(p) = EVM.get() {
+        return Ok(p.clone());
+    }
+    let found = crate::exec::evm_binary()?;
+    Ok(EVM.get_or_init(|| found).clone())
 }
 
 /// CPU time after which a batch is given up: a hundred times what the slowest engine needs.

@@ -1,6 +1,59 @@
 //! States before and after a case, and random ones.
 
-use super::image::{input, output};
+use super::image::{self, input, output};
+use std::collections::BTreeMap;
+
+/// General registers in encoding order.
+pub const REGS: [&str; 16] =
+    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+
+/// A part of a state. Names are in [`super::text`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Field {
+    /// How it ended; what a signal said.
+    End,
+    /// `si_code`.
+    SiCode,
+    /// `si_addr`.
+    SiAddr,
+    /// RIP in the signal's frame.
+    Rip,
+    /// Trap number in the signal's frame.
+    Trapno,
+    /// Error code in the signal's frame.
+    Err,
+    /// A general register.
+    Gpr(usize),
+    /// RFLAGS.
+    Flags,
+    /// x87 control word.
+    Fcw,
+    /// x87 status word.
+    Fsw,
+    /// x87 tags, abridged.
+    Ftw,
+    /// x87 stack from ST(0).
+    St(usize),
+    /// MXCSR.
+    Mxcsr,
+    /// Low half of a vector register.
+    Xmm(usize),
+    /// Upper half.
+    YmmHigh(usize),
+    /// Eight bytes at an offset from the window.
+    Mem(i64),
+}
+
+impl Field {
+    /// Whether it is part of a state before, too.
+    pub fn is_before(self) -> bool {
+        match self {
+            Field::End | Field::SiCode | Field::SiAddr | Field::Rip | Field::Trapno | Field::Err => false,
+            Field::Mem(at) => (0..input::DATA_LEN as i64).contains(&at),
+            _ => true,
+        }
+    }
+}
 
 /// Which CPU model, and so which registers exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -287,6 +340,50 @@ impl Input {
         i.fix();
         i
     }
+    /// The window of a case that does not say.
+    pub fn default_window() -> u64 {
+        image::SCRATCH + 0x800
+    }
+    /// All of it, and of memory what is looked at afterwards.
+    pub fn fields(&self) -> Vec<(Field, u128)> {
+        let mut all: Vec<(Field, u128)> = (0..16).map(|n| (Field::Gpr(n), self.gpr[n].into())).collect();
+        all.push((Field::Flags, self.flags.into()));
+        all.push((Field::Fcw, self.fcw.into()));
+        all.push((Field::Fsw, self.fsw.into()));
+        all.push((Field::Ftw, self.ftw.into()));
+        all.extend((0..8).map(|n| (Field::St(n), self.st[n])));
+        all.push((Field::Mxcsr, self.mxcsr.into()));
+        all.extend((0..16).map(|n| (Field::Xmm(n), self.xmm[n])));
+        all.extend((0..16).map(|n| (Field::YmmHigh(n), self.ymm[n])));
+        for at in (self.out_window()..self.out_window() + output::DATA_LEN as u64).step_by(8) {
+            let offset = at.wrapping_sub(self.window) as i64;
+            let word: [u8; 8] = std::array::from_fn(|k| match usize::try_from(offset + k as i64) {
+                Ok(n) if n < input::DATA_LEN => self.data[n],
+                _ => image::scratch_byte(at + k as u64 - image::SCRATCH),
+            });
+            all.push((Field::Mem(offset), u64::from_le_bytes(word).into()));
+        }
+        all
+    }
+    /// Set a part; false if it cannot be.
+    pub fn set(&mut self, field: Field, v: u128) -> bool {
+        match field {
+            Field::Gpr(n) => self.gpr[n] = v as u64,
+            Field::Flags => self.flags = v as u64,
+            Field::Fcw => self.fcw = v as u16,
+            Field::Fsw => self.fsw = v as u16,
+            Field::Ftw => self.ftw = v as u8,
+            Field::St(n) => self.st[n] = v,
+            Field::Mxcsr => self.mxcsr = v as u32,
+            Field::Xmm(n) => self.xmm[n] = v,
+            Field::YmmHigh(n) => self.ymm[n] = v,
+            Field::Mem(at) if field.is_before() => {
+                self.data[at as usize..at as usize + 8].copy_from_slice(&(v as u64).to_le_bytes());
+            }
+            _ => return false,
+        }
+        true
+    }
     /// Make the summary bits of the x87 status what its flags and masks say.
     pub fn fix(&mut self) {
         if self.fsw & !self.fcw & 0x3f != 0 {
@@ -297,8 +394,8 @@ impl Input {
     }
     /// Start of the bytes that are looked at afterwards.
     pub fn out_window(&self) -> u64 {
-        let last = super::image::SCRATCH + super::image::SCRATCH_RW - output::DATA_LEN as u64;
-        (self.window - 128).clamp(super::image::SCRATCH, last)
+        let last = image::SCRATCH + image::SCRATCH_RW - output::DATA_LEN as u64;
+        (self.window - 128).clamp(image::SCRATCH, last)
     }
     /// As the frame reads it.
     pub fn bytes(&self) -> Vec<u8> {
@@ -363,61 +460,59 @@ impl Output<'_> {
         let at = output::FPU as usize + at;
         u16::from_le_bytes([self.0[at], self.0[at + 1]])
     }
-    /// What is not equal. `flags`: bits of RFLAGS to compare.
-    pub fn differences(&self, other: &Output, i: &Input, f: Features, flags: u64) -> Vec<Difference> {
-        const REGS: [&str; 16] = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-            "r15",
-        ];
-        let mut d = vec![];
-        let mut cmp = |name: String, a: u128, b: u128| {
-            if a != b {
-                d.push((name, format!("{a:x}"), format!("{b:x}")));
-            }
-        };
-        let signal = self.kind() >= 0x100;
-        cmp("end".into(), self.kind().into(), other.kind().into());
-        if signal && self.kind() == other.kind() {
-            for (name, at) in [
-                ("si_code", output::SI_CODE),
-                ("si_addr", output::SI_ADDR),
-                ("rip", output::RIP),
-                ("trapno", output::TRAPNO),
-                ("err", output::ERR),
+    /// All of it, in the order of the fields. `i`: the state before.
+    pub fn fields(&self, i: &Input, f: Features) -> Vec<(Field, u128)> {
+        let mut all = vec![(Field::End, u128::from(self.kind()))];
+        if self.kind() >= 0x100 {
+            for (field, at) in [
+                (Field::SiCode, output::SI_CODE),
+                (Field::SiAddr, output::SI_ADDR),
+                (Field::Rip, output::RIP),
+                (Field::Trapno, output::TRAPNO),
+                (Field::Err, output::ERR),
             ] {
                 // Whether a page that may not be accessed is present is not known: it depends on what the kernel read in.
-                let mask = if at == output::ERR { !1 } else { u64::MAX };
-                cmp(name.into(), (self.word(at) & mask).into(), (other.word(at) & mask).into());
+                let mask = if field == Field::Err { !1 } else { u64::MAX };
+                all.push((field, (self.word(at) & mask).into()));
             }
         }
-        for (n, name) in REGS.iter().enumerate() {
-            cmp((*name).into(), self.word(8 * n as i32).into(), other.word(8 * n as i32).into());
+        all.extend((0..16).map(|n| (Field::Gpr(n), self.word(8 * n as i32).into())));
+        all.push((Field::Flags, self.word(output::FLAGS).into()));
+        for (field, at, init, mask) in
+            [(Field::Fcw, 0, 0x37f, 0xffff), (Field::Fsw, 2, 0, 0xffff), (Field::Ftw, 4, 0, 0xff)]
+        {
+            all.push((field, (self.short(at, f, init) & mask).into()));
         }
-        let (a, b) = (self.word(output::FLAGS) & flags, other.word(output::FLAGS) & flags);
-        cmp("flags".into(), a.into(), b.into());
-        let x87 = [("fcw", 0, 0x37f), ("fsw", 2, 0), ("ftw", 4, 0)];
-        for (name, at, init) in x87 {
-            let mask = if at == 4 { 0xff } else { 0xffff };
-            cmp(name.into(), (self.short(at, f, init) & mask).into(), (other.short(at, f, init) & mask).into());
-        }
-        for k in 0..8 {
-            let st = |o: &Output| o.fpu(32 + 16 * k, 1, f, 0) & ((1 << 80) - 1);
-            cmp(format!("st{k}"), st(self), st(other));
-        }
-        let mxcsr = |o: &Output| o.wide(output::FPU as usize + 16) >> 64 & 0xffff_ffff;
-        cmp("mxcsr".into(), mxcsr(self), mxcsr(other));
+        all.extend((0..8).map(|k| (Field::St(k), self.fpu(32 + 16 * k, 1, f, 0) & ((1 << 80) - 1))));
+        all.push((Field::Mxcsr, self.wide(output::FPU as usize + 16) >> 64 & 0xffff_ffff));
         for k in 0..16 {
-            cmp(format!("xmm{k}"), self.fpu(160 + 16 * k, 2, f, 0), other.fpu(160 + 16 * k, 2, f, 0));
+            all.push((Field::Xmm(k), self.fpu(160 + 16 * k, 2, f, 0)));
             if f == Features::V3 {
-                cmp(format!("ymm{k}h"), self.fpu(576 + 16 * k, 4, f, 0), other.fpu(576 + 16 * k, 4, f, 0));
+                all.push((Field::YmmHigh(k), self.fpu(576 + 16 * k, 4, f, 0)));
             }
         }
-        let start = i.out_window();
-        let base = output::DATA as usize;
         for k in (0..output::DATA_LEN).step_by(8) {
-            let at = start + k as u64;
-            let (a, b) = (self.word((base + k) as i32), other.word((base + k) as i32));
-            cmp(format!("mem[{at:x}]"), a.into(), b.into());
+            let at = i.out_window().wrapping_sub(i.window).wrapping_add(k as u64);
+            all.push((Field::Mem(at as i64), self.word(output::DATA + k as i32).into()));
+        }
+        all
+    }
+    /// What is not equal. `flags`: bits of RFLAGS to compare.
+    pub fn differences(&self, other: &Output, i: &Input, f: Features, flags: u64) -> Vec<Difference> {
+        if self.0 == other.0 {
+            return vec![];
+        }
+        let theirs: BTreeMap<Field, u128> = other.fields(i, f).into_iter().collect();
+        let mut d = vec![];
+        for (field, a) in self.fields(i, f) {
+            // What a signal says is there on one side only when the ends differ, which is said.
+            let Some(b) = theirs.get(&field) else {
+                continue;
+            };
+            let mask = if field == Field::Flags { flags.into() } else { u128::MAX };
+            if (a ^ b) & mask != 0 {
+                d.push((field.name(), format!("{:x}", a & mask), format!("{:x}", b & mask)));
+            }
         }
         d
     }

@@ -198,7 +198,7 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     if signal && vector && insns.iter().any(|i| i.is_vsib()) {
         return Some("how many elements of a gather are done before one faults is the CPU's choice; here none");
     }
-    if kind == 0x10b && trap == 13 && (matches!(what, "rip" | "rsp") || what.starts_with("mem")) {
+    if kind == 0x10b && trap == 13 && (matches!(what, "rip" | "rsp") || what.starts_with("[")) {
         use iced_x86::FlowControl as F;
         let leaves = |i: &Instruction| matches!(i.flow_control(), F::IndirectBranch | F::IndirectCall | F::Return);
         if insns.last().is_some_and(leaves) {
@@ -240,11 +240,8 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
         return Some("ENTER asks for its new stack top first or last, as the CPU likes");
     }
     let wide_store = |i: &Instruction| i.memory_size().size() == 32 && i.op0_kind() == iced_x86::OpKind::Memory;
-    if memory && what.starts_with("mem") && insns.iter().any(wide_store) {
+    if memory && what.starts_with("[") && insns.iter().any(wide_store) {
         return Some("a 256-bit store is two: where its first page is not there, the second half may be written");
-    }
-    if kind == 0x105 && trap == 1 {
-        return Some("single steps by TF are not there");
     }
     if what == "mxcsr" && insns.len() > 1 && has(&[M::Ucomiss, M::Ucomisd, M::Vucomiss, M::Vucomisd]) {
         return Some(
@@ -253,6 +250,19 @@ pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> 
     }
     if memory && what == "mxcsr" && insns.iter().any(|i| i.code().encoding() == EncodingKind::VEX) {
         return Some("a compiled 256-bit instruction may raise flags for its first half before its second half faults");
+    }
+    None
+}
+
+/// The same of a difference on an engine whose x87 unit is `evm-fpu`.
+pub fn not_compared_in_software(insns: &[Instruction], what: &str) -> Option<&'static str> {
+    let transcendental = |i: &Instruction| {
+        matches!(i.mnemonic(), M::F2xm1 | M::Fptan | M::Fpatan | M::Fyl2x | M::Fyl2xp1 | M::Fsin | M::Fcos | M::Fsincos)
+    };
+    if what == "fsw" && insns.iter().any(transcendental) {
+        return Some(
+            "whether a CPU's approximation was rounded up (C1), and flags of operands out of its range, are the CPU's",
+        );
     }
     None
 }
