@@ -180,6 +180,11 @@ fn store_float(e: &mut Env, f: &Format, exp_bits: u32, v: Value) -> u64 {
             _ => nan(e, &n, &Num::zero(false)).unwrap_or(n),
         },
     };
+    if e.post & (OE | UE) & !e.masked != 0 {
+        // Nothing is stored, so nothing was rounded.
+        e.post &= !PE;
+        e.up = false;
+    }
     crate::sse::pack_bits(f, exp_bits, &n)
 }
 fn store_integer(e: &mut Env, bits: u32, round: Round, v: Value) -> u64 {

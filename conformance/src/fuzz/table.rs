@@ -259,9 +259,9 @@ pub fn not_compared_in_software(insns: &[Instruction], what: &str) -> Option<&'s
     let transcendental = |i: &Instruction| {
         matches!(i.mnemonic(), M::F2xm1 | M::Fptan | M::Fpatan | M::Fyl2x | M::Fyl2xp1 | M::Fsin | M::Fcos | M::Fsincos)
     };
-    if what == "fsw" && insns.iter().any(transcendental) {
+    if (what == "fsw" || what.starts_with("st")) && insns.iter().any(transcendental) {
         return Some(
-            "whether a CPU's approximation was rounded up (C1), and flags of operands out of its range, are the CPU's",
+            "approximations: the last bit, whether it was rounded up (C1), results of operands out of the range are the CPU's (fpu/tests/x87.rs has the bounds)",
         );
     }
     None

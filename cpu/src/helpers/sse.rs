@@ -66,7 +66,7 @@ helpers! { super::int::BASE + super::int::FNS.len();
     RCPPS "rcpps" I0V1_V(rcpps) Pure false;
     RSQRTPS "rsqrtps" I0V1_V(rsqrtps) Pure false;
     CVTPH2PS "cvtph2ps" I0V1_V(cvtph2ps) Private false;
-    CVTPS2PH "cvtps2ph" I1V1_V(cvtps2ph) Private true;
+    CVTPS2PH "cvtps2ph" I1V1_V(vcvtps2ph) Private true;
     FMA "fma" I1V3_V(fma) Private false;
     VCMP "vcmp" I1V2_V(vcmp) Private false;
     PCMPISTR "pcmpistr" I1V2_R(pcmpistr) Pure false;
@@ -403,6 +403,20 @@ pub(crate) extern "C" fn pcmpstr_mask(_: S, imm: u64, packed: u64) -> __m128i {
     } else {
         each::<u8, 16>(|i| if bit(i) { u8::MAX } else { 0 }).reg()
     }
+}
+
+/// VCVTPS2PH, whose result may go to memory: an unmasked exception is found before it does. The host's unit traps by itself.
+pub(crate) extern "C" fn vcvtps2ph(st: S, imm: u64, a: __m128i) -> __m128i {
+    let r = cvtps2ph(st, imm, a);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let raised = evm_fpu::sse::raised();
+        if raised & !(evm_fpu::sse::mxcsr() >> 7) & 0x3f != 0 {
+            // SAFETY: the engine's pointer.
+            unsafe { state(st) }.raise(exc::XM, raised.into());
+        }
+    }
+    r
 }
 
 /// LDMXCSR: reserved bits are #GP. The host's register is the live one.
