@@ -282,12 +282,19 @@ struct Graph {
 struct Search {
     graph: Graph,
     work: Vec<u64>,
-    /// Addresses of instructions, and whether their code has a jump to who knows where.
-    insns: HashMap<u64, bool>,
-    /// Where instructions end that nothing was lifted behind, at the time.
-    ends: HashSet<u64>,
+    /// Instructions by address.
+    insns: HashMap<u64, Insn>,
     /// What is no code.
     dead: HashSet<u64>,
+}
+
+/// What a search knows of an instruction.
+#[derive(Clone, Copy)]
+struct Insn {
+    /// The address behind it.
+    end: u64,
+    /// Whether its code has a jump to who knows where.
+    open: bool,
 }
 
 impl Graph {
@@ -304,8 +311,8 @@ impl Graph {
         for g in guesses {
             match s.insns.get(&g) {
                 // Where it is reached in a way that is known, that is enough.
-                Some(false) => {}
-                Some(true) => {
+                Some(i) if !i.open => {}
+                Some(_) => {
                     s.graph.starts.insert(g);
                     s.work.push(g);
                 }
@@ -355,8 +362,7 @@ impl Graph {
 impl Search {
     /// Whether an address is in an instruction that begins before it.
     fn is_within(&self, pc: u64) -> bool {
-        // The one before may end here.
-        (1..15).any(|n| self.insns.contains_key(&pc.wrapping_sub(n))) && !self.ends.contains(&pc)
+        (1..15).any(|n| self.insns.get(&pc.wrapping_sub(n)).is_some_and(|i| i.end > pc))
     }
     /// Lift all blocks that are reached from the addresses in `work`.
     fn run(&mut self, text: &Text<'_>, v3: bool, progress: &Progress) {
@@ -377,11 +383,16 @@ impl Search {
     }
     fn take(&mut self, r: &Region) {
         let (targets, unresolved) = targets(r);
-        for i in r.blocks.iter().flat_map(|b| &b.insts).filter(|i| i.op == Op::Marker) {
-            let open = self.insns.entry(i.imm as u64).or_default();
-            *open |= unresolved > 0;
+        let markers = r.blocks.iter().flat_map(|b| &b.insts).filter(|i| i.op == Op::Marker);
+        let pcs: BTreeSet<u64> = markers.map(|i| i.imm as u64).collect();
+        for pc in &pcs {
+            // It ends where the next one begins, or the bytes do that were lifted.
+            let bytes = r.source.iter().map(|(a, n)| *a..a + u64::from(*n)).find(|b| b.contains(pc));
+            let next = pcs.range(pc + 1..).next().copied();
+            let Some(end) = bytes.map(|b| next.map_or(b.end, |n| n.min(b.end))) else { continue };
+            let insn = self.insns.entry(*pc).or_insert(Insn { end, open: false });
+            insn.open |= unresolved > 0;
         }
-        self.ends.extend(r.source.iter().map(|(a, n)| a + u64::from(*n)));
         for t in targets {
             if t.call {
                 self.graph.starts.insert(t.pc);
