@@ -33,6 +33,8 @@ pub struct Abi {
     /// u64: guest address of an access that failed the limit check, written before a trap with [`TRAP_LIMIT`] in precise
     /// code; other code may leave it as it was (elsewhere the host's fault address tells).
     pub fault_addr: u32,
+    /// u32: where [`Quick::traps`](crate::quick::Quick::traps) leaves MXCSR before instructions that may trap.
+    pub mxcsr: u32,
     /// u64: host address of the table of entry counters (u32), by entry index; quick code adds to them.
     pub counts: u32,
     /// u64: host address of the table of where indirect jumps and calls went: [`TARGETS`] pairs of u64, the target and the
@@ -58,6 +60,7 @@ macro_rules! abi_of {
             helpers: ::std::mem::offset_of!($state, helpers) as u32,
             pending: ::std::mem::offset_of!($state, pending) as u32,
             fault_addr: ::std::mem::offset_of!($state, pending_arg) as u32,
+            mxcsr: ::std::mem::offset_of!($state, mxcsr) as u32,
             counts: ::std::mem::offset_of!($state, counts) as u32,
             targets: ::std::mem::offset_of!($state, targets) as u32,
             scratch: ::std::mem::offset_of!($state, scratch) as u32,

@@ -58,7 +58,8 @@ pub struct Run {
     /// The program and its arguments
     ///
     /// PROGRAM is a file of this machine, looked for in PATH if it has no slash. With --sysroot DIR it is a path in the
-    /// guest. Options of evm stand before PROGRAM; everything after it belongs to the program.
+    /// guest. Options of evm stand before PROGRAM; everything after it belongs to the program. A module that 'evm lift' made
+    /// (X.wasm) runs in wasmtime, if that is built in.
     #[arg(required = true, trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"], num_args = 1.., hide_default_value = true)]
     pub command: Vec<OsString>,
 
@@ -112,7 +113,7 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Virtual machine")]
     pub cpus: u32,
 
-    /// Bound what the job may use: memory, cpu, wall, procs, files, disk, output
+    /// Bound what the job may use: memory, cpu, wall, procs, files, disk, output, fuel
     ///
     /// Several with commas, or the option repeated; `none` lifts one. Sizes as 512MiB or 2GiB, times as 90s, 5m or 1h.
     ///   memory  bytes, /tmp and the like too; ENOMEM     [default: 4GiB]
@@ -122,6 +123,8 @@ pub struct Run {
     ///   files   open files of one process; EMFILE        [default: 1024]
     ///   disk    bytes in files that it wrote; ENOSPC     [default: 16GiB]
     ///   output  bytes of stdout and stderr; ends the job [default: 1GiB]
+    ///   fuel    operations of an X.wasm; ends the job    [default: none]
+    /// An X.wasm has memory, cpu, wall and fuel of these.
     #[arg(long = "limit", value_name = "NAME=VALUE,..", value_delimiter = ',', value_parser = units::str(LimitArg::parse), verbatim_doc_comment, help_heading = "Bounds")]
     pub limits: Vec<LimitArg>,
 

@@ -62,10 +62,9 @@ pub(crate) fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<Pa
         if meta.is_dir() {
             return Err(Failure::NotRunnable(file.into(), "it is a folder".into()));
         }
-        let mut start = [0; 4];
-        let read = std::fs::File::open(file).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut start));
-        if read.is_ok() && start == *b"\0asm" {
-            let why = "it is a WebAssembly module: run it with wasmtime, Node's WASI or the like, or give evm the program itself";
+        if is_wasm(file) {
+            let why = "it is a WebAssembly module, and this evm is built without (cargo build --release -p evm-cli \
+                       --features wasm): run it with wasmtime, Node's WASI or the like, or give evm the program itself";
             return Err(Failure::NotRunnable(file.into(), why.into()));
         }
         if meta.permissions().mode() & 0o111 == 0 {
@@ -87,6 +86,13 @@ pub(crate) fn find_host_program(name: &OsStr, path: Option<&OsStr>) -> Result<Pa
         }
     }
     found
+}
+
+/// Whether a file is a WebAssembly module.
+fn is_wasm(file: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = std::fs::File::open(file).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut start));
+    read.is_ok() && start == *b"\0asm"
 }
 
 /// The guest's environment: the defaults, changed by `--env`.
@@ -155,7 +161,12 @@ pub fn cpu(m: args::CpuModel) -> &'static str {
 pub fn run(o: &Run) -> Result<ExitCode> {
     use std::io::IsTerminal;
     let Some(name) = o.command.first() else { anyhow::bail!("no program") };
+    #[cfg(feature = "wasm")]
+    if is_wasm(Path::new(name)) {
+        return crate::wasm::host::run(o, Path::new(name));
+    }
     let limits = Limits::from_args(&o.limits);
+    anyhow::ensure!(limits.fuel.is_none(), "the limit \"fuel\" is for WebAssembly modules; cpu bounds CPU time");
     let term =
         if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() { std::env::var_os("TERM") } else { None };
     let env = environment(&o.env, term);

@@ -96,12 +96,14 @@ pub enum LimitArg {
     Disk(Option<u64>),
     /// Bytes of standard output and error.
     Output(Option<u64>),
+    /// Work of a WebAssembly module.
+    Fuel(Option<u64>),
 }
 
 impl LimitArg {
     /// Read one.
     pub fn parse(s: &str) -> Result<LimitArg, String> {
-        const NAMES: &str = "memory, cpu, wall, procs, files, disk, output";
+        const NAMES: &str = "memory, cpu, wall, procs, files, disk, output, fuel";
         let (name, value) = s.split_once('=').ok_or_else(|| format!("'{s}' is not NAME=VALUE; names are {NAMES}"))?;
         fn some<T>(value: &str, f: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
             if value == "none" { Ok(None) } else { f(value).map(Some) }
@@ -114,6 +116,7 @@ impl LimitArg {
             "files" => LimitArg::Files(some(value, count)?),
             "disk" => LimitArg::Disk(some(value, size)?),
             "output" => LimitArg::Output(some(value, size)?),
+            "fuel" => LimitArg::Fuel(some(value, count)?),
             _ => return Err(format!("there is no limit '{name}'; names are {NAMES}")),
         })
     }
@@ -136,6 +139,8 @@ pub struct Limits {
     pub disk: Option<u64>,
     /// Bytes of standard output and error.
     pub output: Option<u64>,
+    /// Work of a WebAssembly module, about one for an operation.
+    pub fuel: Option<u64>,
 }
 
 impl Default for Limits {
@@ -149,6 +154,7 @@ impl Default for Limits {
             files: Some(1024),
             disk: Some(16 << 30),
             output: Some(1 << 30),
+            fuel: None,
         }
     }
 }
@@ -166,6 +172,7 @@ impl Limits {
                 LimitArg::Files(v) => l.files = v,
                 LimitArg::Disk(v) => l.disk = v,
                 LimitArg::Output(v) => l.output = v,
+                LimitArg::Fuel(v) => l.fuel = v,
             }
         }
         l

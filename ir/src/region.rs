@@ -1,6 +1,6 @@
 //! Regions, blocks, instructions, terminators, helpers and the builder.
 
-use crate::op::{Cond, FCond, Op};
+use crate::op::{Cond, FCond, Op, Sig};
 use crate::types::{Block, Layout, Slot, SlotSet, Type, Value};
 
 /// One instruction. Which fields mean what is given by the opcode's [`crate::Sig`].
@@ -20,6 +20,13 @@ pub struct Inst {
     pub c: Value,
     /// Immediate.
     pub imm: i64,
+}
+
+impl Inst {
+    /// Whether it may raise a floating-point exception: arithmetic does, and a helper may.
+    pub fn may_trap(&self) -> bool {
+        self.op == Op::Call || self.op.raises_flags(self.ty) || self.op.sig() == Sig::FCmp
+    }
 }
 
 /// What a helper may touch besides its arguments. A helper gets the guest state as its first argument.

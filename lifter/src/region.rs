@@ -74,11 +74,21 @@ pub struct Options {
     /// (TZCNT and LZCNT are what they are on every model: without them their bytes would be BSF and BSR, which no CPU of
     /// the last ten years makes of them.)
     pub v3: bool,
+    /// Each instruction raises the floating exception flags that it raises by itself, as in [`Mode::Strict`].
+    pub traps: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, max_inlined: 0, bits: 64, v3: true }
+        Options {
+            mode: Mode::Region,
+            max_insns: 500,
+            max_blocks: 200,
+            max_inlined: 0,
+            bits: 64,
+            v3: true,
+            traps: false,
+        }
     }
 }
 
@@ -589,7 +599,7 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: 
     let mut cx = Lifter::new(opts.bits);
     let Found { tables, targets, inlines, switches, .. } = known;
     (cx.tables, cx.seen_targets, cx.inlines) = (tables, targets, inlines);
-    cx.strict = opts.mode == Mode::Strict;
+    cx.strict = opts.mode == Mode::Strict || opts.traps;
     cx.v3 = opts.v3;
     cx.plt = stubs.iter().map(|s| (s.pc, (s.pointer, s.target))).collect();
     let mut notes = vec![];

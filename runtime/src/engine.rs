@@ -161,6 +161,9 @@ impl Engine {
     }
     /// Install what other runs have left for the page of `pc`; true if there is code for its entry `index` now.
     pub(crate) fn kept(&self, t: &Target<'_>, a: &Attached, pc: u64, index: u32) -> bool {
+        if t.space.traps() {
+            return false;
+        }
         if t.precise && !a.image.precise.load(Ordering::Relaxed) {
             a.image.precise.store(true, Ordering::Relaxed);
         }
@@ -250,6 +253,7 @@ impl Engine {
         };
         Counters::add(&c.blocks_quick, 1);
         if self.inner.images.get().is_some()
+            && !p.traps
             && let Some(a) = space.attached(pc)
         {
             a.image.note(pc, p.index);

@@ -97,6 +97,8 @@ pub(crate) struct Thread {
     refused: HashSet<u64, BuildHasherDefault<AddressHasher>>,
     /// Single instructions, while SSE exceptions are unmasked.
     strict: HashMap<u64, BlockEntry>,
+    /// How many of them were run.
+    steps: u32,
     insns: u64,
     blocks: u64,
     /// Its part of the WebAssembly engine.
@@ -131,6 +133,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         quick: Quick::default(),
         refused: HashSet::default(),
         strict: HashMap::new(),
+        steps: 0,
         insns: 0,
         blocks: 0,
         #[cfg(feature = "wasm")]
@@ -325,6 +328,7 @@ impl Thread {
         match self.kind {
             EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => false,
             EngineKind::Cranelift => n == 0 && self.engine.compile_now(&self.job(b.pc)),
+            EngineKind::Jit if self.space.traps() => false,
             EngineKind::Jit => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
@@ -378,14 +382,26 @@ impl Thread {
     }
     /// Quick code at `pc` has run often.
     fn hot(&mut self, pc: u64) {
-        if self.kind == EngineKind::Jit && self.space.is_wanted(pc, self.engine.entry_index(pc)) {
+        if self.kind == EngineKind::Jit && !self.space.traps() && self.space.is_wanted(pc, self.engine.entry_index(pc))
+        {
             self.engine.request(Job { background: true, ..self.job(pc) });
         }
     }
     /// Run at `pc`, which the code tables do not know; gives the next pc or [`LEAVE`].
     fn cold(&mut self, pc: u64) -> u64 {
-        match self.compile_quick(pc) {
+        // SAFETY: own state.
+        let unmasked = unsafe { (*self.cpu).unmasked() };
+        if unmasked {
+            // No arithmetic of our own may trap.
+            set_mxcsr(mxcsr() | MASKS);
+        }
+        let compiled = self.compile_quick(pc);
+        if unmasked {
+            self.unmask();
+        }
+        match compiled {
             Ok(true) => pc,
+            Ok(false) if unmasked => self.strictly(pc),
             Ok(false) => self.interpret(pc),
             Err(e) => self.untranslatable(pc, e),
         }
@@ -486,15 +502,35 @@ impl Thread {
     }
     /// Go on at `pc` one instruction at a time: no compiled code of this thread may run any more.
     fn careful(&mut self, pc: u64) -> u64 {
-        if self.kind == EngineKind::Interp {
+        if self.kind == EngineKind::Interp || self.may_trap() {
             return pc;
         }
         self.set_rip(pc);
         self.leave = Leave::Unwind;
         LEAVE
     }
+    /// Give the host's register the guest's masks again.
+    fn unmask(&self) {
+        // SAFETY: own state.
+        set_mxcsr(mxcsr() & !MASKS | unsafe { (*self.cpu).mxcsr } & MASKS);
+    }
+    /// Whether it is only unmasked floating-point exceptions that compiled code has to mind, and there is code that does.
+    fn may_trap(&self) -> bool {
+        // SAFETY: own state.
+        self.space.traps() && unsafe { !(*self.cpu).steps() }
+    }
     /// Run one instruction, with SSE exceptions unmasked, or TF or AC set.
     fn strictly(&mut self, pc: u64) -> u64 {
+        self.steps += 1;
+        let patience = if self.kind == EngineKind::Quick { 0 } else { PATIENCE };
+        // SAFETY: own state.
+        if self.steps > patience
+            && matches!(self.kind, EngineKind::Jit | EngineKind::Quick)
+            && unsafe { (*self.cpu).unmasked() }
+            && !self.space.traps()
+        {
+            self.space.set_traps();
+        }
         if self.strict.get(&pc).is_none_or(|b| !self.space.fresh(b)) {
             let b = match translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Strict) {
                 Ok(b) => b,
@@ -589,6 +625,13 @@ struct Until {
     rsp: u64,
 }
 
+/// Masks of MXCSR.
+const MASKS: u32 = 0x1f80;
+
+/// Single steps with unmasked floating-point exceptions after which code is made for them: who unmasks them for a moment
+/// loses nothing else.
+const PATIENCE: u32 = 5000;
+
 /// The run loop. Gives the pc at which it ended, or [`LEAVE`] when `leave` says why.
 ///
 /// # Safety
@@ -621,7 +664,7 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
             {
                 return pc;
             }
-            if (*(*t).cpu).careful() {
+            if (*(*t).cpu).careful() && !(*t).may_trap() {
                 pc = (*t).strictly(pc);
                 continue;
             }
@@ -663,6 +706,15 @@ fn leave_pending(th: &mut Thread) -> u64 {
         return th.step_over();
     }
     let code = (pending - 1) as u32;
+    if code == exc::XM && th.may_trap() {
+        // The state is that before the instruction, and so are the flags that the piece has left there.
+        // SAFETY: own state.
+        unsafe {
+            (*th.cpu).pending = 0;
+            set_mxcsr((*th.cpu).mxcsr);
+        }
+        return th.strictly(th.rip());
+    }
     if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) {
         // The region was precise, so the state is that before the instruction: the interpreter does it again and
         // finds the exact address.

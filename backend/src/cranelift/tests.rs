@@ -251,6 +251,7 @@ impl Machine {
             helpers: offset_of!(State, helpers) as u32,
             pending: offset_of!(State, pending) as u32,
             fault_addr: offset_of!(State, fault_addr) as u32,
+            mxcsr: 0,
             counts: offset_of!(State, counts) as u32,
             targets: offset_of!(State, targets) as u32,
             scratch: offset_of!(State, scratch) as u32,

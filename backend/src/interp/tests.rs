@@ -51,6 +51,7 @@ const ABI: Abi = Abi {
     helpers: 0,
     pending: 80,
     fault_addr: 0,
+    mxcsr: 0,
     counts: 0,
     targets: 0,
     scratch: 0,

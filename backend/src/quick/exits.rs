@@ -282,7 +282,7 @@ impl Lower<'_> {
     }
 
     /// After a call that may have raised an exception: leave if it has.
-    fn pending(&mut self, raises: bool) {
+    pub(super) fn pending(&mut self, raises: bool) {
         if raises {
             let at = self.a.label();
             let pending = self.own(self.abi.pending);
@@ -321,7 +321,7 @@ impl Lower<'_> {
         let table = self.own(self.abi.helpers);
         self.a.load(8, RAX, table);
         self.a.call(Rm::Mem(RAX, ((FIRST_HELPER + u32::from(leaf)) * 8) as i32));
-        self.pending(h.raises);
+        self.pending(h.raises || self.traps);
         if let Some(t) = h.ret
             && i.dst.is_some()
         {
@@ -365,7 +365,7 @@ impl Lower<'_> {
         self.a.call(Rm::Mem(RAX, ((FIRST_HELPER + u32::from(call.helper)) * 8) as i32));
         self.a.pop(RDI);
         self.unlock();
-        self.pending(h.raises);
+        self.pending(h.raises || self.traps);
         if let Some(t) = h.ret
             && i.dst.is_some()
         {

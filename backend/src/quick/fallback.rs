@@ -68,6 +68,7 @@ impl Lower<'_> {
         self.a.lea(8, RDI, Rm::Mem(R9, f));
         self.a.call(Rm::Reg(RAX));
         self.a.pop(RDI);
+        self.pending(self.traps);
     }
     pub(super) fn host_s1(&mut self, i: &Inst, f: scalar::Fn1) {
         self.host(i, s1, f as usize, 0);

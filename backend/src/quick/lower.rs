@@ -46,6 +46,8 @@ pub(super) struct Lower<'a> {
     pub checked: Vec<Value>,
     /// All 32-bit addresses are inside guest memory or its guards.
     pub narrow_fits: bool,
+    /// See [`super::Quick::traps`].
+    pub traps: bool,
     /// Block being filled.
     pub block: usize,
     /// Out of registers or cells, or a region that is not valid.
@@ -77,6 +79,7 @@ impl<'a> Lower<'a> {
             blocks,
             checked: vec![],
             narrow_fits: false,
+            traps: false,
             block: 0,
             failed: false,
         }
@@ -211,11 +214,29 @@ impl<'a> Lower<'a> {
             Sig::Shuffle => self.shuffle(i),
             Sig::VSelect => self.vselect(i),
             Sig::Call => self.helper(i)?,
-            Sig::Marker => self.pc = i.imm as u64,
+            Sig::Marker => {
+                self.pc = i.imm as u64;
+                if self.traps {
+                    self.keep_flags();
+                }
+            }
             // Slots are read and written where they are.
             Sig::Fill | Sig::Spill => {}
         }
         Ok(())
+    }
+
+    /// Before an instruction that may trap: its exception flags as they are, since a lane that does not trap may raise some
+    /// before one does.
+    fn keep_flags(&mut self) {
+        let data = &self.r.blocks[self.block];
+        let rest = &data.insts[self.at as usize + 1..];
+        let end = rest.iter().position(|i| i.op == Op::Marker);
+        // It may go on in another block.
+        let open = end.is_none() && !data.term.leaves();
+        if open || rest[..end.unwrap_or(rest.len())].iter().any(Inst::may_trap) {
+            self.a.sse(0, 4, 0x0fae, 3, Rm::Mem(RDI, self.abi.mxcsr as i32));
+        }
     }
 
     // ---- slots

@@ -45,6 +45,12 @@ impl Lower<'_> {
     fn mark(&mut self) {
         self.pcs.push((self.a.pos(), self.pc));
     }
+    /// The next host instruction may raise a floating-point exception.
+    pub(super) fn mark_float(&mut self) {
+        if self.traps {
+            self.mark();
+        }
+    }
 
     pub(super) fn aligned(&mut self, i: &Inst) {
         let r = self.gpr(i.a);

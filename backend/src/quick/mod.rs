@@ -17,7 +17,9 @@
 //! 1. An integer in a register or a cell is zero-extended to 64 bits.
 //! 2. A host address is formed only by `Lower::place`, from `r15` and a guest address that was compared
 //!    with the limit, plus a 32-bit displacement: the guards on both sides are larger than that.
-//! 3. Slots are written in the order of the region, before any later access: at a fault the state is exact.
+//! 3. Slots are written in the order of the region, before any later access: at a fault the state is exact. With
+//!    [`Quick::traps`] so it is at a host instruction that raises an unmasked floating-point exception; where that is in a
+//!    function that is called, the fault hook notes it, and the piece leaves behind the call.
 //!
 //! What has no template here and no function of the interpreter's is refused with [`Unsupported`]; the
 //! block is then interpreted.
@@ -63,6 +65,9 @@ pub struct Quick {
     pcs: Vec<(u32, u64)>,
     /// Code is for address spaces of at least this many bytes: from 2^32 on, zero-extended 32-bit addresses need no check.
     pub min_limit: u64,
+    /// Floating-point exceptions may be unmasked: a trap of the host leaves the state as it is before the instruction. The region is
+    /// made by [`OptLevel::Traps`](evm_ir::passes::OptLevel::Traps).
+    pub traps: bool,
 }
 
 /// What [`RuntimeFn::Origin`](crate::abi::RuntimeFn::Origin) holds.
@@ -96,6 +101,7 @@ impl Quick {
         self.pcs.clear();
         let mut l = Lower::new(region, abi, &mut self.asm, &mut self.values, links);
         l.pcs = std::mem::take(&mut self.pcs);
+        l.traps = self.traps;
         l.narrow_fits = self.min_limit >> 32 != 0;
         self.pcs = l.run(threshold)?;
         Ok(Code { code: &self.asm.code, pcs: &self.pcs })

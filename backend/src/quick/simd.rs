@@ -91,6 +91,7 @@ impl Lower<'_> {
         let Some((prefix, op)) = bin(i.op, i.ty) else { return false };
         let b = self.xmm_or_const(i.b);
         let d = self.dst_from(i.dst, i.a);
+        self.mark_float();
         self.a.sse(prefix, 4, op, d, b);
         true
     }
@@ -99,6 +100,7 @@ impl Lower<'_> {
         let Some((prefix, op)) = un(i.op, i.ty) else { return false };
         let a = self.xmm(i.a);
         let d = self.dst(i.dst);
+        self.mark_float();
         self.a.sse(prefix, 4, op, d, Rm::Reg(a));
         true
     }
@@ -109,16 +111,19 @@ impl Lower<'_> {
             Op::FPromote | Op::FDemote => {
                 let a = self.xmm(i.a);
                 let d = self.dst(i.dst);
+                self.mark_float();
                 self.a.sse(p(from), 4, 0x0f5a, d, Rm::Reg(a));
             }
             Op::CvtIF if from.bytes() >= 4 => {
                 let a = self.gpr(i.a);
                 let d = self.dst(i.dst);
+                self.mark_float();
                 self.a.sse(p(i.ty), from.bytes(), 0x0f2a, d, Rm::Reg(a));
             }
             Op::CvtFI if i.ty.bytes() >= 4 => {
                 let a = self.xmm(i.a);
                 let d = self.dst(i.dst);
+                self.mark_float();
                 self.a.sse(p(from), i.ty.bytes(), 0x0f2c, d, Rm::Reg(a));
             }
             _ => return false,
@@ -133,6 +138,7 @@ impl Lower<'_> {
         let n = fcond(i).map_or(0, |c| c as u8);
         let b = self.xmm_or_const(i.b);
         let d = self.dst_from(i.dst, i.a);
+        self.mark_float();
         self.a.sse_imm(prefix, 4, 0x0fc2, d, b, n);
     }
     pub(super) fn extract(&mut self, i: &Inst) {

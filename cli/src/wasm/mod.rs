@@ -2,6 +2,8 @@
 //! WebAssembly module.
 
 mod collect;
+#[cfg(feature = "wasm")]
+pub mod host;
 mod plan;
 
 use crate::args::{CpuModel, Lift};

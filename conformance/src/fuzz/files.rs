@@ -301,7 +301,7 @@ fn plain(case: &mut Case, features: Features) {
     for (k, word) in s.data.chunks_exact_mut(8).enumerate() {
         // An access may begin before the window.
         let (start, end) = (8 * k as u64, 8 * k as u64 + 8);
-        if !memory.iter().any(|m| m.start < end && start < m.end || m.start > m.end && start < m.end) {
+        if !memory.iter().any(|m| start < m.end && (m.start < end || m.start > m.end)) {
             word.fill(0);
         }
     }

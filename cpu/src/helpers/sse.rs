@@ -448,7 +448,11 @@ impl crate::CpuState {
     }
     /// Whether instructions are to be run one by one: SSE exceptions are unmasked, or TF or AC is set.
     pub fn careful(&self) -> bool {
-        self.unmasked() || self.rflags_sys & 0x4_0100 != 0
+        self.unmasked() || self.steps()
+    }
+    /// Whether TF or AC is set.
+    pub fn steps(&self) -> bool {
+        self.rflags_sys & 0x4_0100 != 0
     }
 }
 

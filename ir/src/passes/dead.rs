@@ -29,6 +29,15 @@ pub fn dead_puts_in_blocks(r: &mut Region) {
     remove_dead_puts(r, true, None, &Places::new());
 }
 
+/// [`dead_puts_in_blocks`], where all that may raise a floating-point exception reads all slots.
+pub fn dead_puts_but_at_traps(r: &mut Region) {
+    let mut places = Places::new();
+    for (b, data) in r.blocks.iter().enumerate() {
+        places.extend(data.insts.iter().enumerate().filter(|i| i.1.may_trap()).map(|(n, _)| (b, n)));
+    }
+    remove_dead_puts(r, true, None, &places);
+}
+
 /// Slots that may be read before they are written, by block.
 fn live_at_starts(r: &Region, precise: bool, places: &Places) -> Vec<u128> {
     let cfg = Cfg::new(r);

@@ -155,6 +155,8 @@ pub(crate) struct QuickPiece {
     pub v3: bool,
     /// See [`Compiled`].
     pub min_limit: u64,
+    /// See [`CodeSpace::traps`].
+    pub traps: bool,
 }
 
 /// The pieces of an engine, for processes that have not made them.
@@ -234,6 +236,8 @@ pub(crate) struct CodeSpace {
     /// The CPU has the instructions of x86-64-v3.
     pub(crate) v3: bool,
     pub(crate) invalidations: AtomicU64,
+    /// See [`CodeSpace::traps`].
+    traps: AtomicBool,
     /// What the WebAssembly engine has in front of guest memory.
     #[cfg(feature = "wasm")]
     pub(crate) front: Option<crate::wasm::Front>,
@@ -277,6 +281,7 @@ impl CodeSpace {
             bits,
             v3,
             invalidations: AtomicU64::new(0),
+            traps: AtomicBool::new(false),
             #[cfg(feature = "wasm")]
             front,
         })
@@ -494,6 +499,7 @@ impl CodeSpace {
     /// Take over the translations of the process that this one is a copy of, if none was dropped since its
     /// generation was `generation`. `entries` is the number of entry indices in use. Nothing runs here yet.
     pub(crate) fn inherit(&self, parent: &CodeSpace, generation: u64, entries: usize) {
+        self.traps.store(parent.traps(), Ordering::SeqCst);
         // No installation is half done.
         let _guard = parent.installs.lock().unwrap_or_else(PoisonError::into_inner);
         if parent.generation.load(Ordering::Acquire) != generation {
@@ -596,17 +602,30 @@ impl CodeSpace {
         let _busy = Busy(&self.busy);
         set()
     }
+    /// Whether there is code only that may run with unmasked floating-point exceptions: pieces of the quick tier that are
+    /// made for it. Nothing else is installed then.
+    pub(crate) fn traps(&self) -> bool {
+        self.traps.load(Ordering::SeqCst)
+    }
+    /// From now on it is so.
+    pub(crate) fn set_traps(&self) {
+        self.traps.store(true, Ordering::SeqCst);
+        let pages = self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // What is being made finds another version when it is to be installed.
+        pages.iter().for_each(|p| self.drop_page(*p as usize));
+    }
     /// Install code whose pages are watched. `versions` is what [`CodeSpace::source_versions`] gave before
     /// its bytes were read. False if the code changed meanwhile (nothing is installed).
     pub(crate) fn install(&self, r: &Arc<Compiled>, versions: u64) -> bool {
-        if !r.entries.iter().all(|e| self.commit(e.1, 1)) {
+        if self.traps() || !r.entries.iter().all(|e| self.commit(e.1, 1)) {
             return false;
         }
         let pages = r.source.iter().flat_map(|(a, b)| a / PAGE..=(a + (b.len() as u64).max(1) - 1) / PAGE);
         let mut pages: Vec<u64> = pages.collect();
         pages.dedup();
         let installed = self.installing(|| {
-            if self.source_versions(&r.source) != versions
+            if self.traps()
+                || self.source_versions(&r.source) != versions
                 || !pages.iter().all(|page| r.entries.iter().all(|e| self.bind_page(*page, e.1)))
             {
                 return false;
@@ -642,7 +661,9 @@ impl CodeSpace {
             return false;
         }
         self.installing(|| {
-            let good = self.versions(p.pc, len) == versions && pages.all(|page| self.bind_page(page, index));
+            let good = self.traps() == p.traps
+                && self.versions(p.pc, len) == versions
+                && pages.all(|page| self.bind_page(page, index));
             if good && index != 0 {
                 self.entries.slice()[index as usize].store(p.code, Ordering::Release);
                 self.remember(p.pc, index);

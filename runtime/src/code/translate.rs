@@ -6,6 +6,7 @@ use crate::engine::{Engine, QUICK_HOT};
 use evm_backend::interp;
 use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
+use evm_ir::passes::OptLevel;
 use evm_kernel::mm::{Mm, PageView};
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
@@ -29,7 +30,7 @@ pub(crate) const LARGE: u32 = 800;
 
 /// How far regions reach when nothing is known of what runs.
 pub(crate) const UNPROFILED: Options =
-    Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, max_inlined: 0, bits: 64, v3: true };
+    Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, max_inlined: 0, bits: 64, v3: true, traps: false };
 /// The same where only what has run is translated.
 pub(crate) const PROFILED: Options = Options { max_insns: 2500, max_blocks: 1000, max_inlined: 800, ..UNPROFILED };
 
@@ -142,7 +143,8 @@ pub(crate) struct BlockEntry {
 
 fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<evm_lifter::Lifted, Failure> {
     let bounds = if snap.profile.is_some() { PROFILED } else { UNPROFILED };
-    let opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, ..bounds };
+    let traps = snap.space.traps();
+    let opts = Options { mode, bits: snap.space.bits, v3: snap.space.v3, traps, ..bounds };
     match evm_lifter::lift(pc, extra, snap, &opts) {
         Ok(l) => Ok(l),
         Err(LiftError::Fetch { addr }) => Err(Failure::Fetch(addr)),
@@ -154,7 +156,7 @@ fn lift(snap: &mut Snapshot<'_>, pc: u64, extra: &[u64], mode: Mode) -> Result<e
 pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: Mode) -> Result<BlockEntry, Failure> {
     let mut snap = Snapshot::new(space, mm, None);
     let mut region = lift(&mut snap, pc, &[], mode)?.region;
-    evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
+    evm_ir::passes::optimize(&mut region, OptLevel::Interp);
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
     let len = end.saturating_sub(pc).max(1);
@@ -185,10 +187,13 @@ pub(crate) fn region(
     let Some(memory) = CodeMemory::get() else {
         return Ok(None);
     };
+    if space.traps() {
+        return Ok(None);
+    }
     let mut snap = Snapshot::new(space, mm, profile.then_some(engine));
     snap.replaces = replaces;
     let evm_lifter::Lifted { mut region, cold, blocks, .. } = lift(&mut snap, pc, extra, Mode::Region)?;
-    let level = if precise { evm_ir::passes::OptLevel::Precise } else { evm_ir::passes::OptLevel::Full };
+    let level = if precise { OptLevel::Precise } else { OptLevel::Full };
     evm_ir::passes::optimize(&mut region, level);
     // The trust boundary: nothing but the validator's word makes a region safe to run.
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
@@ -281,10 +286,12 @@ pub(crate) fn quick(
     let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
         return Ok(None);
     };
+    let traps = space.traps();
     let mut snap = Snapshot::new(space, mm, None);
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
-    evm_ir::passes::optimize(&mut region, evm_ir::passes::OptLevel::Interp);
+    evm_ir::passes::optimize(&mut region, if traps { OptLevel::Traps } else { OptLevel::Interp });
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
+    compiler.traps = traps;
     // A block is one run of bytes.
     let [(start, len)] = region.source[..] else { return Ok(None) };
     let mut bytes = [0; BLOCK];
@@ -300,13 +307,13 @@ pub(crate) fn quick(
         return Ok(None);
     };
     let (index, source) = (engine.entry_index(pc), memory.keep(bytes));
-    let p = QuickPiece { code: piece.start, pc, index, source, bits: space.bits, v3: space.v3, min_limit };
+    let p = QuickPiece { code: piece.start, pc, index, source, bits: space.bits, v3: space.v3, min_limit, traps };
     Ok(space.install_piece(&p, snap.versions(start, u64::from(len))).then_some(p))
 }
 
 /// Install a piece made for another process if the guest bytes are the same here.
 pub(crate) fn adopt_piece(space: &CodeSpace, mm: &Mm, p: &QuickPiece) -> bool {
-    if (space.bits, space.v3) != (p.bits, p.v3) || space.arena.size() < p.min_limit {
+    if (space.bits, space.v3, space.traps()) != (p.bits, p.v3, p.traps) || space.arena.size() < p.min_limit {
         return false;
     }
     let mut snap = Snapshot::new(space, mm, None);
