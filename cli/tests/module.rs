@@ -26,7 +26,7 @@ void run(long *sp) {
             if ((unsigned long)p > -4096UL) break;
             for (int i = 0; i < 1 << 20; i += 4096) p[i] = 1;
         }
-        call(231, got > 200 ? 1 : 7, 0, 0, 0, 0);
+        call(231, got > 500 ? 1 : 7, 0, 0, 0, 0);
     }
     if (what[0] == 'r') {
         unsigned char b[8];
@@ -106,7 +106,7 @@ fn bounds() {
         let name = limit.split('=').next().unwrap();
         assert!(text(&out.stderr).contains(&format!("the limit {name:?} ended the job")), "{}", text(&out.stderr));
     }
-    let out = run(&["--limit", "memory=128MiB"], &["hog"]);
+    let out = run(&["--limit", "memory=512MiB"], &["hog"]);
     assert_eq!(out.status.code(), Some(7), "{}", text(&out.stderr));
 }
 

@@ -24,10 +24,17 @@ pub fn describe(bits: u32, pc: u64, bytes: &[u8]) -> String {
     text
 }
 
-/// Whether the instruction is one that is defined to raise #UD.
+/// Whether the instruction is one that raises #UD on every CPU: it is defined to, or the bytes are no instruction.
 pub fn is_undefined(bits: u32, bytes: &[u8]) -> bool {
     use iced_x86::Mnemonic::{Ud0, Ud1, Ud2};
-    matches!(Decoder::new(bits, bytes, DecoderOptions::NONE).decode().mnemonic(), Ud0 | Ud1 | Ud2)
+    let i = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+    if !i.is_invalid() {
+        return matches!(i.mnemonic(), Ud0 | Ud1 | Ud2);
+    }
+    // The decoder is built without EVEX, XOP and 3DNow!, which some CPUs have.
+    let prefix = |b: &&u8| matches!(**b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let rest = &bytes[bytes.iter().take_while(prefix).count()..];
+    !matches!(rest, [0x62 | 0x8f, ..] | [0x0f, 0x0f, ..] | [0x40..=0x4f, 0x0f, 0x0f, ..])
 }
 
 /// The instruction at `pc` in Intel's syntax, and its length; at least one byte.

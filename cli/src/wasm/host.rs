@@ -55,6 +55,7 @@ pub fn run(o: &Run, file: &Path) -> Result<ExitCode> {
         .epoch_interruption(true)
         .consume_fuel(limits.fuel.is_some())
         .max_wasm_stack(STACK)
+        .async_stack_size(STACK + (1 << 20))
         .memory_init_cow(false)
         .wasm_tail_call(true);
     let engine = Engine::new(&config).map_err(failed("wasmtime"))?;

@@ -21,7 +21,7 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 151, name: "mlockall", args: "x", f: mlockall },
     Syscall { nr: 152, name: "munlockall", args: "", f: |_, _| Ok(0) },
     Syscall { nr: 216, name: "remap_file_pages", args: "puuux", f: |_, _| Err(Errno::EINVAL) },
-    Syscall { nr: 237, name: "mbind", args: "pudpux", f: |t, a| t.mm().check_mapped(a[0] & !4095, a[1]).map(|_| 0).or(Err(Errno::EFAULT)) },
+    Syscall { nr: 237, name: "mbind", args: "pudpux", f: mbind },
     Syscall { nr: 238, name: "set_mempolicy", args: "dpu", f: set_mempolicy },
     Syscall { nr: 239, name: "get_mempolicy", args: "ppupx", f: get_mempolicy },
     Syscall { nr: 256, name: "migrate_pages", args: "dupp", f: migrate_pages },
@@ -32,6 +32,20 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 330, name: "pkey_alloc", args: "xx", f: pkey_alloc },
     Syscall { nr: 331, name: "pkey_free", args: "d", f: |_, _| Err(Errno::EINVAL) },
 ];
+
+/// mbind(2): there is one node, where all memory is.
+fn mbind(t: &mut Task, a: [u64; 6]) -> Result<u64> {
+    const MPOL_MF_MOVE_ALL: u64 = 4;
+    const MPOL_MF_VALID: u64 = 7;
+    if a[5] & !MPOL_MF_VALID != 0 || a[0] & 4095 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if a[5] & MPOL_MF_MOVE_ALL != 0 {
+        // That needs CAP_SYS_NICE.
+        return Err(Errno::EPERM);
+    }
+    t.mm().check_mapped(a[0], a[1]).map(|_| 0).or(Err(Errno::EFAULT))
+}
 
 fn mmap(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let [addr, len, prot, flags, fd, off] = a;
