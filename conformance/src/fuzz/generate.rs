@@ -125,7 +125,8 @@ const GPR8: [R; 20] = [
 pub struct Generator {
     rng: Rng,
     info: InstructionInfoFactory,
-    unmask: u64,
+    /// Percentage of cases with unmasked floating exceptions.
+    pub unmask: u64,
     /// The case being made.
     state: Input,
     pinned: u32,
