@@ -521,14 +521,12 @@ impl Thread {
     }
     /// Run one instruction, with SSE exceptions unmasked, or TF or AC set.
     fn strictly(&mut self, pc: u64) -> u64 {
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         let patience = if self.kind == EngineKind::Quick { 0 } else { PATIENCE };
         // SAFETY: own state.
-        if self.steps > patience
-            && matches!(self.kind, EngineKind::Jit | EngineKind::Quick)
-            && unsafe { (*self.cpu).unmasked() }
-            && !self.space.traps()
-        {
+        let unmasked = unsafe { (*self.cpu).unmasked() };
+        let compiles = matches!(self.kind, EngineKind::Jit | EngineKind::Quick);
+        if self.steps > patience && compiles && unmasked && !self.space.traps() {
             self.space.set_traps();
         }
         if self.strict.get(&pc).is_none_or(|b| !self.space.fresh(b)) {

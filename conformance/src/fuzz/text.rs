@@ -245,7 +245,7 @@ mod tests {
     fn lines_print_as_they_were_read() {
         for text in [
             "f30fb8c1 | rcx=f0 | flags=0 rax=4 # popcnt eax,ecx",
-            "c5fe7f00 | window=6a000f80 rax=6a000ff0 ymm0h=1 | [80]=1 # vmovdqu ymmword ptr [rax],ymm0",
+            "c5fe7f00 | window=6a000f80 rax=6a000ff0 ymm0h=1 | [80]=1 # vmovdqu [rax],ymm0",
             "0f84fafffff | | ",
         ] {
             match Line::parse(text) {

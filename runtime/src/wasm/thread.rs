@@ -321,7 +321,7 @@ fn imports(l: &mut Linker<Data>) -> wasmtime::Result<()> {
             })?;
         }
     }
-    debug_assert!(SETTINGS.atomics);
+    const { assert!(SETTINGS.atomics) };
     Ok(())
 }
 

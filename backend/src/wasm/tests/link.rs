@@ -68,7 +68,9 @@ fn runtime(without: &str) -> Vec<u8> {
     memories.memory(MemoryType { minimum: 33, maximum: None, memory64: false, shared: false, page_size_log2: None });
     let mut globals = GlobalSection::new();
     let ty = GlobalType { val_type: I32, mutable: false, shared: false };
-    [64, 96, 128].iter().for_each(|at| drop(globals.global(ty, &ConstExpr::i32_const(*at))));
+    for at in [64, 96, 128] {
+        globals.global(ty, &ConstExpr::i32_const(at));
+    }
     let mut elements = ElementSection::new();
     elements.active(None, &ConstExpr::i32_const(FREE as i32), Elements::Functions((0..7).collect::<Vec<u32>>().into()));
     let mut data = DataSection::new();
