@@ -9,6 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where cases run.
@@ -71,7 +72,9 @@ impl Outputs {
 impl Runner {
     /// `program`: an `evm-conformance`, to run engines with.
     pub fn new(program: &Path, features: Features) -> Result<Runner> {
-        let folder = crate::target().join("conformance").join(format!("fuzz-{}", std::process::id()));
+        static RUNNERS: AtomicU32 = AtomicU32::new(0);
+        let own = RUNNERS.fetch_add(1, Ordering::Relaxed);
+        let folder = crate::target().join("conformance").join(format!("fuzz-{}-{own}", std::process::id()));
         fs::create_dir_all(&folder)?;
         Ok(Runner { folder, program: program.into(), features, number: 0 })
     }

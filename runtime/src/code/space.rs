@@ -249,8 +249,10 @@ impl CodeSpace {
         let ibtc = Table::new(IBTC)?;
         ibtc.populate(0, IBTC);
         #[cfg(feature = "wasm")]
-        let front =
-            if kind == EngineKind::Wasm && bits == 64 { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
+        // The one of a process before its execve is smaller, and nothing runs in it.
+        let window = kind == EngineKind::Wasm && bits == 64 && arena.size() == crate::wasm::ARENA;
+        #[cfg(feature = "wasm")]
+        let front = if window { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
         #[cfg(not(feature = "wasm"))]
         let _ = kind;
         Ok(CodeSpace {
