@@ -103,7 +103,7 @@ pub(crate) extern "C" fn mix(_: *mut State, a: u64, b: u64, x: __m128i, y: __m12
 pub(crate) extern "C" fn raise_if(s: *mut State, a: u64) -> u64 {
     // SAFETY: compiled code passes the state it runs on.
     unsafe { (*s).pending = u64::from(a == 13) };
-    a + 1
+    a.wrapping_add(1)
 }
 
 extern "C" fn on_hot(_: *mut State, pc: u64) {
