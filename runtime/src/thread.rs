@@ -99,6 +99,8 @@ pub(crate) struct Thread {
     strict: HashMap<u64, BlockEntry>,
     /// How many of them were run.
     steps: u32,
+    /// Nothing on the host stack is code from before [`CodeSpace::set_traps`], and nothing will be.
+    only_traps: bool,
     insns: u64,
     blocks: u64,
     /// Its part of the WebAssembly engine.
@@ -134,6 +136,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         refused: HashSet::default(),
         strict: HashMap::new(),
         steps: 0,
+        only_traps: false,
         insns: 0,
         blocks: 0,
         #[cfg(feature = "wasm")]
@@ -193,6 +196,7 @@ impl Thread {
         self.cache.fill(None);
         self.refused.clear();
         self.strict.clear();
+        (self.steps, self.only_traps) = (0, false);
         #[cfg(feature = "wasm")]
         {
             self.shared.without_mirror(self.cpu);
@@ -517,7 +521,7 @@ impl Thread {
     /// Whether it is only unmasked floating-point exceptions that compiled code has to mind, and there is code that does.
     fn may_trap(&self) -> bool {
         // SAFETY: own state.
-        self.space.traps() && unsafe { !(*self.cpu).steps() }
+        self.only_traps && unsafe { !(*self.cpu).steps() }
     }
     /// Run one instruction, with SSE exceptions unmasked, or TF or AC set.
     fn strictly(&mut self, pc: u64) -> u64 {
@@ -529,6 +533,8 @@ impl Thread {
         if self.steps > patience && compiles && unmasked && !self.space.traps() {
             self.space.set_traps();
         }
+        // Whoever comes here has left all code of before: see `careful`.
+        self.only_traps |= unmasked && self.space.traps();
         if self.strict.get(&pc).is_none_or(|b| !self.space.fresh(b)) {
             let b = match translate::block(&self.engine, &self.space, self.task.mm(), pc, Mode::Strict) {
                 Ok(b) => b,

@@ -22,10 +22,13 @@ use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, I32Exit, WasiCtx
 
 /// How often limits of time are looked at.
 const TICK: Duration = Duration::from_millis(10);
-/// How much longer the process may take to end at a limit of wall time, as the engine's host functions may wait.
+/// How much longer the process may take to end at a limit of time, as the engine may compile and its host functions may wait.
 const GRACE: Duration = Duration::from_millis(200);
 /// Stack of WebAssembly code: that of the guest's calls and of the runtime's.
 const STACK: usize = 64 << 20;
+/// Tables of a module, and what each may hold: more functions than any program has that was lifted.
+const TABLES: usize = 8;
+const TABLE_ELEMENTS: usize = 1 << 22;
 /// What a reading of the virtual clock advances it by: as `evm run` does.
 const STEP: u64 = 1000;
 
@@ -59,6 +62,8 @@ pub fn run(o: &Run, file: &Path) -> Result<ExitCode> {
         .memory_init_cow(false)
         .wasm_tail_call(true);
     let engine = Engine::new(&config).map_err(failed("wasmtime"))?;
+    let clocks = Clocks::start(&limits);
+    clocks.watch(&engine)?;
     if std::io::stderr().is_terminal() {
         eprintln!("evm: compiling {}", file.display());
     }
@@ -67,15 +72,25 @@ pub fn run(o: &Run, file: &Path) -> Result<ExitCode> {
         Module::new(&engine, bytes).map_err(failed(&format!("{}: not a module that can be run", file.display())))?;
     let state = State {
         wasi: context(o, file)?,
-        // Neither tables nor instances are what fills a host.
-        limits: StoreLimitsBuilder::new().memory_size(bytes_of(limits.memory)).build(),
+        // The limit is one of a memory, and tables are memory too.
+        limits: StoreLimitsBuilder::new()
+            .memory_size(bytes_of(limits.memory))
+            .memories(1)
+            .tables(TABLES)
+            .table_elements(TABLE_ELEMENTS)
+            .instances(1)
+            .build(),
     };
     let mut store = Store::new(&engine, state);
     store.limiter(|s| &mut s.limits);
     if let Some(n) = limits.fuel {
         store.set_fuel(n).map_err(failed("fuel"))?;
     }
-    watch(&engine, &mut store, &limits)?;
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| match clocks.passed(Duration::ZERO) {
+        Some(name) => Err(wasmtime::Error::new(Reached(name))),
+        None => Ok(UpdateDeadline::Continue(1)),
+    });
     let mut linker = Linker::new(&engine);
     p1::add_to_linker_sync(&mut linker, |s: &mut State| &mut s.wasi).map_err(failed("WASI"))?;
     // The thread has a stack for so deep calls.
@@ -105,7 +120,7 @@ fn said(file: &Path, e: &wasmtime::Error) -> u8 {
     };
     match limit {
         Some(name) => {
-            eprintln!("evm: the limit {name:?} ended the job; raise it with --limit {name}=VALUE");
+            say_limit(name);
             status::LIMIT
         }
         None => {
@@ -177,38 +192,50 @@ fn context(o: &Run, file: &Path) -> Result<WasiP1Ctx> {
     Ok(b.build_p1())
 }
 
-/// End the module at its limits of time. Its code looks at the engine's epoch; who waits in a host function past the limit
-/// of wall time takes the process with it.
-fn watch(engine: &Engine, store: &mut Store<State>, limits: &Limits) -> Result<()> {
-    let (wall, cpu) = (limits.wall, limits.cpu);
-    let (start, start_cpu) = (Instant::now(), process_cpu());
-    let reached = move || {
-        if wall.is_some_and(|w| start.elapsed() >= w) {
+/// The limits of time, from the start of the process's work on: compiling counts.
+#[derive(Clone, Copy)]
+struct Clocks {
+    wall: Option<Duration>,
+    cpu: Option<Duration>,
+    start: Instant,
+    start_cpu: Duration,
+}
+
+impl Clocks {
+    fn start(limits: &Limits) -> Clocks {
+        Clocks { wall: limits.wall, cpu: limits.cpu, start: Instant::now(), start_cpu: process_cpu() }
+    }
+    /// The limit that was passed by more than `by`.
+    fn passed(&self, by: Duration) -> Option<&'static str> {
+        if self.wall.is_some_and(|w| self.start.elapsed() >= w + by) {
             return Some("wall");
         }
-        cpu.is_some_and(|c| process_cpu().saturating_sub(start_cpu) >= c).then_some("cpu")
-    };
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| match reached() {
-        Some(name) => Err(wasmtime::Error::new(Reached(name))),
-        None => Ok(UpdateDeadline::Continue(1)),
-    });
-    if wall.is_none() && cpu.is_none() {
-        // Nobody moves the epoch.
-        return Ok(());
+        self.cpu.is_some_and(|c| process_cpu().saturating_sub(self.start_cpu) >= c + by).then_some("cpu")
     }
-    let engine = engine.clone();
-    std::thread::Builder::new().name("limits".into()).spawn(move || {
-        loop {
-            std::thread::sleep(TICK);
-            engine.increment_epoch();
-            if wall.is_some_and(|w| start.elapsed() > w + GRACE) {
-                eprintln!("evm: the limit \"wall\" ended the job; raise it with --limit wall=VALUE");
-                std::process::exit(status::LIMIT.into());
-            }
+    /// Watch them. The module's code looks at the engine's epoch; what is compiled or waits in a host function past a limit takes
+    /// the process with it.
+    fn watch(self, engine: &Engine) -> Result<()> {
+        if self.wall.is_none() && self.cpu.is_none() {
+            // Nobody moves the epoch.
+            return Ok(());
         }
-    })?;
-    Ok(())
+        let engine = engine.clone();
+        std::thread::Builder::new().name("limits".into()).spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                engine.increment_epoch();
+                if let Some(name) = self.passed(GRACE) {
+                    say_limit(name);
+                    std::process::exit(status::LIMIT.into());
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+fn say_limit(name: &str) {
+    eprintln!("evm: the limit {name:?} ended the job; raise it with --limit {name}=VALUE");
 }
 
 fn process_cpu() -> Duration {

@@ -174,7 +174,8 @@ impl CodeSpace {
             .collect();
         let same = |l: &Looked| self.version(l.addr) == l.version;
         Some(self.installing(|| {
-            let bound = same(&first)
+            let bound = !self.traps()
+                && same(&first)
                 && next.as_ref().is_none_or(same)
                 && self.bind_page(addr / PAGE, KEPT | a.number)
                 && (next.is_none() || self.bind_page(addr / PAGE + 1, KEPT | BEFORE | a.number));
