@@ -80,6 +80,8 @@ impl Task {
             let mut threads = lock(&p.threads);
             threads.retain(|t| !Arc::ptr_eq(t, &self.thread));
             lock(&p.usage).0.utime += time;
+            // With the list: who sees that the thread is gone may start one in its place.
+            kernel.limits.procs.release(1);
             threads.is_empty()
         };
         // Closed before anyone learns of the end; record locks go with the process.
@@ -92,7 +94,6 @@ impl Task {
             let status = lock(&p.group_exit).unwrap_or(status);
             end_process(&p, status);
         }
-        kernel.limits.procs.release(1);
         p.events.wake_all();
         if lock(&kernel.table).threads.is_empty() {
             kernel.ended.notify_all();
