@@ -169,6 +169,8 @@ pub fn cpuid(n: u32, cpus: u32, leaf: u32, sub: u32) -> [u32; 4] {
             }
             None => [0; 4],
         },
+        // The x87 pointers: FDP is of exceptions only, FCS and FDS are zero.
+        7 if sub == 0 => [0, 1 << 6 | 1 << 13, 0, 0],
         0xb => match sub {
             0 => [0, 1, 0x100, 0],
             1 => [shift, cpus, 0x201, 0],

@@ -39,7 +39,7 @@ pub struct CpuState {
     pub fcw: u16,
     /// x87 full tag word (2 bits a register, 3 = empty).
     pub ftw: u16,
-    /// Last x87 opcode.
+    /// Opcode of the last x87 instruction that had an unmasked exception: the low three bits of its first byte, and its second.
     pub fop: u16,
     /// MXCSR. While guest code runs, the host's MXCSR holds the live value; the run loop saves and restores.
     pub mxcsr: u32,
@@ -52,9 +52,11 @@ pub struct CpuState {
     pub x87_live: u64,
     /// How to take back what an x87 store has done so far, if its access faults; see `helpers/x87.rs`.
     pub x87_undo: u64,
-    /// Last x87 instruction pointer.
+    /// `fop` and `fdp` before it.
+    pub x87_before: [u64; 2],
+    /// Address of the last x87 instruction, those of control left out.
     pub fip: u64,
-    /// Last x87 data pointer.
+    /// Address (in its segment) of the memory operand of the last x87 instruction that has one and had an unmasked exception.
     pub fdp: u64,
     /// Host address of guest address 0.
     pub mem_base: u64,
@@ -200,6 +202,7 @@ layout! {
     FTW "ftw" offset_of!(CpuState, ftw), I16, false;
     FSW "fsw" offset_of!(CpuState, fsw), I16, false; FCW "fcw" offset_of!(CpuState, fcw), I16, false;
     X87_UNDO "x87_undo" offset_of!(CpuState, x87_undo), I64, false;
+    FIP "fip" offset_of!(CpuState, fip), I64, false;
 }
 
 /// The layout of [`CpuState`] as IR slots.
@@ -247,6 +250,7 @@ impl Default for CpuState {
             tls: [0; 3],
             x87_live: 0,
             x87_undo: 0,
+            x87_before: [0; 2],
             fip: 0,
             fdp: 0,
             mem_base: 0,

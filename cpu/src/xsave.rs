@@ -45,8 +45,9 @@ fn vector(image: &[u8], at: usize, len: usize) -> u128 {
     u128::from_le_bytes(v)
 }
 
-/// x87 part: bytes 0-23 and 32-159.
-pub fn put_x87(s: &CpuState, image: &mut [u8]) {
+/// x87 part: bytes 0-23 and 32-159. Pointers have 64 bits if `wide` (FXSAVE64, XSAVE64), else 32 and a selector, which is 0.
+pub fn put_x87(s: &CpuState, image: &mut [u8], wide: bool) {
+    let mask = if wide { u64::MAX } else { u64::from(u32::MAX) };
     put(image, 0, &s.fcw.to_le_bytes());
     put(image, 2, &s.fsw.to_le_bytes());
     let mut tags = 0u8;
@@ -55,8 +56,8 @@ pub fn put_x87(s: &CpuState, image: &mut [u8]) {
     }
     put(image, 4, &[tags, 0]);
     put(image, 6, &s.fop.to_le_bytes());
-    put(image, 8, &s.fip.to_le_bytes());
-    put(image, 16, &s.fdp.to_le_bytes());
+    put(image, 8, &(s.fip & mask).to_le_bytes());
+    put(image, 16, &(s.fdp & mask).to_le_bytes());
     let top = usize::from(s.fsw >> 11 & 7);
     for i in 0..8 {
         let v = s.fpr[(top + i) & 7] & ((1 << 80) - 1);
@@ -64,12 +65,13 @@ pub fn put_x87(s: &CpuState, image: &mut [u8]) {
     }
 }
 /// Read what [`put_x87`] writes.
-pub fn get_x87(s: &mut CpuState, image: &[u8]) {
+pub fn get_x87(s: &mut CpuState, image: &[u8], wide: bool) {
+    let mask = if wide { u64::MAX } else { u64::from(u32::MAX) };
     let half = |k: usize| u16::from_le_bytes([image[k], image[k + 1]]);
     s.fsw = half(2);
     s.fop = half(6) & 0x7ff;
-    s.fip = word(image, 8);
-    s.fdp = word(image, 16);
+    s.fip = word(image, 8) & mask;
+    s.fdp = word(image, 16) & mask;
     s.ftw = 0;
     for p in 0..8 {
         if image[4] >> p & 1 == 0 {
@@ -142,7 +144,7 @@ impl CpuState {
     /// The whole state in the standard form, as a signal frame holds it. `mxcsr` must be current.
     pub fn xsave_image(&self) -> [u8; SIZE] {
         let mut image = [0; SIZE];
-        put_x87(self, &mut image);
+        put_x87(self, &mut image, true);
         put_mxcsr(self, &mut image);
         put_sse(self, &mut image);
         put_avx(self, &mut image[AVX_OFFSET..]);
@@ -157,7 +159,7 @@ impl CpuState {
         }
         let bv = if image.len() >= AVX_OFFSET { word(image, LEGACY) } else { Component::X87 | Component::SSE };
         if bv & Component::X87 != 0 {
-            get_x87(self, image);
+            get_x87(self, image, true);
         } else {
             self.x87_reset();
         }

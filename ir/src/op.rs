@@ -36,7 +36,7 @@ pub enum Sig {
     Rmw,
     /// a: i64 address, b: t expected, c: t new -> t (old); `imm` displacement
     Cas,
-    /// a: i64 address; `imm` is a power of two up to 4096
+    /// a: i64 address; `imm` is up to 4096 (`Aligned`: a power of two)
     Align,
     /// no operands, no result
     Fence,
@@ -143,6 +143,7 @@ ops! {
     AtomicXchg "atomic_xchg" Rmw READ|WRITE|EFFECT, "exchange, gives the old value";
     AtomicCas "atomic_cas" Cas READ|WRITE|EFFECT, "compare and swap (I8..I64, V128), gives the old value";
     Aligned "aligned" Align READ|EFFECT, "fault, as the access that follows would, unless a is a multiple of imm";
+    Whole "whole" Align READ|WRITE|EFFECT, "fault, as a write of imm bytes at a would, if they lie in two pages of which one may not be written";
     Fence "fence" Fence EFFECT, "full memory fence";
     // scalar floating point, under the guest's MXCSR
     FAdd "fadd" Bin 0, "x86 addss/addsd: NaN rules of the hardware, first operand first";
@@ -328,6 +329,10 @@ impl Op {
             }
             _ => false,
         }
+    }
+    /// Whether it reads or writes guest memory where its operand says (and not only finds out how an access would fault).
+    pub const fn accesses(self) -> bool {
+        self.flags() & (flags::READ | flags::WRITE) != 0 && !matches!(self.sig(), Sig::Align)
     }
     /// Result type of an instruction with this opcode and `ty`, or `None` if it has no result
     /// (helper calls: see the region's call list).

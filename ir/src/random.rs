@@ -241,7 +241,7 @@ impl Gen<'_> {
                     let (a, m) = (self.address(), self.konst(Type::I64, !15));
                     let down = self.push(Op::And, Type::I64, [a, m, none], 0);
                     let a = if self.s.faults && self.rng.chance(4) { a } else { down };
-                    let n = 1 << self.rng.below(5);
+                    let n = if op == Op::Whole { 32 } else { 1 << self.rng.below(5) };
                     self.push(op, ty, [a, none, none], n);
                 }
             }

@@ -300,6 +300,10 @@ impl Builder {
     pub fn aligned(&mut self, addr: Value, n: i64) {
         self.push(Op::Aligned, Type::I64, addr, Value::NONE, Value::NONE, n);
     }
+    /// Fault as a write of `n` bytes would, before one of several stores that make it up has been done.
+    pub fn whole(&mut self, addr: Value, n: i64) {
+        self.push(Op::Whole, Type::I64, addr, Value::NONE, Value::NONE, n);
+    }
     /// Extract lane.
     pub fn extract(&mut self, shape: Type, v: Value, lane: u8) -> Value {
         self.push(Op::Extract, shape, v, Value::NONE, Value::NONE, i64::from(lane))

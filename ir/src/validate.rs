@@ -69,7 +69,7 @@ pub fn shapes(op: Op) -> &'static [Type] {
         VPackS | VPackU => &[I16X8, I32X4],
         VWidenLowS | VWidenLowU => &[I8X16, I16X8, I32X4],
         VCvtIF => &[F32X4],
-        Aligned => &[I64],
+        Aligned | Whole => &[I64],
         Fence | Call | Marker | Fill | Spill | Keep => &[],
     }
 }
@@ -219,8 +219,9 @@ impl Check<'_> {
             Sig::Load => self.operands(i, &[I64])?,
             Sig::Align => {
                 self.operands(i, &[I64])?;
-                if !(1..=4096).contains(&i.imm) || !(i.imm as u64).is_power_of_two() {
-                    return self.bad(format!("{} is no alignment", i.imm));
+                let fits = i.op == Op::Whole || (i.imm as u64).is_power_of_two();
+                if !(1..=4096).contains(&i.imm) || !fits {
+                    return self.bad(format!("{} is no size for {}", i.imm, i.op.name()));
                 }
             }
             Sig::Store | Sig::Rmw => self.operands(i, &[I64, t])?,

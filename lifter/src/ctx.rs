@@ -423,6 +423,11 @@ impl Lifter {
         let v = self.b.load(ty, a.base, a.disp);
         self.note(Op::Load, ty, v, a.base, Value::NONE, i64::from(a.disp))
     }
+    /// Before several stores that are one of `bytes` on the CPU.
+    pub fn whole(&mut self, a: Addr, bytes: i64) {
+        let at = self.flat(a);
+        self.b.whole(at, bytes);
+    }
     /// Guest store.
     pub fn store(&mut self, ty: Type, a: Addr, v: Value) {
         self.b.store(ty, a.base, a.disp, v);

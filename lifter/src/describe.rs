@@ -64,8 +64,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// Where a write faults that was found to at `at`: at its first byte that cannot be written, as `fails` says of one. Wide
-    /// stores are lifted in parts, from their end.
+    /// Where a write faults that was found to at `at`: at its first byte that cannot be written, as `fails` says of one: stores
+    /// may be lifted in parts.
     pub fn first_missing(&self, at: u64, fails: impl Fn(u64) -> bool) -> u64 {
         const PAGE: u64 = 4096;
         let Some(start) = self.start else {
@@ -132,7 +132,8 @@ pub fn access(bits: u32, pc: u64, bytes: &[u8], at: u64, register: impl Fn(usize
             start
         };
         if !matches!(m.access(), OpAccess::Read | OpAccess::CondRead) {
-            out.start = start;
+            // FXSAVE asks for its end first.
+            out.start = start.filter(|_| !matches!(insn.mnemonic(), M::Fxsave | M::Fxsave64));
             let plain = matches!(m.access(), OpAccess::Write | OpAccess::ReadWrite);
             out.len = if plain { m.memory_size().size() as u64 } else { 0 };
         }

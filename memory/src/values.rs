@@ -1,6 +1,6 @@
 //! Accesses made of others, the same on every host: typed reads and writes, read-modify-write, strings.
 
-use crate::{Fault, Mem};
+use crate::{Fault, Mem, PAGE};
 
 /// Integer types that guest memory can be read and written as.
 pub trait Scalar: Copy + Sized {
@@ -41,6 +41,20 @@ impl Mem {
     rmw!(fetch_xor, "Atomic exclusive or; gives the old value.", |a, b| a ^ b);
     rmw!(swap, "Atomic exchange; gives the old value.", |_, b| b);
 
+    /// Fault as a write of `size` bytes, no more than a page, would: at its start, or where it crosses into the next page.
+    pub fn probe_write(&self, addr: u64, size: u64) -> Result<(), Fault> {
+        let second = addr.wrapping_add(size - 1) & !(PAGE - 1);
+        // An atomic or with 0 asks for what a write asks for, and writes what is there.
+        self.fetch_or(addr, 1, 0)?;
+        if second > addr {
+            self.fetch_or(second, 1, 0)?;
+        }
+        Ok(())
+    }
+    /// [`Mem::probe_write`] where a write lies in two pages, so that its parts are all written or none.
+    pub fn whole(&self, addr: u64, size: u64) -> Result<(), Fault> {
+        if addr % PAGE > PAGE - size { self.probe_write(addr, size) } else { Ok(()) }
+    }
     /// Read a scalar.
     pub fn read<T: Scalar>(&self, addr: u64) -> Result<T, Fault> {
         self.load(addr, T::SIZE).map(T::from_u64)

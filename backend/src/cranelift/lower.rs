@@ -695,6 +695,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             }
             Op::Call => return self.helper(i),
             op => match op.sig() {
+                Sig::Align if op == Op::Whole => return self.whole(i),
                 Sig::Align => return self.aligned(i),
                 Sig::Load | Sig::Store | Sig::Rmw | Sig::Cas | Sig::Fence => return self.memory(i),
                 _ if i.ty.is_shape()

@@ -14,6 +14,7 @@ use std::hash::{Hash, Hasher};
 /// The largest displacement to the left. That is also how far off an access goes unchecked at most; the word at [`LIMIT_AT`] is
 /// twice as far.
 const LEFT: i64 = 2 * WINDOW;
+const PAGE: i64 = evm_memory::PAGE as i64;
 
 /// A host address: value and displacement.
 struct Place {
@@ -124,6 +125,30 @@ impl Lower<'_, '_> {
         self.store_own(self.abi.fault_addr, what);
         self.b.ins().trap(TrapCode::unwrap_user(TRAP_LIMIT));
         self.go(cold, go);
+        Ok(())
+    }
+
+    /// The check of a write that is made up of several: where it crosses a page, both pages are written first, with nothing.
+    pub(super) fn whole(&mut self, i: &Inst) -> Result<(), Error> {
+        let a = self.val(i.a)?;
+        self.access_open = true;
+        let offset = self.b.ins().band_imm_u(a, PAGE - 1);
+        let crosses = self.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, offset, PAGE - i.imm);
+        let (cold, go) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(crosses, cold, &[], go, &[]);
+        self.b.switch_to_block(cold);
+        self.b.seal_block(cold);
+        let end = self.b.ins().iadd_imm_s(a, i.imm - 1);
+        let second = self.b.ins().band_imm_s(end, -PAGE);
+        let none = self.b.ins().iconst(types::I8, 0);
+        for at in [a, second] {
+            self.check(at, 0);
+            let addr = self.b.ins().iadd(self.base, at);
+            self.b.ins().atomic_rmw(types::I8, self.guest, AtomicRmwOp::Or, addr, none);
+        }
+        self.b.ins().jump(go, &[]);
+        self.b.seal_block(go);
+        self.b.switch_to_block(go);
         Ok(())
     }
 

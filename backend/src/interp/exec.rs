@@ -535,6 +535,20 @@ handler!(
         return fault(i, cx, Fault { addr: MISALIGNED, write: false });
     }
 });
+handler!(
+    /// Fault as a write of `c` bytes would, if it lies in two pages.
+    h_whole [A: Place], |i, st, fr, cx| {
+    if let Err(e) = cx.mem.whole(A::rd(i.a, 0, st, fr), u64::from(i.c)) {
+        return fault(i, cx, e);
+    }
+});
+/// Check of a write.
+pub(super) fn whole(a: At) -> Handler {
+    match a {
+        At::Frame => h_whole::<F>,
+        At::State => h_whole::<S>,
+    }
+}
 /// Alignment check.
 pub(super) fn aligned(a: At) -> Handler {
     match a {

@@ -544,7 +544,8 @@ impl Lower<'_> {
             Sig::Align => {
                 let (a, ao) = self.cell(i.a);
                 self.end_uses(i);
-                self.emit(exec::aligned(a), ao, 0, i.imm as u32 - 1, 0, 0);
+                let (h, c) = if i.op == Op::Whole { (exec::whole(a), 0) } else { (exec::aligned(a), 1) };
+                self.emit(h, ao, 0, i.imm as u32 - c, 0, 0);
             }
             Sig::Store => self.store(i, disp),
             Sig::Rmw => {

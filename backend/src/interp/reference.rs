@@ -177,6 +177,7 @@ fn operation(r: &Region, i: &Inst, values: &[u128], m: Mem) -> Result<Option<u12
             Op::Trunc => cell(a & scalar::mask(ty)),
             _ => cell(scalar::conv(i.op, Type::ALL[i.imm as usize], ty).unwrap()(a)),
         },
+        Sig::Align if i.op == Op::Whole => m.whole(a, i.imm as u64).map(|()| None),
         Sig::Align if a & (i.imm as u64 - 1) != 0 => Err(Fault { addr: MISALIGNED, write: false }),
         Sig::Align => Ok(None),
         Sig::Load if n == 16 => m.load128(at).map(Some),

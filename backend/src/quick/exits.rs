@@ -1,7 +1,7 @@
 //! Entry, polls, terminators, helper calls, and the code off the straight path.
 
 use super::Unsupported;
-use super::asm::{R8, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
+use super::asm::{R8, R15, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use super::place::{Home, is_vector};
 use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC_FOLD, MISALIGNED, RuntimeFn, TARGETS, target_salt};
@@ -239,6 +239,28 @@ impl Lower<'_> {
                     self.a.store(8, addr, RAX);
                     self.pcs.push((self.a.pos(), pc));
                     self.a.ud2();
+                }
+                Cold::Whole { at, back, a, n, pc } => {
+                    self.a.bind(at);
+                    // The second page's first byte comes second.
+                    for end in [None, Some(n - 1)] {
+                        let (limit, addr) = (self.own(self.abi.mem_limit), self.own(self.abi.fault_addr));
+                        self.a.lea(8, RAX, Rm::Mem(a, end.unwrap_or(0)));
+                        if end.is_some() {
+                            self.a.alu_imm(8, alu::AND, Rm::Reg(RAX), -(evm_memory::PAGE as i32));
+                        }
+                        let inside = self.a.label();
+                        self.a.alu(8, alu::CMP, RAX, limit);
+                        self.a.jcc(cc::BE, inside);
+                        self.a.store(8, addr, RAX);
+                        self.pcs.push((self.a.pos(), pc));
+                        self.a.ud2();
+                        self.a.bind(inside);
+                        self.pcs.push((self.a.pos(), pc));
+                        self.a.lock();
+                        self.a.alu_imm(1, alu::OR, Rm::Index(R15, RAX, 0), 0);
+                    }
+                    self.a.jmp(back);
                 }
                 Cold::Pending { at, pc } => {
                     self.a.bind(at);

@@ -13,6 +13,8 @@ pub(super) enum Cold {
     Limit { at: Label, back: Label, root: Reg, disp: i32, pc: u64 },
     /// An operand that is not aligned.
     Misaligned { at: Label, pc: u64 },
+    /// A write of `n` bytes at `a` that may lie in two pages.
+    Whole { at: Label, back: Label, a: Reg, n: i32, pc: u64 },
     /// A helper has raised.
     Pending { at: Label, pc: u64 },
     /// Leave for a known address.
@@ -195,6 +197,7 @@ impl<'a> Lower<'a> {
             Sig::VFCmp => self.vfcmp(i),
             Sig::Conv => self.conv(i)?,
             Sig::Select => self.select(i),
+            Sig::Align if i.op == Op::Whole => self.whole(i),
             Sig::Align => self.aligned(i),
             Sig::Load => self.load(i),
             Sig::Store => self.store(i),

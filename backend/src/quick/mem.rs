@@ -7,6 +7,7 @@ use evm_ir::{Inst, Op, Type, Value};
 
 /// Displacements to the left are no larger, and those of sums that go unchecked.
 const NEAR: i32 = 1 << 29;
+const PAGE: i32 = evm_memory::PAGE as i32;
 
 impl Lower<'_> {
     /// Check `a + disp` unless its base was checked in this block, and give the host address.
@@ -58,6 +59,17 @@ impl Lower<'_> {
         let at = self.a.label();
         self.a.jcc(cc::NE, at);
         self.cold.push(Cold::Misaligned { at, pc: self.pc });
+    }
+
+    pub(super) fn whole(&mut self, i: &Inst) {
+        let (a, n) = (self.gpr(i.a), i.imm as i32);
+        let (at, back) = (self.a.label(), self.a.label());
+        self.a.load(4, RAX, Rm::Reg(a));
+        self.a.alu_imm(4, alu::AND, Rm::Reg(RAX), PAGE - 1);
+        self.a.alu_imm(4, alu::CMP, Rm::Reg(RAX), PAGE - n);
+        self.a.jcc(cc::A, at);
+        self.a.bind(back);
+        self.cold.push(Cold::Whole { at, back, a, n, pc: self.pc });
     }
 
     pub(super) fn load(&mut self, i: &Inst) {

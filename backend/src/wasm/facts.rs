@@ -211,8 +211,7 @@ impl<'a> Walk<'a> {
                     }
                 }
                 Op::Add | Op::Sub if i.ty == evm_ir::Type::I64 => self.sum(i),
-                Op::Aligned => {}
-                op if op.flags() & (flags::READ | flags::WRITE) != 0 => self.access(n, i),
+                op if op.accesses() => self.access(n, i),
                 _ => {}
             }
         }

@@ -405,6 +405,7 @@ impl<'a> Lower<'a> {
             Op::Call => self.helper(i)?,
             op => match op.sig() {
                 Sig::Load | Sig::Store | Sig::Rmw | Sig::Cas | Sig::Fence => self.memory(n, i)?,
+                Sig::Align if i.op == Op::Whole => self.whole(i)?,
                 Sig::Align => self.aligned(i)?,
                 _ => self.value(i)?,
             },

@@ -9,6 +9,8 @@ use evm_ir::{Inst, Op, Type};
 use evm_memory::perm;
 use wasm_encoder::{MemArg, ValType};
 
+const PAGE: i32 = evm_memory::PAGE as i32;
+
 /// Where an access is: at an address in a local, if there is one, and how far behind.
 #[derive(Clone, Copy)]
 struct Place {
@@ -113,6 +115,15 @@ impl Lower<'_> {
         let keep = self.keep;
         self.push(i.a)?;
         self.b.ins().i32_wrap_i64().i32_const(i.imm as i32 - 1).i32_and();
+        self.at_pc(self.pc);
+        self.bail_if(Bail::Step, keep)
+    }
+
+    /// A write to two pages is left to the interpreter as well.
+    pub(super) fn whole(&mut self, i: &Inst) -> Result<(), Error> {
+        let keep = self.keep;
+        self.push(i.a)?;
+        self.b.ins().i32_wrap_i64().i32_const(PAGE - 1).i32_and().i32_const(PAGE - i.imm as i32).i32_gt_u();
         self.at_pc(self.pc);
         self.bail_if(Bail::Step, keep)
     }

@@ -32,6 +32,12 @@ pub enum Field {
     Fsw,
     /// x87 tags, abridged.
     Ftw,
+    /// Opcode of the last x87 instruction with an unmasked exception.
+    Fop,
+    /// Address of the last x87 instruction.
+    Fip,
+    /// Address of the operand of the last with an unmasked exception.
+    Fdp,
     /// x87 stack from ST(0).
     St(usize),
     /// MXCSR.
@@ -49,6 +55,7 @@ impl Field {
     pub fn is_before(self) -> bool {
         match self {
             Field::End | Field::SiCode | Field::SiAddr | Field::Rip | Field::Trapno | Field::Err => false,
+            Field::Fop | Field::Fip | Field::Fdp => false,
             Field::Mem(at) => (0..input::DATA_LEN as i64).contains(&at),
             _ => true,
         }
@@ -351,6 +358,7 @@ impl Input {
         all.push((Field::Fcw, self.fcw.into()));
         all.push((Field::Fsw, self.fsw.into()));
         all.push((Field::Ftw, self.ftw.into()));
+        all.extend([Field::Fop, Field::Fip, Field::Fdp].map(|f| (f, 0)));
         all.extend((0..8).map(|n| (Field::St(n), self.st[n])));
         all.push((Field::Mxcsr, self.mxcsr.into()));
         all.extend((0..16).map(|n| (Field::Xmm(n), self.xmm[n])));
@@ -483,6 +491,10 @@ impl Output<'_> {
         {
             all.push((field, (self.short(at, f, init) & mask).into()));
         }
+        let pointers = self.fpu(0, 1, f, 0) >> 48;
+        all.push((Field::Fop, pointers & 0x7ff));
+        all.push((Field::Fip, pointers >> 16 & u128::from(u64::MAX)));
+        all.push((Field::Fdp, self.fpu(16, 1, f, 0) & u128::from(u64::MAX)));
         all.extend((0..8).map(|k| (Field::St(k), self.fpu(32 + 16 * k, 1, f, 0) & ((1 << 80) - 1))));
         all.push((Field::Mxcsr, self.wide(output::FPU as usize + 16) >> 64 & 0xffff_ffff));
         for k in 0..16 {

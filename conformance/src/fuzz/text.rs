@@ -223,7 +223,7 @@ impl Field {
     }
 }
 
-const NAMES: [(Field, &str); 11] = [
+const NAMES: [(Field, &str); 14] = [
     (Field::End, "end"),
     (Field::SiCode, "si_code"),
     (Field::SiAddr, "si_addr"),
@@ -234,6 +234,9 @@ const NAMES: [(Field, &str); 11] = [
     (Field::Fcw, "fcw"),
     (Field::Fsw, "fsw"),
     (Field::Ftw, "ftw"),
+    (Field::Fop, "fop"),
+    (Field::Fip, "fip"),
+    (Field::Fdp, "fdp"),
     (Field::Mxcsr, "mxcsr"),
 ];
 

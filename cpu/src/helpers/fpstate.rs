@@ -17,9 +17,9 @@ type S = *mut u8;
 helpers! { super::crypto::BASE + super::crypto::FNS.len();
     FXSAVE "fxsave" I2(fxsave) All true;
     FXRSTOR "fxrstor" I2(fxrstor) All true;
-    XSAVE "xsave" I2(xsave_) All true;
-    XSAVEC "xsavec" I2(xsavec) All true;
-    XRSTOR "xrstor" I2(xrstor) All true;
+    XSAVE "xsave" I3(xsave_) All true;
+    XSAVEC "xsavec" I3(xsavec) All true;
+    XRSTOR "xrstor" I3(xrstor) All true;
     FNSAVE "fnsave" I2(fnsave) All true;
     FRSTOR "frstor" I2(frstor) All true;
     FNSTENV "fnstenv" I2(fnstenv) All true;
@@ -30,9 +30,10 @@ helpers! { super::crypto::BASE + super::crypto::FNS.len();
     GATHER "gather" I2V3_V(gather) All true;
 }
 
-/// Copy an image to the guest, or raise.
+/// Copy an image to the guest, whole, or raise.
 fn write(s: &mut CpuState, addr: u64, image: &[u8]) -> bool {
-    match s.mem().copy_in(addr, image) {
+    let m = s.mem();
+    match m.whole(addr, image.len() as u64).and_then(|()| m.copy_in(addr, image)) {
         Ok(()) => true,
         Err(f) => {
             s.raise_fault(f);
@@ -52,24 +53,48 @@ fn read<const N: usize>(s: &mut CpuState, addr: u64) -> Option<[u8; N]> {
     }
 }
 
+/// Whether the area of FXSAVE and FXRSTOR is aligned, or else raise. That an address is not canonical counts for more: if it is
+/// in the stack segment that is #SS.
+fn aligned(s: &mut CpuState, addr: u64, write: bool) -> bool {
+    if addr & 15 == 0 {
+        return true;
+    }
+    if matches!(addr as i64 >> 47, 0 | -1) {
+        s.raise(exc::GP, 0);
+    } else {
+        s.raise_fault(Fault { addr, write });
+    }
+    false
+}
+
 /// FXSAVE, FXSAVE64.
-extern "C" fn fxsave(st: S, addr: u64, _wide: u64) {
+extern "C" fn fxsave(st: S, addr: u64, wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    if !aligned(s, addr, true) {
+        return;
+    }
     s.x87_settle();
     s.mxcsr = guest_mxcsr(s);
     let mut image = [0; xsave::LEGACY];
-    xsave::put_x87(s, &mut image);
+    xsave::put_x87(s, &mut image, wide != 0);
     xsave::put_mxcsr(s, &mut image);
     xsave::put_sse(s, &mut image);
+    // The CPU asks for the end first.
+    if let Err(f) = s.mem().fetch_or(addr.wrapping_add(xsave::LEGACY as u64 - 1), 1, 0) {
+        return s.raise_fault(f);
+    }
     // Bytes 416-511 are left alone, as are those of registers that the mode does not have.
     write(s, addr, &image[..160 + 16 * s.vectors()]);
 }
 
 /// FXRSTOR, FXRSTOR64.
-extern "C" fn fxrstor(st: S, addr: u64, _wide: u64) {
+extern "C" fn fxrstor(st: S, addr: u64, wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
+    if !aligned(s, addr, false) {
+        return;
+    }
     s.x87_settle();
     let Some(image) = read::<{ xsave::LEGACY }>(s, addr) else {
         return;
@@ -77,7 +102,7 @@ extern "C" fn fxrstor(st: S, addr: u64, _wide: u64) {
     if !xsave::mxcsr_ok(&image) {
         return s.raise(exc::GP, 0);
     }
-    xsave::get_x87(s, &image);
+    xsave::get_x87(s, &image, wide != 0);
     s.settle_flags();
     xsave::get_mxcsr(s, &image);
     xsave::get_sse(s, &image);
@@ -99,7 +124,7 @@ fn asked(s: &mut CpuState, addr: u64, mask: u64) -> Option<u64> {
 }
 
 /// XSAVE, XSAVEOPT: the standard form. Components not asked for are left alone in memory.
-extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
+extern "C" fn xsave_(st: S, addr: u64, mask: u64, wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     s.x87_settle();
@@ -111,7 +136,7 @@ extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
         return;
     };
     if asked & Component::X87 != 0 {
-        xsave::put_x87(s, &mut image);
+        xsave::put_x87(s, &mut image, wide != 0);
     }
     if asked & (Component::SSE | Component::AVX) != 0 {
         xsave::put_mxcsr(s, &mut image);
@@ -143,7 +168,7 @@ extern "C" fn xsave_(st: S, addr: u64, mask: u64) {
 }
 
 /// XSAVEC: the compacted form; components in their initial state are not written.
-extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
+extern "C" fn xsavec(st: S, addr: u64, mask: u64, wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     s.x87_settle();
@@ -159,7 +184,7 @@ extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
     if !write(s, addr + xsave::LEGACY as u64, &image[xsave::LEGACY..][..64]) {
         return;
     }
-    xsave::put_x87(s, &mut image);
+    xsave::put_x87(s, &mut image, wide != 0);
     xsave::put_mxcsr(s, &mut image);
     xsave::put_sse(s, &mut image);
     xsave::put_avx(s, &mut image[xsave::AVX_OFFSET..]);
@@ -178,7 +203,7 @@ extern "C" fn xsavec(st: S, addr: u64, mask: u64) {
 }
 
 /// XRSTOR, of both forms.
-extern "C" fn xrstor(st: S, addr: u64, mask: u64) {
+extern "C" fn xrstor(st: S, addr: u64, mask: u64, wide: u64) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     s.x87_settle();
@@ -208,7 +233,7 @@ extern "C" fn xrstor(st: S, addr: u64, mask: u64) {
     };
     if asked & Component::X87 != 0 {
         if bv & Component::X87 != 0 {
-            xsave::get_x87(s, &head);
+            xsave::get_x87(s, &head, wide != 0);
         } else {
             s.x87_reset();
             s.fpr = [0; 8];
@@ -239,15 +264,8 @@ fn environment(s: &CpuState, short: bool) -> ([u8; 28], usize) {
     let mut e = [0xffu8; 28];
     let tags = s.full_tags();
     if short {
-        let words = [
-            s.fcw,
-            s.fsw,
-            tags,
-            s.fip as u16,
-            (s.fip >> 4) as u16 & 0xf000 | s.fop & 0x7ff,
-            s.fdp as u16,
-            (s.fdp >> 4) as u16 & 0xf000,
-        ];
+        // The selectors are 0.
+        let words = [s.fcw, s.fsw, tags, s.fip as u16, 0, s.fdp as u16, 0];
         for (k, w) in words.iter().enumerate() {
             e[2 * k..][..2].copy_from_slice(&w.to_le_bytes());
         }
@@ -272,7 +290,7 @@ fn set_environment(s: &mut CpuState, e: &[u8], short: bool) {
     let step = if short { 2 } else { 4 };
     let (cw, sw, tw) = (half(0), half(step), half(2 * step));
     if short {
-        (s.fip, s.fdp) = (u64::from(half(6)), u64::from(half(10)));
+        (s.fop, s.fip, s.fdp) = (0, u64::from(half(6)), u64::from(half(10)));
     } else {
         s.fip = u64::from(half(12)) | u64::from(half(14)) << 16;
         s.fop = half(18) & 0x7ff;
@@ -350,13 +368,9 @@ extern "C" fn frstor(st: S, addr: u64, short: u64) {
 extern "C" fn maskmov(st: S, addr: u64, size: u64, x: __m128i, mask: __m128i) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
-    let probe = s.mem();
     // Unlike VMASKMOV*, it faults at pages that the mask leaves out.
-    for at in [addr, addr.wrapping_add(size - 1)] {
-        if let Err(f) = probe.fetch_or(at, 1, 0) {
-            let page = if at == addr { at } else { at & !(evm_memory::PAGE - 1) };
-            return s.raise_fault(Fault { addr: page, ..f });
-        }
+    if let Err(f) = s.mem().probe_write(addr, size) {
+        return s.raise_fault(f);
     }
     mask_store(st, addr, 1, mask, x);
 }

@@ -18,6 +18,7 @@
 //! [`super::super::x87_live`] say why nobody minds. The ways to helpers save all registers that a function may change.
 #![allow(unsafe_code)]
 
+use super::super::x87::FORM;
 use super::super::{x87, x87_live};
 use super::*;
 use crate::CpuState;
@@ -113,19 +114,19 @@ macro_rules! row {
     ($id:ident $f:ident $keep:ident each $base:literal $shift:literal, $($text:tt)+) => {{
         code!($f $keep $($text)+);
         &[
-            leaf($id, When::Imm(u64::MAX, $base), code::<0>),
-            leaf($id, When::Imm(u64::MAX, $base | 1 << $shift), code::<1>),
-            leaf($id, When::Imm(u64::MAX, $base | 2 << $shift), code::<2>),
-            leaf($id, When::Imm(u64::MAX, $base | 3 << $shift), code::<3>),
-            leaf($id, When::Imm(u64::MAX, $base | 4 << $shift), code::<4>),
-            leaf($id, When::Imm(u64::MAX, $base | 5 << $shift), code::<5>),
-            leaf($id, When::Imm(u64::MAX, $base | 6 << $shift), code::<6>),
-            leaf($id, When::Imm(u64::MAX, $base | 7 << $shift), code::<7>),
+            leaf($id, When::Imm(FORM, $base), code::<0>),
+            leaf($id, When::Imm(FORM, $base | 1 << $shift), code::<1>),
+            leaf($id, When::Imm(FORM, $base | 2 << $shift), code::<2>),
+            leaf($id, When::Imm(FORM, $base | 3 << $shift), code::<3>),
+            leaf($id, When::Imm(FORM, $base | 4 << $shift), code::<4>),
+            leaf($id, When::Imm(FORM, $base | 5 << $shift), code::<5>),
+            leaf($id, When::Imm(FORM, $base | 6 << $shift), code::<6>),
+            leaf($id, When::Imm(FORM, $base | 7 << $shift), code::<7>),
         ]
     }};
     ($id:ident $f:ident $keep:ident at $form:literal, $($text:tt)+) => {{
         code!($f $keep $($text)+);
-        &[leaf($id, When::Imm(u64::MAX, $form), code::<0>)]
+        &[leaf($id, When::Imm(FORM, $form), code::<0>)]
     }};
     ($id:ident $f:ident $keep:ident any, $($text:tt)+) => {{
         code!($f $keep $($text)+);

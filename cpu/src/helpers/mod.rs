@@ -19,6 +19,7 @@ use crate::CpuState;
 pub use evm_ir::HelperFn;
 use evm_ir::HelperSig;
 use evm_memory::{Fault, Mem};
+pub use x87::PC as X87_PC;
 
 /// A file's table: `NAME "text" Variant(function) Effects raises;`. `BASE` is the index of the first.
 macro_rules! helpers {

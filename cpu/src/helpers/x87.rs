@@ -16,7 +16,9 @@
 //!   back: the lifted code clears that word after its store.
 //! * On x86-64 hosts compiled code keeps the state in the host's unit ([`super::x87_live`]); every helper here puts it
 //!   at rest first.
-//! * The last instruction and data pointers are not tracked: FNSTENV and FXSAVE store what was loaded.
+//! * The last instruction's address (`fip`) is put by the lifted code behind each instruction but those of control. Opcode and
+//!   operand (`fop`, `fdp`) are those of the last that had an unmasked exception, as the CPU model's CPUID says (FDP_EXCPTN_ONLY):
+//!   helpers are told where the instruction and its operand are ([`Running`]).
 //!
 //! # Safety
 //! See the parent module.
@@ -37,19 +39,19 @@ mod unit;
 type S = *mut u8;
 
 helpers! { super::sse::BASE + super::sse::FNS.len();
-    X87_FLD "x87_fld" I2(x87_fld) Private true;
-    X87_FLD80 "x87_fld80" I2(x87_fld80) Private true;
+    X87_FLD "x87_fld" I3(x87_fld) Private true;
+    X87_FLD80 "x87_fld80" I4(x87_fld80) Private true;
     X87_FLD_ST "x87_fld_st" I1(x87_fld_st) Private true;
-    X87_FBLD "x87_fbld" I2(x87_fbld) Private true;
+    X87_FBLD "x87_fbld" I4(x87_fbld) Private true;
     X87_FLDC "x87_fldc" I1(x87_fldc) Private true;
-    X87_FST "x87_fst" I2_R(x87_fst) Private true;
-    X87_FST80 "x87_fst80" I1_V(x87_fst80) Private true;
-    X87_FBST "x87_fbst" I1_V(x87_fbst) Private true;
+    X87_FST "x87_fst" I3_R(x87_fst) Private true;
+    X87_FST80 "x87_fst80" I3_V(x87_fst80) Private true;
+    X87_FBST "x87_fbst" I3_V(x87_fbst) Private true;
     X87_FST_ST "x87_fst_st" I1(x87_fst_st) Private true;
     X87_ARITH "x87_arith" I1(x87_arith) Private true;
-    X87_ARITH_MEM "x87_arith_mem" I2(x87_arith_mem) Private true;
+    X87_ARITH_MEM "x87_arith_mem" I3(x87_arith_mem) Private true;
     X87_COM "x87_com" I1(x87_com) Private true;
-    X87_COM_MEM "x87_com_mem" I2(x87_com_mem) Private true;
+    X87_COM_MEM "x87_com_mem" I3(x87_com_mem) Private true;
     X87_COMI "x87_comi" I1_R(x87_comi) Private true;
     X87_UNARY "x87_unary" I1(x87_unary) Private true;
     X87_FXCH "x87_fxch" I1(x87_fxch) Private true;
@@ -204,9 +206,71 @@ macro_rules! waiting {
     }};
 }
 
+/// The state while an instruction runs that may have an unmasked exception, which leaves its opcode and operand.
+struct Running<'a> {
+    s: &'a mut CpuState,
+    /// Its address.
+    pc: u64,
+    operand: Option<u64>,
+}
+
+/// From this bit on, the argument of a helper that says what to do holds the instruction's address.
+pub const PC: u32 = 16;
+/// What is below.
+pub(super) const FORM: u64 = (1 << PC) - 1;
+
+/// The opcode of an x87 instruction as FOP has it: the low three bits of the first byte, and the second.
+fn opcode(s: &CpuState, pc: u64) -> u16 {
+    let byte = |k: u64| s.mem().read::<u8>(pc.wrapping_add(k)).unwrap_or(0);
+    // In front there are prefixes only.
+    let at = (0..15).find(|k| byte(*k) & 0xf8 == 0xd8).unwrap_or(0);
+    u16::from(byte(at) & 7) << 8 | u16::from(byte(at + 1))
+}
+
+impl std::ops::Deref for Running<'_> {
+    type Target = CpuState;
+    fn deref(&self) -> &CpuState {
+        self.s
+    }
+}
+impl std::ops::DerefMut for Running<'_> {
+    fn deref_mut(&mut self) -> &mut CpuState {
+        self.s
+    }
+}
+impl Running<'_> {
+    /// Leave out the rest of the instruction, which ends at `next`.
+    fn skip(&mut self, next: u64) {
+        self.fip = self.pc;
+        self.raise(exc::SKIP, next);
+    }
+}
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // None was pending when it began.
+        if self.s.fsw & 0x80 != 0 {
+            self.s.fop = opcode(self.s, self.pc);
+            self.s.fdp = self.operand.unwrap_or(self.s.fdp);
+        }
+    }
+}
+
+/// As `waiting!`, for an instruction `$what` (form and address) with the memory operand at `$at` if it has one.
+macro_rules! running {
+    ($st:ident, $what:ident $(, $at:ident)?) => {
+        running!($st, $what $(, $at)?; ())
+    };
+    ($st:ident, $what:ident $(, $at:ident)?; $ret:expr) => {{
+        let s = waiting!($st, $ret);
+        let operand = [$($at)?].first().copied();
+        Running { s, pc: $what >> PC, operand }
+    }};
+}
+
 /// FLD m32/m64, FILD m16/m32/m64 (kinds 0, 1, 2, 3, 4).
-pub(super) extern "C" fn x87_fld(st: S, kind: u64, bits: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fld(st: S, what: u64, bits: u64, at: u64) {
+    let mut s = running!(st, what, at);
+    let kind = what & FORM;
     if !s.empty(7) {
         return s.push(0);
     }
@@ -219,18 +283,20 @@ pub(super) extern "C" fn x87_fld(st: S, kind: u64, bits: u64) {
 }
 
 /// FLD m80.
-pub(super) extern "C" fn x87_fld80(st: S, lo: u64, hi: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fld80(st: S, lo: u64, hi: u64, what: u64, at: u64) {
+    let mut s = running!(st, what, at);
     s.fsw &= !C1;
     s.push(u128::from(lo) | u128::from(hi) << 64);
 }
 
 /// FLD ST(i).
-pub(super) extern "C" fn x87_fld_st(st: S, i: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fld_st(st: S, what: u64) {
+    let mut s = running!(st, what);
+    let i = what & FORM;
     s.fsw &= !C1;
     if !s.empty(i) {
-        s.push(s.st(i));
+        let v = s.st(i);
+        s.push(v);
     } else if s.stack_fault(false) {
         // Underflow goes before overflow.
         s.push_over(QNAN);
@@ -238,28 +304,28 @@ pub(super) extern "C" fn x87_fld_st(st: S, i: u64) {
 }
 
 /// FBLD.
-pub(super) extern "C" fn x87_fbld(st: S, lo: u64, hi: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fbld(st: S, lo: u64, hi: u64, what: u64, at: u64) {
+    let mut s = running!(st, what, at);
     s.fsw &= !C1;
     s.push(unit::load_decimal(u128::from(lo) | u128::from(hi) << 64));
 }
 
 /// FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2, FLDZ (0-6), rounded by the control word.
-pub(super) extern "C" fn x87_fldc(st: S, which: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fldc(st: S, what: u64) {
+    let mut s = running!(st, what);
     s.fsw &= !C1;
-    let r = unit::constant(s.mode(), which);
+    let r = unit::constant(s.mode(), what & FORM);
     s.push(r);
 }
 
 /// ST(0) as it is stored to memory; it is popped if `pop`. `make` gives the bits and the status word; `or` is what an empty
 /// register stores. An unmasked exception stores nothing and pops nothing, and the next waiting instruction raises #MF: the rest
 /// of this instruction, up to `next`, is left out.
-fn store<T>(s: &mut CpuState, next: u64, pop: bool, or: T, make: impl FnOnce(Mode, &u128) -> (T, u16)) -> T {
+fn store<T>(s: &mut Running, next: u64, pop: bool, or: T, make: impl FnOnce(Mode, &u128) -> (T, u16)) -> T {
     let undo = 1 << UNDO | u64::from(s.ftw) << 16 | u64::from(s.fsw);
     let r = if s.empty(0) {
         if !s.stack_fault(false) {
-            s.raise(exc::SKIP, next);
+            s.skip(next);
             return or;
         }
         or
@@ -267,7 +333,7 @@ fn store<T>(s: &mut CpuState, next: u64, pop: bool, or: T, make: impl FnOnce(Mod
         let (r, sw) = make(s.mode(), s.reg(0));
         s.merge(sw);
         if sw & !s.fcw & 0x1f != 0 {
-            s.raise(exc::SKIP, next);
+            s.skip(next);
             return r;
         }
         r
@@ -276,12 +342,14 @@ fn store<T>(s: &mut CpuState, next: u64, pop: bool, or: T, make: impl FnOnce(Mod
         s.pop();
     }
     s.x87_undo = undo;
+    s.x87_before = [s.fop.into(), s.fdp];
     r
 }
 
 /// FST, FIST (kinds 0-4) and FISTTP (8 + kind); 16: popped. `next`: the address of the next instruction.
-pub(super) extern "C" fn x87_fst(st: S, form: u64, next: u64) -> u64 {
-    let s = waiting!(st, 0);
+pub(super) extern "C" fn x87_fst(st: S, what: u64, next: u64, at: u64) -> u64 {
+    let mut s = running!(st, what, at; 0);
+    let form = what & FORM;
     let default = match form & 7 {
         0 => 0xffc0_0000,
         1 => 0xfff8_0000_0000_0000,
@@ -289,24 +357,25 @@ pub(super) extern "C" fn x87_fst(st: S, form: u64, next: u64) -> u64 {
         3 => 0x8000_0000,
         _ => 1 << 63,
     };
-    store(s, next, form & 16 != 0, default, |mode, a| unit::store(mode, form & 15, a))
+    store(&mut s, next, form & 16 != 0, default, |mode, a| unit::store(mode, form & 15, a))
 }
 
 /// FSTP m80.
-pub(super) extern "C" fn x87_fst80(st: S, next: u64) -> __m128i {
-    let s = waiting!(st, 0u128.reg());
-    store(s, next, true, QNAN, |_, a| (unit::load80(a), 0)).reg()
+pub(super) extern "C" fn x87_fst80(st: S, what: u64, next: u64, at: u64) -> __m128i {
+    let mut s = running!(st, what, at; 0u128.reg());
+    store(&mut s, next, true, QNAN, |_, a| (unit::load80(a), 0)).reg()
 }
 
 /// FBSTP.
-pub(super) extern "C" fn x87_fbst(st: S, next: u64) -> __m128i {
-    let s = waiting!(st, 0u128.reg());
-    store(s, next, true, QNAN, unit::store_decimal).reg()
+pub(super) extern "C" fn x87_fbst(st: S, what: u64, next: u64, at: u64) -> __m128i {
+    let mut s = running!(st, what, at; 0u128.reg());
+    store(&mut s, next, true, QNAN, unit::store_decimal).reg()
 }
 
 /// FST ST(i), FSTP ST(i), FSTPNCE ST(i): `form` is i | pop << 3, pop being 0, 1 and 2.
-pub(super) extern "C" fn x87_fst_st(st: S, form: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fst_st(st: S, what: u64) {
+    let mut s = running!(st, what);
+    let form = what & FORM;
     let (i, pop) = (form & 7, form >> 3);
     s.fsw &= !C1;
     if pop == 2 && s.empty(0) {
@@ -328,8 +397,9 @@ pub(super) extern "C" fn x87_fst_st(st: S, form: u64) {
 }
 
 /// ST(d) = ST(d) op ST(b): `form` is op | d << 3 | b << 6 | pop << 9.
-pub(super) extern "C" fn x87_arith(st: S, form: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_arith(st: S, what: u64) {
+    let mut s = running!(st, what);
+    let form = what & FORM;
     let (op, d, b, pop) = (form & 7, form >> 3 & 7, form >> 6 & 7, form >> 9 & 1 != 0);
     let r = if s.empty(d) || s.empty(b) {
         if !s.stack_fault(false) {
@@ -350,8 +420,9 @@ pub(super) extern "C" fn x87_arith(st: S, form: u64) {
 }
 
 /// ST(0) = ST(0) op memory: `form` is op | kind << 3 (kinds 0-3).
-pub(super) extern "C" fn x87_arith_mem(st: S, form: u64, bits: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_arith_mem(st: S, what: u64, bits: u64, at: u64) {
+    let mut s = running!(st, what, at);
+    let form = what & FORM;
     let r = if s.empty(0) {
         if !s.stack_fault(false) {
             return;
@@ -381,9 +452,10 @@ fn com(s: &mut CpuState, form: u64) -> (u16, bool) {
 }
 
 /// FCOM*, FUCOM*: `form` is i | pops << 3 | unordered << 5.
-pub(super) extern "C" fn x87_com(st: S, form: u64) {
-    let s = waiting!(st);
-    let (c, ok) = com(s, form);
+pub(super) extern "C" fn x87_com(st: S, what: u64) {
+    let mut s = running!(st, what);
+    let form = what & FORM;
+    let (c, ok) = com(&mut s, form);
     s.fsw = s.fsw & !CODES | c;
     if ok {
         for _ in 0..form >> 3 & 3 {
@@ -393,12 +465,13 @@ pub(super) extern "C" fn x87_com(st: S, form: u64) {
 }
 
 /// FCOMI*, FUCOMI*: gives ZF, PF, CF.
-pub(super) extern "C" fn x87_comi(st: S, form: u64) -> u64 {
-    let s = waiting!(st, 0);
+pub(super) extern "C" fn x87_comi(st: S, what: u64) -> u64 {
+    let mut s = running!(st, what; 0);
+    let form = what & FORM;
     // C1 stays, except that a stack fault clears it.
     let c1 = s.fsw & C1;
     let fault = s.empty(0) || s.empty(form & 7);
-    let (c, ok) = com(s, form);
+    let (c, ok) = com(&mut s, form);
     if !fault {
         s.fsw = s.fsw & !C1 | c1;
     }
@@ -411,8 +484,9 @@ pub(super) extern "C" fn x87_comi(st: S, form: u64) -> u64 {
 }
 
 /// FCOM m, FICOM m: `form` is kind | pops << 3.
-pub(super) extern "C" fn x87_com_mem(st: S, form: u64, bits: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_com_mem(st: S, what: u64, bits: u64, at: u64) {
+    let mut s = running!(st, what, at);
+    let form = what & FORM;
     let (kind, pops) = (form & 7, form >> 3);
     let (c, ok) = if s.empty(0) {
         (C0 | C2 | C3, s.stack_fault(false))
@@ -427,8 +501,9 @@ pub(super) extern "C" fn x87_com_mem(st: S, form: u64, bits: u64) {
 }
 
 /// The instructions D9 E0 … D9 FF that work on ST(0) (and ST(1)), by their second byte.
-pub(super) extern "C" fn x87_unary(st: S, code: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_unary(st: S, what: u64) {
+    let mut s = running!(st, what);
+    let code = what & FORM;
     if code == 0xe5 && s.empty(0) {
         let sign = if s.st(0) >> 79 & 1 != 0 { C1 } else { 0 };
         s.fsw = s.fsw & !CODES | C3 | C0 | sign;
@@ -501,8 +576,9 @@ pub(super) extern "C" fn x87_unary(st: S, code: u64) {
 }
 
 /// FXCH.
-pub(super) extern "C" fn x87_fxch(st: S, i: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_fxch(st: S, what: u64) {
+    let mut s = running!(st, what);
+    let i = what & FORM;
     s.fsw &= !C1;
     if s.empty(0) || s.empty(i) {
         if !s.stack_fault(false) {
@@ -520,7 +596,8 @@ pub(super) extern "C" fn x87_fxch(st: S, i: u64) {
 }
 
 /// FFREE, FFREEP: `form` is i | pop << 3.
-pub(super) extern "C" fn x87_free(st: S, form: u64) {
+pub(super) extern "C" fn x87_free(st: S, what: u64) {
+    let form = what & FORM;
     let s = waiting!(st);
     s.fsw &= !C1;
     s.ftw |= 3 << (2 * s.phys(form & 7));
@@ -531,7 +608,8 @@ pub(super) extern "C" fn x87_free(st: S, form: u64) {
 
 /// FINCSTP (1), FDECSTP (7), FNOP and FWAIT (0: only wait); 8: the beginning of an MMX store, which makes TOP 0
 /// even if it faults.
-pub(super) extern "C" fn x87_top(st: S, add: u64) {
+pub(super) extern "C" fn x87_top(st: S, what: u64) {
+    let add = what & FORM;
     let s = waiting!(st);
     if add == 8 {
         return s.set_top(0);
@@ -543,14 +621,16 @@ pub(super) extern "C" fn x87_top(st: S, add: u64) {
 }
 
 /// FCMOVcc with the condition's value.
-pub(super) extern "C" fn x87_cmov(st: S, i: u64, cond: u64) {
-    let s = waiting!(st);
+pub(super) extern "C" fn x87_cmov(st: S, what: u64, cond: u64) {
+    let mut s = running!(st, what);
+    let i = what & FORM;
     if s.empty(0) || s.empty(i) {
         if s.stack_fault(false) {
             s.set_st(0, QNAN);
         }
     } else if cond != 0 {
-        s.set_st(0, s.st(i));
+        let v = s.st(i);
+        s.set_st(0, v);
     }
 }
 

@@ -48,7 +48,10 @@ impl CpuState {
         let tags = (undo >> 16) as u16;
         match undo >> UNDO {
             0 => {}
-            1 => (self.fsw, self.ftw) = (undo as u16, tags),
+            1 => {
+                (self.fsw, self.ftw) = (undo as u16, tags);
+                (self.fop, self.fdp) = (self.x87_before[0] as u16, self.x87_before[1]);
+            }
             // By a leaf, which knows no tags: the register that it has popped was in use, but for a new stack fault.
             _ => {
                 if self.fsw & !(undo as u16) & super::x87::SF == 0 {

@@ -6,7 +6,7 @@
 //! guest memory catch what lies within [`WINDOW`] of it.
 
 use super::Places;
-use crate::{Effects, Inst, Op, Region, Sig, Slot, Term, Type, flags};
+use crate::{Effects, Inst, Op, Region, Sig, Slot, Term, Type};
 use std::collections::HashMap;
 
 /// How far a value may lie outside guest memory and still count as near. Twice that is the largest distance
@@ -381,5 +381,5 @@ pub(super) fn count(r: &Region, g: &[&Graph]) -> Vec<Vec<u32>> {
 
 /// Whether an instruction accesses guest memory.
 pub(super) fn accesses(i: &Inst) -> bool {
-    i.op.flags() & (flags::READ | flags::WRITE) != 0 && i.op != Op::Aligned
+    i.op.accesses()
 }

@@ -25,9 +25,11 @@ pub(super) fn lift(v: &mut Vector) -> Done {
             if v.is_mem(0) || v.is_mem(1) {
                 v.aligned(16 * v.halves() as i64);
             }
-            whole(v);
+            whole(v, true);
         }
-        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Vmovups | M::Vmovupd | M::Vmovdqu | M::Vlddqu => whole(v),
+        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Vmovups | M::Vmovupd | M::Vmovdqu | M::Vlddqu => {
+            whole(v, false);
+        }
         M::Movss | M::Vmovss => low(v, F32X4)?,
         // Movsd and Cmpsd are also string instructions; those have no vector register.
         M::Movsd | M::Vmovsd if has_xmm(v) => low(v, F64X2)?,
@@ -78,13 +80,15 @@ pub(super) fn has_xmm(v: &Vector) -> bool {
     (0..v.i.op_count()).any(|n| v.is_reg(n) && v.i.op_register(n).is_xmm())
 }
 
-/// The whole register, from or to a register or memory.
-fn whole(v: &mut Vector) {
+/// The whole register, from or to a register or memory that is known to be aligned or not.
+fn whole(v: &mut Vector, aligned: bool) {
     let vals: Vec<Value> = (0..v.halves()).map(|half| v.src(1, half)).collect();
     if v.is_mem(0) {
         let a = v.addr();
-        // The end first: it is what may lie in a page that is not there.
-        for (k, x) in vals.iter().enumerate().rev() {
+        if vals.len() > 1 && !aligned {
+            v.cx.whole(a, 32);
+        }
+        for (k, x) in vals.iter().enumerate() {
             v.cx.store(V128, a.plus(16 * k as i32), *x);
         }
     } else {

@@ -2,8 +2,8 @@
 
 use super::Done;
 use crate::ctx::Lifter;
-use evm_cpu::{exc, helper as h};
-use evm_ir::{Cond, Op, Type::*};
+use evm_cpu::helper as h;
+use evm_ir::{Op, Type::*};
 use iced_x86::{Instruction, Mnemonic as M, Register};
 
 /// Translate an instruction on the vector units' state.
@@ -22,21 +22,23 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let a = cx.addr(i);
             cx.store(I32, a, v);
         }
-        M::Fxsave | M::Fxsave64 => state(cx, i, h::FXSAVE, 16, i.mnemonic() == M::Fxsave64),
+        M::Fxsave | M::Fxsave64 => state(cx, i, h::FXSAVE, i.mnemonic() == M::Fxsave64),
         M::Fxrstor | M::Fxrstor64 => {
-            state(cx, i, h::FXRSTOR, 16, i.mnemonic() == M::Fxrstor64);
+            state(cx, i, h::FXRSTOR, i.mnemonic() == M::Fxrstor64);
             mode_changed(cx);
         }
-        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => masked(cx, i, h::XSAVE),
-        M::Xsavec | M::Xsavec64 => masked(cx, i, h::XSAVEC),
+        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => {
+            masked(cx, i, h::XSAVE, matches!(i.mnemonic(), M::Xsave64 | M::Xsaveopt64));
+        }
+        M::Xsavec | M::Xsavec64 => masked(cx, i, h::XSAVEC, i.mnemonic() == M::Xsavec64),
         M::Xrstor | M::Xrstor64 => {
-            masked(cx, i, h::XRSTOR);
+            masked(cx, i, h::XRSTOR, i.mnemonic() == M::Xrstor64);
             mode_changed(cx);
         }
-        M::Fnsave => state(cx, i, h::FNSAVE, 1, i.memory_size().size() == 94),
-        M::Frstor => state(cx, i, h::FRSTOR, 1, i.memory_size().size() == 94),
-        M::Fnstenv => state(cx, i, h::FNSTENV, 1, i.memory_size().size() == 14),
-        M::Fldenv => state(cx, i, h::FLDENV, 1, i.memory_size().size() == 14),
+        M::Fnsave => state(cx, i, h::FNSAVE, i.memory_size().size() == 94),
+        M::Frstor => state(cx, i, h::FRSTOR, i.memory_size().size() == 94),
+        M::Fnstenv => state(cx, i, h::FNSTENV, i.memory_size().size() == 14),
+        M::Fldenv => state(cx, i, h::FLDENV, i.memory_size().size() == 14),
         _ => return Ok(false),
     }
     Ok(true)
@@ -51,25 +53,16 @@ fn mode_changed(cx: &mut Lifter) {
     cx.leave(next);
 }
 
-/// A helper of the address and a flag, after an alignment check.
-fn state(cx: &mut Lifter, i: &Instruction, helper: u16, align: i64, flag: bool) {
+/// A helper of the address and a flag.
+fn state(cx: &mut Lifter, i: &Instruction, helper: u16, flag: bool) {
     let a = cx.addr(i);
     let a = cx.flat(a);
-    let a = if align > 1 {
-        let low = cx.bini(Op::And, I64, a, align - 1);
-        let bad = cx.icmpi(Cond::Ne, low, 0);
-        cx.raise_if(bad, exc::GP, 0);
-        let a = cx.addr(i);
-        cx.flat(a)
-    } else {
-        a
-    };
     let f = cx.iconst(I64, i64::from(flag));
     cx.call(helper, &[a, f]);
 }
 
-/// XSAVE and kin: a helper of the address and EDX:EAX.
-fn masked(cx: &mut Lifter, i: &Instruction, helper: u16) {
+/// XSAVE and kin: a helper of the address, EDX:EAX, and whether pointers have 64 bits.
+fn masked(cx: &mut Lifter, i: &Instruction, helper: u16, wide: bool) {
     let a = cx.addr(i);
     let a = cx.flat(a);
     let lo = cx.gpr(Register::EAX);
@@ -77,5 +70,6 @@ fn masked(cx: &mut Lifter, i: &Instruction, helper: u16) {
     let hi = cx.gpr64(Register::RDX);
     let hi = cx.bini(Op::Shl, I64, hi, 32);
     let mask = cx.bin(Op::Or, I64, lo, hi);
-    cx.call(helper, &[a, mask]);
+    let wide = cx.iconst(I64, i64::from(wide));
+    cx.call(helper, &[a, mask, wide]);
 }

@@ -6,7 +6,7 @@
 
 use super::Done;
 use crate::ctx::{Addr, Lifter};
-use evm_cpu::{helper as h, slot};
+use evm_cpu::{helper as h, helpers::X87_PC, slot};
 use evm_ir::{Type, Type::*, Value};
 use iced_x86::{ConditionCode, Instruction, MemorySize, Mnemonic as M, OpKind, Register};
 
@@ -35,34 +35,61 @@ fn konst(cx: &mut Lifter, v: i64) -> Value {
     cx.iconst(I64, v)
 }
 
-/// Load the memory operand: its kind and its bits, as I64.
-fn operand(cx: &mut Lifter, i: &Instruction) -> Option<(u64, Value)> {
+/// What a helper is told that may note an exception: what to do, and the instruction's address.
+fn form(cx: &mut Lifter, what: i64) -> Value {
+    konst(cx, what | (cx.pc << X87_PC) as i64)
+}
+
+/// Address of the memory operand in its segment.
+fn offset(cx: &mut Lifter, i: &Instruction) -> Value {
+    let a = cx.addr_of(i, false);
+    if cx.bits == 32 && a.disp != 0 { cx.narrow_addr(a).base } else { cx.flat(a) }
+}
+
+/// Load the memory operand: its kind, its bits as I64, and its offset.
+fn operand(cx: &mut Lifter, i: &Instruction) -> Option<(u64, Value, Value)> {
     let (k, ty) = kind(i)?;
     let a = cx.addr(i);
     let v = cx.load(ty, a);
-    Some((k, cx.zext(I64, v)))
+    Some((k, cx.zext(I64, v), offset(cx, i)))
 }
 
-/// Translate an x87 instruction.
+/// Translate an x87 instruction. All but those that control the unit leave their address.
 pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
+    use M::*;
+    if !execute(cx, i)? {
+        return Ok(false);
+    }
+    let controls =
+        matches!(i.mnemonic(), Wait | Fndisi | Fneni | Fnsetpm | Fninit | Fnclex | Emms | Fldcw | Fnstcw | Fnstsw);
+    if !controls {
+        let pc = konst(cx, cx.pc as i64);
+        cx.put(slot::FIP, pc);
+    }
+    Ok(true)
+}
+
+fn execute(cx: &mut Lifter, i: &Instruction) -> Done {
     use M::*;
     let m = i.mnemonic();
     match m {
         Fld if is_mem(i) && i.memory_size() == MemorySize::Float80 => {
             let (lo, hi) = load80(cx, i);
-            cx.call(h::X87_FLD80, &[lo, hi]);
+            let (what, at) = (form(cx, 0), offset(cx, i));
+            cx.call(h::X87_FLD80, &[lo, hi, what, at]);
         }
         Fld | Fild if is_mem(i) => {
-            let Some((k, v)) = operand(cx, i) else {
+            let Some((k, v, at)) = operand(cx, i) else {
                 return Ok(false);
             };
-            let k = konst(cx, k as i64);
-            cx.call(h::X87_FLD, &[k, v]);
+            let what = form(cx, k as i64);
+            cx.call(h::X87_FLD, &[what, v, at]);
         }
         Fld => call1(cx, h::X87_FLD_ST, st(i, 0)),
         Fbld => {
             let (lo, hi) = load80(cx, i);
-            cx.call(h::X87_FBLD, &[lo, hi]);
+            let (what, at) = (form(cx, 0), offset(cx, i));
+            cx.call(h::X87_FBLD, &[lo, hi, what, at]);
         }
         Fld1 => call1(cx, h::X87_FLDC, 0),
         Fldl2t => call1(cx, h::X87_FLDC, 1),
@@ -76,8 +103,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             call1(cx, h::X87_FST_ST, st(i, 0) | pop << 3);
         }
         Fstp | Fbstp if matches!(i.memory_size(), MemorySize::Float80 | MemorySize::Bcd) => {
-            let next = konst(cx, i.next_ip() as i64);
-            let v = cx.call(if m == Fbstp { h::X87_FBST } else { h::X87_FST80 }, &[next]);
+            let (what, next, at) = (form(cx, 0), konst(cx, i.next_ip() as i64), offset(cx, i));
+            let v = cx.call(if m == Fbstp { h::X87_FBST } else { h::X87_FST80 }, &[what, next, at]);
             let (lo, hi) = (cx.b.extract(I64X2, v, 0), cx.b.extract(I16X8, v, 4));
             let a = cx.addr(i);
             store_both(cx, a, lo, hi);
@@ -88,9 +115,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                 return Ok(false);
             };
             let pop = !matches!(m, Fst | Fist);
-            let k = konst(cx, k as i64 | i64::from(m == Fisttp) << 3 | i64::from(pop) << 4);
-            let next = konst(cx, i.next_ip() as i64);
-            let v = cx.call(h::X87_FST, &[k, next]);
+            let what = form(cx, k as i64 | i64::from(m == Fisttp) << 3 | i64::from(pop) << 4);
+            let (next, at) = (konst(cx, i.next_ip() as i64), offset(cx, i));
+            let v = cx.call(h::X87_FST, &[what, next, at]);
             let v = cx.trunc(ty, v);
             let a = cx.addr(i);
             cx.store(ty, a, v);
@@ -103,12 +130,12 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
         Fdiv | Fdivp | Fidiv => arith(cx, i, 6)?,
         Fdivr | Fdivrp | Fidivr => arith(cx, i, 7)?,
         Fcom | Fcomp | Ficom | Ficomp if is_mem(i) => {
-            let Some((k, v)) = operand(cx, i) else {
+            let Some((k, v, at)) = operand(cx, i) else {
                 return Ok(false);
             };
             let pops = i64::from(matches!(m, Fcomp | Ficomp));
-            let form = konst(cx, k as i64 | pops << 3);
-            cx.call(h::X87_COM_MEM, &[form, v]);
+            let what = form(cx, k as i64 | pops << 3);
+            cx.call(h::X87_COM_MEM, &[what, v, at]);
         }
         Fcom => com(cx, last_st(i), 0, false),
         Fcomp => com(cx, last_st(i), 1, false),
@@ -185,9 +212,9 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
     Ok(true)
 }
 
-fn call1(cx: &mut Lifter, helper: u16, v: i64) {
-    let v = konst(cx, v);
-    cx.call(helper, &[v]);
+fn call1(cx: &mut Lifter, helper: u16, what: i64) {
+    let what = form(cx, what);
+    cx.call(helper, &[what]);
 }
 
 /// The last operand's stack register; ST(1) when there is none.
@@ -205,7 +232,7 @@ fn load80(cx: &mut Lifter, i: &Instruction) -> (Value, Value) {
     (lo, cx.zext(I64, hi))
 }
 
-/// Ten bytes.
+/// Ten bytes. The CPU does it in two stores as well: the first stays if the second faults.
 fn store_both(cx: &mut Lifter, a: Addr, lo: Value, hi: Value) {
     cx.store(I64, a, lo);
     cx.store(I16, a.plus(8), hi);
@@ -220,14 +247,13 @@ fn stored(cx: &mut Lifter) {
 /// `op` is the reg field of opcode D8: 0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr.
 fn arith(cx: &mut Lifter, i: &Instruction, op: i64) -> Result<(), crate::ctx::Unlifted> {
     if is_mem(i) {
-        let (k, v) = operand(cx, i).ok_or(crate::ctx::Unlifted)?;
-        let form = konst(cx, (k as i64) << 3 | op);
-        cx.call(h::X87_ARITH_MEM, &[form, v]);
+        let (k, v, at) = operand(cx, i).ok_or(crate::ctx::Unlifted)?;
+        let what = form(cx, (k as i64) << 3 | op);
+        cx.call(h::X87_ARITH_MEM, &[what, v, at]);
         return Ok(());
     }
     let pop = matches!(i.mnemonic(), M::Faddp | M::Fmulp | M::Fsubp | M::Fsubrp | M::Fdivp | M::Fdivrp);
-    let form = op | st(i, 0) << 3 | st(i, 1) << 6 | i64::from(pop) << 9;
-    call1(cx, h::X87_ARITH, form);
+    call1(cx, h::X87_ARITH, op | st(i, 0) << 3 | st(i, 1) << 6 | i64::from(pop) << 9);
     Ok(())
 }
 
@@ -236,8 +262,8 @@ fn com(cx: &mut Lifter, with: i64, pops: i64, unordered: bool) {
 }
 
 fn comi(cx: &mut Lifter, i: &Instruction, pops: i64, unordered: bool) {
-    let form = konst(cx, last_st(i) | pops << 3 | i64::from(unordered) << 5);
-    let f = cx.call(h::X87_COMI, &[form]);
+    let what = form(cx, last_st(i) | pops << 3 | i64::from(unordered) << 5);
+    let f = cx.call(h::X87_COMI, &[what]);
     cx.set_flags(f);
 }
 
@@ -248,6 +274,6 @@ fn ffree(cx: &mut Lifter, i: &Instruction, pop: i64) {
 fn fcmov(cx: &mut Lifter, i: &Instruction, c: ConditionCode) {
     let c = cx.cond(c);
     let c = cx.zext(I64, c);
-    let n = konst(cx, last_st(i));
-    cx.call(h::X87_CMOV, &[n, c]);
+    let what = form(cx, last_st(i));
+    cx.call(h::X87_CMOV, &[what, c]);
 }
