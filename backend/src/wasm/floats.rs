@@ -23,7 +23,9 @@ pub fn marks(r: &Region) -> Places {
                 if !insts.iter().any(|i| is_float(i) || i.op == Op::Marker && elsewhere.contains(&(i.imm as u64))) {
                     continue;
                 }
-                let starts = s.start > 0 || insts.first().is_some_and(|i| i.op == Op::Marker);
+                // Where the region is entered, slots' variables are filled first.
+                let first = insts.iter().find(|i| i.op != Op::Fill);
+                let starts = s.start > 0 || first.is_some_and(|i| i.op == Op::Marker);
                 match insts.iter().position(|i| i.op == Op::Marker) {
                     Some(n) if starts => drop(found.insert((b, s.start + n))),
                     _ => drop(elsewhere.insert(data.pc)),

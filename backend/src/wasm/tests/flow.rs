@@ -161,6 +161,22 @@ fn floats_are_left() {
     assert_eq!((s.r[0], s.r[1], s.pending, s.rip), (1, 0, STEP, 0x1010));
 }
 
+/// Also in the block that a region is entered at, where slots' variables are filled first.
+#[test]
+fn arithmetic_is_left_to_the_interpreter() {
+    let mut m = Machine::new(Settings::new(ABI));
+    m.exact = 1;
+    let mut b = start(0x1000);
+    let [x, y] = [0, 1].map(|n| b.get(crate::cranelift::tests::v(n)));
+    let z = b.bin(Op::VAdd, Type::F32X4, x, y);
+    b.put(crate::cranelift::tests::v(2), z);
+    finish(&mut b, 0x9000);
+    let f = m.load(&[b.region]);
+    let mut s = new_state();
+    assert_eq!(m.run(&f, &mut s, 0x1000, 0), u64::MAX);
+    assert_eq!((s.pending, s.rip), (STEP, 0x1000));
+}
+
 /// Arithmetic whose results are not finite raises the flags that it should.
 #[test]
 fn flags() {
