@@ -27,6 +27,7 @@ helpers! { super::crypto::BASE + super::crypto::FNS.len();
     MASKMOV "maskmov" I2V2(maskmov) All true;
     MASK_LOAD "mask_load" I2V1_V(mask_load) All true;
     MASK_STORE "mask_store" I2V2(mask_store) All true;
+    MASK_PROBE "mask_probe" I2(mask_probe) All true;
     GATHER "gather" I2V3_V(gather) All true;
 }
 
@@ -396,26 +397,28 @@ extern "C" fn mask_load(st: S, addr: u64, size: u64, mask: __m128i) -> __m128i {
     r.reg()
 }
 
+/// Before a store under a mask, which writes all or nothing: where it lies in two pages, both are asked for. `form`: size of a lane
+/// | lanes to be written, a bit each << 8.
+extern "C" fn mask_probe(st: S, addr: u64, form: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let (size, lanes) = (form & 0xff, form >> 8);
+    if lanes == 0 {
+        return;
+    }
+    let (first, last) = (u64::from(lanes.trailing_zeros()), u64::from(lanes.ilog2()));
+    let at = addr.wrapping_add(first * size);
+    if let Err(f) = s.mem().whole(at, (last - first + 1) * size) {
+        s.raise_fault(f);
+    }
+}
+
 /// Lanes of `size` bytes under the mask to `addr`.
 extern "C" fn mask_store(st: S, addr: u64, size: u64, mask: __m128i, x: __m128i) {
     // SAFETY: the engine's pointer.
     let s = unsafe { state(st) };
     let (mask, x, bits) = (u128::of(mask), u128::of(x), 8 * size as u32);
-    let active = |k: &u64| mask >> (bits * (*k as u32 + 1) - 1) & 1 != 0;
-    let lanes = 0..16 / size;
-    // All or nothing: where it crosses a page, both are asked first.
-    if let (Some(first), Some(last)) = (lanes.clone().find(active), lanes.clone().rfind(active)) {
-        let ends = [addr.wrapping_add(first * size), addr.wrapping_add(last * size + size - 1)];
-        if ends[0] / evm_memory::PAGE != ends[1] / evm_memory::PAGE {
-            for at in ends {
-                if let Err(f) = s.mem().fetch_or(at, 1, 0) {
-                    let page = if at == ends[0] { at } else { at & !(evm_memory::PAGE - 1) };
-                    return s.raise_fault(Fault { addr: page, ..f });
-                }
-            }
-        }
-    }
-    for k in lanes {
+    for k in 0..16 / size {
         let at = bits * k as u32;
         if mask >> (at + bits - 1) & 1 != 0
             && let Err(f) = s.mem().store(addr.wrapping_add(k * size), size, (x >> at) as u64)

@@ -101,7 +101,18 @@ fn maskmov(v: &mut Vector, shape: Type) {
     let size = v.iconst(u64::from(shape.lane().bytes()));
     let a = v.addr();
     if v.is_mem(0) {
-        for half in (0..v.halves()).rev() {
+        // All or nothing.
+        let mut form = size;
+        for half in 0..v.halves() {
+            let m = v.src(1, half);
+            let bits = v.cx.b.un(Op::VMask, shape, m);
+            let bits = v.cx.zext(I64, bits);
+            let bits = v.cx.bini(Op::Shl, I64, bits, 8 + half as i64 * (16 / i64::from(shape.lane().bytes())));
+            form = v.cx.bin(Op::Or, I64, form, bits);
+        }
+        let at = v.cx.flat(a);
+        v.cx.call(h::MASK_PROBE, &[at, form]);
+        for half in 0..v.halves() {
             let (m, x) = (v.src(1, half), v.src(2, half));
             let a = v.cx.flat(a.plus(16 * half as i32));
             v.cx.call(h::MASK_STORE, &[a, size, m, x]);
