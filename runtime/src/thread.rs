@@ -706,8 +706,15 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
 fn leave_pending(th: &mut Thread) -> u64 {
     // SAFETY: own state.
     let pending = unsafe { (*th.cpu).pending };
-    if pending == evm_backend::wasm::abi::STEP {
-        return th.step_over();
+    if pending == evm_backend::abi::STEP {
+        // SAFETY: own state.
+        let careful = unsafe { (*th.cpu).careful() };
+        if !careful {
+            return th.step_over();
+        }
+        // SAFETY: own state.
+        unsafe { (*th.cpu).pending = 0 };
+        return th.strictly(th.rip());
     }
     let code = (pending - 1) as u32;
     if code == exc::XM && th.may_trap() {
@@ -734,7 +741,7 @@ fn leave_pending(th: &mut Thread) -> u64 {
 }
 
 impl Thread {
-    /// WebAssembly code leaves the instruction at `rip` to the interpreter.
+    /// Code leaves the instruction at `rip` to the interpreter.
     fn step_over(&mut self) -> u64 {
         // SAFETY: own state.
         unsafe { (*self.cpu).pending = 0 };

@@ -75,6 +75,10 @@ pub(super) struct Asm {
     const_fixups: Vec<(u32, u32, u32)>,
 }
 
+fn patch(code: &mut [u8], at: u32, v: u32) {
+    code[at as usize..at as usize + 4].copy_from_slice(&v.to_le_bytes());
+}
+
 impl Asm {
     pub fn clear(&mut self) {
         self.code.clear();
@@ -128,23 +132,20 @@ impl Asm {
                 self.byte(0xcc);
             }
             let base = self.pos();
-            for c in std::mem::take(&mut self.consts) {
+            for c in &self.consts {
                 self.code.extend_from_slice(&c.to_le_bytes());
             }
-            for (at, after, n) in std::mem::take(&mut self.const_fixups) {
-                self.patch(at, (base + 16 * n).wrapping_sub(at + 4 + after));
+            for (at, after, n) in &self.const_fixups {
+                patch(&mut self.code, *at, (base + 16 * n).wrapping_sub(at + 4 + after));
             }
         }
         let mut good = true;
-        for (at, l) in std::mem::take(&mut self.fixups) {
+        for (at, l) in &self.fixups {
             let to = self.labels[l.0 as usize];
             good &= to != UNBOUND;
-            self.patch(at, to.wrapping_sub(at + 4));
+            patch(&mut self.code, *at, to.wrapping_sub(at + 4));
         }
         good
-    }
-    fn patch(&mut self, at: u32, v: u32) {
-        self.code[at as usize..at as usize + 4].copy_from_slice(&v.to_le_bytes());
     }
 
     // ---- the general form
@@ -365,8 +366,8 @@ impl Asm {
     pub fn ret(&mut self) {
         self.byte(0xc3);
     }
-    pub fn ud2(&mut self) {
-        self.code.extend_from_slice(&[0x0f, 0x0b]);
+    pub fn int3(&mut self) {
+        self.byte(0xcc);
     }
     pub fn mfence(&mut self) {
         self.code.extend_from_slice(&[0x0f, 0xae, 0xf0]);
