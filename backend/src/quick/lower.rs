@@ -104,7 +104,7 @@ impl<'a> Lower<'a> {
             self.block(b)?;
         }
         self.cold_code();
-        if self.failed || !self.a.finish() {
+        if self.failed || !self.a.finish(&mut self.pcs) {
             return Err(Unsupported("so many live values"));
         }
         self.pcs.sort_unstable();
