@@ -726,7 +726,7 @@ fn leave_pending(th: &mut Thread) -> u64 {
         }
         return th.strictly(th.rip());
     }
-    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) {
+    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) && th.may_do_again() {
         // The region was precise, so the state is that before the instruction: the interpreter does it again and
         // finds the exact address.
         // SAFETY: own state.
@@ -741,6 +741,11 @@ fn leave_pending(th: &mut Thread) -> u64 {
 }
 
 impl Thread {
+    /// Whether the instruction at `rip`, which has faulted, may be done again. ENTER may have written what it reads.
+    fn may_do_again(&self) -> bool {
+        let code = self.shared.code_at(self.task.mem(), self.rip());
+        !evm_lifter::is_enter(self.space.bits, &code)
+    }
     /// Code leaves the instruction at `rip` to the interpreter.
     fn step_over(&mut self) -> u64 {
         // SAFETY: own state.
