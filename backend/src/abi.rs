@@ -117,6 +117,9 @@ pub const FIRST_HELPER: u32 = 8;
 /// Result of a compiled function when `pending` is set: slot `rip` holds the pc of the instruction that raised.
 pub const EXIT_PENDING: u64 = u64::MAX;
 
+/// Value of the word `pending`: interpret at least one instruction at `rip`, and go on. (Exceptions are below.)
+pub const STEP: u64 = 1 << 32;
+
 /// Trap code of a guest access to a page that is not there.
 pub const TRAP_ACCESS: u8 = 1;
 /// Trap code of a guest address outside the address space (an undefined instruction on the host).

@@ -7,6 +7,15 @@ use std::mem::offset_of;
 #[repr(C, align(64))]
 #[derive(Clone)]
 pub struct CpuState {
+    // The words that code looks at all the time come first: their offsets fit a byte.
+    /// Size of the guest address space in bytes; guard pages follow it on the host.
+    pub mem_limit: u64,
+    /// Host stack pointer below which compiled code must unwind.
+    pub stack_limit: u64,
+    /// Table of compiled entry points (host addresses, 0 = none), by engine-wide entry index.
+    pub entries: u64,
+    /// Table of entry counters (u32), by engine-wide entry index.
+    pub counts: u64,
     /// General registers in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15.
     pub gpr: [u64; 16],
     /// Guest pc; exact whenever the runtime looks (outside regions).
@@ -60,18 +69,10 @@ pub struct CpuState {
     pub fdp: u64,
     /// Host address of guest address 0.
     pub mem_base: u64,
-    /// Size of the guest address space in bytes; guard pages follow it on the host.
-    pub mem_limit: u64,
     /// Not zero: leave the region at the next poll. Written by other threads atomically.
     pub poll: u64,
-    /// Host stack pointer below which compiled code must unwind.
-    pub stack_limit: u64,
-    /// Table of compiled entry points (host addresses, 0 = none), by engine-wide entry index.
-    pub entries: u64,
     /// Table from guest pc to entry index: 65,536 words `(pc >> 16) << 32 | index`, slot `pc & 0xffff`.
     pub ibtc: u64,
-    /// Table of entry counters (u32), by engine-wide entry index.
-    pub counts: u64,
     /// Table of where indirect jumps and calls went: see `evm_backend::abi`.
     pub targets: u64,
     /// Table of helper addresses, by helper index.

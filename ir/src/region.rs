@@ -2,6 +2,7 @@
 
 use crate::op::{Cond, FCond, Op, Sig};
 use crate::types::{Block, Layout, Slot, SlotSet, Type, Value};
+use std::cell::RefCell;
 
 /// One instruction. Which fields mean what is given by the opcode's [`crate::Sig`].
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -163,6 +164,42 @@ pub struct Region {
     pub helpers: &'static [HelperSig],
 }
 
+/// Memory of regions that are gone: most regions are basic blocks, made and forgotten by the thousand.
+#[derive(Default)]
+struct Spare {
+    blocks: Vec<BlockData>,
+    insts: Vec<Vec<Inst>>,
+    types: Vec<Type>,
+}
+
+/// Most lists of instructions that are kept, and most elements of a list that is.
+const SPARE: (usize, usize) = (16, 4096);
+
+thread_local! {
+    static MEMORY: RefCell<Spare> = RefCell::default();
+}
+
+impl Region {
+    /// Leave its memory to the next region that this thread makes.
+    pub fn recycle(mut self) {
+        MEMORY.with_borrow_mut(|m| {
+            for mut b in self.blocks.drain(..) {
+                if m.insts.len() < SPARE.0 && b.insts.capacity() <= SPARE.1 {
+                    b.insts.clear();
+                    m.insts.push(b.insts);
+                }
+            }
+            if self.types.capacity() <= SPARE.1 {
+                self.types.clear();
+                m.types = self.types;
+            }
+            if self.blocks.capacity() <= SPARE.1 {
+                m.blocks = self.blocks;
+            }
+        });
+    }
+}
+
 /// Makes a region. Values are typed; a wrong operand type is a bug of the caller and is found by the
 /// validator, not here.
 pub struct Builder {
@@ -174,11 +211,12 @@ pub struct Builder {
 impl Builder {
     /// An empty region.
     pub fn new(layout: &'static Layout, helpers: &'static [HelperSig]) -> Self {
+        let (blocks, types) = MEMORY.with_borrow_mut(|m| (std::mem::take(&mut m.blocks), std::mem::take(&mut m.types)));
         Builder {
             region: Region {
-                blocks: Vec::with_capacity(4),
+                blocks,
                 entries: vec![],
-                types: Vec::with_capacity(128),
+                types,
                 pool: vec![],
                 calls: vec![],
                 slot_sets: vec![],
@@ -197,7 +235,7 @@ impl Builder {
             insn_start,
             loop_header: false,
             poll_spill: SlotSet::default(),
-            insts: Vec::with_capacity(if self.region.blocks.is_empty() { 64 } else { 4 }),
+            insts: MEMORY.with_borrow_mut(|m| m.insts.pop()).unwrap_or_default(),
             term: Term::Raise { code: u32::MAX, arg: 0, pc },
         });
         Block(self.region.blocks.len() as u32 - 1)

@@ -37,6 +37,11 @@ pub fn is_undefined(bits: u32, bytes: &[u8]) -> bool {
     !matches!(rest, [0x62 | 0x8f, ..] | [0x0f, 0x0f, ..] | [0x40..=0x4f, 0x0f, 0x0f, ..])
 }
 
+/// Whether the instruction is ENTER.
+pub fn is_enter(bits: u32, bytes: &[u8]) -> bool {
+    Decoder::new(bits, bytes, DecoderOptions::NONE).decode().mnemonic() == iced_x86::Mnemonic::Enter
+}
+
 /// The instruction at `pc` in Intel's syntax, and its length; at least one byte.
 pub fn disassemble(bits: u32, pc: u64, bytes: &[u8]) -> (String, usize) {
     let insn = Decoder::with_ip(bits, bytes, pc, DecoderOptions::NONE).decode();

@@ -265,7 +265,7 @@ struct Found {
 }
 
 fn one_block(entry: u64, code: &mut Reader, most: usize) -> BTreeMap<u64, Guest> {
-    let mut g = Guest { insns: vec![], succs: vec![] };
+    let mut g = Guest { insns: Vec::with_capacity(most.min(8)), succs: vec![] };
     let mut pc = entry;
     while g.insns.len() < most {
         let Fetched::Insn(i) = code.decode(pc) else {
@@ -593,8 +593,9 @@ fn order(guest: &BTreeMap<u64, Guest>, entries: &[u64]) -> (Vec<u64>, Set) {
 }
 
 fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: &Options) -> Lifted {
-    let (rpo, headers) =
-        if opts.mode != Mode::Region { (entries.to_vec(), Set::default()) } else { order(guest, entries) };
+    // The interpreter and the quick tier want one block at a time, thousands of them: that they have no edges is not found out.
+    let edges = opts.mode == Mode::Region;
+    let (rpo, headers) = if edges { order(guest, entries) } else { (entries.to_vec(), Set::default()) };
     let stubs: Vec<Stub> = known.stubs.values().flatten().copied().collect();
     let mut cx = Lifter::new(opts.bits);
     let Found { tables, targets, inlines, switches, .. } = known;
@@ -612,15 +613,12 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: 
             cx.dispatch.insert(i.op_register(0).full_register().number() as u64, b);
         }
         cx.b.region.blocks[b.0 as usize].loop_header = headers.contains(at);
-        // A block that ends a one-block region must not loop inside it unless it is the whole loop:
-        // both modes use the same map, the entry is in it.
-        cx.targets.insert(*at, b);
-        for s in &guest[at].succs {
-            preds.entry(*s).or_default().push(*at);
+        if edges {
+            cx.targets.insert(*at, b);
+            for s in &guest[at].succs {
+                preds.entry(*s).or_default().push(*at);
+            }
         }
-    }
-    if opts.mode != Mode::Region {
-        cx.targets.clear();
     }
     cx.b.region.entries = entries.iter().map(|e| Block(rpo.iter().position(|p| p == e).unwrap_or(0) as u32)).collect();
     let mut out_kind: Map<Option<u64>> = Map::default();
@@ -667,8 +665,10 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: 
                     cx.leave(v);
                 }
             }
-            out_kind.insert(*pc, kind);
-        } else {
+            if edges {
+                out_kind.insert(*pc, kind);
+            }
+        } else if edges {
             // A callee may leave any flags, also one in the region (it may be left for a while).
             use FlowControl::{Call, IndirectCall, Interrupt, Return};
             let last = g.insns.last().map(|i| i.flow_control());

@@ -706,8 +706,15 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
 fn leave_pending(th: &mut Thread) -> u64 {
     // SAFETY: own state.
     let pending = unsafe { (*th.cpu).pending };
-    if pending == evm_backend::wasm::abi::STEP {
-        return th.step_over();
+    if pending == evm_backend::abi::STEP {
+        // SAFETY: own state.
+        let careful = unsafe { (*th.cpu).careful() };
+        if !careful {
+            return th.step_over();
+        }
+        // SAFETY: own state.
+        unsafe { (*th.cpu).pending = 0 };
+        return th.strictly(th.rip());
     }
     let code = (pending - 1) as u32;
     if code == exc::XM && th.may_trap() {
@@ -719,7 +726,7 @@ fn leave_pending(th: &mut Thread) -> u64 {
         }
         return th.strictly(th.rip());
     }
-    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) {
+    if matches!(code, exc::PF | exc::PF_WRITE | exc::GP) && handles_faults(&th.task) && th.may_do_again() {
         // The region was precise, so the state is that before the instruction: the interpreter does it again and
         // finds the exact address.
         // SAFETY: own state.
@@ -734,7 +741,12 @@ fn leave_pending(th: &mut Thread) -> u64 {
 }
 
 impl Thread {
-    /// WebAssembly code leaves the instruction at `rip` to the interpreter.
+    /// Whether the instruction at `rip`, which has faulted, may be done again. ENTER may have written what it reads.
+    fn may_do_again(&self) -> bool {
+        let code = self.shared.code_at(self.task.mem(), self.rip());
+        !evm_lifter::is_enter(self.space.bits, &code)
+    }
+    /// Code leaves the instruction at `rip` to the interpreter.
     fn step_over(&mut self) -> u64 {
         // SAFETY: own state.
         unsafe { (*self.cpu).pending = 0 };

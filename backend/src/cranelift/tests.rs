@@ -159,7 +159,8 @@ unsafe extern "C" {
 fn hook(f: &mut HostFault<'_>) -> Action {
     let (start, end, sp) = RUNNING.get();
     let g = &mut f.context.uc_mcontext.gregs;
-    let rip = g[libc::REG_RIP as usize] as u64;
+    // INT3 is behind us.
+    let rip = g[libc::REG_RIP as usize] as u64 - u64::from(f.signal == libc::SIGTRAP);
     if rip < start || rip >= end {
         return Action::Pass;
     }
@@ -175,9 +176,11 @@ fn hook(f: &mut HostFault<'_>) -> Action {
 pub enum End {
     /// Returned this.
     Next(u64),
-    /// Trapped at guest pc, at a guest address.
+    /// Trapped at guest pc, at a guest address or [`UNKNOWN`].
     Fault(u64, u64),
 }
+/// Quick code leaves it to the interpreter to find the address.
+pub const UNKNOWN: u64 = u64::MAX;
 
 /// Code mapped executable.
 pub struct Code {
@@ -343,8 +346,11 @@ impl Machine {
             None => End::Next(next),
             Some((off, host)) => {
                 let pc = code.compiled.pc_at(off).expect("trap without a guest pc");
-                let ud2 = code.compiled.code[off as usize..].starts_with(&[0x0f, 0x0b]);
-                let addr = if ud2 { self.s.fault_addr } else { host.wrapping_sub(base) };
+                let addr = match code.compiled.code[off as usize..] {
+                    [0x0f, 0x0b, ..] => self.s.fault_addr,
+                    [0xcc, ..] => UNKNOWN,
+                    _ => host.wrapping_sub(base),
+                };
                 End::Fault(pc, addr)
             }
         }

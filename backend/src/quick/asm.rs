@@ -59,20 +59,25 @@ pub(super) mod alu {
 
 /// A place in the code, perhaps not known yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Label(u32);
+pub(super) struct Label(pub u32);
 
-const UNBOUND: u32 = u32::MAX;
+pub(super) const UNBOUND: u32 = u32::MAX;
 
 /// Code being written.
 #[derive(Default)]
 pub(super) struct Asm {
     pub code: Vec<u8>,
-    labels: Vec<u32>,
-    /// (place of a 32-bit displacement, label)
-    fixups: Vec<(u32, Label)>,
+    pub(super) labels: Vec<u32>,
+    /// (place of a 32-bit displacement, label), ascending
+    pub(super) fixups: Vec<(u32, Label)>,
+    pub(super) jumps: super::short::Jumps,
     consts: Vec<u128>,
     /// (place of a 32-bit displacement, bytes of the instruction after it, constant)
-    const_fixups: Vec<(u32, u32, u32)>,
+    pub(super) const_fixups: Vec<(u32, u32, u32)>,
+}
+
+fn patch(code: &mut [u8], at: u32, v: u32) {
+    code[at as usize..at as usize + 4].copy_from_slice(&v.to_le_bytes());
 }
 
 impl Asm {
@@ -121,30 +126,27 @@ impl Asm {
         });
         Rm::Const(n as u32)
     }
-    /// Write the constants and resolve what was left open. False if a label was never bound.
-    pub fn finish(&mut self) -> bool {
+    /// Write the constants and resolve what was left open. `marks` are places in the code, which move along. False if a label
+    /// was never bound.
+    pub fn finish(&mut self, marks: &mut [(u32, u64)]) -> bool {
+        if self.fixups.iter().any(|f| self.labels[f.1.0 as usize] == UNBOUND) {
+            return false;
+        }
+        self.shorten(marks);
         if !self.consts.is_empty() {
             while !self.code.len().is_multiple_of(16) {
                 self.byte(0xcc);
             }
             let base = self.pos();
-            for c in std::mem::take(&mut self.consts) {
+            for c in &self.consts {
                 self.code.extend_from_slice(&c.to_le_bytes());
             }
-            for (at, after, n) in std::mem::take(&mut self.const_fixups) {
-                self.patch(at, (base + 16 * n).wrapping_sub(at + 4 + after));
+            for (at, after, n) in &self.const_fixups {
+                patch(&mut self.code, *at, (base + 16 * n).wrapping_sub(at + 4 + after));
             }
         }
-        let mut good = true;
-        for (at, l) in std::mem::take(&mut self.fixups) {
-            let to = self.labels[l.0 as usize];
-            good &= to != UNBOUND;
-            self.patch(at, to.wrapping_sub(at + 4));
-        }
-        good
-    }
-    fn patch(&mut self, at: u32, v: u32) {
-        self.code[at as usize..at as usize + 4].copy_from_slice(&v.to_le_bytes());
+        self.resolve();
+        true
     }
 
     // ---- the general form
@@ -365,8 +367,8 @@ impl Asm {
     pub fn ret(&mut self) {
         self.byte(0xc3);
     }
-    pub fn ud2(&mut self) {
-        self.code.extend_from_slice(&[0x0f, 0x0b]);
+    pub fn int3(&mut self) {
+        self.byte(0xcc);
     }
     pub fn mfence(&mut self) {
         self.code.extend_from_slice(&[0x0f, 0xae, 0xf0]);
@@ -381,7 +383,7 @@ mod tests {
     fn text(f: impl FnOnce(&mut Asm)) -> String {
         let mut a = Asm::default();
         f(&mut a);
-        assert!(a.finish());
+        assert!(a.finish(&mut []));
         let i = Decoder::with_ip(64, &a.code, 0, DecoderOptions::NONE).decode();
         let mut s = String::new();
         let mut f = FastFormatter::new();

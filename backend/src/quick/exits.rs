@@ -1,10 +1,10 @@
 //! Entry, polls, terminators, helper calls, and the code off the straight path.
 
 use super::Unsupported;
-use super::asm::{R8, R15, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
+use super::asm::{Label, R8, R15, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use super::place::{Home, is_vector};
-use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC_FOLD, MISALIGNED, RuntimeFn, TARGETS, target_salt};
+use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC_FOLD, RuntimeFn, TARGETS, target_salt};
 use evm_ir::{Block, Effects, Inst, Term, Type, Value};
 
 /// Where a helper's integer arguments go.
@@ -85,10 +85,9 @@ impl Lower<'_> {
                 None => {
                     self.to_rsi(*v);
                     self.record();
-                    let miss = self.a.label();
+                    let miss = self.leave_rsi();
                     self.look_up(miss);
                     self.a.jmp_rm(Rm::Reg(RAX));
-                    self.cold.push(Cold::LeaveRsi { at: miss });
                 }
             },
             Term::Return(v) => {
@@ -157,7 +156,7 @@ impl Lower<'_> {
         self.a.store(8, Rm::Mem(RDX, 8), RCX);
     }
     /// Code for the guest address in RSI to RAX, or jump to `miss`. Changes RCX and RDX.
-    fn look_up(&mut self, miss: super::asm::Label) {
+    fn look_up(&mut self, miss: Label) {
         let (ibtc, entries) = (self.own(self.abi.ibtc), self.own(self.abi.entries));
         self.a.load(8, RAX, ibtc);
         self.a.load(4, RCX, Rm::Reg(RSI));
@@ -182,10 +181,17 @@ impl Lower<'_> {
     /// Go to a known guest address outside the region.
     fn exit_to(&mut self, pc: u64) {
         self.linked(pc);
-        let miss = self.a.label();
+        let miss = self.leave_rsi();
         self.a.jcc(cc::E, miss);
         self.a.jmp_rm(Rm::Reg(RAX));
-        self.cold.push(Cold::LeaveRsi { at: miss });
+    }
+    /// Where the region is left for the address in RSI.
+    fn leave_rsi(&mut self) -> Label {
+        *self.leave_rsi.get_or_insert_with(|| {
+            let at = self.a.label();
+            self.cold.push(Cold::LeaveRsi { at });
+            at
+        })
     }
     fn go_on(&mut self, next: u64, cont: Option<Block>) {
         match cont {
@@ -224,27 +230,23 @@ impl Lower<'_> {
             match c {
                 Cold::Limit { at, back, root, disp, pc } => {
                     self.a.bind(at);
-                    let (limit, addr) = (self.own(self.abi.mem_limit), self.own(self.abi.fault_addr));
+                    let limit = self.own(self.abi.mem_limit);
                     self.a.lea(8, RAX, Rm::Mem(root, disp));
                     self.a.alu(8, alu::CMP, RAX, limit);
                     self.a.jcc(cc::BE, back);
-                    self.a.store(8, addr, RAX);
                     self.pcs.push((self.a.pos(), pc));
-                    self.a.ud2();
+                    self.a.int3();
                 }
-                Cold::Misaligned { at, pc } => {
+                Cold::Trap { at, pc } => {
                     self.a.bind(at);
-                    let addr = self.own(self.abi.fault_addr);
-                    self.a.imm(RAX, MISALIGNED);
-                    self.a.store(8, addr, RAX);
                     self.pcs.push((self.a.pos(), pc));
-                    self.a.ud2();
+                    self.a.int3();
                 }
                 Cold::Whole { at, back, a, n, pc } => {
                     self.a.bind(at);
                     // The second page's first byte comes second.
                     for end in [None, Some(n - 1)] {
-                        let (limit, addr) = (self.own(self.abi.mem_limit), self.own(self.abi.fault_addr));
+                        let limit = self.own(self.abi.mem_limit);
                         self.a.lea(8, RAX, Rm::Mem(a, end.unwrap_or(0)));
                         if end.is_some() {
                             self.a.alu_imm(8, alu::AND, Rm::Reg(RAX), -(evm_memory::PAGE as i32));
@@ -252,9 +254,8 @@ impl Lower<'_> {
                         let inside = self.a.label();
                         self.a.alu(8, alu::CMP, RAX, limit);
                         self.a.jcc(cc::BE, inside);
-                        self.a.store(8, addr, RAX);
                         self.pcs.push((self.a.pos(), pc));
-                        self.a.ud2();
+                        self.a.int3();
                         self.a.bind(inside);
                         self.pcs.push((self.a.pos(), pc));
                         self.a.lock();

@@ -9,10 +9,10 @@ use evm_ir::{Cond, FCond, Inst, Op, Region, Sig, Slot, Term, Type, Value};
 
 /// Code off the straight path, written after it.
 pub(super) enum Cold {
-    /// A failed limit check of `[root + disp]`.
+    /// The root of `[root + disp]` is past the limit; the sum may be inside.
     Limit { at: Label, back: Label, root: Reg, disp: i32, pc: u64 },
-    /// An operand that is not aligned.
-    Misaligned { at: Label, pc: u64 },
+    /// An access that is sure to fail: see [`Lower::trap`].
+    Trap { at: Label, pc: u64 },
     /// A write of `n` bytes at `a` that may lie in two pages.
     Whole { at: Label, back: Label, a: Reg, n: i32, pc: u64 },
     /// A helper has raised.
@@ -42,6 +42,9 @@ pub(super) struct Lower<'a> {
     pub pc: u64,
     pub pcs: Vec<(u32, u64)>,
     pub cold: Vec<Cold>,
+    /// The trap of a guest instruction, and the way out for the address in RSI, if there is one already.
+    pub trap: Option<(u64, Label)>,
+    pub leave_rsi: Option<Label>,
     /// Start of each block.
     pub blocks: Vec<Label>,
     /// Addresses of this block that were checked.
@@ -78,6 +81,8 @@ impl<'a> Lower<'a> {
             pc: 0,
             pcs: vec![],
             cold: vec![],
+            trap: None,
+            leave_rsi: None,
             blocks,
             checked: vec![],
             narrow_fits: false,
@@ -99,7 +104,7 @@ impl<'a> Lower<'a> {
             self.block(b)?;
         }
         self.cold_code();
-        if self.failed || !self.a.finish() {
+        if self.failed || !self.a.finish(&mut self.pcs) {
             return Err(Unsupported("so many live values"));
         }
         self.pcs.sort_unstable();

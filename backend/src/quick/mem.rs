@@ -1,8 +1,9 @@
 //! Guest memory: the check, the address, loads, stores and atomics.
 
 use super::Unsupported;
-use super::asm::{R15, RAX, RDI, Rm, alu, cc};
+use super::asm::{Label, R15, RAX, RDI, Rm, alu, cc};
 use super::lower::{Cold, Lower};
+use crate::abi::UNMAPPED;
 use evm_ir::{Inst, Op, Type, Value};
 
 /// Displacements to the left are no larger, and those of sums that go unchecked.
@@ -29,11 +30,17 @@ impl Lower<'_> {
             (root, disp) = (sum, 0);
         }
         if far || !self.checked.contains(&a) {
-            let (at, back) = (self.a.label(), self.a.label());
             self.a.alu(8, alu::CMP, root, Rm::Mem(RDI, self.abi.mem_limit as i32));
-            self.a.jcc(cc::A, at);
-            self.a.bind(back);
-            self.cold.push(Cold::Limit { at, back, root, disp, pc: self.pc });
+            if disp.unsigned_abs() <= UNMAPPED {
+                // A sum that wraps lies where nothing is mapped.
+                let at = self.trap();
+                self.a.jcc(cc::A, at);
+            } else {
+                let (at, back) = (self.a.label(), self.a.label());
+                self.a.jcc(cc::A, at);
+                self.a.bind(back);
+                self.cold.push(Cold::Limit { at, back, root, disp, pc: self.pc });
+            }
             // The cold path lets a root pass whose sum with `disp` is inside: then another sum lies no further off
             // than the two displacements. To the left that must not come near the word in front of guest memory.
             if !far && disp.abs() <= NEAR {
@@ -56,9 +63,21 @@ impl Lower<'_> {
     pub(super) fn aligned(&mut self, i: &Inst) {
         let r = self.gpr(i.a);
         self.a.test_imm(r, i.imm as i32 - 1);
-        let at = self.a.label();
+        let at = self.trap();
         self.a.jcc(cc::NE, at);
-        self.cold.push(Cold::Misaligned { at, pc: self.pc });
+    }
+    /// Where an access goes that is sure to fail: the host traps there, and the instruction at hand is left to the
+    /// interpreter, which finds out how. The state is that before it.
+    fn trap(&mut self) -> Label {
+        match self.trap {
+            Some((pc, at)) if pc == self.pc => at,
+            _ => {
+                let at = self.a.label();
+                self.trap = Some((self.pc, at));
+                self.cold.push(Cold::Trap { at, pc: self.pc });
+                at
+            }
+        }
     }
 
     pub(super) fn whole(&mut self, i: &Inst) {

@@ -36,6 +36,7 @@ mod fallback;
 mod lower;
 mod mem;
 mod place;
+mod short;
 mod simd;
 
 use crate::abi::Abi;

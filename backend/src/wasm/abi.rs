@@ -104,9 +104,7 @@ macro_rules! wasm_abi_of {
     };
 }
 
-/// Value of the word `pending`: interpret at least one instruction at `rip`, then see whether `fp_exact` is still right, and go on.
-/// (Exceptions are below.)
-pub const STEP: u64 = 1 << 32;
+pub use crate::abi::STEP;
 
 /// Signature of a region, for those who write it down: `(i32, i64) -> i64`.
 pub const REGION: &str = "(cpu: i32, pc: i64) -> i64";

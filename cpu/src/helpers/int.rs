@@ -29,11 +29,38 @@ helpers! { 0;
     REP_LODS "rep_lods" I2(rep_lods) All true;
     REP_CMPS "rep_cmps" I2(rep_cmps) All true;
     REP_SCAS "rep_scas" I1(rep_scas) All true;
+    ENTER "enter" I1(enter) All true;
 }
 
 /// The flags that a lazy thunk stands for.
 unsafe extern "C" fn cc_flags(_st: *mut u8, op: u64, a: u64, b: u64, c: u64) -> u64 {
     cc::flags(op, a, b, c)
+}
+
+/// ENTER with a nesting level: `form` is the operand size | level << 8 | bytes to allocate << 16. If it faults, what it has pushed
+/// stays, as on the CPU; so it must not be done again, as it may have written what it reads.
+extern "C" fn enter(st: *mut u8, form: u64) {
+    // SAFETY: the engine's pointer.
+    let s = unsafe { state(st) };
+    let (n, level, alloc) = (form & 15, form >> 8 & 31, form >> 16);
+    let mask = if s.segs[1] == crate::segment::CODE32 { u64::from(u32::MAX) } else { u64::MAX };
+    let below = |at: u64, k: u64| at.wrapping_sub(n * k) & mask;
+    let (sp, bp, mem) = (s.gpr[4], s.gpr[5], s.mem());
+    let (frame, top) = (below(sp, 1), below(sp, level + 1).wrapping_sub(alloc) & mask);
+    let push = || {
+        mem.store(frame, n, bp)?;
+        for k in 1..level {
+            mem.store(below(sp, k + 1), n, mem.load(below(bp, k), n)?)?;
+        }
+        mem.store(below(sp, level + 1), n, frame)?;
+        // It asks whether the new top of the stack can be written.
+        if alloc > 0 { mem.fetch_or(top, 1, 0).map(|_| ()) } else { Ok(()) }
+    };
+    if let Err(f) = push() {
+        return s.raise_fault(f);
+    }
+    s.gpr[4] = top;
+    s.gpr[5] = if n == 2 { bp & !0xffff | frame & 0xffff } else { frame };
 }
 
 /// Selector of segment register `n` (es cs ss ds fs gs).

@@ -1,7 +1,7 @@
 //! Removal of what nobody sees: writes of slots that are written again first, and unused results.
 
 use super::cfg::{Cfg, Look, look};
-use crate::{Op, Region, SlotSet, flags};
+use crate::{Op, Region, SlotSet, Value, flags};
 use std::collections::HashSet;
 
 const ALL: u128 = u128::MAX;
@@ -143,19 +143,14 @@ fn bit(slot: i64) -> u128 {
 /// Remove instructions without effect whose result nobody uses. Loads stay: they may fault; so does floating arithmetic,
 /// which raises flags.
 pub fn dead_code(r: &mut Region) {
-    let mut used = vec![false; r.types.len()];
+    let mut used = Used::new(r.types.len());
     let mut keep = Vec::new();
     for b in 0..r.blocks.len() {
         let data = &r.blocks[b];
         keep.clear();
         keep.resize(data.insts.len(), true);
-        let mut mark = |v: crate::Value| {
-            if let Some(u) = used.get_mut(v.0 as usize) {
-                *u = true;
-            }
-        };
         if let Some(v) = data.term.operand() {
-            mark(v);
+            used.mark(v);
         }
         let mut dropped = false;
         for (n, i) in data.insts.iter().enumerate().rev() {
@@ -163,20 +158,45 @@ pub fn dead_code(r: &mut Region) {
                 Op::Call => r.call_effects(i) == (crate::Effects::Pure, false),
                 op => op.flags() & (flags::EFFECT | flags::READ | flags::WRITE) == 0 && !op.raises_flags(i.ty),
             };
-            if free && !used.get(i.dst.0 as usize).copied().unwrap_or(false) {
+            if free && !used.has(i.dst) {
                 keep[n] = false;
                 dropped = true;
             } else {
-                r.for_each_operand(i, |v| {
-                    if let Some(u) = used.get_mut(v.0 as usize) {
-                        *u = true;
-                    }
-                });
+                r.for_each_operand(i, |v| used.mark(v));
             }
         }
         if dropped {
             let mut k = keep.iter();
             r.blocks[b].insts.retain(|_| k.next() != Some(&false));
         }
+    }
+}
+
+/// A set of values. That of a basic block needs no memory.
+struct Used {
+    few: [u64; 16],
+    more: Vec<u64>,
+}
+
+impl Used {
+    fn new(values: usize) -> Used {
+        let few = [0; 16];
+        Used { few, more: vec![0; values.div_ceil(64).saturating_sub(few.len())] }
+    }
+    fn word(&mut self, v: Value) -> Option<&mut u64> {
+        let at = v.0 as usize / 64;
+        match at.checked_sub(self.few.len()) {
+            None => Some(&mut self.few[at]),
+            Some(at) => self.more.get_mut(at),
+        }
+    }
+    /// Add a value; none, and one that the region does not have, are left out.
+    fn mark(&mut self, v: Value) {
+        if let Some(w) = self.word(v) {
+            *w |= 1 << (v.0 % 64);
+        }
+    }
+    fn has(&mut self, v: Value) -> bool {
+        self.word(v).is_some_and(|w| *w >> (v.0 % 64) & 1 != 0)
     }
 }

@@ -2,8 +2,8 @@
 //! descriptors, which 64-bit code has too.
 
 use super::Done;
-use crate::ctx::{Addr, Lifter};
-use evm_cpu::{bcd, cc, exc, helper, segment, slot};
+use crate::ctx::Lifter;
+use evm_cpu::{bcd, cc, exc, helper, segment};
 use evm_ir::{Cond, Op, Type, Value};
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
 
@@ -198,10 +198,5 @@ impl Lifter {
     /// A near call or return with a 16-bit operand, which 32-bit code may have.
     pub(super) fn is_word_branch(&self, i: &Instruction) -> bool {
         self.bits == 32 && matches!(i.code(), Code::Call_rel16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16)
-    }
-    /// The address that the frame pointer and a displacement form.
-    pub(super) fn frame_addr(&mut self, disp: i32) -> Addr {
-        let a = Addr { base: self.get(slot::RBP), disp };
-        if self.bits == 32 { self.narrow_addr(a) } else { a }
     }
 }

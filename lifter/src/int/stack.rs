@@ -196,33 +196,24 @@ fn enter(cx: &mut Lifter, i: &Instruction) {
         _ => Type::I64,
     };
     let n = ty.bytes() as i32;
+    if level > 0 {
+        let form = cx.iconst(Type::I64, i64::from(n) | i64::from(level) << 8 | i64::from(alloc) << 16);
+        cx.call(helper::ENTER, &[form]);
+        return;
+    }
     let bp = wide(cx, Register::RBP, Register::EBP);
     let old = cx.get(slot::RBP);
     let v = cx.trunc(ty, old);
     let at = cx.stack(-n);
     cx.store(ty, at, v);
     let frame = cx.sp_plus(-i64::from(n));
-    let mut below = n;
-    for k in 1..level as i32 {
-        let from = cx.frame_addr(-n * k);
-        let src = cx.load(ty, from);
-        below += n;
-        let at = cx.stack(-below);
-        cx.store(ty, at, src);
-    }
-    if level > 0 {
-        below += n;
-        let at = cx.stack(-below);
-        let f = cx.trunc(ty, frame);
-        cx.store(ty, at, f);
-    }
     if alloc > 0 {
         // It asks whether the new top of the stack can be written.
-        let at = cx.sp_plus(-i64::from(below) - i64::from(alloc));
+        let at = cx.sp_plus(-i64::from(n) - i64::from(alloc));
         let zero = cx.iconst(Type::I8, 0);
         cx.rmw(Op::AtomicOr, Type::I8, Addr { base: at, disp: 0 }, zero);
     }
-    cx.move_sp(-i64::from(below) - i64::from(alloc));
+    cx.move_sp(-i64::from(n) - i64::from(alloc));
     let f = cx.trunc(Type::int(bp.size() as u32), frame);
     let f = if ty == Type::I16 { cx.trunc(Type::I16, frame) } else { f };
     cx.set_gpr(if ty == Type::I16 { Register::BP } else { bp }, f);

@@ -160,7 +160,7 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
     evm_ir::validate(&region).map_err(|e| Failure::Internal(format!("block {pc:#x}: {e}")))?;
     let end = region.source.last().map_or(pc + 1, |(a, n)| a + u64::from(*n));
     let len = end.saturating_sub(pc).max(1);
-    Ok(BlockEntry {
+    let entry = BlockEntry {
         pc,
         code: interp::prepare(&region, &crate::thread::ABI),
         len,
@@ -169,7 +169,9 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
         count: AtomicU32::new(0),
         index: engine.entry_index(pc),
         insns: region.insns,
-    })
+    };
+    region.recycle();
+    Ok(entry)
 }
 
 /// Compile the region at `pc` and install it.
@@ -303,6 +305,7 @@ pub(crate) fn quick(
     let Ok(code) = compiler.compile(&region, &crate::thread::ABI, threshold, &mut |pc| engine.entry_index(pc)) else {
         return Ok(None);
     };
+    region.recycle();
     let Some(piece) = memory.publish(code.code, code.pcs) else {
         return Ok(None);
     };

@@ -18,7 +18,7 @@
 
 use crate::code::memory;
 use crate::thread::Thread;
-use evm_backend::abi::MISALIGNED;
+use evm_backend::abi::{MISALIGNED, STEP};
 use evm_cpu::{CpuState, exc};
 use evm_memory::fault::{Action, HostFault};
 use std::arch::global_asm;
@@ -113,7 +113,8 @@ fn hook(f: &mut HostFault<'_>) -> Action {
         return Action::Resume;
     }
     let gregs = &mut f.context.uc_mcontext.gregs;
-    let rip = gregs[libc::REG_RIP as usize] as u64;
+    // INT3 is behind us, other instructions are at hand.
+    let rip = gregs[libc::REG_RIP as usize] as u64 - u64::from(f.signal == libc::SIGTRAP);
     let Some(pc) = memory::guest_pc(rip) else {
         if f.signal == libc::SIGFPE && !f.context.uc_mcontext.fpregs.is_null() {
             // An unmasked SSE exception in the interpreter or a helper: mask, note, go on to the end of the step.
@@ -128,32 +129,35 @@ fn hook(f: &mut HostFault<'_>) -> Action {
         }
         return Action::Pass;
     };
-    let (code, arg) = match f.signal {
+    let noted = |code: u32| u64::from(code) + 1;
+    let (pending, arg) = match f.signal {
         // An access that checks its alignment: every address that compiled code forms is canonical.
-        libc::SIGSEGV if gregs[libc::REG_TRAPNO as usize] == GENERAL_PROTECTION => (exc::GP, 0),
+        libc::SIGSEGV if gregs[libc::REG_TRAPNO as usize] == GENERAL_PROTECTION => (noted(exc::GP), 0),
         libc::SIGSEGV | libc::SIGBUS => {
             // A non-canonical or guard address has no guest meaning of its own: the limit check traps first.
             let near = guest.wrapping_add(1 << 32) < limit + (2 << 32);
             let arg = if near { guest } else { f.addr };
-            (if f.write { exc::PF_WRITE } else { exc::PF }, arg)
+            (noted(if f.write { exc::PF_WRITE } else { exc::PF }), arg)
         }
-        libc::SIGFPE => (exc::XM, 0),
-        // Compiled code's trap for a failed address check; it has stored the address.
+        libc::SIGFPE => (noted(exc::XM), 0),
+        // A region's trap for a failed address check; it has stored the address.
         libc::SIGILL => {
             // SAFETY: as above.
             let addr = unsafe { (*state).pending_arg };
             let canonical = addr as i64 >> 47 == 0 || addr as i64 >> 47 == -1;
             match addr {
-                MISALIGNED => (exc::GP, 0),
-                _ => (if canonical { exc::PF } else { exc::GP }, addr),
+                MISALIGNED => (noted(exc::GP), 0),
+                _ => (noted(if canonical { exc::PF } else { exc::GP }), addr),
             }
         }
+        // That of quick code, whose state is exact: the interpreter finds out.
+        libc::SIGTRAP => (STEP, 0),
         _ => return Action::Pass,
     };
     // SAFETY: as above.
     unsafe {
         (*state).rip = pc.unwrap_or(0);
-        (*state).pending = u64::from(code) + 1;
+        (*state).pending = pending;
         (*state).pending_arg = arg;
         gregs[libc::REG_RSP as usize] = (*state).host_sp as i64;
     }

@@ -127,7 +127,7 @@ impl WasmThread {
     /// Bring the state up to date, after compiled code ran: all but the words that others write.
     fn copy_out(&mut self, state: *mut CpuState) {
         const PARTS: [(usize, usize); 3] = [
-            (0, offset_of!(CpuState, mem_base)),
+            (offset_of!(CpuState, gpr), offset_of!(CpuState, mem_base)),
             (offset_of!(CpuState, pending), offset_of!(CpuState, host_sp)),
             (offset_of!(CpuState, model), offset_of!(CpuState, scratch)),
         ];

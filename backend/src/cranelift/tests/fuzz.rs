@@ -284,7 +284,7 @@ fn fuzz(quick: bool, optimize: bool, seeds: std::ops::Range<u64>) {
             faults += 1;
             // The host gives no address of a fault outside its address space, nor of the first byte
             // of an access that crosses into a missing page.
-            if p == q && (b.wrapping_sub(a) < 16 || a >> 46 != 0) {
+            if p == q && (b.wrapping_sub(a) < 16 || a >> 46 != 0 || b == UNKNOWN) {
                 end = want_end;
             }
         }
