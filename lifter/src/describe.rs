@@ -37,9 +37,10 @@ pub fn is_undefined(bits: u32, bytes: &[u8]) -> bool {
     !matches!(rest, [0x62 | 0x8f, ..] | [0x0f, 0x0f, ..] | [0x40..=0x4f, 0x0f, 0x0f, ..])
 }
 
-/// Whether the instruction is ENTER.
-pub fn is_enter(bits: u32, bytes: &[u8]) -> bool {
-    Decoder::new(bits, bytes, DecoderOptions::NONE).decode().mnemonic() == iced_x86::Mnemonic::Enter
+/// Whether the instruction is ENTER with a nesting level, which copies frame pointers.
+pub fn is_nested_enter(bits: u32, bytes: &[u8]) -> bool {
+    let i = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+    i.mnemonic() == iced_x86::Mnemonic::Enter && i.immediate8_2nd() & 31 != 0
 }
 
 /// The instruction at `pc` in Intel's syntax, and its length; at least one byte.

@@ -26,7 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use describe::{Access, access, describe, disassemble, is_enter, is_undefined};
+pub use describe::{Access, access, describe, disassemble, is_nested_enter, is_undefined};
 pub use hash::AddressHasher;
 pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, lift};
 pub use step::{Misaligned, Step};

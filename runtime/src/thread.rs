@@ -741,10 +741,11 @@ fn leave_pending(th: &mut Thread) -> u64 {
 }
 
 impl Thread {
-    /// Whether the instruction at `rip`, which has faulted, may be done again. ENTER may have written what it reads.
+    /// Whether the instruction at `rip`, which has faulted, may be done again. ENTER with a nesting level may have written what it
+    /// reads; it is a helper, which knows what it was doing.
     fn may_do_again(&self) -> bool {
         let code = self.shared.code_at(self.task.mem(), self.rip());
-        !evm_lifter::is_enter(self.space.bits, &code)
+        !evm_lifter::is_nested_enter(self.space.bits, &code)
     }
     /// Code leaves the instruction at `rip` to the interpreter.
     fn step_over(&mut self) -> u64 {
