@@ -752,10 +752,13 @@ impl Thread {
         // SAFETY: own state.
         unsafe { (*self.cpu).pending = 0 };
         let next = self.step(self.rip()).unwrap_or(LEAVE);
-        // SAFETY: own state.
-        unsafe {
-            (*self.cpu).mxcsr = mxcsr();
-            (*self.cpu).settle_fp_mode();
+        // Native code raises all flags by itself; WebAssembly may have been left because it does not.
+        if self.kind == EngineKind::Wasm {
+            // SAFETY: own state.
+            unsafe {
+                (*self.cpu).mxcsr = mxcsr();
+                (*self.cpu).settle_fp_mode();
+            }
         }
         next
     }
