@@ -17,6 +17,8 @@ pub struct Case {
     pub state: Input,
     /// Values to be the address of the case's exit for branches.
     pub fixes: Vec<Fix>,
+    /// When the first instruction faults, go on with the second.
+    pub go_on: bool,
 }
 
 /// A place that holds the branch exit's address.
@@ -33,6 +35,7 @@ impl Case {
     pub fn encode(&self, at: u64, exits: Exits) -> Option<(Vec<u8>, Input)> {
         let mut taken = at;
         let mut code = vec![];
+        let mut second = at;
         // Branches need the address behind the code; their lengths do not depend on it.
         for _ in 0..2 {
             code.clear();
@@ -44,6 +47,9 @@ impl Case {
                 let mut e = Encoder::new(64);
                 e.encode(&i, at + code.len() as u64).ok()?;
                 code.extend(e.take_buffer());
+                if second == at {
+                    second += code.len() as u64;
+                }
             }
             taken = at + code.len() as u64 + 5;
         }
@@ -54,6 +60,7 @@ impl Case {
         }
         let mut state = self.state.clone();
         state.code = at;
+        state.go_on = if self.go_on { second } else { 0 };
         for f in &self.fixes {
             match *f {
                 Fix::Reg(n) => state.gpr[n] = taken,
@@ -165,7 +172,8 @@ impl Generator {
                 break;
             }
         }
-        Some(Case { insns, state: self.state.clone(), fixes: self.fixes.clone() })
+        let go_on = insns.len() > 1 && table::state_at_fault_is_defined(&insns[0]) && self.rng.chance(50);
+        Some(Case { insns, state: self.state.clone(), fixes: self.fixes.clone(), go_on })
     }
 
     fn gpr(&mut self, size: usize) -> R {

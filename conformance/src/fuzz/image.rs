@@ -2,7 +2,8 @@
 //!
 //! The frame, for each case: copies the pattern and the window's bytes to memory, loads flags, registers and the
 //! floating-point state, jumps to the case's code; at the end, or in a signal handler, it stores all that
-//! to the case's record. All records are written to standard output at the end.
+//! to the case's record. A case may go on behind its first instruction when that faults: what an engine does to the state on its
+//! way to a fault shows in what comes after. All records are written to standard output at the end.
 //!
 //! ```text
 //! SCRATCH  two pages read-write, one read-only, around them nothing   what cases access
@@ -45,6 +46,7 @@ pub mod input {
     pub const CODE: i32 = 0x88;
     pub const WINDOW: i32 = 0x90;
     pub const OUT_WINDOW: i32 = 0x98;
+    pub const GO_ON: i32 = 0xa0;
     pub const DATA: i32 = 0x100;
     pub const DATA_LEN: usize = 256;
     pub const FPU: i32 = 0x200;
@@ -76,12 +78,17 @@ const SAVE_RSP: u64 = GLOBALS + 40;
 const KIND: u64 = GLOBALS + 48;
 const ACTION: u64 = GLOBALS + 64;
 const ALTSTACK: u64 = GLOBALS + 128;
+/// The most that is below RSP of the stack that a program starts with.
+const KERNEL_STACK: i32 = 0x80_0000;
 const STACK_TOP: u64 = GLOBALS + 0x8000;
 const ALT_BASE: u64 = GLOBALS + 0x1_0000;
 const ALT_SIZE: u64 = 0xf000;
 
 /// Offsets of general registers in `ucontext_t`, in encoding order.
 const UC: [i32; 16] = [144, 152, 136, 128, 160, 120, 112, 104, 40, 48, 56, 64, 72, 80, 88, 96];
+
+/// Offset of RIP there.
+const UC_RIP: i32 = 168;
 
 fn registers() -> [AsmRegister64; 16] {
     [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15]
@@ -172,6 +179,13 @@ fn frame(cases: usize, f: Features) -> Result<(Vec<u8>, Exits)> {
     a.syscall()?;
 
     a.set_label(&mut main)?;
+    // The stack that the kernel made is at another place in a guest: without it, addresses that hit it fault in both.
+    a.mov(rdi, rsp)?;
+    a.and(rdi, -0x1000)?;
+    a.sub(rdi, KERNEL_STACK)?;
+    a.mov(esi, KERNEL_STACK + 0x1_0000)?;
+    a.mov(eax, 11)?;
+    a.syscall()?;
     a.mov(rsp, STACK_TOP)?;
     for (code, base) in [(0x1002, FS_BASE), (0x1001, GS_BASE)] {
         a.mov(eax, 158)?;
@@ -243,12 +257,23 @@ fn frame(cases: usize, f: Features) -> Result<(Vec<u8>, Exits)> {
 
     // handler(edi signal, rsi siginfo, rdx ucontext)
     a.set_label(&mut handler)?;
+    let mut ends = a.create_label();
+    a.mov(rax, qword_ptr(CUR_IN))?;
+    a.mov(rcx, qword_ptr(rax + input::GO_ON))?;
+    a.test(rcx, rcx)?;
+    a.je(ends)?;
+    a.mov(r8, qword_ptr(rdx + UC_RIP))?;
+    a.cmp(r8, qword_ptr(rax + input::CODE))?;
+    a.jne(ends)?;
+    a.mov(qword_ptr(rdx + UC_RIP), rcx)?;
+    a.ret()?;
+    a.set_label(&mut ends)?;
     a.mov(rax, qword_ptr(CUR_OUT))?;
     for (n, at) in UC.into_iter().enumerate() {
         a.mov(rcx, qword_ptr(rdx + at))?;
         a.mov(qword_ptr(rax + 8 * n as i32), rcx)?;
     }
-    for (from, to) in [(168, output::RIP), (176, output::FLAGS), (192, output::ERR), (200, output::TRAPNO)] {
+    for (from, to) in [(UC_RIP, output::RIP), (176, output::FLAGS), (192, output::ERR), (200, output::TRAPNO)] {
         a.mov(rcx, qword_ptr(rdx + from))?;
         a.mov(qword_ptr(rax + to), rcx)?;
     }

@@ -18,7 +18,7 @@ pub mod text;
 
 use anyhow::{Result, ensure};
 use generate::{Case, Generator};
-use iced_x86::{Code, Instruction};
+use iced_x86::Code;
 use run::{Batch, On, Outputs, Runner};
 use state::{Difference, Features, Input};
 use std::collections::BTreeMap;
@@ -336,6 +336,7 @@ impl Fuzz<'_> {
             k -= 1;
             let mut less = c.clone();
             less.insns.remove(k);
+            less.go_on &= less.insns.len() > 1;
             if let Some(x) = self.differs(&less, engine)? {
                 (c, d) = (less, x);
             }
@@ -384,10 +385,11 @@ impl Fuzz<'_> {
 }
 
 /// Flags that are defined after a case that ended in this way.
-fn defined_flags(insns: &[Instruction], kind: u64) -> u64 {
+fn defined_flags(case: &Case, kind: u64) -> u64 {
+    let (insns, go_on) = (&case.insns, case.go_on);
     let mut undefined = insns.iter().fold(0, |u, i| u & !table::written_flags(i) | table::undefined_flags(i));
-    if kind != 0 {
-        // It ended at a branch or a fault: what was undefined there is not known here.
+    if kind != 0 || go_on {
+        // It ended at a branch or a fault, or went on behind one: what was undefined there is not known here.
         undefined |= insns.iter().map(table::undefined_flags).fold(0, |a, b| a | b);
     }
     0xcd5 & !undefined
@@ -395,7 +397,7 @@ fn defined_flags(insns: &[Instruction], kind: u64) -> u64 {
 
 /// What of a case's result is to be equal, and is not.
 fn compare(c: &Case, i: &Input, a: &state::Output, b: &state::Output, f: Features, engine: &str) -> Vec<Difference> {
-    let flags = defined_flags(&c.insns, a.kind());
+    let flags = defined_flags(c, a.kind());
     let mut d = a.differences(b, i, f, flags);
     let trap = a.word(image::output::TRAPNO);
     d.retain(|(what, _, _)| table::not_compared(&c.insns, a.kind(), what, trap).is_none());

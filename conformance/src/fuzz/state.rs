@@ -265,6 +265,8 @@ pub struct Input {
     pub ftw: u8,
     /// MXCSR.
     pub mxcsr: u32,
+    /// Where it goes on when its first instruction faults, 0: it ends there (set when the program is made).
+    pub go_on: u64,
 }
 
 impl Input {
@@ -285,6 +287,7 @@ impl Input {
             fsw: 0,
             ftw: 0,
             mxcsr: 0x1f80,
+            go_on: 0,
         }
     }
     /// Random; `unmask`: in how many of a hundred cases floating exceptions are unmasked.
@@ -416,6 +419,7 @@ impl Input {
         put(input::CODE as usize, &self.code.to_le_bytes());
         put(input::WINDOW as usize, &self.window.to_le_bytes());
         put(input::OUT_WINDOW as usize, &self.out_window().to_le_bytes());
+        put(input::GO_ON as usize, &self.go_on.to_le_bytes());
         put(input::DATA as usize, &self.data);
         let f = input::FPU as usize;
         put(f, &self.fcw.to_le_bytes());

@@ -193,6 +193,13 @@ fn host_keeps_pointers() -> bool {
     std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).ebx & bits == bits
 }
 
+/// Whether a fault of this instruction leaves nothing that is not compared, see [`not_compared`]: cases may go on behind it.
+pub fn state_at_fault_is_defined(i: &Instruction) -> bool {
+    let halves = (0..i.op_count()).any(|n| i.op_register(n).is_ymm()) || i.memory_size().size() == 32;
+    let repeats = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
+    !i.is_vsib() && !repeats && !halves
+}
+
 /// Why a difference does not count, if it does not.
 pub fn not_compared(insns: &[Instruction], kind: u64, what: &str, trap: u64) -> Option<&'static str> {
     let signal = kind >= 0x100;

@@ -6,7 +6,8 @@
 //!
 //! * the instructions' bytes, a blank between two;
 //! * the state before, where it is not [`Input::plain`]: registers by name, `flags`, `window` (the address of the case's
-//!   bytes), `[18]` (the eight bytes at an offset from there), `st0`, `ymm3h` (upper half) and so on, `cpu=v2`;
+//!   bytes), `[18]` (the eight bytes at an offset from there), `st0`, `ymm3h` (upper half) and so on, `cpu=v2`,
+//!   `fault=on` (when the first instruction faults, the case goes on with the second);
 //! * the state after, where it is not that before: also `end=` and what a signal says; `code+5` is an address
 //!   behind the case's first byte, `taken` that of the exit for branches.
 //!
@@ -39,7 +40,7 @@ const SIGNALS: [(u64, &str); 5] = [(4, "SIGILL"), (5, "SIGTRAP"), (7, "SIGBUS"),
 /// What came of a case, as text. `input`: the state before, with its addresses.
 pub fn after(case: &Case, input: &Input, out: &Output, f: Features) -> Result<After> {
     let kind = out.kind();
-    let mask = u128::from(defined_flags(&case.insns, kind));
+    let mask = u128::from(defined_flags(case, kind));
     let trap = out.word(output::TRAPNO);
     let before: BTreeMap<Field, u128> = input.fields().into_iter().collect();
     let length = case.encode(input.code, super::image::exits()?).context("a case that does not encode")?.0.len() as u64;
@@ -77,6 +78,9 @@ impl Line {
         let mut before = vec![];
         if self.features == Features::V2 {
             before.push("cpu=v2".into());
+        }
+        if self.case.go_on {
+            before.push("fault=on".into());
         }
         let s = &self.case.state;
         if s.window != Input::default_window() {
@@ -130,6 +134,7 @@ fn before_of(insns: Vec<Instruction>, text: &str) -> Result<(Case, Features)> {
     let pairs = pairs(text)?;
     let mut window = Input::default_window();
     let mut features = Features::V3;
+    let mut go_on = false;
     for (name, value) in &pairs {
         match *name {
             "window" => window = u64::from_str_radix(value, 16).context("window")?,
@@ -137,12 +142,16 @@ fn before_of(insns: Vec<Instruction>, text: &str) -> Result<(Case, Features)> {
                 ensure!(*value == "v2", "no CPU model {value}");
                 features = Features::V2;
             }
+            "fault" => {
+                ensure!(*value == "on", "a fault does not go {value}");
+                go_on = true;
+            }
             _ => {}
         }
     }
     let mut state = Input::plain(window);
     let mut fixes = vec![];
-    for (name, value) in pairs.iter().filter(|p| !matches!(p.0, "window" | "cpu")) {
+    for (name, value) in pairs.iter().filter(|p| !matches!(p.0, "window" | "cpu" | "fault")) {
         let field = Field::named(name).with_context(|| format!("nothing is called {name}"))?;
         if *value == "taken" {
             fixes.push(match field {
@@ -155,7 +164,7 @@ fn before_of(insns: Vec<Instruction>, text: &str) -> Result<(Case, Features)> {
         let value = u128::from_str_radix(value, 16).with_context(|| format!("{name}={value}: not a number"))?;
         ensure!(state.set(field, value), "{name} cannot be set before");
     }
-    Ok((Case { insns, state, fixes }, features))
+    Ok((Case { insns, state, fixes, go_on }, features))
 }
 
 fn pairs(text: &str) -> Result<Vec<(&str, &str)>> {
@@ -249,6 +258,7 @@ mod tests {
         for text in [
             "f30fb8c1 | rcx=f0 | flags=0 rax=4 # popcnt eax,ecx",
             "c5fe7f00 | window=6a000f80 rax=6a000ff0 ymm0h=1 | [80]=1 # vmovdqu [rax],ymm0",
+            "8800 ffc0 | fault=on | rax=1 # mov [rax],al; inc eax",
             "0f84fafffff | | ",
         ] {
             match Line::parse(text) {
@@ -256,9 +266,17 @@ mod tests {
                 Err(e) => assert!(text.starts_with("0f84"), "{text}: {e}"),
             }
         }
-        for wrong in
-            ["90", "90 | rxx=1 |", "90 | rax=1 | | ", "90 | [1]=1 |", "9090 | |", "| |", "90 | end=1 |", "ü0 | |"]
-        {
+        for wrong in [
+            "90",
+            "90 | rxx=1 |",
+            "90 | rax=1 | | ",
+            "90 | [1]=1 |",
+            "9090 | |",
+            "| |",
+            "90 | end=1 |",
+            "90 | fault=off |",
+            "ü0 | |",
+        ] {
             assert!(Line::parse(wrong).is_err(), "{wrong}");
         }
     }
