@@ -3,7 +3,11 @@
 
 pub mod abi;
 #[cfg(feature = "native")]
+mod asm;
+#[cfg(feature = "native")]
 pub mod cranelift;
+#[cfg(feature = "native")]
+pub mod direct;
 pub mod interp;
 #[cfg(feature = "native")]
 mod polls;

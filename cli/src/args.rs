@@ -190,6 +190,8 @@ pub enum EngineKind {
     Interp,
     /// Compile quickly what runs, nothing more
     Quick,
+    /// Run copies of the program's own instructions, which are checked; interpret what cannot be copied: an experiment
+    Direct,
     /// Compile everything well before it runs: slow to start
     Cranelift,
     /// Compile everything to WebAssembly, run by wasmtime (if built in)

@@ -186,6 +186,7 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             args::EngineKind::Jit => EngineKind::Jit,
             args::EngineKind::Interp => EngineKind::Interp,
             args::EngineKind::Quick => EngineKind::Quick,
+            args::EngineKind::Direct => EngineKind::Direct,
             args::EngineKind::Cranelift => EngineKind::Cranelift,
             args::EngineKind::Wasm => EngineKind::Wasm,
         },

@@ -257,6 +257,12 @@ pub const ENGINES: &[&str] = if cfg!(feature = "wasm") {
     &["jit", "interp", "quick", "cranelift"]
 };
 
+/// Those, and the one that copies code, if this host is one for it.
+pub fn engines() -> Vec<&'static str> {
+    let direct = evm_runtime::copies().then_some("direct");
+    ENGINES.iter().copied().chain(direct).collect()
+}
+
 /// A run under `evm`.
 #[derive(Clone, Debug)]
 pub struct Evm<'a> {

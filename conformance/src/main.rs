@@ -317,7 +317,7 @@ fn run_coverage(o: &Coverage) -> Result<bool> {
 
 /// An engine of the fuzzer's, or the modules that `evm lift` makes in Node.
 fn fuzz_engine(name: &str) -> Result<&'static str> {
-    let all = [fuzz::ENGINES, &[fuzz::run::NODE]].concat();
+    let all = [&fuzz::engines()[..], &[fuzz::run::NODE]].concat();
     all.iter().copied().find(|e| *e == name).with_context(|| format!("no engine {name}: {}", all.join(", ")))
 }
 
@@ -341,7 +341,7 @@ fn run_cases(o: &Cases) -> Result<bool> {
     // The CPU first.
     let on: Vec<Option<&'static str>> = match &o.engine {
         Some(e) => vec![Some(fuzz_engine(e)?)],
-        None => std::iter::once(None).chain(fuzz::ENGINES.iter().copied().map(Some)).collect(),
+        None => std::iter::once(None).chain(fuzz::engines().into_iter().map(Some)).collect(),
     };
     let mut good = true;
     for engine in on {
@@ -370,7 +370,7 @@ fn run_fuzz(o: &Fuzz) -> Result<bool> {
     };
     let engines = match &o.engine {
         Some(e) => vec![fuzz_engine(e)?],
-        None => fuzz::ENGINES.to_vec(),
+        None => fuzz::engines(),
     };
     let options = fuzz::Options {
         time: std::time::Duration::from_secs(o.seconds),

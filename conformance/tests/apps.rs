@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         }
     };
     let mut trials = Vec::new();
-    for engine in exec::ENGINES.iter().copied() {
+    for engine in exec::engines() {
         for c in cases
             .iter()
             .filter(|c| !c.heavy && c.runs_here() && (engine == "jit" || QUICK_GROUPS.contains(&c.group.as_str())))

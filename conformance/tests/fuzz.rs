@@ -17,7 +17,7 @@ fn cases_of_the_files() {
     let files = fuzz::files::all().expect("files of cases");
     assert!(files.iter().map(|f| f.lines.len()).sum::<usize>() > 3000);
     let mut wrong = vec![];
-    for engine in std::iter::once(None).chain(fuzz::ENGINES.iter().copied().map(Some)) {
+    for engine in std::iter::once(None).chain(fuzz::engines().into_iter().map(Some)) {
         for f in &files {
             let found = f.wrong(engine, Path::new(PROGRAM)).expect("run");
             wrong.extend(found.into_iter().map(|w| format!("{}: {w}", engine.unwrap_or("CPU"))));
@@ -38,7 +38,7 @@ fn random_instructions_are_those_of_the_cpu() {
         let options = Options {
             time: Duration::from_secs(number("EVM_FUZZ_SECONDS", 20) / 2),
             seed,
-            engines: fuzz::ENGINES.to_vec(),
+            engines: fuzz::engines(),
             features,
             only: vec![],
             unmask,

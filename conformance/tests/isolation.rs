@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use evm_conformance::apps::Place;
-use evm_conformance::exec::{ENGINES, Evm, WorkDir};
+use evm_conformance::exec::{Evm, WorkDir, engines};
 use evm_conformance::harness::{self, Trial};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -99,5 +99,5 @@ fn probe(place: &Place, engine: &str) -> Result<()> {
 
 fn main() -> ExitCode {
     let trial = |e: &'static str| Trial::new(format!("{e}::probe"), move || probe(&Place::ready()?, e));
-    harness::main(ENGINES.iter().map(|e| trial(e)).collect())
+    harness::main(engines().into_iter().map(trial).collect())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use evm_conformance::apps::Place;
-use evm_conformance::exec::{ENGINES, Evm, WorkDir};
+use evm_conformance::exec::{Evm, WorkDir, engines};
 use evm_conformance::harness::{self, Trial};
 use evm_conformance::host;
 use std::process::{ExitCode, Stdio};
@@ -271,7 +271,7 @@ fn interrupted(place: &Place, mode: &str, signal: &str, engine: &str) -> Result<
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
-    for engine in ENGINES {
+    for engine in engines() {
         for case in CASES {
             trials.push(Trial::new(format!("{engine}::{}", case.name), move || check(&Place::ready()?, case, engine)));
         }

@@ -105,6 +105,28 @@ pub struct CpuState {
     pub fp_seen: u64,
     /// Host address of a copy of this state that guest code runs on instead, or 0: who sets `poll` here sets it there.
     pub mirror: u64,
+    /// Address of the table of records that copied code jumps through; see `evm_backend::direct`.
+    pub records: u64,
+    /// Address of the table from hashes of guest addresses to records. Another one, which is empty, while `poll` is set.
+    pub hashes: u64,
+    /// Base of FS if it is in guest memory, else an address behind it.
+    pub fs_near: u64,
+    /// A register of copied code for a moment.
+    pub saved: u64,
+    /// Where copied code goes to leave.
+    pub way_out: u64,
+    /// To go to a guest address.
+    pub way_dispatch: u64,
+    /// For a system call.
+    pub way_service: u64,
+    /// For an instruction that is not copied.
+    pub way_step: u64,
+    /// Why copied code was left.
+    pub left: u64,
+    /// Not zero: it was left since a block has run often.
+    pub hot: u64,
+    /// Stack pointer of copied code.
+    pub shadow: u64,
     /// Scratch of quick code.
     pub scratch: [u128; 64],
 }
@@ -277,6 +299,17 @@ impl Default for CpuState {
             fp_exact: 1,
             fp_seen: 0,
             mirror: 0,
+            records: 0,
+            hashes: 0,
+            fs_near: 0,
+            saved: 0,
+            way_out: 0,
+            way_dispatch: 0,
+            way_service: 0,
+            way_step: 0,
+            left: 0,
+            hot: 0,
+            shadow: 0,
             scratch: [0; 64],
         }
     }

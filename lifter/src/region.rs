@@ -251,6 +251,53 @@ pub fn lift(entry: u64, extra: &[u64], code: &mut dyn Code, opts: &Options) -> R
     Ok(lifted)
 }
 
+/// The instructions of the basic block at `entry`, at most `most`; what cannot be fetched or decoded ends it.
+pub fn block(entry: u64, code: &mut dyn Code, bits: u32, most: usize) -> Result<Vec<Instruction>, LiftError> {
+    let code = &mut Reader::new(code, bits);
+    if let Fetched::Fault(addr) = code.decode(entry) {
+        return Err(LiftError::Fetch { addr });
+    }
+    Ok(one_block(entry, code, most).remove(&entry).map(|g| g.insns).unwrap_or_default())
+}
+
+/// A basic block of a [`Plan`].
+#[derive(Clone, Debug)]
+pub struct PlanBlock {
+    /// Guest address.
+    pub pc: u64,
+    /// Its instructions.
+    pub insns: Vec<Instruction>,
+    /// Blocks of the plan that it goes to.
+    pub succs: Vec<usize>,
+    /// Something jumps back to it.
+    pub header: bool,
+    /// An indirect jump goes there.
+    pub indirect: bool,
+}
+
+/// The blocks that direct jumps reach, in reverse post-order, for those that translate machine code themselves.
+pub fn plan(entry: u64, code: &mut dyn Code, opts: &Options) -> Result<Vec<PlanBlock>, LiftError> {
+    let code = &mut Reader::new(code, opts.bits);
+    if let Fetched::Fault(addr) = code.decode(entry) {
+        return Err(LiftError::Fetch { addr });
+    }
+    let opts = Options { max_inlined: 0, ..*opts };
+    let mut guest = discover(&[entry], &opts, code, &mut Set::default(), &mut Found::default());
+    let (rpo, headers) = order(&guest, &[entry]);
+    let index: Map<usize> = rpo.iter().enumerate().map(|(n, pc)| (*pc, n)).collect();
+    let mut indirect: Set = Set::default();
+    for g in guest.values().filter(|g| g.insns.last().is_some_and(|i| i.is_jmp_near_indirect())) {
+        indirect.extend(&g.succs);
+    }
+    let block = |pc: &u64| {
+        let g = guest.remove(pc)?;
+        let succs = g.succs.iter().filter_map(|s| index.get(s).copied()).collect();
+        let (header, indirect) = (headers.contains(pc), indirect.contains(pc));
+        Some(PlanBlock { pc: *pc, insns: g.insns, succs, header, indirect })
+    };
+    Ok(rpo.iter().filter_map(block).collect())
+}
+
 /// What discovery knows beside the blocks.
 #[derive(Default)]
 struct Found {

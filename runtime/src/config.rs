@@ -14,6 +14,8 @@ pub enum EngineKind {
     Interp,
     /// The quick tier alone.
     Quick,
+    /// Copy what the host runs as it is, interpret the rest: an experiment. Programs of 32 bits run as with the quick tier.
+    Direct,
     /// Compile every region with Cranelift before it first runs.
     Cranelift,
     /// Compile every region to WebAssembly before it first runs, and run it in wasmtime. Programs of 32 bits are

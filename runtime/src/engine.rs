@@ -366,13 +366,13 @@ impl Engine {
 
 /// Entries of a quick piece between two reports, for an engine kind.
 pub(crate) fn quick_threshold(kind: EngineKind) -> u32 {
-    if kind == EngineKind::Jit { QUICK_HOT } else { 1 << 31 }
+    if matches!(kind, EngineKind::Jit | EngineKind::Direct) { QUICK_HOT } else { 1 << 31 }
 }
 
 /// How an engine kind treats a block.
 pub(crate) fn threshold(kind: EngineKind) -> u32 {
     match kind {
-        EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => u32::MAX,
+        EngineKind::Interp | EngineKind::Quick | EngineKind::Direct | EngineKind::Wasm => u32::MAX,
         EngineKind::Cranelift => 0,
         EngineKind::Jit => HOT,
     }

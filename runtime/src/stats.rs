@@ -28,6 +28,8 @@ counters! {
     regions_adopted "regions taken over from another process of the job";
     regions_failed "regions that no back end took (a bug of EVM)";
     insns_compiled "guest instructions in compiled regions";
+    regions_copied "regions of copied code";
+    insns_copied "guest instructions in them";
     code_bytes "bytes of compiled code";
     compile_us "microseconds spent lifting and compiling regions";
     jit_entries "entries into compiled code from the run loop";

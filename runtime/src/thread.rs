@@ -91,7 +91,7 @@ pub(crate) struct Thread {
     leave: Leave,
     stack_limit: u64,
     cache: Box<[Option<Arc<BlockEntry>>; CACHE]>,
-    frame: interp::Frame,
+    pub(crate) frame: interp::Frame,
     quick: Quick,
     /// Blocks that the quick tier did not take.
     refused: HashSet<u64, BuildHasherDefault<AddressHasher>>,
@@ -103,6 +103,8 @@ pub(crate) struct Thread {
     only_traps: bool,
     insns: u64,
     blocks: u64,
+    /// Its part of copied code.
+    pub(crate) copied: Option<crate::copied::CopiedThread>,
     /// Its part of the WebAssembly engine.
     #[cfg(feature = "wasm")]
     pub(crate) wasm: Option<Box<crate::wasm::WasmThread>>,
@@ -139,6 +141,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         only_traps: false,
         insns: 0,
         blocks: 0,
+        copied: None,
         #[cfg(feature = "wasm")]
         wasm: None,
     });
@@ -188,6 +191,7 @@ impl Thread {
         cpu.owner = t as u64;
         cpu.pending = 0;
         cpu.mirror = 0;
+        self.bind_copied();
     }
     /// After execve: a new address space.
     fn rebind(&mut self, t: *mut Thread) {
@@ -282,6 +286,9 @@ impl Thread {
             AtomicU64::from_ptr(&raw mut (*self.cpu).poll).store(0, Ordering::SeqCst);
             AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit).store(self.stack_limit, Ordering::SeqCst);
         }
+        if self.copied.is_some() {
+            self.find_copied();
+        }
         let flow = self.in_kernel(Task::deliver_signals);
         self.note(flow)
     }
@@ -330,7 +337,7 @@ impl Thread {
             return n == 1 && self.kind == EngineKind::Jit && self.try_adopt(b.pc);
         }
         match self.kind {
-            EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => false,
+            EngineKind::Interp | EngineKind::Quick | EngineKind::Direct | EngineKind::Wasm => false,
             EngineKind::Cranelift => n == 0 && self.engine.compile_now(&self.job(b.pc)),
             EngineKind::Jit if self.space.traps() => false,
             EngineKind::Jit => {
@@ -351,7 +358,7 @@ impl Thread {
     }
     /// Quick code for `pc` where there is no code yet; true if there is now.
     fn compile_quick(&mut self, pc: u64) -> Result<bool, translate::Failure> {
-        if !matches!(self.kind, EngineKind::Jit | EngineKind::Quick) {
+        if !matches!(self.kind, EngineKind::Jit | EngineKind::Quick | EngineKind::Direct) {
             return Ok(false);
         }
         let image = self.engine.image(&self.space, self.task.mm(), pc);
@@ -360,7 +367,8 @@ impl Thread {
             let to = Target { space: &self.space, mm: self.task.mm(), precise: handles_faults(&self.task) };
             self.engine.kept(&to, a, pc, index)
         };
-        if self.space.code(index) != 0 || image.as_deref().is_some_and(kept) {
+        let there = self.space.code(index) != 0 || self.space.records().code(index).is_some();
+        if there || image.as_deref().is_some_and(kept) {
             self.space.remember(pc, index);
             return Ok(true);
         }
@@ -386,13 +394,13 @@ impl Thread {
     }
     /// Quick code at `pc` has run often.
     fn hot(&mut self, pc: u64) {
-        if self.kind == EngineKind::Jit && !self.space.traps() && self.space.is_wanted(pc, self.engine.entry_index(pc))
-        {
+        let compiles = matches!(self.kind, EngineKind::Jit | EngineKind::Direct);
+        if compiles && !self.space.traps() && self.space.is_wanted(pc, self.engine.entry_index(pc)) {
             self.engine.request(Job { background: true, ..self.job(pc) });
         }
     }
     /// Run at `pc`, which the code tables do not know; gives the next pc or [`LEAVE`].
-    fn cold(&mut self, pc: u64) -> u64 {
+    pub(crate) fn cold(&mut self, pc: u64) -> u64 {
         // SAFETY: own state.
         let unmasked = unsafe { (*self.cpu).unmasked() };
         if unmasked {
@@ -410,7 +418,7 @@ impl Thread {
             Err(e) => self.untranslatable(pc, e),
         }
     }
-    fn untranslatable(&mut self, pc: u64, e: translate::Failure) -> u64 {
+    pub(crate) fn untranslatable(&mut self, pc: u64, e: translate::Failure) -> u64 {
         self.set_rip(pc);
         let go_on = match e {
             translate::Failure::Fetch(at) => self.raise(exc::PF_EXEC, at),
@@ -422,7 +430,7 @@ impl Thread {
         if go_on { self.rip() } else { LEAVE }
     }
     /// Interpret from `pc`; gives the next pc or [`LEAVE`].
-    fn interpret(&mut self, pc: u64) -> u64 {
+    pub(crate) fn interpret(&mut self, pc: u64) -> u64 {
         let b = match self.block(pc) {
             Ok(b) => b,
             Err(e) => return self.untranslatable(pc, e),
@@ -442,7 +450,7 @@ impl Thread {
         let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
         self.exit(exit, mem)
     }
-    fn exit(&mut self, exit: Exit, _mem: Mem) -> u64 {
+    pub(crate) fn exit(&mut self, exit: Exit, _mem: Mem) -> u64 {
         // SAFETY: own state.
         unsafe { (*self.cpu).x87_settle() };
         match exit {
@@ -477,7 +485,7 @@ impl Thread {
         }
         if self.raise(code as u32, arg) { self.rip() } else { LEAVE }
     }
-    fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
+    pub(crate) fn service(&mut self, code: u32, pc: u64, next: u64) -> u64 {
         // Each mode has its own way; the other table is not there.
         if code != if self.space.bits == 32 { evm_cpu::service::INT80 } else { evm_cpu::service::SYSCALL } {
             self.set_rip(pc);
@@ -529,7 +537,8 @@ impl Thread {
         let patience = if self.kind == EngineKind::Quick { 0 } else { PATIENCE };
         // SAFETY: own state.
         let unmasked = unsafe { (*self.cpu).unmasked() };
-        let compiles = matches!(self.kind, EngineKind::Jit | EngineKind::Quick);
+        let compiles = matches!(self.kind, EngineKind::Jit | EngineKind::Quick)
+            || self.kind == EngineKind::Direct && self.copied.is_none();
         if self.steps > patience && compiles && unmasked && !self.space.traps() {
             self.space.set_traps();
         }
@@ -610,9 +619,24 @@ impl Thread {
         // SAFETY: own state.
         unsafe { (*self.cpu).rip }
     }
-    fn set_rip(&mut self, pc: u64) {
+    pub(crate) fn set_rip(&mut self, pc: u64) {
         // SAFETY: own state.
         unsafe { (*self.cpu).rip = pc }
+    }
+    pub(crate) fn space_ref(&self) -> &CodeSpace {
+        &self.space
+    }
+    pub(crate) fn engine_ref(&self) -> &Engine {
+        &self.engine
+    }
+    pub(crate) fn mm(&self) -> &evm_kernel::mm::Mm {
+        self.task.mm()
+    }
+    pub(crate) fn memory(&self) -> Mem {
+        self.task.mem()
+    }
+    pub(crate) fn report(&self, what: String) {
+        self.engine.report(what);
     }
     fn rsp(&self) -> u64 {
         // SAFETY: own state.
@@ -641,6 +665,7 @@ const PATIENCE: u32 = 5000;
 /// # Safety
 /// `t` is the calling thread's record and no reference to it is live.
 unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
+    let mut nested = until.is_some();
     loop {
         // SAFETY: one step each with a reference that ends before compiled code runs; see the module head.
         unsafe {
@@ -683,6 +708,12 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                     Some(next) => next,
                     None => (*t).interpret(pc),
                 };
+                continue;
+            }
+            if (*t).copied.is_some()
+                && let Some(next) = crate::copied::run(t, pc, &mut nested)
+            {
+                pc = next;
                 continue;
             }
             let code = (*t).space.lookup(pc);
@@ -787,6 +818,9 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
     unsafe {
         AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
         AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
+        if AtomicU64::from_ptr(&raw mut (*cpu).hashes).load(Ordering::Relaxed) != 0 {
+            crate::copied::hide_copied(cpu);
+        }
         let mirror = AtomicU64::from_ptr(&raw mut (*cpu).mirror).load(Ordering::SeqCst) as *mut CpuState;
         if !mirror.is_null() {
             AtomicU64::from_ptr(&raw mut (*mirror).poll).store(1, Ordering::SeqCst);

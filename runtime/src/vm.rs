@@ -249,6 +249,10 @@ impl Vm {
             config.engine != EngineKind::Wasm || cfg!(feature = "wasm"),
             "the WebAssembly engine is not part of this build (cargo feature wasm)"
         );
+        anyhow::ensure!(
+            config.engine != EngineKind::Direct || crate::host::direct::supported(),
+            "engine direct copies code for CPUs with AVX2, FMA and BMI2 and kernels that let programs set GS (Linux 5.9), which this host is not"
+        );
         #[cfg(feature = "wasm")]
         if config.engine == EngineKind::Wasm {
             engine.wasm().map_err(|e| anyhow::anyhow!("wasmtime: {e}"))?;

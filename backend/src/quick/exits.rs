@@ -1,10 +1,10 @@
 //! Entry, polls, terminators, helper calls, and the code off the straight path.
 
 use super::Unsupported;
-use super::asm::{Label, R8, R15, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use super::place::{Home, is_vector};
 use crate::abi::{EXIT_PENDING, FIRST_HELPER, IBTC_FOLD, RuntimeFn, TARGETS, target_salt};
+use crate::asm::{Label, R8, R15, RAX, RCX, RDI, RDX, RSI, RSP, Reg, Rm, alu, cc};
 use evm_ir::{Block, Effects, Inst, Term, Type, Value};
 
 /// Where a helper's integer arguments go.

@@ -6,9 +6,9 @@
 //! types say (every bit pattern is valid).
 #![allow(unsafe_code)]
 
-use super::asm::{R8, R9, RAX, RCX, RDI, RDX, RSI, Rm};
 use super::lower::Lower;
 use crate::abi::RuntimeFn;
+use crate::asm::{R8, R9, RAX, RCX, RDI, RDX, RSI, Rm};
 use crate::interp::{scalar, vector};
 use evm_ir::Inst;
 

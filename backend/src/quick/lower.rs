@@ -1,9 +1,9 @@
 //! The walk over the region: integer operations, moves, slots. See [`super`].
 
 use super::Unsupported;
-use super::asm::{Asm, Label, RAX, RCX, RDI, RDX, Reg, Rm, Width, alu, cc};
 use super::place::{END, Home, NO_REG, Registers, Val, is_vector};
 use crate::abi::Abi;
+use crate::asm::{Asm, Label, RAX, RCX, RDI, RDX, Reg, Rm, Width, alu, cc};
 use crate::interp::{scalar, vector};
 use evm_ir::{Cond, FCond, Inst, Op, Region, Sig, Slot, Term, Type, Value};
 

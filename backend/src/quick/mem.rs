@@ -1,9 +1,9 @@
 //! Guest memory: the check, the address, loads, stores and atomics.
 
 use super::Unsupported;
-use super::asm::{Label, R15, RAX, RDI, Rm, alu, cc};
 use super::lower::{Cold, Lower};
 use crate::abi::UNMAPPED;
+use crate::asm::{Label, R15, RAX, RDI, Rm, alu, cc};
 use evm_ir::{Inst, Op, Type, Value};
 
 /// Displacements to the left are no larger, and those of sums that go unchecked.

@@ -30,13 +30,11 @@
 //! [`Abi::counts`]: crate::abi::Abi::counts
 //! [`RuntimeFn::Hot`]: crate::abi::RuntimeFn::Hot
 
-mod asm;
 mod exits;
 mod fallback;
 mod lower;
 mod mem;
 mod place;
-mod short;
 mod simd;
 
 use crate::abi::Abi;
@@ -61,7 +59,7 @@ pub struct Code<'a> {
 /// The compiler: buffers that are used again.
 #[derive(Default)]
 pub struct Quick {
-    asm: asm::Asm,
+    asm: crate::asm::Asm,
     values: Vec<place::Val>,
     pcs: Vec<(u32, u64)>,
     /// Code is for address spaces of at least this many bytes: from 2^32 on, zero-extended 32-bit addresses need no check.

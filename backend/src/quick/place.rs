@@ -1,7 +1,7 @@
 //! Where values are: registers, homes, cells.
 
-use super::asm::{R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI, Reg, Rm};
 use super::lower::Lower;
+use crate::asm::{R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI, Reg, Rm};
 use evm_ir::{Inst, Slot, Type, Value};
 
 /// "No register".

@@ -1,9 +1,9 @@
 //! Floating-point and vector operations: the SSE instruction of the same meaning, or one or two around it.
 //! Rules of NaN operands and status flags are the instruction's own, first operand first.
 
-use super::asm::{Reg, Rm};
 use super::lower::{Lower, fcond};
 use super::place::SCRATCH;
+use crate::asm::{Reg, Rm};
 use crate::interp::vector;
 use evm_ir::{Inst, Op, Type};
 

@@ -112,6 +112,12 @@ pub fn forms(f: Features) -> Vec<Code> {
 pub const ENGINES: &[&str] =
     if cfg!(feature = "wasm") { &["interp", "quick", "cranelift", "wasm"] } else { &["interp", "quick", "cranelift"] };
 
+/// Those, and the one that copies code, if this host is one for it.
+pub fn engines() -> Vec<&'static str> {
+    let direct = evm_runtime::copies().then_some("direct");
+    ENGINES.iter().copied().chain(direct).collect()
+}
+
 const BATCH: usize = 1500;
 
 struct Fuzz<'a> {

@@ -234,6 +234,7 @@ pub fn run_image(file: &Path, engine: &str, model: &str) -> Result<bool> {
         "cranelift" => EngineKind::Cranelift,
         "jit" => EngineKind::Jit,
         "quick" => EngineKind::Quick,
+        "direct" => EngineKind::Direct,
         "wasm" => EngineKind::Wasm,
         e => anyhow::bail!("no engine {e}"),
     };

@@ -27,6 +27,8 @@ pub(crate) struct Piece {
     pub len: u32,
     /// (code offset, guest pc) of each point that may fault, sorted.
     pub pcs: &'static [(u32, u64)],
+    /// It is copied code.
+    pub copied: bool,
 }
 
 pub(crate) struct CodeMemory {
@@ -89,7 +91,7 @@ impl CodeMemory {
         MEMORY.get_or_init(|| CodeMemory::create().ok()).as_ref()
     }
     /// Copy code in and publish it; `None` when code memory is full.
-    pub(crate) fn publish(&self, code: &[u8], pcs: &[(u32, u64)]) -> Option<&'static Piece> {
+    pub(crate) fn publish(&self, code: &[u8], pcs: &[(u32, u64)], copied: bool) -> Option<&'static Piece> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let at = used.code.next_multiple_of(16);
         let n = self.count.load(Ordering::Relaxed);
@@ -103,7 +105,7 @@ impl CodeMemory {
         used.code = at + code.len();
         let pcs = keep(&mut used.pcs, pcs);
         let piece: &'static Piece =
-            Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs }));
+            Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs, copied }));
         self.pieces.slice()[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
         self.count.store(n + 1, Ordering::Release);
         Some(piece)
@@ -121,6 +123,11 @@ pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
         Some(piece) => Some(piece.guest_pc(host)),
         None => crate::cache::mapped::guest_pc(host),
     }
+}
+
+/// The same of copied code alone.
+pub(crate) fn copied_pc(host: u64) -> Option<Option<u64>> {
+    find(host).filter(|p| p.copied).map(|p| p.guest_pc(host))
 }
 
 /// The piece that holds a host address.

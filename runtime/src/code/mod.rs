@@ -2,5 +2,6 @@
 
 pub(crate) mod kept;
 pub(crate) mod memory;
+pub(crate) mod records;
 pub(crate) mod space;
 pub(crate) mod translate;

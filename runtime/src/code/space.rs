@@ -12,6 +12,7 @@
 
 use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
+use crate::code::records::Records;
 use crate::code::translate::BlockEntry;
 use crate::config::EngineKind;
 use evm_backend::abi::{IBTC, TARGETS, ibtc_slot};
@@ -157,6 +158,8 @@ pub(crate) struct QuickPiece {
     pub min_limit: u64,
     /// See [`CodeSpace::traps`].
     pub traps: bool,
+    /// It is copied code.
+    pub copied: bool,
 }
 
 /// The pieces of an engine, for processes that have not made them.
@@ -192,6 +195,8 @@ pub(crate) struct CodeSpace {
     pub(super) entries: Table<AtomicU64>,
     ibtc: Table<AtomicU64>,
     counts: Table<AtomicU32>,
+    /// What copied code jumps through.
+    records: Records,
     /// Where indirect jumps went.
     targets: Table<[AtomicU64; 2]>,
     /// Times that a pc was reported hot.
@@ -253,10 +258,11 @@ impl CodeSpace {
         let window = kind == EngineKind::Wasm && bits == 64 && arena.size() == crate::wasm::ARENA;
         #[cfg(feature = "wasm")]
         let front = if window { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
-        #[cfg(not(feature = "wasm"))]
-        let _ = kind;
         Ok(CodeSpace {
             entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
+            records: Records::new(
+                kind == EngineKind::Direct && bits == 64 && arena.size() == evm_backend::direct::SPACE,
+            )?,
             ibtc,
             counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             targets: Table::new(TARGETS)?,
@@ -364,6 +370,20 @@ impl CodeSpace {
             return 0;
         }
         self.code(w as u32)
+    }
+    /// What copied code jumps through.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+    /// Copied code for a guest pc, which indirect jumps of copied code find from now on.
+    pub(crate) fn copied(&self, pc: u64) -> Option<u64> {
+        let w = self.ibtc.slice()[ibtc_slot(pc)].load(Ordering::Relaxed);
+        if w >> 32 != pc >> 16 || w == 0 {
+            return None;
+        }
+        let code = self.records.code(w as u32)?;
+        self.records.find(pc, w as u32);
+        Some(code)
     }
     /// Let indirect branches find a pc.
     pub(crate) fn remember(&self, pc: u64, index: u32) {
@@ -479,7 +499,10 @@ impl CodeSpace {
             let node = &self.nodes.slice()[n as usize];
             match node[0].load(Ordering::Relaxed) {
                 index if index & KEPT != 0 => self.drop_kept(index, page as u64),
-                index => self.entries.slice()[index as usize].store(0, Ordering::Release),
+                index => {
+                    self.entries.slice()[index as usize].store(0, Ordering::Release);
+                    self.records.drop(index);
+                }
             }
             n = node[1].load(Ordering::Relaxed);
         }
@@ -507,6 +530,7 @@ impl CodeSpace {
         if parent.generation.load(Ordering::Acquire) != generation {
             return;
         }
+        self.records.inherit(&parent.records, entries);
         let used: Vec<_> = std::iter::once(0..entries).chain(self.inherit_images(parent)).collect();
         let each = |f: &dyn Fn(&AtomicU64, &AtomicU64)| {
             for r in &used {
@@ -563,6 +587,7 @@ impl CodeSpace {
         // What was dropped meanwhile must not come back here.
         if parent.generation.load(Ordering::Acquire) != generation {
             each(&|to, _| to.store(0, Ordering::Release));
+            self.records.clear(entries);
             self.forget_images(0, u64::MAX);
         }
     }
@@ -667,10 +692,31 @@ impl CodeSpace {
                 && self.versions(p.pc, len) == versions
                 && pages.all(|page| self.bind_page(page, index));
             if good && index != 0 {
-                self.entries.slice()[index as usize].store(p.code, Ordering::Release);
+                if p.copied {
+                    self.records.set(p.pc, index, p.code);
+                } else {
+                    self.entries.slice()[index as usize].store(p.code, Ordering::Release);
+                }
                 self.remember(p.pc, index);
             }
             good
+        })
+    }
+    /// Install copied code made from these ranges of guest bytes, with its entries: guest address, entry index, host address.
+    pub(crate) fn install_copied(&self, ranges: &[(u64, u64)], entries: &[(u64, u32, u64)], versions: u64) -> bool {
+        let mut pages: Vec<u64> = ranges.iter().flat_map(|r| r.0 / PAGE..=(r.1 - 1) / PAGE).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        self.installing(|| {
+            let now: u64 = ranges.iter().map(|r| self.versions(r.0, r.1 - r.0)).sum();
+            if now != versions || !pages.iter().all(|page| entries.iter().all(|e| self.bind_page(*page, e.1))) {
+                return false;
+            }
+            for (pc, index, code) in entries.iter().filter(|e| e.1 != 0) {
+                self.records.set(*pc, *index, *code);
+                self.remember(*pc, *index);
+            }
+            true
         })
     }
     /// Note that the region at `pc` is being compiled; gives how often it was before.

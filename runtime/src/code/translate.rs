@@ -1,8 +1,9 @@
 //! From a guest pc to something that runs: a basic block for the interpreter, a region for Cranelift.
 
-use crate::code::memory::CodeMemory;
+use crate::code::memory::{CodeMemory, Piece};
 use crate::code::space::{CodeSpace, Compiled, QuickPiece, Targets};
 use crate::engine::{Engine, QUICK_HOT};
+use evm_backend::direct::{self, Direct};
 use evm_backend::interp;
 use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
@@ -10,6 +11,7 @@ use evm_ir::passes::OptLevel;
 use evm_kernel::mm::{Mm, PageView};
 use evm_lifter::{Code, LiftError, Mode, Options};
 use evm_memory::PAGE;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -87,14 +89,16 @@ impl evm_lifter::Code for Snapshot<'_> {
         if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
     fn is_warm(&mut self, pc: u64) -> bool {
-        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(|i| self.space.entered(i, QUICK_HOT) >= WARM))
+        let runs = |i| self.space.records().code(i).is_some() || self.space.entered(i, QUICK_HOT) >= WARM;
+        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(runs))
     }
     fn is_taken(&mut self, pc: u64) -> bool {
         let other = |r: &Arc<Compiled>| self.replaces.as_ref().is_none_or(|x| !Arc::ptr_eq(x, r));
         self.profile.is_some() && self.space.owner(pc).is_some_and(|r| r.insns >= LARGE && other(&r))
     }
     fn targets(&mut self, pc: u64) -> Vec<u64> {
-        if self.profile.is_none() {
+        // Copied code does not say where it goes.
+        if self.profile.is_none() || self.space.records().used() {
             return vec![];
         }
         let space = self.space;
@@ -203,7 +207,7 @@ pub(crate) fn region(
     let code = engine
         .compile(&region, precise, space.arena.size())
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
-    let Some(piece) = memory.publish(&code.code, &code.pcs) else {
+    let Some(piece) = memory.publish(&code.code, &code.pcs, false) else {
         return Ok(None);
     };
     if let Some(dump) = engine.dump() {
@@ -288,6 +292,11 @@ pub(crate) fn quick(
     let Some(memory) = CodeMemory::get().filter(|_| evm_backend::quick::supported()) else {
         return Ok(None);
     };
+    if space.records().used()
+        && let Some(done) = copied(engine, space, mm, pc, memory)?
+    {
+        return Ok(done);
+    }
     let traps = space.traps();
     let mut snap = Snapshot::new(space, mm, None);
     let mut region = lift(&mut snap, pc, &[], Mode::Block)?.region;
@@ -306,17 +315,119 @@ pub(crate) fn quick(
         return Ok(None);
     };
     region.recycle();
-    let Some(piece) = memory.publish(code.code, code.pcs) else {
+    let Some(piece) = memory.publish(code.code, code.pcs, false) else {
         return Ok(None);
     };
     let (index, source) = (engine.entry_index(pc), memory.keep(bytes));
-    let p = QuickPiece { code: piece.start, pc, index, source, bits: space.bits, v3: space.v3, min_limit, traps };
+    let bits = space.bits;
+    let p = QuickPiece { code: piece.start, pc, index, source, bits, v3: space.v3, min_limit, traps, copied: false };
     Ok(space.install_piece(&p, snap.versions(start, u64::from(len))).then_some(p))
+}
+
+/// Copy the basic block at `pc` and install it. `None`: it is better compiled; inside: code memory is full, or it changed meanwhile.
+fn copied(
+    engine: &Engine,
+    space: &CodeSpace,
+    mm: &Mm,
+    pc: u64,
+    memory: &'static CodeMemory,
+) -> Result<Option<Option<QuickPiece>>, Failure> {
+    let mut snap = Snapshot::new(space, mm, None);
+    let insns = match evm_lifter::block(pc, &mut snap, space.bits, 64) {
+        Ok(i) => i,
+        Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
+        Err(e) => return Err(Failure::Internal(e.to_string())),
+    };
+    if direct::is_for_compiler(&insns) {
+        return Ok(None);
+    }
+    let len = insns.iter().map(|i| i.len().max(1)).sum::<usize>();
+    let index = engine.entry_index(pc);
+    let block = direct::Block { pc, insns, header: false, counted: Some(index), only_from: None };
+    let Some((piece, _)) = publish_copy(engine, space, memory, &[block]) else { return Ok(Some(None)) };
+    let mut bytes = [0; BLOCK];
+    let bytes = &mut bytes[..len];
+    snap.fetch(pc, bytes);
+    let p = QuickPiece {
+        code: piece.start,
+        pc,
+        index,
+        source: memory.keep(bytes),
+        bits: space.bits,
+        v3: space.v3,
+        min_limit: direct::SPACE,
+        traps: space.traps(),
+        copied: true,
+    };
+    Ok(Some(space.install_piece(&p, snap.versions(pc, len as u64)).then_some(p)))
+}
+
+/// Copy a unit to code memory: the piece, and where its blocks start.
+fn publish_copy(
+    engine: &Engine,
+    space: &CodeSpace,
+    memory: &'static CodeMemory,
+    blocks: &[direct::Block],
+) -> Option<(&'static Piece, Vec<u64>)> {
+    thread_local! {
+        static COPIER: RefCell<Direct> = RefCell::new(Direct::new(crate::host::direct::WORDS));
+    }
+    COPIER.with_borrow_mut(|copier| {
+        let code = copier.copy(blocks, space.v3, &mut |to| {
+            let index = engine.entry_index(to);
+            space.records().name(index);
+            index
+        })?;
+        let piece = memory.publish(code.code, code.pcs, true)?;
+        let starts = code.starts.iter().map(|s| piece.start + u64::from(*s)).collect();
+        Some((piece, starts))
+    })
+}
+
+/// How far regions of copied code reach.
+const COPIED: Options = Options { max_insns: 600, max_blocks: 150, ..UNPROFILED };
+
+/// Copy the blocks around `pc` that have run, together, and install them: the number of their instructions.
+pub(crate) fn copied_region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<Option<u32>, Failure> {
+    let Some(memory) = CodeMemory::get() else { return Ok(None) };
+    let mut snap = Snapshot::new(space, mm, Some(engine));
+    let plan = match evm_lifter::plan(pc, &mut snap, &COPIED) {
+        Ok(p) => p,
+        Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
+        Err(e) => return Err(Failure::Internal(e.to_string())),
+    };
+    let mut from: Vec<Option<usize>> = vec![None; plan.len()];
+    let mut ways = vec![0; plan.len()];
+    for (n, b) in plan.iter().enumerate() {
+        for s in &b.succs {
+            ways[*s] += 1;
+            from[*s] = Some(n);
+        }
+    }
+    let mut ranges: Vec<(u64, u64)> = vec![];
+    let (mut entries, mut insns) = (vec![], 0);
+    let mut blocks = vec![];
+    for (n, b) in plan.into_iter().enumerate() {
+        let end = b.insns.last().map_or(b.pc + 1, |i| i.next_ip());
+        ranges.push((b.pc, end.max(b.pc + 1)));
+        insns += b.insns.len() as u32;
+        let entry = n == 0 || b.indirect;
+        if entry {
+            entries.push((b.pc, n));
+        }
+        let only_from = from[n].filter(|_| ways[n] == 1 && !entry);
+        blocks.push(direct::Block { pc: b.pc, insns: b.insns, header: b.header, counted: None, only_from });
+    }
+    let Some((_, starts)) = publish_copy(engine, space, memory, &blocks) else { return Ok(None) };
+    let versions = ranges.iter().map(|r| snap.versions(r.0, r.1 - r.0)).sum();
+    let entries: Vec<_> = entries.into_iter().map(|(pc, n)| (pc, engine.entry_index(pc), starts[n])).collect();
+    Ok(space.install_copied(&ranges, &entries, versions).then_some(insns))
 }
 
 /// Install a piece made for another process if the guest bytes are the same here.
 pub(crate) fn adopt_piece(space: &CodeSpace, mm: &Mm, p: &QuickPiece) -> bool {
-    if (space.bits, space.v3, space.traps()) != (p.bits, p.v3, p.traps) || space.arena.size() < p.min_limit {
+    let here = (space.bits, space.v3, space.traps());
+    if here != (p.bits, p.v3, p.traps) || p.copied && !space.records().used() || space.arena.size() < p.min_limit {
         return false;
     }
     let mut snap = Snapshot::new(space, mm, None);

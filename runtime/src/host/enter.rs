@@ -113,6 +113,10 @@ fn hook(f: &mut HostFault<'_>) -> Action {
         return Action::Resume;
     }
     let gregs = &mut f.context.uc_mcontext.gregs;
+    // SAFETY: as above.
+    if unsafe { (*t).leaves_copied(state, gregs, f.signal, f.addr) } {
+        return Action::Resume;
+    }
     // INT3 is behind us, other instructions are at hand.
     let rip = gregs[libc::REG_RIP as usize] as u64 - u64::from(f.signal == libc::SIGTRAP);
     let Some(pc) = memory::guest_pc(rip) else {

@@ -2,4 +2,5 @@
 //! and what the process gives up before the guest runs.
 
 pub(crate) mod confine;
+pub(crate) mod direct;
 pub(crate) mod enter;

@@ -1,40 +1,48 @@
-//! An assembler for the few instruction forms that [`super`] emits.
+//! An assembler for the few instruction forms that the tiers without Cranelift emit by themselves.
 //!
 //! Intel SDM volume 2, chapter 2 (instruction format). Opcodes are written as their bytes in one number:
 //! `0x03`, `0x0faf`, `0x0f3838`; mandatory prefixes are given apart.
 
-/// A register by its encoding number, general or XMM as the instruction says.
-pub(super) type Reg = u8;
+mod short;
 
-pub(super) const RAX: Reg = 0;
-pub(super) const RCX: Reg = 1;
-pub(super) const RDX: Reg = 2;
-pub(super) const RSP: Reg = 4;
-pub(super) const RSI: Reg = 6;
-pub(super) const RDI: Reg = 7;
-pub(super) const R8: Reg = 8;
-pub(super) const R9: Reg = 9;
-pub(super) const R10: Reg = 10;
-pub(super) const R11: Reg = 11;
-pub(super) const R15: Reg = 15;
+/// A register by its encoding number, general or XMM as the instruction says.
+pub(crate) type Reg = u8;
+
+pub(crate) const RAX: Reg = 0;
+pub(crate) const RCX: Reg = 1;
+pub(crate) const RDX: Reg = 2;
+pub(crate) const RSP: Reg = 4;
+pub(crate) const RSI: Reg = 6;
+pub(crate) const RDI: Reg = 7;
+pub(crate) const R8: Reg = 8;
+pub(crate) const R9: Reg = 9;
+pub(crate) const R10: Reg = 10;
+pub(crate) const R11: Reg = 11;
+pub(crate) const R13: Reg = 13;
+pub(crate) const R14: Reg = 14;
+pub(crate) const R15: Reg = 15;
 
 /// The operand that a ModRM byte describes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Rm {
+pub(crate) enum Rm {
     Reg(Reg),
     /// `[base + disp]`
     Mem(Reg, i32),
     /// `[base + index + disp]`
     Index(Reg, Reg, i32),
+    /// `[base + (index << shift) + disp]`
+    Scaled(Reg, Reg, u8, i32),
+    /// `[(index << shift) + disp]`
+    Table(Reg, u8, i32),
     /// A constant of the pool at the end of the code, by number.
     Const(u32),
 }
 
 /// Width of an integer instruction in bytes: 1, 2, 4 or 8.
-pub(super) type Width = u32;
+pub(crate) type Width = u32;
 
 /// A condition code as in `Jcc` (SDM appendix B.1.4).
-pub(super) mod cc {
+pub(crate) mod cc {
     pub const B: u8 = 2;
     pub const AE: u8 = 3;
     pub const E: u8 = 4;
@@ -48,7 +56,7 @@ pub(super) mod cc {
 }
 
 /// The eight operations of opcode group 1, by their number.
-pub(super) mod alu {
+pub(crate) mod alu {
     pub const ADD: u8 = 0;
     pub const OR: u8 = 1;
     pub const AND: u8 = 4;
@@ -59,21 +67,21 @@ pub(super) mod alu {
 
 /// A place in the code, perhaps not known yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Label(pub u32);
+pub(crate) struct Label(pub u32);
 
-pub(super) const UNBOUND: u32 = u32::MAX;
+pub(crate) const UNBOUND: u32 = u32::MAX;
 
 /// Code being written.
 #[derive(Default)]
-pub(super) struct Asm {
+pub(crate) struct Asm {
     pub code: Vec<u8>,
-    pub(super) labels: Vec<u32>,
+    pub(crate) labels: Vec<u32>,
     /// (place of a 32-bit displacement, label), ascending
-    pub(super) fixups: Vec<(u32, Label)>,
-    pub(super) jumps: super::short::Jumps,
+    pub(crate) fixups: Vec<(u32, Label)>,
+    pub(crate) jumps: short::Jumps,
     consts: Vec<u128>,
     /// (place of a 32-bit displacement, bytes of the instruction after it, constant)
-    pub(super) const_fixups: Vec<(u32, u32, u32)>,
+    pub(crate) const_fixups: Vec<(u32, u32, u32)>,
 }
 
 fn patch(code: &mut [u8], at: u32, v: u32) {
@@ -91,7 +99,11 @@ impl Asm {
     pub fn pos(&self) -> u32 {
         self.code.len() as u32
     }
-    fn byte(&mut self, b: u8) {
+    /// The prefix of the next instruction's memory operand that adds the base of GS.
+    pub fn gs(&mut self) {
+        self.byte(0x65);
+    }
+    pub fn byte(&mut self, b: u8) {
         self.code.push(b);
     }
     fn dword(&mut self, v: u32) {
@@ -106,6 +118,10 @@ impl Asm {
     }
     pub fn bind(&mut self, l: Label) {
         self.labels[l.0 as usize] = self.pos();
+    }
+    /// Where a label is; its place moves when [`Asm::finish`] makes jumps short.
+    pub fn at(&self, l: Label) -> u32 {
+        self.labels[l.0 as usize]
     }
     pub fn jmp(&mut self, l: Label) {
         self.byte(0xe9);
@@ -160,7 +176,8 @@ impl Asm {
         }
         let (x, b) = match rm {
             Rm::Reg(r) | Rm::Mem(r, _) => (0, r >> 3),
-            Rm::Index(base, i, _) => (i >> 3, base >> 3),
+            Rm::Index(base, i, _) | Rm::Scaled(base, i, ..) => (i >> 3, base >> 3),
+            Rm::Table(i, ..) => (i >> 3, 0),
             Rm::Const(_) => (0, 0),
         };
         let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | x << 1 | b;
@@ -178,11 +195,17 @@ impl Asm {
         match rm {
             Rm::Reg(r) => self.byte(0xc0 | reg | (r & 7)),
             Rm::Mem(base, d) => {
-                // RSP and R12 as a base need a SIB byte; nothing here uses them so.
-                debug_assert!(base & 7 != RSP);
-                self.disp(reg | (base & 7), None, d);
+                // RSP and R12 as a base need a SIB byte.
+                let sib = (base & 7 == RSP).then_some(0x24);
+                self.disp(reg | (base & 7), sib, d);
             }
             Rm::Index(base, i, d) => self.disp(reg | 4, Some((i & 7) << 3 | (base & 7)), d),
+            Rm::Scaled(base, i, by, d) => self.disp(reg | 4, Some(by << 6 | (i & 7) << 3 | (base & 7)), d),
+            Rm::Table(i, by, d) => {
+                self.byte(reg | 4);
+                self.byte(by << 6 | (i & 7) << 3 | 5);
+                self.dword(d as u32);
+            }
             Rm::Const(n) => {
                 self.byte(reg | 5);
                 self.const_fixups.push((self.pos(), after, n));
@@ -348,6 +371,16 @@ impl Asm {
         self.form(0, true, false, 0x0f40 | u32::from(cc), r, rm, 0);
     }
 
+    /// `to = from >> (by & 63)`, flags untouched (BMI2).
+    pub fn shrx(&mut self, to: Reg, from: Reg, by: Reg) {
+        let inverted = |high: u8, at: u8| (high ^ 1) << at;
+        self.byte(0xc4);
+        self.byte(inverted(to >> 3, 7) | 1 << 6 | inverted(from >> 3, 5) | 2);
+        self.byte(1 << 7 | (by ^ 15) << 3 | 3);
+        self.byte(0xf7);
+        self.byte(0xc0 | (to & 7) << 3 | (from & 7));
+    }
+
     // ---- control
 
     pub fn push(&mut self, r: Reg) {
@@ -417,6 +450,12 @@ mod tests {
             (&|a| a.sse(0xf2, 4, 0x0f58, 3, Rm::Reg(12)), "addsd xmm3,xmm12"),
             (&|a| a.sse(0x66, 4, 0x0f3800, 9, Rm::Reg(1)), "pshufb xmm9,xmm1"),
             (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,0x1"),
+            (&|a| a.shrx(R10, RSI, R14), "shrx r10,rsi,r14"),
+            (&|a| a.shrx(RAX, R13, RDX), "shrx rax,r13,rdx"),
+            (&|a| a.load(8, R10, Rm::Table(R13, 3, -8)), "mov r10,[r13*8-0x8]"),
+            (&|a| a.lea(8, R10, Rm::Scaled(R11, R9, 2, 4)), "lea r10,[r11+r9*4+0x4]"),
+            (&|a| a.load(8, R10, Rm::Mem(12, 8)), "mov r10,[r12+0x8]"),
+            (&|a| a.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R13)), "crc32 rcx,r13"),
             (&|a| a.jmp_rm(Rm::Reg(RAX)), "jmp rax"),
             (&|a| a.call(Rm::Mem(RAX, 64)), "call qword ptr [rax+0x40]"),
         ];

@@ -1,10 +1,10 @@
 //! Short forms of jumps. Most blocks are small, so a byte reaches nearly all that a jump within one goes to.
 
-use super::asm::Asm;
+use super::Asm;
 
 /// What is known of the jumps, one behind the other as in [`Asm::fixups`].
 #[derive(Default)]
-pub(super) struct Jumps {
+pub(crate) struct Jumps {
     /// It needs a displacement of 32 bits.
     long: Vec<bool>,
     /// Bytes that those before it save; one more for all.
@@ -25,13 +25,12 @@ impl Asm {
     }
 
     /// Make jumps short where they can be. All labels are bound, and nothing of the constants is there yet.
-    pub(super) fn shorten(&mut self, marks: &mut [(u32, u64)]) {
+    pub(crate) fn shorten(&mut self, marks: &mut [(u32, u64)]) {
         self.jumps.long.clear();
         self.jumps.long.resize(self.fixups.len(), false);
         while self.lengthen() {}
         for k in 0..self.labels.len() {
-            self.labels[k] =
-                if self.labels[k] == super::asm::UNBOUND { self.labels[k] } else { self.moved(self.labels[k]) };
+            self.labels[k] = if self.labels[k] == super::UNBOUND { self.labels[k] } else { self.moved(self.labels[k]) };
         }
         for k in 0..self.const_fixups.len() {
             self.const_fixups[k].0 = self.moved(self.const_fixups[k].0);
@@ -88,7 +87,7 @@ impl Asm {
         self.code.truncate(self.code.len() - (from - to));
     }
     /// Fill in the displacements.
-    pub(super) fn resolve(&mut self) {
+    pub(crate) fn resolve(&mut self) {
         for (n, (at, l)) in self.fixups.iter().enumerate() {
             let (at, to) = (*at as usize, self.labels[l.0 as usize]);
             if self.jumps.long[n] {
@@ -102,7 +101,7 @@ impl Asm {
 
 #[cfg(test)]
 mod tests {
-    use super::super::asm::{Asm, cc};
+    use super::super::{Asm, cc};
 
     /// A jump over `n` bytes, forwards and backwards.
     fn over(n: usize) -> (Vec<u8>, u32) {

@@ -1,0 +1,274 @@
+//! What is known of addresses: which need no check.
+//!
+//! A register is *near* if its value is an address of guest memory plus a displacement of less than [`DRIFT`]. Operands add
+//! displacements of less than [`REACH`]. Together that is less than what lies between guest memory and the only page of the guards that
+//! can be read, 2 GiB in front of it.
+//!
+//! RSP is near at every entry of a block. Where a block ends, it is checked unless the last that was done with it was an access: an
+//! access that does not fault proves that its address is near, so that a stack that grows or shrinks by what is pushed and popped
+//! is never checked.
+
+use super::SPACE;
+use super::regs::number;
+use iced_x86::{ConditionCode, Instruction, Mnemonic as M, OpKind, Register as R};
+
+/// Bound of what may have been added to an address since it was checked.
+const DRIFT: i64 = 1 << 29;
+/// Bound of displacements of operands that go unchecked.
+pub(super) const REACH: i64 = 1 << 30;
+
+/// A register as far as it is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Known {
+    /// It is not larger than that.
+    max: u64,
+    /// It is near, and by how much it may have left guest memory, in both directions.
+    near: Option<u32>,
+}
+
+const UNKNOWN: Known = Known { max: u64::MAX, near: None };
+
+const RSP: usize = 4;
+
+/// A sum of registers that has been checked: base, index, scale.
+type Sum = (R, R, u32);
+
+/// What is known at a place of the code.
+#[derive(Clone, Debug)]
+pub(super) struct Checks {
+    known: [Known; 16],
+    sums: Vec<Sum>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        let mut known = [UNKNOWN; 16];
+        known[RSP].near = Some(0);
+        Checks { known, sums: vec![] }
+    }
+}
+
+impl Known {
+    fn bounded(max: u64) -> Known {
+        Known { max, near: (max < SPACE).then_some(0) }
+    }
+    fn moved(self, by: i64) -> Known {
+        let near = self.near.map(|n| i64::from(n) + by.abs()).filter(|n| *n < DRIFT);
+        Known { max: u64::MAX, near: near.map(|n| n as u32) }
+    }
+}
+
+impl Checks {
+    /// Nothing is known any more, but what is known at every entry.
+    pub fn forget(&mut self) {
+        *self = Checks::default();
+    }
+    /// The value of this register was compared with the size of guest memory.
+    pub fn checked(&mut self, n: u8) {
+        let k = &mut self.known[usize::from(n)];
+        k.near = Some(0);
+    }
+    /// Memory at or next to the address in RSP was accessed.
+    pub fn proved_rsp(&mut self) {
+        self.checked(RSP as u8);
+    }
+    /// Whether RSP is near without having been moved since that was seen.
+    pub fn rsp_is_proved(&self) -> bool {
+        self.known[RSP].near == Some(0)
+    }
+    /// The sum was.
+    pub fn checked_sum(&mut self, i: &Instruction) {
+        self.sums.push((i.memory_base(), i.memory_index(), i.memory_index_scale()));
+    }
+    pub fn is_near(&self, n: u8) -> bool {
+        self.known[usize::from(n)].near.is_some()
+    }
+    /// Whether base plus scaled index of the memory operand are near.
+    pub fn is_near_sum(&self, i: &Instruction) -> bool {
+        let (base, index, scale) = (i.memory_base(), i.memory_index(), i.memory_index_scale());
+        if self.sums.contains(&(base, index, scale)) {
+            return true;
+        }
+        let most = self.known[usize::from(number(index))].max.saturating_mul(u64::from(scale));
+        if base == R::None {
+            return most < SPACE;
+        }
+        let b = self.known[usize::from(number(base))];
+        let drift = b.near.map_or(DRIFT as u64, u64::from);
+        b.max.saturating_add(most) < SPACE || drift.saturating_add(most) < DRIFT as u64
+    }
+    /// RSP was changed by that much by PUSH, POP and the like.
+    pub fn moved(&mut self, n: u8, by: i64) {
+        let k = self.known[usize::from(n)].moved(by);
+        self.write(n, k);
+    }
+    fn write(&mut self, n: u8, k: Known) {
+        self.known[usize::from(n)] = k;
+        self.sums.retain(|s| (s.0 == R::None || number(s.0) != n) && number(s.1) != n);
+    }
+    /// Nothing is known of this register.
+    pub fn lost(&mut self, n: u8) {
+        self.write(n, UNKNOWN);
+    }
+    /// One register was moved to another.
+    pub fn copied(&mut self, from: u8, to: u8) {
+        let k = self.known[usize::from(from)];
+        self.write(to, k);
+    }
+    /// After an instruction that writes these general registers (a bit each).
+    pub fn executed(&mut self, i: &Instruction, written: u16) {
+        if written == 0 {
+            return;
+        }
+        let (to, value) = match self.result(i) {
+            Some((to, k)) => (to, Some(k)),
+            None => (0, None),
+        };
+        for n in (0..16).filter(|n| written >> n & 1 != 0) {
+            self.write(n, if n == to { value.unwrap_or(UNKNOWN) } else { UNKNOWN });
+        }
+    }
+    /// What is known of the register that is the first operand.
+    fn result(&self, i: &Instruction) -> Option<(u8, Known)> {
+        if i.op_count() == 0 || i.op0_kind() != OpKind::Register {
+            return None;
+        }
+        let r = i.op0_register();
+        if !r.is_gpr() {
+            return None;
+        }
+        let to = number(r);
+        let before = self.known[usize::from(to)];
+        let immediate = || {
+            (i.op_count() == 2 && i.op1_kind() != OpKind::Register && i.op1_kind() != OpKind::Memory)
+                .then(|| i.immediate(1))
+        };
+        let source = || (i.op_count() == 2 && i.op1_kind() == OpKind::Register).then(|| i.op1_register());
+        if r.is_gpr32() {
+            if !clears_upper_half(i) {
+                return None;
+            }
+            let max = match i.mnemonic() {
+                M::Movzx => u64::MAX >> (64 - 8 * zero_extended(i)),
+                M::And => immediate().map_or(u64::MAX, |v| u64::from(v as u32)).min(before.max),
+                M::Mov => immediate()
+                    .map(|v| u64::from(v as u32))
+                    .or_else(|| source().filter(|s| s.is_gpr32()).map(|s| self.known[usize::from(number(s))].max))
+                    .unwrap_or(u64::MAX),
+                M::Shr => immediate().map_or(u64::MAX, |v| u64::from(u32::MAX >> (v & 31))),
+                _ => u64::MAX,
+            };
+            return Some((to, Known::bounded(max.min(u32::MAX.into()))));
+        }
+        if !r.is_gpr64() {
+            return None;
+        }
+        let known = match i.mnemonic() {
+            M::Mov => match source().filter(|s| s.is_gpr64()) {
+                Some(s) => self.known[usize::from(number(s))],
+                None => Known::bounded(immediate()?),
+            },
+            M::Movzx => Known::bounded(u64::MAX >> (64 - 8 * zero_extended(i))),
+            M::Add => before.moved(immediate()? as i64),
+            M::Sub => before.moved((immediate()? as i64).checked_neg()?),
+            M::Inc | M::Dec => before.moved(1),
+            M::And => match immediate()? as i64 {
+                // Aligned down.
+                v @ -4096..0 => Known { max: before.max, ..before.moved(v) },
+                v if v >= 0 => Known::bounded(v as u64),
+                _ => UNKNOWN,
+            },
+            M::Shr => Known::bounded(u64::MAX >> (immediate()? & 63)),
+            M::Lea => self.address(i)?,
+            _ => return None,
+        };
+        Some((to, known))
+    }
+    fn address(&self, i: &Instruction) -> Option<Known> {
+        if i.is_ip_rel_memory_operand() {
+            return Some(Known::bounded(i.ip_rel_memory_address()));
+        }
+        let (base, index) = (i.memory_base(), i.memory_index());
+        if !base.is_gpr64() {
+            return None;
+        }
+        let by = i.memory_displacement64() as i64;
+        if index == R::None {
+            return Some(self.known[usize::from(number(base))].moved(by));
+        }
+        (self.is_near_sum(i) && by.abs() < DRIFT / 2)
+            .then(|| Known { max: u64::MAX, near: Some(DRIFT as u32 / 2) }.moved(by))
+    }
+}
+
+/// Whether an instruction with a 32-bit register as its first operand makes the upper half of it zero whatever happens. (The manual leaves
+/// it open for those that may not write: BSF, CMPXCHG and the like.)
+fn clears_upper_half(i: &Instruction) -> bool {
+    match i.mnemonic() {
+        M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Lea | M::Movd | M::Popcnt | M::Lzcnt | M::Tzcnt | M::Bswap => {
+            true
+        }
+        M::Add | M::Sub | M::Adc | M::Sbb | M::And | M::Or | M::Xor | M::Not | M::Neg | M::Inc | M::Dec => true,
+        M::Imul => i.op_count() > 1,
+        M::Shl | M::Shr | M::Sar => i.op1_kind() == OpKind::Immediate8 && i.immediate8() & 31 != 0,
+        M::Cvttsd2si | M::Cvttss2si | M::Cvtsd2si | M::Cvtss2si | M::Movmskps | M::Movmskpd | M::Pmovmskb => true,
+        _ => i.code().condition_code() != ConditionCode::None && i.op_count() == 2,
+    }
+}
+
+/// Bytes of the source of MOVZX.
+fn zero_extended(i: &Instruction) -> u32 {
+    let small = match i.op1_kind() {
+        OpKind::Register => i.op1_register().size() == 1,
+        _ => i.memory_size().size() == 1,
+    };
+    if small { 1 } else { 2 }
+}
+
+/// Whether the operand needs no more than that its base is near.
+pub(super) fn has_base_alone(i: &Instruction) -> bool {
+    i.memory_base().is_gpr64() && i.memory_index() == R::None
+}
+
+/// Whether a displacement is one that may be added to a near address.
+pub(super) fn reaches(displacement: u64) -> bool {
+    (displacement as i64).unsigned_abs() < REACH as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    /// Which of RAX, RCX, RDX, RBX are near after this code, RAX having been checked before.
+    fn near(code: &[u8]) -> Vec<u8> {
+        let mut c = Checks::default();
+        c.checked(0);
+        let mut info = iced_x86::InstructionInfoFactory::new();
+        for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
+            let written = super::super::select::written(&mut info, &i);
+            c.executed(&i, written);
+        }
+        (0..4).filter(|n| c.is_near(*n)).collect()
+    }
+
+    #[test]
+    fn what_stays_near() {
+        assert_eq!(near(&[]), [0]);
+        // add rax,8; mov rcx,rax
+        assert_eq!(near(&[0x48, 0x83, 0xc0, 8, 0x48, 0x89, 0xc1]), [0, 1]);
+        // add rax,rcx
+        assert_eq!(near(&[0x48, 0x01, 0xc8]), []);
+        // mov edx,[rax]; mov rbx,[rax]
+        assert_eq!(near(&[0x8b, 0x10, 0x48, 0x8b, 0x18]), [0, 2]);
+        // add rax,0x1fffffff; then once more
+        assert_eq!(near(&[0x48, 0x05, 0xff, 0xff, 0xff, 0x1f]), [0]);
+        assert_eq!(near(&[0x48, 0x05, 0xff, 0xff, 0xff, 0x1f, 0x48, 0xff, 0xc0]), []);
+        // lea rdx,[rax-16]; and rdx,-16; lea rbx,[rax+rcx]
+        assert_eq!(near(&[0x48, 0x8d, 0x50, 0xf0, 0x48, 0x83, 0xe2, 0xf0, 0x48, 0x8d, 0x1c, 0x08]), [0, 2]);
+        // movzx ecx,cl; lea rbx,[rax+rcx*8]
+        assert_eq!(near(&[0x0f, 0xb6, 0xc9, 0x48, 0x8d, 0x1c, 0xc8]), [0, 1, 3]);
+        // movzx ecx,cl; add al,1: the rest of RAX stays, but it is another address
+        assert_eq!(near(&[0x0f, 0xb6, 0xc9, 0x04, 1]), [1]);
+    }
+}

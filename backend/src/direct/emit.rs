@@ -1,0 +1,445 @@
+//! One instruction.
+
+use super::checks::{has_base_alone, reaches};
+use super::regs::{GUEST_RSP, Place, is_high_byte, like, number, place};
+use super::{DESTINATION, Direct, SHIFT, SOURCE, SPACE, select};
+use crate::asm::{R10, R11, R13, R14, RCX, RDI, RSI, Reg, Rm};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register as R};
+
+/// Distance from the base of GS to the last word of the one page of the guards that can be read.
+const GUARD_WORD: i32 = evm_memory::LIMIT_AT + evm_memory::PAGE as i32 - 8;
+const RBP: Reg = 5;
+
+impl Direct {
+    /// A word of the state.
+    pub(super) fn state(&self, offset: u32) -> Rm {
+        Rm::Mem(R14, offset as i32 - SHIFT as i32)
+    }
+    fn slot(&self, guest: u8) -> Rm {
+        self.state(self.words.gpr + 8 * u32::from(guest))
+    }
+    /// The host instruction that comes next can fault.
+    pub(super) fn mark(&mut self) {
+        self.pcs.push((self.asm.pos(), self.pc));
+    }
+    /// The host register that holds a guest register, which is loaded to `scratch` if it is in the state.
+    pub(super) fn register(&mut self, guest: u8, scratch: Reg) -> Reg {
+        match place(guest) {
+            Place::Host(h) => h,
+            Place::State => {
+                let slot = self.slot(guest);
+                self.asm.load(8, scratch, slot);
+                scratch
+            }
+        }
+    }
+    /// Fault unless the address in `r` is one of guest memory. `scratch` may be `r`.
+    fn check(&mut self, r: Reg, scratch: Reg) {
+        self.asm.shrx(scratch, r, R14);
+        self.guard(scratch);
+    }
+    /// Fault unless `r` is 0; it must be less than 2^28.
+    pub(super) fn guard(&mut self, r: Reg) {
+        self.mark();
+        self.asm.gs();
+        self.asm.load(8, r, Rm::Table(r, 3, GUARD_WORD));
+    }
+    /// Know that the guest's RSP is near, and has not been moved since: what is known at every entry.
+    pub(super) fn settle_rsp(&mut self) {
+        if !self.checks.rsp_is_proved() {
+            self.check(R11, R10);
+            self.checks.proved_rsp();
+        }
+    }
+    /// Know that the guest's RSP is near.
+    pub(super) fn near_rsp(&mut self) {
+        if !self.checks.is_near(4) {
+            self.check(R11, R10);
+            self.checks.checked(4);
+        }
+    }
+    fn encode(&mut self, i: &Instruction) -> bool {
+        let at = self.asm.code.len();
+        self.encoder.set_buffer(std::mem::take(&mut self.asm.code));
+        let done = self.encoder.encode(i, 0).is_ok();
+        self.asm.code = self.encoder.take_buffer();
+        if !done {
+            self.asm.code.truncate(at);
+        }
+        done
+    }
+
+    /// Copy an instruction that is not of control. False: it is not copied, and nothing was changed.
+    pub(super) fn instruction(&mut self, i: &Instruction) -> bool {
+        if select::is_nothing(i) {
+            return true;
+        }
+        match i.mnemonic() {
+            M::Push => self.push(i),
+            M::Pop => self.pop(i),
+            M::Leave => self.leave(i),
+            M::Cld | M::Std => {
+                let df = self.state(self.words.df);
+                self.asm.store_imm(8, df, u64::from(i.mnemonic() == M::Std))
+            }
+            _ if select::is_string(i) => self.string(i),
+            _ if !select::is_copied(i, self.v3) => false,
+            M::Lea => self.lea(i),
+            _ => self.copied(i),
+        }
+    }
+
+    fn copied(&mut self, i: &Instruction) -> bool {
+        let (reads, writes) = select::used(&mut self.info, i);
+        let mut out = *i;
+        let mut held: [Option<(u8, Reg)>; 2] = [None; 2];
+        let memory = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Memory);
+        for k in (0..i.op_count()).filter(|k| i.op_kind(*k) == OpKind::Register && i.op_register(*k).is_gpr()) {
+            let n = number(i.op_register(k));
+            if place(n) == Place::State && held.iter().flatten().all(|h| h.0 != n) {
+                match held.iter().position(Option::is_none) {
+                    Some(free) => held[free] = Some((n, [R13, R10][free])),
+                    None => return false,
+                }
+            }
+        }
+        if memory {
+            let Some(base) = self.address(&mut out) else { return false };
+            if base && held[1].is_some() {
+                return false;
+            }
+        }
+        let mut high = false;
+        for k in (0..i.op_count()).filter(|k| i.op_kind(*k) == OpKind::Register && i.op_register(*k).is_gpr()) {
+            let r = i.op_register(k);
+            if is_high_byte(r) {
+                high = true;
+                continue;
+            }
+            let n = number(r);
+            let host = match place(n) {
+                Place::Host(h) => h,
+                Place::State => held.iter().flatten().find(|h| h.0 == n).map_or(R13, |h| h.1),
+            };
+            out.set_op_register(k, like(r, host));
+        }
+        // With a prefix REX there is no AH.
+        if high && needs_rex(&out) {
+            return false;
+        }
+        for (n, host) in held.iter().flatten().filter(|h| reads >> h.0 & 1 != 0) {
+            let slot = self.slot(*n);
+            self.asm.load(8, *host, slot);
+        }
+        if memory || faults(i) {
+            self.mark();
+        }
+        if !self.encode(&out) {
+            return false;
+        }
+        for (n, host) in held.iter().flatten().filter(|h| writes >> h.0 & 1 != 0) {
+            let slot = self.slot(*n);
+            self.asm.store(8, slot, *host);
+        }
+        if memory
+            && select::always_accesses(i)
+            && i.memory_base() == R::RSP
+            && has_base_alone(i)
+            && (i.memory_displacement64() as i64).unsigned_abs() < evm_memory::PAGE
+        {
+            self.checks.proved_rsp();
+        }
+        self.checks.executed(i, writes);
+        true
+    }
+
+    /// Make the memory operand of `out` one of the host; whether it uses R10. Changes R10 and R13. `None`: it cannot be had.
+    fn address(&mut self, out: &mut Instruction) -> Option<bool> {
+        let i = *out;
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let disp = i.memory_displacement64();
+        let fs = i.memory_segment() == R::FS;
+        out.set_segment_prefix(R::GS);
+        if !fs && (base == R::RIP || base == R::None && index == R::None) {
+            return self.constant(out, if base == R::RIP { i.ip_rel_memory_address() } else { disp });
+        }
+        if fs {
+            let word = self.state(self.words.fs);
+            self.asm.load(8, R10, word);
+            if base == R::None && index == R::None && reaches(disp) {
+                return self.operand(out, R10, disp);
+            }
+            if base.is_gpr32() || index.is_gpr32() || base == R::RIP {
+                return None;
+            }
+            if base != R::None {
+                let b = self.register(number(base), R13);
+                self.asm.lea(8, R10, Rm::Index(R10, b, 0));
+            }
+            if index != R::None {
+                let x = self.register(number(index), R13);
+                self.asm.lea(8, R10, Rm::Scaled(R10, x, scale(&i), 0));
+            }
+            self.asm.lea(8, R10, Rm::Mem(R10, disp as i32));
+            self.check(R10, R13);
+            return self.operand(out, R10, 0);
+        }
+        if base.is_gpr32() || index.is_gpr32() {
+            // The sum has 32 bits: it is in guest memory.
+            self.sum(&i, 4);
+            return self.operand(out, R10, 0);
+        }
+        if has_base_alone(&i) && reaches(disp) {
+            let n = number(base);
+            let b = self.register(n, R10);
+            if !self.checks.is_near(n) {
+                self.check(b, if b == R10 { R13 } else { R10 });
+                self.checks.checked(n);
+            }
+            return self.operand(out, b, disp);
+        }
+        let near = reaches(disp) && index != R::None && self.checks.is_near_sum(&i);
+        let here = |r: R| r == R::None || place(number(r)) != Place::State;
+        if !here(base) || !here(index) || !reaches(disp) {
+            self.sum(&i, 8);
+            if !near {
+                self.check(R10, R13);
+            }
+            return self.operand(out, R10, 0);
+        }
+        if !near {
+            let mut bare = i;
+            bare.set_memory_displacement64(0);
+            self.sum(&bare, 8);
+            self.check(R10, R10);
+            self.checks.checked_sum(&i);
+        }
+        if base != R::None {
+            out.set_memory_base(R::RAX + u32::from(self.register(number(base), R10)));
+        }
+        out.set_memory_index(R::RAX + u32::from(self.register(number(index), R10)));
+        out.set_memory_displ_size(if base == R::None { 4 } else { 1 });
+        Some(false)
+    }
+    /// The operand at a known address.
+    fn constant(&mut self, out: &mut Instruction, at: u64) -> Option<bool> {
+        if at >= SPACE {
+            return None;
+        }
+        if out.memory_displ_size() == 8 && out.memory_base() == R::None {
+            // The form of MOV with a 64-bit address.
+            return Some(false);
+        }
+        if at < 1 << 31 {
+            out.set_memory_base(R::None);
+            out.set_memory_displacement64(at);
+            out.set_memory_displ_size(4);
+            return Some(false);
+        }
+        self.asm.imm_keeping_flags(R10, at);
+        self.operand(out, R10, 0)
+    }
+    /// The operand `[base + disp]`.
+    fn operand(&mut self, out: &mut Instruction, base: Reg, disp: u64) -> Option<bool> {
+        out.set_memory_base(R::RAX + u32::from(base));
+        out.set_memory_index(R::None);
+        out.set_memory_index_scale(1);
+        out.set_memory_displacement64(disp);
+        out.set_memory_displ_size(u32::from(disp != 0));
+        Some(base == R10)
+    }
+    /// Base plus scaled index plus displacement, of so many bytes, to R10. Changes R13.
+    fn sum(&mut self, i: &Instruction, width: u32) {
+        let disp = i.memory_displacement64() as i32;
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let b = (base != R::None).then(|| self.register(number(base), R10));
+        let x = (index != R::None).then(|| self.register(number(index), R13));
+        let rm = match (b, x) {
+            (Some(b), Some(x)) => Rm::Scaled(b, x, scale(i), disp),
+            (Some(b), None) => Rm::Mem(b, disp),
+            (None, Some(x)) => Rm::Table(x, scale(i), disp),
+            (None, None) => return self.asm.imm_keeping_flags(R10, disp as i64 as u64),
+        };
+        self.asm.lea(width, R10, rm);
+    }
+
+    fn lea(&mut self, i: &Instruction) -> bool {
+        let to = number(i.op0_register());
+        let host = match place(to) {
+            Place::Host(h) => h,
+            Place::State => R13,
+        };
+        let width = i.op0_register().size() as u32;
+        if i.is_ip_rel_memory_operand() {
+            let at = i.ip_rel_memory_address();
+            if width < 4 {
+                return false;
+            }
+            self.asm.imm_keeping_flags(host, if width == 4 { at & 0xffff_ffff } else { at });
+        } else {
+            let mut out = *i;
+            let of =
+                |d: &mut Direct, r: R, scratch| if r == R::None { r } else { like(r, d.register(number(r), scratch)) };
+            out.set_memory_base(of(self, i.memory_base(), R10));
+            out.set_memory_index(of(self, i.memory_index(), R13));
+            out.set_segment_prefix(R::None);
+            if width < 4 && place(to) == Place::State {
+                return false;
+            }
+            out.set_op0_register(like(i.op0_register(), host));
+            if !self.encode(&out) {
+                return false;
+            }
+        }
+        if place(to) == Place::State {
+            let slot = self.slot(to);
+            self.asm.store(8, slot, R13);
+        }
+        self.checks.executed(i, 1 << to);
+        true
+    }
+
+    /// Load the 64-bit memory operand of an instruction to R13.
+    pub(super) fn load_operand(&mut self, i: &Instruction) -> bool {
+        let mut out = *i;
+        out.set_code(Code::Mov_r64_rm64);
+        out.set_op0_kind(OpKind::Register);
+        out.set_op0_register(R::R13);
+        out.set_op1_kind(OpKind::Memory);
+        if !select::is_copied(&out, self.v3) || self.address(&mut out).is_none() {
+            return false;
+        }
+        self.mark();
+        self.encode(&out)
+    }
+
+    /// A string instruction, perhaps repeated. Its destination is in ES, which has no base: it gets host addresses. The guards are
+    /// larger than what it touches at a time, so that it is enough to know where it starts.
+    fn string(&mut self, i: &Instruction) -> bool {
+        // Upwards only.
+        let df = self.state(self.words.df);
+        self.asm.load(8, R10, df);
+        self.guard(R10);
+        let registers: &[(Reg, u64)] =
+            if select::has_source(i) { &[(RDI, DESTINATION), (RSI, SOURCE)] } else { &[(RDI, DESTINATION)] };
+        let mut marks = self.pc;
+        for (r, mark) in registers {
+            if !self.checks.is_near(*r) {
+                self.check(*r, R10);
+            }
+            marks |= mark;
+        }
+        let base = self.state(self.words.base);
+        self.asm.load(8, R13, base);
+        for (r, _) in registers {
+            self.asm.lea(8, *r, Rm::Index(*r, R13, 0));
+        }
+        self.pcs.push((self.asm.pos(), marks));
+        let done = self.encode(i);
+        debug_assert!(done, "a string instruction that was decoded");
+        // Back: minus the base is its complement plus one.
+        self.asm.group3(8, 2, Rm::Reg(R13));
+        for (r, _) in registers {
+            self.asm.lea(8, *r, Rm::Index(*r, R13, 1));
+        }
+        for n in [RCX, RSI, RDI] {
+            self.checks.lost(n);
+        }
+        true
+    }
+
+    fn push(&mut self, i: &Instruction) -> bool {
+        let value = match i.code() {
+            Code::Push_r64 => Some(self.register(number(i.op0_register()), R13)),
+            Code::Push_rm64 if i.op0_kind() == OpKind::Memory => {
+                if !self.load_operand(i) {
+                    return false;
+                }
+                Some(R13)
+            }
+            Code::Push_rm64 => Some(self.register(number(i.op0_register()), R13)),
+            Code::Pushq_imm8 | Code::Pushq_imm32 => None,
+            _ => return false,
+        };
+        self.near_rsp();
+        self.mark();
+        self.asm.gs();
+        match value {
+            Some(r) => self.asm.store(8, Rm::Mem(R11, -8), r),
+            None => {
+                self.asm.store_imm(8, Rm::Mem(R11, -8), i.immediate(0));
+            }
+        }
+        self.move_rsp(-8);
+        true
+    }
+    pub(super) fn move_rsp(&mut self, by: i32) {
+        self.asm.lea(8, R11, Rm::Mem(R11, by));
+        self.checks.moved(4, by.into());
+        // It is moved where memory is accessed, at the old address or the new one.
+        self.checks.proved_rsp();
+    }
+    fn pop(&mut self, i: &Instruction) -> bool {
+        if !matches!(i.code(), Code::Pop_r64 | Code::Pop_rm64) || i.op0_kind() != OpKind::Register {
+            return false;
+        }
+        let n = number(i.op0_register());
+        let to = match place(n) {
+            Place::Host(h) if h != GUEST_RSP => h,
+            _ => R13,
+        };
+        self.near_rsp();
+        self.mark();
+        self.asm.gs();
+        self.asm.load(8, to, Rm::Mem(R11, 0));
+        self.move_rsp(8);
+        match place(n) {
+            Place::Host(GUEST_RSP) => self.asm.load(8, R11, Rm::Reg(R13)),
+            Place::Host(_) => {}
+            Place::State => {
+                let slot = self.slot(n);
+                self.asm.store(8, slot, R13);
+            }
+        }
+        self.checks.lost(n);
+        true
+    }
+    fn leave(&mut self, i: &Instruction) -> bool {
+        if i.code() != Code::Leaveq {
+            return false;
+        }
+        if !self.checks.is_near(RBP) {
+            self.check(RBP, R10);
+            self.checks.checked(RBP);
+        }
+        self.mark();
+        self.asm.gs();
+        self.asm.load(8, R13, Rm::Mem(RBP, 0));
+        self.asm.lea(8, R11, Rm::Mem(RBP, 8));
+        self.asm.load(8, RBP, Rm::Reg(R13));
+        self.checks.copied(RBP, 4);
+        self.checks.moved(4, 8);
+        self.checks.proved_rsp();
+        self.checks.lost(RBP);
+        true
+    }
+}
+
+/// The shift that the scale of an index is.
+fn scale(i: &Instruction) -> u8 {
+    i.memory_index_scale().trailing_zeros() as u8
+}
+
+/// Whether an instruction without memory operand may fault: it divides, or this host may not have it.
+fn faults(i: &Instruction) -> bool {
+    use iced_x86::CpuidFeature as F;
+    let rare = [F::AES, F::PCLMULQDQ, F::SHA, F::VAES, F::VPCLMULQDQ, F::F16C, F::ADX, F::MOVBE];
+    matches!(i.mnemonic(), M::Div | M::Idiv) || i.cpuid_features().iter().any(|f| rare.contains(f))
+}
+
+/// Whether the encoding has a prefix REX: for registers from the eighth on, and for SPL to DIL.
+fn needs_rex(i: &Instruction) -> bool {
+    let high = |r: R| r.is_gpr() && !is_high_byte(r) && (number(r) > 7 || r.is_gpr8() && number(r) > 3);
+    let operand = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Register && high(i.op_register(k)));
+    operand || high(i.memory_base()) || high(i.memory_index())
+}

@@ -1,0 +1,219 @@
+//! How copied code goes from block to block.
+
+use super::regs::number;
+use super::{BIAS, Block, Direct, HOT, POLL, RECORD};
+use crate::asm::{Label, R10, R11, R13, R14, RCX, Rm};
+use iced_x86::{Code, FlowControl, Instruction, OpKind};
+
+/// A way out of the unit, off the straight path.
+pub(super) struct Exit {
+    label: Label,
+    pc: u64,
+    index: u32,
+    /// It goes back.
+    polls: bool,
+}
+
+/// JRCXZ, with its displacement to be filled in.
+const JRCXZ: u8 = 0xe3;
+
+type Links<'a> = &'a mut dyn FnMut(u64) -> u32;
+
+impl Direct {
+    /// Go to one of the runtime's ways, with a guest address.
+    pub(super) fn way(&mut self, word: u32, pc: u64) {
+        self.asm.imm_keeping_flags(R13, pc);
+        let way = self.state(word);
+        self.asm.jmp_rm(way);
+    }
+    /// Leave if the thread is asked to; the guest has come to `pc`.
+    pub(super) fn poll(&mut self, pc: u64) {
+        let word = self.state(self.words.poll);
+        self.asm.load(8, R10, word);
+        let before = std::mem::replace(&mut self.pc, pc | POLL);
+        self.guard(R10);
+        self.pc = before;
+    }
+
+    /// Count an entry of the block at `pc`.
+    pub(super) fn count(&mut self, index: u32, pc: u64) {
+        let code = self.record(index);
+        let Rm::Mem(base, at) = code else { return };
+        let count = Rm::Mem(base, at + 16);
+        self.asm.load(8, R13, count);
+        self.asm.lea(8, R13, Rm::Mem(R13, super::COUNT as i32));
+        self.asm.store(8, count, R13);
+        self.asm.shrx(R13, R13, R14);
+        let before = std::mem::replace(&mut self.pc, pc | HOT);
+        self.guard(R13);
+        self.pc = before;
+    }
+
+    /// An instruction that ends its block. False: it is not copied.
+    pub(super) fn control(&mut self, i: &Instruction, n: usize, blocks: &[Block], links: Links) -> bool {
+        match i.flow_control() {
+            FlowControl::ConditionalBranch if i.is_jcc_short_or_near() => {
+                self.settle_rsp();
+                let l = self.target(i.near_branch_target(), blocks, links);
+                self.asm.jcc(i.condition_code() as u8 - 1, l);
+                self.go(i.next_ip(), n, blocks, links);
+            }
+            FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => {
+                self.settle_rsp();
+                self.go(i.near_branch_target(), n, blocks, links);
+            }
+            FlowControl::Call if i.code() == Code::Syscall => self.way(self.words.service, i.next_ip()),
+            FlowControl::Call if i.code() == Code::Call_rel32_64 => {
+                let target = i.near_branch_target();
+                let index = links(target);
+                self.push_return(i.next_ip());
+                self.asm.imm_keeping_flags(R13, target);
+                let record = self.record(index);
+                self.asm.call(record);
+                self.back(i.next_ip());
+                self.go(i.next_ip(), n, blocks, links);
+            }
+            FlowControl::IndirectCall if i.code() == Code::Call_rm64 => {
+                if !self.indirect_target(i) {
+                    return false;
+                }
+                self.push_return(i.next_ip());
+                self.look_up();
+                self.asm.call(Rm::Mem(R10, 0));
+                self.back(i.next_ip());
+                self.go(i.next_ip(), n, blocks, links);
+            }
+            FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => {
+                if !self.indirect_target(i) {
+                    return false;
+                }
+                self.settle_rsp();
+                self.look_up();
+                self.asm.jmp_rm(Rm::Mem(R10, 0));
+            }
+            FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => {
+                self.near_rsp();
+                self.mark();
+                self.asm.gs();
+                self.asm.load(8, R13, Rm::Mem(R11, 0));
+                let more = if i.code() == Code::Retnq { 0 } else { i32::from(i.immediate16()) };
+                self.move_rsp(8 + more);
+                self.asm.ret();
+            }
+            _ => return false,
+        }
+        true
+    }
+    /// Go to a guest address that the guest code at hand names.
+    pub(super) fn go(&mut self, pc: u64, n: usize, blocks: &[Block], links: Links) {
+        match blocks.iter().position(|b| b.pc == pc) {
+            Some(b) if b == n + 1 => {}
+            Some(b) => {
+                let l = self.labels[b];
+                self.asm.jmp(l);
+            }
+            None => self.exit(pc, links(pc), pc <= self.pc),
+        }
+    }
+    /// Where a branch to a guest address goes.
+    fn target(&mut self, pc: u64, blocks: &[Block], links: Links) -> Label {
+        if let Some(b) = blocks.iter().position(|b| b.pc == pc) {
+            return self.labels[b];
+        }
+        let label = self.asm.label();
+        self.cold.push(Exit { label, pc, index: links(pc), polls: pc <= self.pc });
+        label
+    }
+    fn exit(&mut self, pc: u64, index: u32, polls: bool) {
+        if polls {
+            self.poll(pc);
+        }
+        self.asm.imm_keeping_flags(R13, pc);
+        let record = self.record(index);
+        self.asm.jmp_rm(record);
+    }
+    /// The operand that is the code of an entry index. Changes R10.
+    fn record(&mut self, index: u32) -> Rm {
+        let word = self.state(self.words.records);
+        self.asm.load(8, R10, word);
+        Rm::Mem(R10, (i64::from(index) * i64::from(RECORD) - BIAS as i64) as i32)
+    }
+    pub(super) fn cold_code(&mut self) {
+        for e in std::mem::take(&mut self.cold) {
+            self.asm.bind(e.label);
+            self.exit(e.pc, e.index, e.polls);
+        }
+    }
+
+    /// The target of an indirect jump or call to R13.
+    fn indirect_target(&mut self, i: &Instruction) -> bool {
+        if i.op0_kind() == OpKind::Memory {
+            return self.load_operand(i);
+        }
+        let r = self.register(number(i.op0_register()), R13);
+        if r != R13 {
+            self.asm.load(8, R13, Rm::Reg(r));
+        }
+        true
+    }
+    /// Push a return address on the guest's stack. Keeps R13.
+    fn push_return(&mut self, ret: u64) {
+        self.near_rsp();
+        let to = Rm::Mem(R11, -8);
+        if i32::try_from(ret).is_ok() {
+            self.mark();
+            self.asm.gs();
+            self.asm.store_imm(8, to, ret);
+        } else {
+            self.asm.imm_keeping_flags(R10, ret);
+            self.mark();
+            self.asm.gs();
+            self.asm.store(8, to, R10);
+        }
+        self.move_rsp(-8);
+    }
+    /// Address of the record of the guest address in R13 to R10, or that of one whose code is the way out.
+    fn look_up(&mut self) {
+        let (saved, hashes, records) =
+            (self.state(self.words.saved), self.state(self.words.hashes), self.state(self.words.records));
+        let out = self.state(self.words.out);
+        self.asm.store(8, saved, RCX);
+        self.asm.imm_keeping_flags(RCX, 0);
+        self.asm.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R13));
+        self.asm.load(2, RCX, Rm::Reg(RCX));
+        self.asm.load(8, R10, hashes);
+        self.asm.load(4, RCX, Rm::Scaled(R10, RCX, 2, 0));
+        self.asm.load(8, R10, records);
+        self.asm.lea(8, R10, Rm::Index(R10, RCX, BIAS.wrapping_neg() as i32));
+        self.asm.load(8, RCX, Rm::Mem(R10, 8));
+        self.asm.lea(8, RCX, Rm::Index(RCX, R13, 0));
+        let found = self.jrcxz();
+        self.asm.lea(8, R10, out);
+        self.land(found);
+        self.asm.load(8, RCX, saved);
+    }
+    /// Behind a call that returns to `ret`: the guest address that it came back to is in R13.
+    fn back(&mut self, ret: u64) {
+        self.checks.forget();
+        self.asm.load(8, R10, Rm::Reg(RCX));
+        self.asm.imm_keeping_flags(RCX, ret.wrapping_neg());
+        self.asm.lea(8, RCX, Rm::Index(RCX, R13, 0));
+        let good = self.jrcxz();
+        self.asm.load(8, RCX, Rm::Reg(R10));
+        // Where it did come back to is looked up.
+        let dispatch = self.state(self.words.dispatch);
+        self.asm.jmp_rm(dispatch);
+        self.land(good);
+        self.asm.load(8, RCX, Rm::Reg(R10));
+    }
+    /// Jump if RCX is 0, over a few bytes in which there is no other jump. Flags are left alone.
+    fn jrcxz(&mut self) -> u32 {
+        self.asm.byte(JRCXZ);
+        self.asm.byte(0);
+        self.asm.pos()
+    }
+    fn land(&mut self, from: u32) {
+        let by = (self.asm.pos() - from) as u8;
+        self.asm.code[from as usize - 1] = by;
+    }
+}

@@ -1,0 +1,267 @@
+//! Copied code: guest instructions run as they are, on a host of the same kind.
+//!
+//! Most instructions of an x86-64 program mean the same in this process. They are copied, with three changes: registers that
+//! this code needs for itself are renamed, memory operands are checked and moved to where guest memory is, and what leaves a
+//! block is replaced. Nothing is computed that the guest does not compute: flags are the host's own, and exact at every instruction.
+//! Copying costs a tenth of what compiling does.
+//!
+//! Terms. A *unit* is what is copied together: one or more basic blocks, with labels for those that can be entered. The guest
+//! registers of the *state* are those that have no host register. A *way* is a piece of the runtime that copied code jumps to.
+//!
+//! Registers ([`regs`]): guest registers are in the host registers of the same name but for RSP, which is in R11, and R10,
+//! R11, R13 and R14, which are in the state. R14 holds the state's address plus [`SHIFT`]; R10 and R13 are scratch; the base of GS is
+//! the host address of guest memory. Vector registers and flags are the guest's, all the time.
+//!
+//! Addresses ([`checks`]): an operand is accessed as `gs:[address]`. Guest memory has [`SPACE`] bytes and is followed and preceded by
+//! guards of 4 GiB. Before an access, the registers that make the address are known to be near guest memory, or this is tested without
+//! touching flags: `shrx r10, address, r14` shifts by the low six bits of R14, that is by [`SHIFT`]; the result is 0 or the
+//! number of a word behind the only one of its page that can be read.
+//!
+//! Control ([`exits`]): code of another unit is reached through the table of *records*, one for each entry index: its code, and
+//! the guest address negated. A direct jump knows the index; an indirect one finds the record by a hash of the address and compares. A call is
+//! a host call, so that the host's prediction of returns works: but what the host's stack holds is a guess, and the way back is
+//! compared with the address that the guest's RET took from the guest's stack. Any part of that stack may be dropped at
+//! any time.
+//!
+//! Invariants:
+//! 1. No instruction is copied that is not allowed by [`select`]; none of them writes R10, R11, R13, R14 or RSP but through the renaming.
+//! 2. Guest memory is accessed through GS only, at an address that was checked or is near one that was.
+//! 3. At every host instruction that may fault, the registers and flags are those before the guest instruction, but for R10 and
+//!    R13; its guest address is in [`Code::pcs`].
+//! 4. At every entry of a block, the guest's RSP is near guest memory.
+//! 5. Every cycle goes through a poll, or through a hash lookup, which finds nothing while the thread is asked to leave.
+
+mod checks;
+mod emit;
+mod exits;
+mod regs;
+mod select;
+
+use crate::asm::{Asm, Label};
+use checks::Checks;
+use iced_x86::{Encoder, Instruction, InstructionInfoFactory};
+
+/// Bytes of guest memory that copied code is for.
+pub const SPACE: u64 = 1 << SHIFT;
+/// Low six bits of R14: the state is aligned to 64.
+pub const SHIFT: u32 = 36;
+/// Marks in [`Code::pcs`] the place of a poll; the guest has come to that address.
+pub const POLL: u64 = 1 << 63;
+/// The same of a count that has come to its end: the block there has run often.
+pub const HOT: u64 = 1 << 62;
+/// The same of a string instruction, while RDI is a host address.
+pub const DESTINATION: u64 = 1 << 61;
+/// The same of RSI.
+pub const SOURCE: u64 = 1 << 60;
+/// Bytes of a record, four words: the address of the code, the guest address negated, how often it was entered times [`COUNT`], and
+/// nothing.
+pub const RECORD: u32 = 32;
+/// What an entry adds to the count; [`SPACE`] is its end.
+pub const COUNT: u64 = SPACE / ENTRIES;
+/// Entries of a counted block that make it hot.
+pub const ENTRIES: u64 = 1024;
+/// How far behind the table of records the word [`Words::records`] points.
+pub const BIAS: u64 = 1 << 31;
+/// Entries of the table from a hash of a guest address to the offset of its record.
+pub const HASHES: usize = 1 << 16;
+
+/// Byte offsets in the guest state of what copied code uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// RAX; the other general registers follow.
+    pub gpr: u32,
+    /// u64: the direction flag.
+    pub df: u32,
+    /// u64: host address of guest address 0.
+    pub base: u32,
+    /// u64: not zero: leave.
+    pub poll: u32,
+    /// u64: address of the table of records, plus [`BIAS`].
+    pub records: u32,
+    /// u64: address of the table of offsets of records (u32) by [`hash`].
+    pub hashes: u32,
+    /// u64: base of the guest's FS if it is in guest memory, or an address that is not.
+    pub fs: u32,
+    /// u64: scratch.
+    pub saved: u32,
+    /// u64: address of the way out. R13 is the guest address to go on at. The record of entry index 0 has it for its code.
+    pub out: u32,
+    /// u64: address of the way to the code of the guest address in R13.
+    pub dispatch: u32,
+    /// u64: address of the way to a system call; R13 is the address behind it.
+    pub service: u32,
+    /// u64: address of the way to an instruction that is not copied, at R13.
+    pub step: u32,
+}
+
+/// Place of a guest address in the table of offsets of records. (CRC32 is an instruction that leaves the flags alone.)
+pub fn hash(pc: u64) -> usize {
+    let mut crc = 0u32;
+    for byte in pc.to_le_bytes() {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = if crc & 1 != 0 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    crc as usize % HASHES
+}
+
+/// A basic block to be copied.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Guest address.
+    pub pc: u64,
+    /// Its instructions.
+    pub insns: Vec<Instruction>,
+    /// Something jumps back to it from later in the unit.
+    pub header: bool,
+    /// Count its entries: the index of its record.
+    pub counted: Option<u32>,
+    /// The one block of the unit that goes there, if there is just one and it comes before.
+    pub only_from: Option<usize>,
+}
+
+/// A unit's code, in the compiler's buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Code<'a> {
+    /// Position independent.
+    pub code: &'a [u8],
+    /// (offset of a host instruction that can fault, guest address), ascending.
+    pub pcs: &'a [(u32, u64)],
+    /// Offset of the code of each block.
+    pub starts: &'a [u32],
+    /// Instructions that were not copied.
+    pub left_out: u32,
+}
+
+/// Copies units: buffers that are used again.
+pub struct Direct {
+    words: Words,
+    asm: Asm,
+    encoder: Encoder,
+    info: InstructionInfoFactory,
+    pcs: Vec<(u32, u64)>,
+    starts: Vec<u32>,
+    checks: Checks,
+    /// What is known at the end of each block.
+    after: Vec<Checks>,
+    labels: Vec<Label>,
+    cold: Vec<exits::Exit>,
+    left_out: u32,
+    v3: bool,
+    /// Guest address of the instruction at hand.
+    pc: u64,
+}
+
+/// Whether a block is better compiled: it uses the x87 unit, say.
+pub fn is_for_compiler(insns: &[Instruction]) -> bool {
+    select::is_for_compiler(insns)
+}
+
+/// Whether this host has the instructions that copied code uses and may copy. (The kernel must let programs set the base of GS, too.)
+pub fn supported() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        has!("sse4.2") && has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+impl Direct {
+    /// For states of this layout.
+    pub fn new(words: Words) -> Direct {
+        Direct {
+            words,
+            asm: Asm::default(),
+            encoder: Encoder::new(64),
+            info: InstructionInfoFactory::new(),
+            pcs: vec![],
+            starts: vec![],
+            checks: Checks::default(),
+            after: vec![],
+            labels: vec![],
+            cold: vec![],
+            left_out: 0,
+            v3: true,
+            pc: 0,
+        }
+    }
+
+    /// Copy a unit. `links` gives the entry index of a guest address; `v3`: the guest's CPU has the instructions of x86-64-v3.
+    /// `None` if nothing of it can be copied.
+    pub fn copy(&mut self, blocks: &[Block], v3: bool, links: &mut dyn FnMut(u64) -> u32) -> Option<Code<'_>> {
+        self.asm.clear();
+        self.pcs.clear();
+        self.starts.clear();
+        self.after.clear();
+        self.cold.clear();
+        self.left_out = 0;
+        self.v3 = v3;
+        self.labels.clear();
+        for _ in blocks {
+            let l = self.asm.label();
+            self.labels.push(l);
+        }
+        for (n, b) in blocks.iter().enumerate() {
+            self.block(n, b, blocks, links);
+        }
+        self.cold_code();
+        self.pcs.sort_unstable();
+        if !self.asm.finish(&mut self.pcs) {
+            return None;
+        }
+        self.starts.extend(self.labels.iter().map(|l| self.asm.at(*l)));
+        let (code, pcs, starts) = (&self.asm.code[..], &self.pcs[..], &self.starts[..]);
+        Some(Code { code, pcs, starts, left_out: self.left_out })
+    }
+
+    fn block(&mut self, n: usize, b: &Block, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {
+        self.asm.bind(self.labels[n]);
+        self.checks = match b.only_from {
+            Some(from) if from < n => self.after[from].clone(),
+            _ => Checks::default(),
+        };
+        if let Some(index) = b.counted {
+            self.count(index, b.pc);
+        }
+        if b.header {
+            self.poll(b.pc);
+        }
+        let mut ended = false;
+        let mut next = b.pc;
+        for i in &b.insns {
+            self.pc = i.ip();
+            next = i.next_ip();
+            if select::is_control(i) {
+                ended = self.control(i, n, blocks, links);
+                if !ended {
+                    self.leave_out(i.ip());
+                    ended = true;
+                }
+                break;
+            }
+            if !self.instruction(i) {
+                self.leave_out(i.ip());
+                ended = true;
+                break;
+            }
+        }
+        if !ended {
+            let last = std::mem::replace(&mut self.pc, next);
+            self.settle_rsp();
+            self.pc = last;
+            self.go(next, n, blocks, links);
+        }
+        self.after.push(self.checks.clone());
+    }
+
+    /// The instruction at `pc` is for the interpreter.
+    fn leave_out(&mut self, pc: u64) {
+        self.left_out += 1;
+        self.way(self.words.step, pc);
+    }
+}

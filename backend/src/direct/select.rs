@@ -1,0 +1,245 @@
+//! Which instructions are copied.
+//!
+//! What is not on the lists is not copied: in this process it might do something other than a program's own arithmetic.
+
+use super::regs;
+use iced_x86::{
+    CpuidFeature as F, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, OpKind,
+    Register as R,
+};
+
+/// Whether an instruction ends a block.
+pub(super) fn is_control(i: &Instruction) -> bool {
+    i.flow_control() != FlowControl::Next
+}
+
+/// Integer instructions, but for those of the stack.
+const INTEGER: &[M] = &[
+    M::Mov,
+    M::Movzx,
+    M::Movsx,
+    M::Movsxd,
+    M::Lea,
+    M::Xchg,
+    M::Bswap,
+    M::Movbe,
+    M::Cbw,
+    M::Cwde,
+    M::Cdqe,
+    M::Cwd,
+    M::Cdq,
+    M::Cqo,
+    M::Add,
+    M::Sub,
+    M::Adc,
+    M::Sbb,
+    M::Inc,
+    M::Dec,
+    M::Neg,
+    M::Cmp,
+    M::Mul,
+    M::Imul,
+    M::Div,
+    M::Idiv,
+    M::And,
+    M::Or,
+    M::Xor,
+    M::Not,
+    M::Test,
+    M::Shl,
+    M::Sal,
+    M::Shr,
+    M::Sar,
+    M::Rol,
+    M::Ror,
+    M::Rcl,
+    M::Rcr,
+    M::Shld,
+    M::Shrd,
+    M::Bt,
+    M::Bts,
+    M::Btr,
+    M::Btc,
+    M::Bsf,
+    M::Bsr,
+    M::Popcnt,
+    M::Lzcnt,
+    M::Tzcnt,
+    M::Andn,
+    M::Bextr,
+    M::Blsi,
+    M::Blsmsk,
+    M::Blsr,
+    M::Bzhi,
+    M::Mulx,
+    M::Pdep,
+    M::Pext,
+    M::Rorx,
+    M::Sarx,
+    M::Shlx,
+    M::Shrx,
+    M::Adcx,
+    M::Adox,
+    M::Crc32,
+    M::Cmpxchg,
+    M::Cmpxchg8b,
+    M::Cmpxchg16b,
+    M::Xadd,
+    M::Clc,
+    M::Stc,
+    M::Cmc,
+    M::Lahf,
+    M::Sahf,
+    M::Pause,
+    M::Lfence,
+    M::Mfence,
+    M::Sfence,
+    M::Movnti,
+];
+
+/// Extensions whose instructions on vector registers are copied.
+const VECTOR: &[F] = &[
+    F::SSE,
+    F::SSE2,
+    F::SSE3,
+    F::SSSE3,
+    F::SSE4_1,
+    F::SSE4_2,
+    F::AES,
+    F::PCLMULQDQ,
+    F::SHA,
+    F::AVX,
+    F::AVX2,
+    F::FMA,
+    F::F16C,
+    F::VAES,
+    F::VPCLMULQDQ,
+];
+/// Of them those that are not: they do more than arithmetic, or have operands that are not looked at.
+const NOT: &[M] = &[
+    M::Ldmxcsr,
+    M::Stmxcsr,
+    M::Vldmxcsr,
+    M::Vstmxcsr,
+    M::Maskmovdqu,
+    M::Vmaskmovdqu,
+    M::Maskmovq,
+    M::Clflush,
+    M::Prefetchnta,
+    M::Prefetcht0,
+    M::Prefetcht1,
+    M::Prefetcht2,
+    M::Monitor,
+    M::Mwait,
+];
+
+/// Whether an instruction has no effect on what is compared: it need not be there.
+pub(super) fn is_nothing(i: &Instruction) -> bool {
+    matches!(
+        i.mnemonic(),
+        M::Nop | M::Endbr64 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchw
+    )
+}
+
+/// Whether it is a string instruction that is copied, with all of its addresses in 64-bit registers and no segment.
+pub(super) fn is_string(i: &Instruction) -> bool {
+    use OpKind::{MemoryESRDI, MemorySegRSI, Register};
+    let (a, b) = (i.op0_kind(), i.op1_kind());
+    let operands = match i.mnemonic() {
+        M::Movsb | M::Movsw | M::Movsd | M::Movsq => (a, b) == (MemoryESRDI, MemorySegRSI),
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => (a, b) == (MemorySegRSI, MemoryESRDI),
+        M::Stosb | M::Stosw | M::Stosd | M::Stosq => (a, b) == (MemoryESRDI, Register),
+        M::Scasb | M::Scasw | M::Scasd | M::Scasq => (a, b) == (Register, MemoryESRDI),
+        _ => false,
+    };
+    operands && i.segment_prefix() == R::None
+}
+
+/// Whether RSI is an operand of a string instruction.
+pub(super) fn has_source(i: &Instruction) -> bool {
+    i.op0_kind() == OpKind::MemorySegRSI || i.op1_kind() == OpKind::MemorySegRSI
+}
+
+/// Whether an instruction with a memory operand accesses it whatever its other operands are.
+pub(super) fn always_accesses(i: &Instruction) -> bool {
+    !matches!(i.mnemonic(), M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq)
+}
+
+/// Whether a compiler does better with the block of these instructions: it has arithmetic that is not copied.
+pub(super) fn is_for_compiler(insns: &[Instruction]) -> bool {
+    let unit = |f: &F| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::MMX);
+    insns.iter().any(|i| i.is_vsib() || i.cpuid_features().iter().any(unit))
+}
+
+/// Whether an instruction is copied with no more than its operands changed.
+pub(super) fn is_copied(i: &Instruction, v3: bool) -> bool {
+    let vex = i.code().encoding() == EncodingKind::VEX;
+    if i.is_invalid() || !(i.code().encoding() == EncodingKind::Legacy || vex) {
+        return false;
+    }
+    if !v3 && (vex || matches!(i.mnemonic(), M::Movbe | M::Adcx | M::Adox)) {
+        return false;
+    }
+    if i.is_vsib() || i.has_rep_prefix() || i.has_repne_prefix() {
+        return false;
+    }
+    for k in 0..i.op_count() {
+        let good = match i.op_kind(k) {
+            OpKind::Register => is_register(i.op_register(k)),
+            OpKind::Memory => is_memory(i),
+            OpKind::Immediate8
+            | OpKind::Immediate8_2nd
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64 => true,
+            OpKind::Immediate8to16 | OpKind::Immediate8to32 | OpKind::Immediate8to64 | OpKind::Immediate32to64 => true,
+            _ => false,
+        };
+        if !good {
+            return false;
+        }
+    }
+    let m = i.mnemonic();
+    if INTEGER.contains(&m) || i.code().condition_code() != iced_x86::ConditionCode::None {
+        // The bit of a string of bits may be far away.
+        let far = matches!(m, M::Bt | M::Bts | M::Btr | M::Btc)
+            && i.op0_kind() == OpKind::Memory
+            && i.op1_kind() == OpKind::Register;
+        return !far;
+    }
+    !NOT.contains(&m) && i.cpuid_features().iter().all(|f| VECTOR.contains(f))
+}
+
+fn is_register(r: R) -> bool {
+    r.is_gpr() || r.is_xmm() || r.is_ymm()
+}
+
+fn is_memory(i: &Instruction) -> bool {
+    let address = |r: R| r == R::None || r.is_gpr64() || r.is_gpr32();
+    let base = i.memory_base();
+    (address(base) || base == R::RIP) && address(i.memory_index()) && i.memory_segment() != R::GS
+}
+
+/// General registers that an instruction writes, a bit each.
+#[cfg(test)]
+pub(super) fn written(info: &mut InstructionInfoFactory, i: &Instruction) -> u16 {
+    used(info, i).1
+}
+
+/// General registers that an instruction reads, and writes. What it writes in part, or perhaps, it reads as well.
+pub(super) fn used(info: &mut InstructionInfoFactory, i: &Instruction) -> (u16, u16) {
+    let (mut reads, mut writes) = (0, 0);
+    for u in info.info(i).used_registers().iter().filter(|u| u.register().is_gpr()) {
+        let r = u.register();
+        let bit = 1 << regs::number(r);
+        let (read, write) = match u.access() {
+            OpAccess::Read | OpAccess::CondRead => (true, false),
+            OpAccess::Write => (r.size() < 4, true),
+            OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => (true, true),
+            OpAccess::None | OpAccess::NoMemAccess => (false, false),
+        };
+        reads |= if read { bit } else { 0 };
+        writes |= if write { bit } else { 0 };
+    }
+    (reads, writes)
+}

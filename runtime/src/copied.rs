@@ -1,0 +1,211 @@
+//! A guest thread in copied code: entering it, and what it is left for.
+//!
+//! # Safety
+//! As in [`crate::thread`]: copied code runs while no reference to the thread's record is live.
+#![allow(unsafe_code)]
+
+use crate::code::memory;
+use crate::code::records;
+use crate::code::translate::{self, BlockEntry};
+use crate::host::direct::{self, Shadow};
+use crate::stats::Counters;
+use crate::thread::{LEAVE, Thread};
+use evm_backend::abi::STEP;
+use evm_backend::direct::{DESTINATION, HOT, POLL, SOURCE};
+use evm_backend::interp;
+use evm_cpu::{CpuState, helpers};
+use evm_lifter::Mode;
+use std::collections::HashMap;
+
+/// Single instructions that are kept, at most.
+const SINGLES: usize = 1 << 16;
+
+/// A thread's part of the engine that copies.
+pub(crate) struct CopiedThread {
+    shadow: Shadow,
+    /// Instructions that are not copied.
+    singles: HashMap<u64, BlockEntry>,
+}
+
+impl Thread {
+    /// Set what copied code asks of the state, if it runs in this process.
+    pub(crate) fn bind_copied(&mut self) {
+        self.copied = None;
+        let records = self.space_ref().records();
+        if !records.used() {
+            return;
+        }
+        let words = records.words();
+        match Shadow::new() {
+            Ok(shadow) => {
+                // SAFETY: own state.
+                let cpu = unsafe { &mut *self.cpu };
+                direct::bind(cpu, &shadow);
+                (cpu.records, cpu.hashes) = words;
+                self.copied = Some(CopiedThread { shadow, singles: HashMap::new() });
+            }
+            Err(e) => self.report(format!("no stack for copied code ({e})")),
+        }
+    }
+    /// The poll word was served: indirect jumps find their targets again.
+    pub(crate) fn find_copied(&mut self) {
+        let hashes = self.space_ref().records().words().1;
+        // SAFETY: own state; others write the word atomically.
+        unsafe { hashes_word(self.cpu).store(hashes, std::sync::atomic::Ordering::SeqCst) };
+    }
+    /// The hook's part: a fault in copied code, or a jump of it to a record that nobody has named. True: the context goes on elsewhere.
+    /// Signal-safe.
+    pub(crate) fn leaves_copied(
+        &self,
+        state: *mut CpuState,
+        gregs: &mut [libc::greg_t; 23],
+        signal: libc::c_int,
+        addr: u64,
+    ) -> bool {
+        let Some(own) = &self.copied else { return false };
+        let rip = gregs[libc::REG_RIP as usize] as u64;
+        // SAFETY: own state; R14 tells whether this is copied code.
+        let inside = gregs[libc::REG_R14 as usize] as u64 == state as u64 + u64::from(evm_backend::direct::SHIFT);
+        if !inside {
+            return false;
+        }
+        let out = direct::way_out() as i64;
+        if rip == 0 && signal == libc::SIGSEGV {
+            gregs[libc::REG_RIP as usize] = out;
+            return true;
+        }
+        let Some(pc) = memory::copied_pc(rip) else { return false };
+        if signal == libc::SIGSEGV && own.shadow.is_full(addr) {
+            gregs[libc::REG_RSP as usize] = own.shadow.bottom() as i64;
+            return true;
+        }
+        let Some(pc) = pc else { return false };
+        if pc & HOT != 0 {
+            // SAFETY: own state.
+            unsafe { (*state).hot = 1 };
+        } else if pc & POLL == 0 {
+            // SAFETY: own state. The interpreter finds out.
+            unsafe { ((*state).pending, (*state).pending_arg) = (STEP, 0) };
+        }
+        // SAFETY: own state.
+        let base = unsafe { (*state).mem_base } as i64;
+        for (mark, register) in [(DESTINATION, libc::REG_RDI), (SOURCE, libc::REG_RSI)] {
+            if pc & mark != 0 {
+                gregs[register as usize] = gregs[register as usize].wrapping_sub(base);
+            }
+        }
+        gregs[libc::REG_R13 as usize] = (pc & !(POLL | HOT | DESTINATION | SOURCE)) as i64;
+        gregs[libc::REG_RIP as usize] = out;
+        true
+    }
+    /// Copy the region of the block at `pc`, which has run often.
+    fn copy_region(&mut self, pc: u64) {
+        let start = std::time::Instant::now();
+        let (engine, space, mm) = (self.engine_ref(), self.space_ref(), self.mm());
+        let done = crate::guard::caught(pc, || translate::copied_region(engine, space, mm, pc));
+        space.records().cool(engine.entry_index(pc));
+        let c = engine.counters();
+        Counters::add(&c.compile_us, start.elapsed().as_micros() as u64);
+        match done {
+            Ok(Some(insns)) => {
+                Counters::add(&c.regions_copied, 1);
+                Counters::add(&c.insns_copied, insns.into());
+            }
+            // It is tried again when it has run as often once more; code that is gone is found to be gone when it runs.
+            Ok(None) | Err(translate::Failure::Fetch(_)) => {}
+            Err(translate::Failure::Internal(e)) => engine.report(e),
+        }
+    }
+    /// Run one instruction that is not copied; gives the next pc or [`LEAVE`].
+    fn single(&mut self, pc: u64) -> u64 {
+        let known = self.copied.as_ref().and_then(|c| c.singles.get(&pc)).is_some_and(|b| self.space_ref().fresh(b));
+        if !known {
+            match self.translate(pc, Mode::Strict) {
+                Ok(b) => {
+                    if let Some(c) = &mut self.copied {
+                        if c.singles.len() >= SINGLES {
+                            c.singles.clear();
+                        }
+                        c.singles.insert(pc, b);
+                    }
+                }
+                Err(e) => return self.untranslatable(pc, e),
+            }
+        }
+        let mem = self.memory();
+        let Some(own) = self.copied.as_ref() else { return self.interpret(pc) };
+        let Some(b) = own.singles.get(&pc) else { return self.interpret(pc) };
+        // SAFETY: the state is the one that this code was prepared for, and this thread's.
+        let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
+        self.exit(exit, mem)
+    }
+    fn translate(&self, pc: u64, mode: Mode) -> Result<BlockEntry, translate::Failure> {
+        crate::guard::caught(pc, || translate::block(self.engine_ref(), self.space_ref(), self.mm(), pc, mode))
+    }
+}
+
+fn word(w: *mut u64) -> &'static std::sync::atomic::AtomicU64 {
+    // SAFETY: see the callers.
+    unsafe { std::sync::atomic::AtomicU64::from_ptr(w) }
+}
+
+/// The word of a state that says where indirect jumps look.
+///
+/// # Safety
+/// The state is alive while the result is used.
+unsafe fn hashes_word(cpu: *mut CpuState) -> &'static std::sync::atomic::AtomicU64 {
+    // SAFETY: by the contract.
+    unsafe { word(&raw mut (*cpu).hashes) }
+}
+
+/// Indirect jumps of the thread with this state are to find nothing, so that it leaves copied code.
+///
+/// # Safety
+/// The state is alive.
+pub(crate) unsafe fn hide_copied(cpu: *mut CpuState) {
+    if let Ok(nothing) = records::nothing() {
+        // SAFETY: by the contract.
+        unsafe { hashes_word(cpu).store(nothing, std::sync::atomic::Ordering::SeqCst) };
+    }
+}
+
+/// Run copied code at `pc`, if there is any; gives the next pc or [`LEAVE`]. `nested`: a caller on the host's stack waits for the end of
+/// what runs: its return is to leave copied code. This is seen to once.
+///
+/// # Safety
+/// `t` is the calling thread's record and no reference to it is live.
+pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u64> {
+    // SAFETY: by the contract; references end before copied code runs.
+    unsafe {
+        let cpu = (*t).cpu;
+        let code = (*t).space_ref().copied(pc)?;
+        if (*cpu).gpr[4] >= evm_backend::direct::SPACE {
+            // Copied code takes for granted that this is an address.
+            return Some((*t).single(pc));
+        }
+        if std::mem::take(nested)
+            && let Some(own) = &(*t).copied
+        {
+            own.shadow.leave_at_return(&mut *cpu);
+        }
+        Counters::add(&(*t).engine_ref().counters().jit_entries, 1);
+        let next = direct::enter(code, cpu);
+        if (*cpu).pending != 0 {
+            (*t).set_rip(next);
+            return Some(LEAVE);
+        }
+        if std::mem::take(&mut (*cpu).hot) != 0 {
+            (*t).copy_region(next);
+            return Some(next);
+        }
+        Some(match (*cpu).left {
+            direct::SERVICE => {
+                (*cpu).gpr[1] = next;
+                (*cpu).gpr[11] = (*cpu).rflags();
+                (*t).service(evm_cpu::service::SYSCALL, next.wrapping_sub(2), next)
+            }
+            direct::STEP => (*t).single(next),
+            _ => next,
+        })
+    }
+}

@@ -1,0 +1,316 @@
+//! Entering and leaving copied code (`evm_backend::direct`): the ways, and the stack of its calls.
+//!
+//! Copied code runs on a stack of its own that holds nothing but return addresses of its calls. When it is full, a guard page faults
+//! and the hook of [`super::enter`] drops all of them; who returns to the bottom looks up where the guest goes.
+//!
+//! # Safety
+//! `evm_direct_enter` is entered with the address of copied code that was made for this layout of [`CpuState`], and with a state whose
+//! words are set: R14, GS and the stack are then as that code expects. The ways restore what the System V rules ask of a function from
+//! the stack that `evm_direct_enter` saved it on.
+#![allow(unsafe_code)]
+
+use evm_backend::direct::{BIAS, SHIFT, Words};
+use evm_cpu::{CpuState, cc};
+use std::arch::global_asm;
+use std::mem::offset_of;
+
+/// Where copied code finds things in the state.
+pub(crate) const WORDS: Words = Words {
+    gpr: offset_of!(CpuState, gpr) as u32,
+    df: offset_of!(CpuState, df) as u32,
+    base: offset_of!(CpuState, mem_base) as u32,
+    poll: offset_of!(CpuState, poll) as u32,
+    records: offset_of!(CpuState, records) as u32,
+    hashes: offset_of!(CpuState, hashes) as u32,
+    fs: offset_of!(CpuState, fs_near) as u32,
+    saved: offset_of!(CpuState, saved) as u32,
+    out: offset_of!(CpuState, way_out) as u32,
+    dispatch: offset_of!(CpuState, way_dispatch) as u32,
+    service: offset_of!(CpuState, way_service) as u32,
+    step: offset_of!(CpuState, way_step) as u32,
+};
+
+/// [`CpuState::left`]: copied code was left for a system call; it goes on behind it. (0: there is no code where it goes on.)
+pub(crate) const SERVICE: u64 = 1;
+/// The same: the instruction at hand is not copied.
+pub(crate) const STEP: u64 = 2;
+
+/// For each vector register: its number, and its distance from the first in the state.
+macro_rules! each_vector {
+    ($m:ident) => {
+        concat!(
+            $m!("0", "0"),
+            $m!("1", "16"),
+            $m!("2", "32"),
+            $m!("3", "48"),
+            $m!("4", "64"),
+            $m!("5", "80"),
+            $m!("6", "96"),
+            $m!("7", "112"),
+            $m!("8", "128"),
+            $m!("9", "144"),
+            $m!("10", "160"),
+            $m!("11", "176"),
+            $m!("12", "192"),
+            $m!("13", "208"),
+            $m!("14", "224"),
+            $m!("15", "240"),
+        )
+    };
+}
+macro_rules! load {
+    ($n:literal, $at:literal) => {
+        concat!(
+            "vmovups xmm",
+            $n,
+            ", [r14 + {xmm} + ",
+            $at,
+            "]\n",
+            "vinsertf128 ymm",
+            $n,
+            ", ymm",
+            $n,
+            ", [r14 + {ymm} + ",
+            $at,
+            "], 1\n",
+        )
+    };
+}
+macro_rules! store {
+    ($n:literal, $at:literal) => {
+        concat!(
+            "vmovups [r14 + {xmm} + ",
+            $at,
+            "], xmm",
+            $n,
+            "\n",
+            "vextractf128 [r14 + {ymm} + ",
+            $at,
+            "], ymm",
+            $n,
+            ", 1\n",
+        )
+    };
+}
+
+const fn at(offset: usize) -> isize {
+    offset as isize - SHIFT as isize
+}
+
+global_asm!(
+    // fn(state, code) -> pc
+    ".global evm_direct_enter",
+    "evm_direct_enter:",
+    "push rbp",
+    "push rbx",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "lea r14, [rdi + {shift}]",
+    "push qword ptr [r14 + {host_sp}]",
+    "mov [r14 + {host_sp}], rsp",
+    "mov [r14 + {saved}], rsi",
+    "mov rax, [r14 + {mem_base}]",
+    "wrgsbase rax",
+    each_vector!(load),
+    "push qword ptr [r14 + {cc_a}]",
+    "popfq",
+    "mov rsp, [r14 + {shadow}]",
+    "mov rax, [r14 + {gpr}]",
+    "mov rcx, [r14 + {gpr} + 8]",
+    "mov rdx, [r14 + {gpr} + 16]",
+    "mov rbx, [r14 + {gpr} + 24]",
+    "mov r11, [r14 + {gpr} + 32]",
+    "mov rbp, [r14 + {gpr} + 40]",
+    "mov rsi, [r14 + {gpr} + 48]",
+    "mov rdi, [r14 + {gpr} + 56]",
+    "mov r8, [r14 + {gpr} + 64]",
+    "mov r9, [r14 + {gpr} + 72]",
+    "mov r12, [r14 + {gpr} + 96]",
+    "mov r15, [r14 + {gpr} + 120]",
+    "jmp qword ptr [r14 + {saved}]",
+    // Here returns what finds the stack of calls empty.
+    ".global evm_direct_bottom",
+    "evm_direct_bottom:",
+    "lea rsp, [rsp - 8]",
+    // To the code of the guest address in R13.
+    ".global evm_direct_dispatch",
+    "evm_direct_dispatch:",
+    "mov [r14 + {saved}], rcx",
+    "mov ecx, 0",
+    "crc32 rcx, r13",
+    "movzx ecx, cx",
+    "mov r10, [r14 + {hashes}]",
+    "mov ecx, [r10 + rcx * 4]",
+    "mov r10, [r14 + {records}]",
+    "lea r10, [r10 + rcx - {bias}]",
+    "mov rcx, [r10 + 8]",
+    "lea rcx, [rcx + r13]",
+    "jrcxz 2f",
+    "lea r10, [r14 + {way_out}]",
+    "2:",
+    "mov rcx, [r14 + {saved}]",
+    "jmp qword ptr [r10]",
+    ".global evm_direct_service",
+    "evm_direct_service:",
+    "mov r10d, 1",
+    "jmp 3f",
+    ".global evm_direct_step",
+    "evm_direct_step:",
+    "mov r10d, 2",
+    "jmp 3f",
+    ".global evm_direct_out",
+    "evm_direct_out:",
+    "mov r10d, 0",
+    "3:",
+    "mov [r14 + {left}], r10",
+    "mov [r14 + {shadow}], rsp",
+    "mov rsp, [r14 + {host_sp}]",
+    "pushfq",
+    "pop qword ptr [r14 + {cc_a}]",
+    "and qword ptr [r14 + {cc_a}], {flags}",
+    "mov qword ptr [r14 + {cc_op}], {eager}",
+    "mov [r14 + {gpr}], rax",
+    "mov [r14 + {gpr} + 8], rcx",
+    "mov [r14 + {gpr} + 16], rdx",
+    "mov [r14 + {gpr} + 24], rbx",
+    "mov [r14 + {gpr} + 32], r11",
+    "mov [r14 + {gpr} + 40], rbp",
+    "mov [r14 + {gpr} + 48], rsi",
+    "mov [r14 + {gpr} + 56], rdi",
+    "mov [r14 + {gpr} + 64], r8",
+    "mov [r14 + {gpr} + 72], r9",
+    "mov [r14 + {gpr} + 96], r12",
+    "mov [r14 + {gpr} + 120], r15",
+    each_vector!(store),
+    "vzeroupper",
+    "mov rax, r13",
+    "pop qword ptr [r14 + {host_sp}]",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbx",
+    "pop rbp",
+    "ret",
+    shift = const SHIFT,
+    bias = const BIAS,
+    flags = const cc::MASK,
+    eager = const cc::EAGER,
+    host_sp = const at(offset_of!(CpuState, host_sp)),
+    mem_base = const at(offset_of!(CpuState, mem_base)),
+    saved = const at(offset_of!(CpuState, saved)),
+    cc_op = const at(offset_of!(CpuState, cc_op)),
+    cc_a = const at(offset_of!(CpuState, cc_a)),
+    shadow = const at(offset_of!(CpuState, shadow)),
+    gpr = const at(offset_of!(CpuState, gpr)),
+    hashes = const at(offset_of!(CpuState, hashes)),
+    records = const at(offset_of!(CpuState, records)),
+    way_out = const at(offset_of!(CpuState, way_out)),
+    left = const at(offset_of!(CpuState, left)),
+    xmm = const at(offset_of!(CpuState, xmm)),
+    ymm = const at(offset_of!(CpuState, ymm_hi)),
+);
+
+unsafe extern "sysv64" {
+    fn evm_direct_enter(state: *mut CpuState, code: u64) -> u64;
+    fn evm_direct_bottom();
+    fn evm_direct_dispatch();
+    fn evm_direct_service();
+    fn evm_direct_step();
+    fn evm_direct_out();
+}
+
+/// Address of the way out.
+pub(crate) fn way_out() -> u64 {
+    evm_direct_out as *const () as u64
+}
+
+/// Whether this host runs copied code: see [`evm_backend::direct::supported`], and the kernel lets programs set the base of GS.
+pub fn supported() -> bool {
+    const HWCAP2_FSGSBASE: u64 = 2;
+    // SAFETY: reads a word of the auxiliary vector.
+    let lets = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
+    lets && evm_backend::direct::supported()
+}
+
+/// Bytes of a stack of calls.
+const SHADOW: usize = 1 << 20;
+/// Inaccessible bytes on each side.
+const GUARD: usize = 1 << 16;
+
+/// The stack of a thread's calls in copied code.
+pub(crate) struct Shadow {
+    start: u64,
+}
+
+impl Shadow {
+    pub(crate) fn new() -> std::io::Result<Shadow> {
+        // SAFETY: fresh mappings; the second is inside the first.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let p = libc::mmap(std::ptr::null_mut(), SHADOW + 2 * GUARD, libc::PROT_NONE, flags, -1, 0);
+            if p == libc::MAP_FAILED {
+                return Err(std::io::Error::last_os_error());
+            }
+            let s = Shadow { start: p as u64 };
+            if libc::mprotect(p.add(GUARD), SHADOW, libc::PROT_READ | libc::PROT_WRITE) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            (s.bottom() as *mut u64).write(evm_direct_bottom as *const () as u64);
+            Ok(s)
+        }
+    }
+    /// The stack pointer when there is no call on it.
+    pub(crate) fn bottom(&self) -> u64 {
+        self.start + (GUARD + SHADOW) as u64 - 8
+    }
+    /// Have the return of what runs next leave copied code.
+    pub(crate) fn leave_at_return(&self, cpu: &mut CpuState) {
+        let low = self.start + GUARD as u64 + 64;
+        if cpu.shadow < low {
+            cpu.shadow = self.bottom();
+        }
+        cpu.shadow -= 8;
+        // SAFETY: inside the stack, which is only used by this thread's copied code.
+        unsafe { (cpu.shadow as *mut u64).write(way_out()) };
+    }
+    /// Whether an access at this host address means that the stack is full.
+    pub(crate) fn is_full(&self, addr: u64) -> bool {
+        (self.start..self.start + GUARD as u64).contains(&addr)
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        // SAFETY: owned mapping.
+        unsafe { libc::munmap(self.start as *mut libc::c_void, SHADOW + 2 * GUARD) };
+    }
+}
+
+/// Set the words of a state that do not change while its thread runs.
+pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
+    cpu.way_out = way_out();
+    cpu.way_dispatch = evm_direct_dispatch as *const () as u64;
+    cpu.way_service = evm_direct_service as *const () as u64;
+    cpu.way_step = evm_direct_step as *const () as u64;
+    cpu.shadow = shadow.bottom();
+}
+
+/// Run copied code; gives the guest address it was left at.
+///
+/// # Safety
+/// `code` is the start of a published piece of copied code and `state` is the running thread's state, bound, with an x87 state that is
+/// settled.
+pub(crate) unsafe fn enter(code: u64, state: *mut CpuState) -> u64 {
+    // SAFETY: by the contract.
+    unsafe {
+        let cpu = &mut *state;
+        let flags = cc::flags(cpu.cc_op, cpu.cc_a, cpu.cc_b, cpu.cc_c);
+        (cpu.cc_op, cpu.cc_a) = (cc::EAGER, flags | 0x202);
+        // Far enough behind guest memory for any displacement.
+        cpu.fs_near = if cpu.fs_base < cpu.mem_limit { cpu.fs_base } else { cpu.mem_limit + (1 << 31) };
+        evm_direct_enter(state, code)
+    }
+}
