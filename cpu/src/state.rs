@@ -121,6 +121,8 @@ pub struct CpuState {
     pub way_service: u64,
     /// For an instruction that is not copied.
     pub way_step: u64,
+    /// The bits of a count of copied code that say that it is hot.
+    pub count_mask: u64,
     /// Why copied code was left.
     pub left: u64,
     /// Not zero: it was left since a block has run often.
@@ -307,6 +309,7 @@ impl Default for CpuState {
             way_dispatch: 0,
             way_service: 0,
             way_step: 0,
+            count_mask: 0,
             left: 0,
             hot: 0,
             shadow: 0,

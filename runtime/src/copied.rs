@@ -11,7 +11,7 @@ use crate::host::direct::{self, Shadow};
 use crate::stats::Counters;
 use crate::thread::{LEAVE, Thread};
 use evm_backend::abi::STEP;
-use evm_backend::direct::{DESTINATION, HOT, POLL, SOURCE};
+use evm_backend::direct::{ADDRESS, DESTINATION, HOT, POLL, SOURCE};
 use evm_backend::interp;
 use evm_cpu::{CpuState, helpers};
 use evm_lifter::Mode;
@@ -74,12 +74,11 @@ impl Thread {
             gregs[libc::REG_RIP as usize] = out;
             return true;
         }
-        let Some(pc) = memory::copied_pc(rip) else { return false };
         if signal == libc::SIGSEGV && own.shadow.is_full(addr) {
             gregs[libc::REG_RSP as usize] = own.shadow.bottom() as i64;
             return true;
         }
-        let Some(pc) = pc else { return false };
+        let Some(pc) = memory::copied_pc(rip) else { return false };
         if pc & HOT != 0 {
             // SAFETY: own state.
             unsafe { (*state).hot = 1 };
@@ -94,7 +93,7 @@ impl Thread {
                 gregs[register as usize] = gregs[register as usize].wrapping_sub(base);
             }
         }
-        gregs[libc::REG_R13 as usize] = (pc & !(POLL | HOT | DESTINATION | SOURCE)) as i64;
+        gregs[libc::REG_R13 as usize] = (pc & ADDRESS) as i64;
         gregs[libc::REG_RIP as usize] = out;
         true
     }
@@ -103,7 +102,7 @@ impl Thread {
         let start = std::time::Instant::now();
         let (engine, space, mm) = (self.engine_ref(), self.space_ref(), self.mm());
         let done = crate::guard::caught(pc, || translate::copied_region(engine, space, mm, pc));
-        space.records().cool(engine.entry_index(pc));
+        space.cool(engine.entry_index(pc));
         let c = engine.counters();
         Counters::add(&c.compile_us, start.elapsed().as_micros() as u64);
         match done {

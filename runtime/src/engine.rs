@@ -182,7 +182,7 @@ impl Engine {
                 }
             }
         }
-        t.space.code(index) != 0
+        t.space.code(index) != 0 || t.space.records().code(index).is_some()
     }
     pub(crate) fn compile(&self, region: &Region, precise: bool, min_limit: u64) -> Result<Code, String> {
         thread_local! {

@@ -366,7 +366,7 @@ impl Vm {
 fn keeping(c: &cache::Config, engine: &Engine, kind: EngineKind, model: u32) -> Keeping {
     let mut k = Keeping { size: c.size, ..Keeping::default() };
     let on = c.mode != cache::Mode::Off;
-    if !matches!(kind, EngineKind::Jit | EngineKind::Quick) || !on && c.artifact.is_none() {
+    if !matches!(kind, EngineKind::Jit | EngineKind::Quick | EngineKind::Direct) || !on && c.artifact.is_none() {
         return k;
     }
     if engine.dump().is_some() {
@@ -383,7 +383,9 @@ fn keeping(c: &cache::Config, engine: &Engine, kind: EngineKind, model: u32) -> 
     if folder.is_none() && c.artifact.is_none() {
         return k;
     }
-    let images = engine.keep(|| Images::new(folder, c.artifact.clone(), model, engine::quick_threshold(kind)));
+    let images = engine.keep(|| {
+        Images::new(folder, c.artifact.clone(), model, engine::quick_threshold(kind), kind == EngineKind::Direct)
+    });
     k.folder = images.folder().map(|f| f.path().to_owned());
     k.writes = c.mode == cache::Mode::On && k.folder.is_some();
     k
@@ -397,7 +399,7 @@ impl Vm {
         let images = self
             .shared
             .engine
-            .keep(|| Images::new(None, None, self.kernel.config.cpu_model, engine::quick_threshold(kind)));
+            .keep(|| Images::new(None, None, self.kernel.config.cpu_model, engine::quick_threshold(kind), false));
         self.shared.survey.store(true, Ordering::Relaxed);
         let started = self.world.start(&self.kernel)?;
         let lists = |label: &[u8]| label.rsplit(|b| *b == b'/').next().is_some_and(|n| n.starts_with(b"ld-linux"));

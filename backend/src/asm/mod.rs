@@ -381,6 +381,18 @@ impl Asm {
         self.byte(0xc0 | (to & 7) << 3 | (from & 7));
     }
 
+    /// The bits of `from` that are set in the word at `[base + d]`, together (BMI2, 64 bits), flags untouched.
+    pub fn pext(&mut self, to: Reg, from: Reg, mask: Rm) {
+        let Rm::Mem(base, d) = mask else { return };
+        let inverted = |high: u8, at: u8| (high ^ 1) << at;
+        self.byte(0xc4);
+        self.byte(inverted(to >> 3, 7) | 1 << 6 | inverted(base >> 3, 5) | 2);
+        self.byte(1 << 7 | (from ^ 15) << 3 | 2);
+        self.byte(0xf5);
+        debug_assert!(base & 7 != RSP);
+        self.disp((to & 7) << 3 | (base & 7), None, d);
+    }
+
     // ---- control
 
     pub fn push(&mut self, r: Reg) {
@@ -451,6 +463,7 @@ mod tests {
             (&|a| a.sse(0x66, 4, 0x0f3800, 9, Rm::Reg(1)), "pshufb xmm9,xmm1"),
             (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,0x1"),
             (&|a| a.shrx(R10, RSI, R14), "shrx r10,rsi,r14"),
+            (&|a| a.pext(R13, R10, Rm::Mem(R14, 8)), "pext r13,r10,[r14+0x8]"),
             (&|a| a.shrx(RAX, R13, RDX), "shrx rax,r13,rdx"),
             (&|a| a.load(8, R10, Rm::Table(R13, 3, -8)), "mov r10,[r13*8-0x8]"),
             (&|a| a.lea(8, R10, Rm::Scaled(R11, R9, 2, 4)), "lea r10,[r11+r9*4+0x4]"),

@@ -2,7 +2,7 @@
 
 use super::regs::number;
 use super::{BIAS, Block, Direct, HOT, POLL, RECORD};
-use crate::asm::{Label, R10, R11, R13, R14, RCX, Rm};
+use crate::asm::{Label, R10, R11, R13, RCX, Rm};
 use iced_x86::{Code, FlowControl, Instruction, OpKind};
 
 /// A way out of the unit, off the straight path.
@@ -37,13 +37,13 @@ impl Direct {
 
     /// Count an entry of the block at `pc`.
     pub(super) fn count(&mut self, index: u32, pc: u64) {
-        let code = self.record(index);
-        let Rm::Mem(base, at) = code else { return };
-        let count = Rm::Mem(base, at + 16);
-        self.asm.load(8, R13, count);
-        self.asm.lea(8, R13, Rm::Mem(R13, super::COUNT as i32));
-        self.asm.store(8, count, R13);
-        self.asm.shrx(R13, R13, R14);
+        let (counts, hot) = (self.state(self.words.counts), self.state(self.words.hot));
+        let count = Rm::Mem(R10, (index * 4) as i32);
+        self.asm.load(8, R10, counts);
+        self.asm.load(4, R13, count);
+        self.asm.lea(4, R13, Rm::Mem(R13, 1));
+        self.asm.store(4, count, R13);
+        self.asm.pext(R13, R13, hot);
         let before = std::mem::replace(&mut self.pc, pc | HOT);
         self.guard(R13);
         self.pc = before;

@@ -53,13 +53,12 @@ pub const HOT: u64 = 1 << 62;
 pub const DESTINATION: u64 = 1 << 61;
 /// The same of RSI.
 pub const SOURCE: u64 = 1 << 60;
-/// Bytes of a record, four words: the address of the code, the guest address negated, how often it was entered times [`COUNT`], and
-/// nothing.
-pub const RECORD: u32 = 32;
-/// What an entry adds to the count; [`SPACE`] is its end.
-pub const COUNT: u64 = SPACE / ENTRIES;
+/// Bytes of a record: the address of the code, and the guest address negated.
+pub const RECORD: u32 = 16;
 /// Entries of a counted block that make it hot.
-pub const ENTRIES: u64 = 1024;
+pub const ENTRIES: u32 = 1024;
+/// Guest addresses in [`Code::pcs`] without marks.
+pub const ADDRESS: u64 = SOURCE - 1;
 /// How far behind the table of records the word [`Words::records`] points.
 pub const BIAS: u64 = 1 << 31;
 /// Entries of the table from a hash of a guest address to the offset of its record.
@@ -78,6 +77,10 @@ pub struct Words {
     pub poll: u32,
     /// u64: address of the table of records, plus [`BIAS`].
     pub records: u32,
+    /// u64: address of the table of counts (u32), by entry index.
+    pub counts: u32,
+    /// u64: the bits of a count that are set from [`ENTRIES`] on.
+    pub hot: u32,
     /// u64: address of the table of offsets of records (u32) by [`hash`].
     pub hashes: u32,
     /// u64: base of the guest's FS if it is in guest memory, or an address that is not.
@@ -115,7 +118,7 @@ pub struct Block {
     pub insns: Vec<Instruction>,
     /// Something jumps back to it from later in the unit.
     pub header: bool,
-    /// Count its entries: the index of its record.
+    /// Count its entries, with this entry index.
     pub counted: Option<u32>,
     /// The one block of the unit that goes there, if there is just one and it comes before.
     pub only_from: Option<usize>,

@@ -11,7 +11,12 @@ fn good() -> Vec<u8> {
     let mut c = Content::default();
     for i in 0..40u32 {
         let pc = i * 777;
-        let piece = Piece { source: vec![i as u8; 9], code: vec![0xc3; 20 + i as usize], pcs: vec![(i, pc + 1)] };
+        let piece = Piece {
+            source: vec![i as u8; 9],
+            code: vec![0xc3; 20 + i as usize],
+            pcs: vec![(i, pc + 1)],
+            copied: i & 1 != 0,
+        };
         c.entries.insert(pc, (i, (i % 3 != 0).then_some(piece)));
     }
     for i in 1..4u32 {

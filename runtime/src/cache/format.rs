@@ -17,6 +17,7 @@
 //! [`View`] trusts nothing: each access is within the file or gives `None`. What it cannot know is whether code is good;
 //! that follows from who may write the folder (see [`super::folder`]).
 
+use evm_backend::direct::ADDRESS;
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -47,6 +48,9 @@ pub(crate) const MAX_FILE: usize = 1 << 30;
 /// Guest bytes to which one slot is given: hardly any code has more basic blocks, and all entry indices, times eight, must be
 /// 32-bit displacements.
 pub(crate) const BYTES_PER_SLOT: u64 = 10;
+/// Executable bytes of an image of copied code, at most: the guest addresses of its fault tables have marks above them.
+const MOST_COPIED: u64 = 1 << COPIED_BITS;
+const COPIED_BITS: u32 = 27;
 /// Images lie below this address.
 pub(crate) const IMAGE_END: u64 = 1 << 31;
 
@@ -73,6 +77,8 @@ pub struct Key {
     pub v3: bool,
     /// Entries of a piece between two reports that it is hot.
     pub threshold: u32,
+    /// Most of it is copied code.
+    pub copied: bool,
 }
 
 impl Key {
@@ -83,7 +89,7 @@ impl Key {
         for (i, v) in [self.size, self.lo, self.hi, self.offset, self.min_limit].iter().enumerate() {
             b[32 + 8 * i..40 + 8 * i].copy_from_slice(&v.to_le_bytes());
         }
-        b[72..76].copy_from_slice(&(self.bits | u32::from(self.v3) << 8).to_le_bytes());
+        b[72..76].copy_from_slice(&(self.bits | u32::from(self.v3) << 8 | u32::from(self.copied) << 9).to_le_bytes());
         b[76..].copy_from_slice(&self.threshold.to_le_bytes());
         b
     }
@@ -98,8 +104,9 @@ impl Key {
             hi: long(b, 48)?,
             offset: long(b, 56)?,
             min_limit: long(b, 64)?,
-            bits: word(b, 72)? & !(1 << 8),
+            bits: word(b, 72)? & !(3 << 8),
             v3: word(b, 72)? & 1 << 8 != 0,
+            copied: word(b, 72)? & 1 << 9 != 0,
             threshold: word(b, 76)?,
         };
         key.is_sane().then_some(key)
@@ -115,6 +122,7 @@ impl Key {
             && self.lo.is_multiple_of(4096)
             && self.hi.is_multiple_of(4096)
             && matches!(self.bits, 32 | 64)
+            && (!self.copied || self.bits == 64 && self.hi - self.lo <= MOST_COPIED)
     }
     /// Slots that the image may use.
     pub(crate) fn slots(&self) -> u32 {
@@ -124,6 +132,19 @@ impl Key {
     pub(crate) fn first_slot(&self) -> u32 {
         (self.lo / BYTES_PER_SLOT) as u32
     }
+}
+
+/// A guest pc of copied code told from `lo`, as fault tables of images have it: its marks are in the highest bits, and one tells it from those
+/// of other code.
+pub(crate) fn marked(pc: u64, lo: u64) -> Option<u32> {
+    let near = (pc & ADDRESS).checked_sub(lo).filter(|n| *n < MOST_COPIED)? as u32;
+    Some(near | 1 << COPIED_BITS | ((pc >> 60) as u32) << (COPIED_BITS + 1))
+}
+
+/// The guest pc of copied code, with its marks, that [`marked`] made this of.
+pub(crate) fn unmarked(word: u32, lo: u64) -> Option<u64> {
+    let near = u64::from(word) & (MOST_COPIED - 1);
+    (word >> COPIED_BITS & 1 != 0).then(|| (lo + near) | u64::from(word >> (COPIED_BITS + 1)) << 60)
 }
 
 /// Why a file is not used.
@@ -155,6 +176,8 @@ pub struct Piece {
     pub code: Vec<u8>,
     /// (code offset, guest pc told from `lo`), ascending.
     pub pcs: Vec<(u32, u32)>,
+    /// It is copied code; the guest pcs are what [`marked`] gives.
+    pub copied: bool,
 }
 
 /// Optimized code of several blocks.
@@ -273,7 +296,16 @@ impl Tables {
             let at = start(&self.code)?;
             put(
                 &mut self.entries,
-                &[**pc, *slot, at, p.code.len() as u32, start(&self.bytes)?, p.source.len() as u32, 0, 0],
+                &[
+                    **pc,
+                    *slot,
+                    at,
+                    p.code.len() as u32,
+                    start(&self.bytes)?,
+                    p.source.len() as u32,
+                    u32::from(p.copied),
+                    0,
+                ],
             );
             self.bytes.extend_from_slice(&p.source);
             for (off, pc) in &p.pcs {
@@ -422,6 +454,8 @@ pub struct Entry {
     /// Offset and length in the code.
     code: Option<(u32, u32)>,
     bytes: (u32, u32),
+    /// The code is copied.
+    pub copied: bool,
 }
 
 impl Entry {
@@ -694,7 +728,7 @@ impl<'a> View<'a> {
             .map(|(o, pc)| (o - rel, pc))
             .collect();
         let code = self.file.get(at as usize..at as usize + len as usize)?.to_vec();
-        Some(Piece { source: self.source(e)?.to_vec(), code, pcs })
+        Some(Piece { source: self.source(e)?.to_vec(), code, pcs, copied: e.copied })
     }
 }
 
@@ -745,7 +779,9 @@ impl Page<'_> {
         let b = self.entries.get(i * ENTRY_SIZE..(i + 1) * ENTRY_SIZE)?;
         let w = |n: usize| word(b, 4 * n);
         let code = Some((w(2)?, w(3)?)).filter(|c| c.0 != NO_CODE);
-        Some(Entry { pc: w(0)?, slot: w(1)?, code, bytes: (w(4)?, w(5)?) }).filter(|e| e.pc / 4096 == self.number)
+        let copied = w(6)? != 0;
+        Some(Entry { pc: w(0)?, slot: w(1)?, code, bytes: (w(4)?, w(5)?), copied })
+            .filter(|e| e.pc / 4096 == self.number)
     }
     /// Its entries.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
@@ -778,13 +814,19 @@ mod tests {
             bits: 64,
             v3: true,
             threshold: 64,
+            copied: false,
         }
     }
     fn content() -> Content {
         let mut c = Content { label: b"/bin/x".to_vec(), ..Content::default() };
         for (i, pc) in [0x10u32, 0x30, 0xff8, 0x1004, 0x3ff0].into_iter().enumerate() {
             let n = i as u8 + 1;
-            let piece = Piece { source: vec![n; 12], code: vec![0x90 + n; 40], pcs: vec![(4, pc), (30, pc + 5)] };
+            let piece = Piece {
+                source: vec![n; 12],
+                code: vec![0x90 + n; 40],
+                pcs: vec![(4, pc), (30, pc + 5)],
+                copied: n == 3,
+            };
             let slot = c.slot(pc, 100).unwrap();
             c.entries.insert(pc, (slot, (pc != 0x30).then_some(piece)));
         }

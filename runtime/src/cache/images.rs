@@ -76,7 +76,8 @@ impl Image {
     /// indirect jumps went.
     pub(crate) fn harvest(&self, entered: impl Fn(u32) -> u32, targets: impl Fn() -> Arc<Targets>) {
         // A job of a thousand small processes does not get hotter than its first ones show.
-        if self.harvests.fetch_add(1, Ordering::Relaxed) >= MOST_HARVESTS {
+        // Counts of copied code are other ones, and are for the run.
+        if self.key.copied || self.harvests.fetch_add(1, Ordering::Relaxed) >= MOST_HARVESTS {
             return;
         }
         let warm = |(pc, index)| Some((pc, entered(index))).filter(|e| e.1 >= WARM);
@@ -229,6 +230,7 @@ pub(crate) struct Images {
     artifact: Option<Arc<Artifact>>,
     engine: u128,
     threshold: u32,
+    copies: bool,
     known: RwLock<Vec<Arc<Image>>>,
     /// Why files were not used.
     refused: Mutex<Vec<String>>,
@@ -241,9 +243,10 @@ impl Images {
         artifact: Option<Arc<Artifact>>,
         model: u32,
         threshold: u32,
+        copies: bool,
     ) -> Images {
         let engine = print::engine(model);
-        Images { folder, artifact, engine, threshold, known: RwLock::default(), refused: Mutex::default() }
+        Images { folder, artifact, engine, threshold, copies, known: RwLock::default(), refused: Mutex::default() }
     }
     /// The image that holds an address.
     pub(crate) fn find(&self, mm: &Mm, space: &CodeSpace, pc: u64) -> Option<Found> {
@@ -310,6 +313,7 @@ impl Images {
             bits: space.bits,
             v3: space.v3,
             threshold: self.threshold,
+            copied: self.copies && space.records().used(),
         };
         key.is_sane().then_some(key)
     }

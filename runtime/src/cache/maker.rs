@@ -3,14 +3,16 @@
 //! What is wanted comes from those who ran the program, or from anyone: an address is just an address here. Whatever it
 //! is, the translation is that of the bytes found there, and is used only where a run has the same bytes.
 
-use super::format::{Content, Key, Piece, Region, View};
+use super::format::{Content, Key, Piece, Region, View, marked};
 use super::images::News;
-use crate::code::translate::{KEPT, LARGE, UNPROFILED};
+use crate::code::translate::{BLOCK_INSNS, KEPT, LARGE, UNPROFILED};
+use crate::host::direct::WORDS;
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
+use evm_backend::direct::{Block, Direct, is_for_compiler};
 use evm_backend::quick::Quick;
 use evm_ir::passes::OptLevel;
-use evm_lifter::{Mode, Options};
+use evm_lifter::{Instruction, Mode, Options};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -102,6 +104,8 @@ pub(crate) struct Maker<'a> {
     key: &'a Key,
     text: &'a Text,
     quick: Quick,
+    /// Where code is copied.
+    direct: Option<Direct>,
     compiler: Option<Compiler>,
 }
 
@@ -178,7 +182,8 @@ impl Owners {
 
 impl<'a> Maker<'a> {
     pub(crate) fn new(key: &'a Key, text: &'a Text) -> Maker<'a> {
-        Maker { key, text, quick: Quick::default(), compiler: None }
+        let direct = key.copied.then(|| Direct::new(WORDS));
+        Maker { key, text, quick: Quick::default(), direct, compiler: None }
     }
     /// Add the block at a pc told from `lo`. False if there is no translation of it.
     pub(crate) fn block(&mut self, content: &mut Content, pc: u32) -> bool {
@@ -221,6 +226,12 @@ impl<'a> Maker<'a> {
         let at = lo + u64::from(pc);
         let opts = Options { mode: Mode::Block, bits: self.key.bits, v3: self.key.v3, ..Options::default() };
         let mut text = self.text;
+        if let Some(direct) = &mut self.direct {
+            let insns = evm_lifter::block(at, &mut text, self.key.bits, BLOCK_INSNS).ok()?;
+            if !is_for_compiler(&insns) {
+                return copied(direct, self.key, self.text, slots, at, insns);
+            }
+        }
         let mut region = evm_lifter::lift(at, &[], &mut text, &opts).ok()?.region;
         evm_ir::passes::optimize(&mut region, OptLevel::Interp);
         evm_ir::validate(&region).ok()?;
@@ -235,8 +246,32 @@ impl<'a> Maker<'a> {
         let code = code.ok().filter(|_| !full)?;
         let near = |pc: u64| u32::try_from(pc.checked_sub(lo)?).ok();
         let pcs: Option<Vec<_>> = code.pcs.iter().map(|(o, pc)| Some((*o, near(*pc)?))).collect();
-        Some(Piece { source: self.text.range(at, len as usize).to_vec(), code: code.code.to_vec(), pcs: pcs? })
+        Some(Piece {
+            source: self.text.range(at, len as usize).to_vec(),
+            code: code.code.to_vec(),
+            pcs: pcs?,
+            copied: false,
+        })
     }
+}
+
+/// The copy of the block of these instructions.
+fn copied(
+    direct: &mut Direct,
+    key: &Key,
+    text: &Text,
+    slots: Slots<'_>,
+    at: u64,
+    insns: Vec<Instruction>,
+) -> Option<Piece> {
+    let mut links = Links::new(key, slots);
+    let len = insns.iter().map(|i| i.len().max(1)).sum::<usize>();
+    let counted = Some(links.index(at)).filter(|i| *i != 0);
+    let block = Block { pc: at, insns, header: false, counted, only_from: None };
+    let code = direct.copy(&[block], key.v3, &mut |pc| links.index(pc))?;
+    let pcs = code.pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, key.lo)?))).collect::<Option<_>>()?;
+    let source = text.range(at, len).to_vec();
+    (!links.full && source.len() == len).then(|| Piece { source, code: code.code.to_vec(), pcs, copied: true })
 }
 
 /// Where slots come from.

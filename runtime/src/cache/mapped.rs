@@ -6,7 +6,7 @@
 //! its owner truncate it all the same, this process dies of SIGBUS.
 #![allow(unsafe_code)]
 
-use super::format::{Key, MAX_FILE, Page, View};
+use super::format::{Key, MAX_FILE, Page, View, unmarked};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
@@ -21,6 +21,8 @@ pub(crate) struct Mapped {
     pub view: View<'static>,
     /// The image's first address.
     lo: u64,
+    /// It is a file of copied code, for the most part.
+    copied: bool,
     /// Checksums of pages, by their order in the file: 1 was right, 2 was wrong.
     checked: Box<[AtomicU8]>,
 }
@@ -51,7 +53,8 @@ impl Mapped {
             let n = COUNT.fetch_add(1, Ordering::AcqRel);
             let at = ALL.get(n).ok_or("too many files are mapped")?;
             let checked = (0..view.page_count()).map(|_| AtomicU8::new(0)).collect();
-            let m: &'static Mapped = Box::leak(Box::new(Mapped { start: p as u64, view, lo: key.lo, checked }));
+            let m: &'static Mapped =
+                Box::leak(Box::new(Mapped { start: p as u64, view, lo: key.lo, copied: key.copied, checked }));
             at.store(std::ptr::from_ref(m).cast_mut(), Ordering::Release);
             Ok(m)
         });
@@ -82,6 +85,18 @@ impl Mapped {
 /// Guest pc of the instruction whose code is at a host address in one of the files: `Some(None)` if it is in a file and not of an
 /// access. Safe in a signal handler.
 pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
+    let (m, offset) = find(host)?;
+    Some(m.view.pc_at(offset).map(|pc| m.lo + u64::from(pc)))
+}
+
+/// The same of copied code: with its marks.
+pub(crate) fn copied_pc(host: u64) -> Option<u64> {
+    let (m, offset) = find(host).filter(|f| f.0.copied)?;
+    m.view.pc_at(offset).and_then(|word| unmarked(word, m.lo))
+}
+
+/// The file that holds a host address, and its offset.
+fn find(host: u64) -> Option<(&'static Mapped, u64)> {
     let n = COUNT.load(Ordering::Acquire).min(MOST);
     for p in &ALL[..n] {
         let p = p.load(Ordering::Acquire);
@@ -92,7 +107,7 @@ pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
         let m: &'static Mapped = unsafe { &*p };
         let off = host.wrapping_sub(m.start);
         if off < m.view.size() as u64 {
-            return Some(m.view.pc_at(off).map(|pc| m.lo + u64::from(pc)));
+            return Some((m, off));
         }
     }
     None

@@ -162,14 +162,14 @@ impl CodeSpace {
         let wanted = |e: &Entry| e.has_code() && (!again || lo + u64::from(e.pc) == pc);
         let next = page.entries().any(|e| wanted(&e) && reaches(&e));
         let next = if next { self.look(mm, addr + PAGE, behind) } else { None };
-        let good: Vec<(usize, u64)> = page
+        let good: Vec<(Entry, u64)> = page
             .entries()
             .filter(|e| wanted(e) && e.slot < a.image.used() && (next.is_some() || !reaches(e)))
             .filter_map(|e| {
                 let at = (u64::from(e.pc) % PAGE) as usize;
                 let same = buf.get(at..at + e.guest_bytes() as usize)? == kept.view.source(&e)?;
                 let (offset, _) = kept.view.code_of(&page, &e)?;
-                (same && e.guest_bytes() > 0).then(|| ((a.image.first() + e.slot) as usize, kept.host(offset)))
+                (same && e.guest_bytes() > 0 && (!e.copied || self.records().used())).then(|| (e, kept.host(offset)))
             })
             .collect();
         let same = |l: &Looked| self.version(l.addr) == l.version;
@@ -182,8 +182,13 @@ impl CodeSpace {
             if !bound {
                 return 0;
             }
-            for (index, code) in &good {
-                self.entries.slice()[*index].store(*code, Ordering::Release);
+            for (e, code) in &good {
+                let index = a.image.first() + e.slot;
+                if e.copied {
+                    self.records().set(lo + u64::from(e.pc), index, *code);
+                } else {
+                    self.entries.slice()[index as usize].store(*code, Ordering::Release);
+                }
             }
             state.store(first.version.wrapping_add(1), Ordering::Release);
             good.len() as u32
@@ -228,7 +233,9 @@ impl CodeSpace {
         let page = page - u64::from(node & BEFORE != 0);
         let Some(page) = page.checked_sub(a.image.key.lo / PAGE).and_then(|n| kept.view.page(n as u32)) else { return };
         for e in page.entries().filter(|e| e.has_code() && e.slot < a.image.used()) {
-            self.entries.slice()[(a.image.first() + e.slot) as usize].store(0, Ordering::Release);
+            let index = a.image.first() + e.slot;
+            self.entries.slice()[index as usize].store(0, Ordering::Release);
+            self.records().drop(index);
         }
     }
 }

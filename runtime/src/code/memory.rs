@@ -125,9 +125,12 @@ pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
     }
 }
 
-/// The same of copied code alone.
-pub(crate) fn copied_pc(host: u64) -> Option<Option<u64>> {
-    find(host).filter(|p| p.copied).map(|p| p.guest_pc(host))
+/// The same of copied code alone, with its marks.
+pub(crate) fn copied_pc(host: u64) -> Option<u64> {
+    match find(host) {
+        Some(piece) => piece.guest_pc(host).filter(|_| piece.copied),
+        None => crate::cache::mapped::copied_pc(host),
+    }
 }
 
 /// The piece that holds a host address.

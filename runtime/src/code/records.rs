@@ -1,8 +1,9 @@
 //! The tables that copied code jumps through: see `evm_backend::direct`.
 
-use crate::code::space::{MAX_ENTRIES, Table};
+use crate::code::space::{ALL_ENTRIES, MAX_ENTRIES, Table};
 use crate::host::direct::way_out;
 use evm_backend::direct::{BIAS, HASHES, RECORD, hash};
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Of a record, the address of its code is the way out if there is none; all is 0 if nobody has named its
 /// entry index yet: copied code that jumps to 0 is sent on its way out by the fault hook. Record 0 stands for what is not found.
 pub(crate) struct Records {
-    tables: Option<(Table<[AtomicU64; 4]>, Table<AtomicU32>)>,
+    tables: Option<(Table<[AtomicU64; 2]>, Table<AtomicU32>)>,
 }
 
 /// A table that finds nothing, for threads that are asked to leave.
@@ -28,7 +29,7 @@ impl Records {
             return Ok(Records { tables: None });
         }
         nothing()?;
-        let records: Table<[AtomicU64; 4]> = Table::new(MAX_ENTRIES)?;
+        let records: Table<[AtomicU64; 2]> = Table::partly(ALL_ENTRIES, MAX_ENTRIES)?;
         records.slice()[0][0].store(way_out(), Ordering::Release);
         records.slice()[0][1].store(1, Ordering::Release);
         Ok(Records { tables: Some((records, Table::new(HASHES)?)) })
@@ -44,7 +45,7 @@ impl Records {
             None => (0, 0),
         }
     }
-    fn record(&self, index: u32) -> Option<&[AtomicU64; 4]> {
+    fn record(&self, index: u32) -> Option<&[AtomicU64; 2]> {
         self.tables.as_ref()?.0.slice().get(index as usize)
     }
     /// Copied code of an entry index.
@@ -64,12 +65,6 @@ impl Records {
             let _ = r[0].compare_exchange(0, way_out(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
-    /// Start to count anew.
-    pub(crate) fn cool(&self, index: u32) {
-        if let Some(r) = self.record(index) {
-            r[2].store(0, Ordering::Relaxed);
-        }
-    }
     /// Signal-safe.
     pub(super) fn drop(&self, index: u32) {
         if let Some(r) = self.record(index)
@@ -84,15 +79,21 @@ impl Records {
             hashes.slice()[hash(pc)].store(index * RECORD, Ordering::Release);
         }
     }
-    pub(super) fn inherit(&self, parent: &Records, entries: usize) {
+    /// Make records writable that are not, see [`CodeSpace::commit`](super::space::CodeSpace::commit).
+    pub(super) fn commit(&self, from: usize, len: usize) -> std::io::Result<()> {
+        self.tables.as_ref().map_or(Ok(()), |t| t.0.protect(from, len, libc::PROT_READ | libc::PROT_WRITE))
+    }
+    /// Take over the records of these entries, which are writable.
+    pub(super) fn inherit(&self, parent: &Records, entries: Range<usize>) {
         if let (Some((to, _)), Some((from, _))) = (&self.tables, &parent.tables) {
-            for (t, f) in to.slice().iter().zip(from.slice()).take(entries) {
+            let (to, from) = (&to.slice()[entries.clone()], &from.slice()[entries]);
+            for (t, f) in to.iter().zip(from).filter(|(_, f)| f[0].load(Ordering::Relaxed) != 0) {
                 t[1].store(f[1].load(Ordering::Relaxed), Ordering::Relaxed);
                 t[0].store(f[0].load(Ordering::Acquire), Ordering::Release);
             }
         }
     }
-    pub(super) fn clear(&self, entries: usize) {
-        (1..entries as u32).for_each(|index| self.drop(index));
+    pub(super) fn clear(&self, entries: Range<usize>) {
+        entries.filter(|index| *index != 0).for_each(|index| self.drop(index as u32));
     }
 }

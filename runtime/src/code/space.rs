@@ -16,6 +16,7 @@ use crate::code::records::Records;
 use crate::code::translate::BlockEntry;
 use crate::config::EngineKind;
 use evm_backend::abi::{IBTC, TARGETS, ibtc_slot};
+use evm_backend::direct::RECORD;
 use evm_kernel::mm::PageView;
 use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE, Prot};
@@ -27,8 +28,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Entry indices an engine can give out one by one; those of images' slots follow.
 pub(crate) const MAX_ENTRIES: usize = 1 << 22;
 /// All entry indices.
-const ALL_ENTRIES: usize = (MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize).next_multiple_of(CHUNK as usize);
+pub(super) const ALL_ENTRIES: usize =
+    (MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize).next_multiple_of(CHUNK as usize);
 const _: () = assert!(ALL_ENTRIES * 8 <= i32::MAX as usize);
+const _: () = assert!(ALL_ENTRIES * (RECORD as usize) <= u32::MAX as usize);
 /// Slots whose entries are made writable together: two pages of entries, one of counters.
 const CHUNK: u32 = 1024;
 const MAX_NODES: usize = 1 << 22;
@@ -84,12 +87,12 @@ impl<T> Table<T> {
         Ok(Table { ptr: p.cast(), len })
     }
     /// A table of which `[0, writable)` can be written; the rest counts as no memory until it is opened.
-    fn partly(len: usize, writable: usize) -> std::io::Result<Table<T>> {
+    pub(super) fn partly(len: usize, writable: usize) -> std::io::Result<Table<T>> {
         let t = Table::new(len)?;
         t.protect(writable, len - writable, libc::PROT_READ)?;
         Ok(t)
     }
-    fn protect(&self, from: usize, len: usize, prot: i32) -> std::io::Result<()> {
+    pub(super) fn protect(&self, from: usize, len: usize, prot: i32) -> std::io::Result<()> {
         assert!(from <= self.len && len <= self.len - from);
         // SAFETY: inside the owned mapping; what is mapped to read holds zeros that nobody stores to.
         let r = unsafe { libc::mprotect(self.ptr.add(from).cast(), len * size_of::<T>(), prot) };
@@ -306,7 +309,10 @@ impl CodeSpace {
         }
         let (at, n) = ((from * CHUNK) as usize, ((to - from) * CHUNK) as usize);
         let rw = libc::PROT_READ | libc::PROT_WRITE;
-        if self.entries.protect(at, n, rw).is_err() || self.counts.protect(at, n, rw).is_err() {
+        if self.entries.protect(at, n, rw).is_err()
+            || self.counts.protect(at, n, rw).is_err()
+            || self.records.commit(at, n).is_err()
+        {
             return false;
         }
         if n > CHUNK as usize {
@@ -530,8 +536,8 @@ impl CodeSpace {
         if parent.generation.load(Ordering::Acquire) != generation {
             return;
         }
-        self.records.inherit(&parent.records, entries);
         let used: Vec<_> = std::iter::once(0..entries).chain(self.inherit_images(parent)).collect();
+        used.iter().for_each(|r| self.records.inherit(&parent.records, r.clone()));
         let each = |f: &dyn Fn(&AtomicU64, &AtomicU64)| {
             for r in &used {
                 let (to, from) = (&self.entries.slice()[r.clone()], &parent.entries.slice()[r.clone()]);
@@ -587,7 +593,7 @@ impl CodeSpace {
         // What was dropped meanwhile must not come back here.
         if parent.generation.load(Ordering::Acquire) != generation {
             each(&|to, _| to.store(0, Ordering::Release));
-            self.records.clear(entries);
+            used.iter().for_each(|r| self.records.clear(r.clone()));
             self.forget_images(0, u64::MAX);
         }
     }
@@ -718,6 +724,10 @@ impl CodeSpace {
             }
             true
         })
+    }
+    /// Count the entries of a block anew.
+    pub(crate) fn cool(&self, index: u32) {
+        self.counts.slice()[index as usize].store(0, Ordering::Relaxed);
     }
     /// Note that the region at `pc` is being compiled; gives how often it was before.
     pub(crate) fn note_compile(&self, pc: u64) -> u32 {

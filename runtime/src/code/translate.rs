@@ -276,8 +276,10 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
     Ok(space.install(&r, versions).then_some(r))
 }
 
-/// Most bytes of a basic block: 64 instructions.
-const BLOCK: usize = 64 * 15;
+/// Most instructions of a basic block that is translated alone.
+pub(crate) const BLOCK_INSNS: usize = 64;
+/// Bytes of such a block, at most.
+const BLOCK: usize = BLOCK_INSNS * 15;
 
 /// Compile the basic block at `pc` with the quick tier and install it. `None`: code memory is full, or the tier has no
 /// code for the block, or it changed meanwhile; it is interpreted.
@@ -333,7 +335,7 @@ fn copied(
     memory: &'static CodeMemory,
 ) -> Result<Option<Option<QuickPiece>>, Failure> {
     let mut snap = Snapshot::new(space, mm, None);
-    let insns = match evm_lifter::block(pc, &mut snap, space.bits, 64) {
+    let insns = match evm_lifter::block(pc, &mut snap, space.bits, BLOCK_INSNS) {
         Ok(i) => i,
         Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
         Err(e) => return Err(Failure::Internal(e.to_string())),

@@ -21,6 +21,8 @@ pub(crate) const WORDS: Words = Words {
     base: offset_of!(CpuState, mem_base) as u32,
     poll: offset_of!(CpuState, poll) as u32,
     records: offset_of!(CpuState, records) as u32,
+    counts: offset_of!(CpuState, counts) as u32,
+    hot: offset_of!(CpuState, count_mask) as u32,
     hashes: offset_of!(CpuState, hashes) as u32,
     fs: offset_of!(CpuState, fs_near) as u32,
     saved: offset_of!(CpuState, saved) as u32,
@@ -295,6 +297,7 @@ pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
     cpu.way_dispatch = evm_direct_dispatch as *const () as u64;
     cpu.way_service = evm_direct_service as *const () as u64;
     cpu.way_step = evm_direct_step as *const () as u64;
+    cpu.count_mask = u64::from(0u32.wrapping_sub(evm_backend::direct::ENTRIES));
     cpu.shadow = shadow.bottom();
 }
 
