@@ -173,10 +173,10 @@ impl Engine {
         Counters::add(&c.blocks_kept, u64::from(n));
         if n > 0 {
             let page = a.page(pc);
-            for r in a.image.regions(page).filter(|r| r.precise == t.precise) {
+            for r in a.image.regions(page).filter(|r| r.copied || r.precise == t.precise) {
                 // A region that can be entered in several pages is there after the first; the blocks of this one have just taken
                 // the place of its entries. One with several entries in the page comes several times.
-                let there = r.entries.iter().filter(|e| a.page(e.0) == page).all(|e| t.space.code(e.1) == r.code);
+                let there = r.entries.iter().filter(|e| a.page(e.0) == page).all(|e| t.space.has(e.1, r));
                 if !there && translate::adopt(t.space, t.mm, r) {
                     Counters::add(&c.regions_kept, 1);
                 }

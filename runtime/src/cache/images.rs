@@ -101,6 +101,13 @@ impl Image {
     fn near(&self, pc: u64) -> Option<u32> {
         (self.key.lo..self.key.hi).contains(&pc).then(|| (pc - self.key.lo) as u32)
     }
+    /// Note a region of copied code that was made in this run, by the address of its first block.
+    pub(crate) fn note_copied(&self, pc: u64) {
+        let mut recipes = lock(&self.recipes);
+        if self.key.copied && recipes.len() < MOST_RECIPES {
+            recipes.extend(self.near(pc).map(|pc| vec![pc]));
+        }
+    }
     /// Note a region that was compiled in this run.
     pub(crate) fn note_region(&self, r: &Compiled) {
         let Some(entries) = r.entries.iter().map(|e| self.near(e.0)).collect::<Option<Vec<u32>>>() else { return };
@@ -180,6 +187,7 @@ impl Image {
             source: source.into_iter().map(|(pc, b)| (lo + u64::from(pc), b.to_vec())).collect(),
             precise: r.is_precise(),
             kept: true,
+            copied: self.key.copied,
             bits: self.key.bits,
             v3: self.key.v3,
             min_limit: self.key.min_limit,

@@ -5,7 +5,7 @@
 
 use super::format::{Content, Key, Piece, Region, View, marked};
 use super::images::News;
-use crate::code::translate::{BLOCK_INSNS, KEPT, LARGE, UNPROFILED};
+use crate::code::translate::{BLOCK_INSNS, COPIED, KEPT, LARGE, UNPROFILED, Unit};
 use crate::host::direct::WORDS;
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
@@ -251,6 +251,57 @@ impl<'a> Maker<'a> {
             code: code.code.to_vec(),
             pcs: pcs?,
             copied: false,
+        })
+    }
+}
+
+impl Maker<'_> {
+    /// Copy the regions that a run copied; gives how many.
+    pub(super) fn copied_regions(&mut self, content: &mut Content, n: &News) -> usize {
+        let mut there: HashSet<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
+        let mut made = 0;
+        for pc in n.recipes.iter().filter_map(|r| r.first()) {
+            if there.insert(*pc)
+                && let Ok(Some(r)) = catch_unwind(AssertUnwindSafe(|| self.copied_region(content, *pc)))
+            {
+                content.regions.push(r);
+                made += 1;
+            }
+        }
+        made
+    }
+    fn copied_region(&mut self, content: &mut Content, pc: u32) -> Option<Region> {
+        let (key, lo) = (self.key, self.key.lo);
+        let direct = self.direct.as_mut()?;
+        let unit = {
+            let runs = |pc| content.entries.get(&pc).is_some_and(|e| e.1.is_some());
+            let mut code = Warm { text: self.text, warm: &runs, taken: &|_| false, targets: &[] };
+            let options = Options { bits: key.bits, v3: key.v3, ..COPIED };
+            Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut code, &options).ok()?)
+        };
+        let slot = content.slot(pc, key.slots())?;
+        let mut links = Links::new(key, Slots::Growing(content));
+        let code = direct.copy(&unit.blocks, key.v3, &mut |pc| links.index(pc))?;
+        if links.full {
+            return None;
+        }
+        let (mut source, mut bytes) = (vec![], vec![]);
+        for (from, to) in unit.ranges {
+            let b = self.text.range(from, (to - from) as usize);
+            if b.len() as u64 != to - from {
+                return None;
+            }
+            source.push((u32::try_from(from - lo).ok()?, b.len() as u32));
+            bytes.extend_from_slice(b);
+        }
+        Some(Region {
+            entries: vec![(pc, slot)],
+            source,
+            bytes,
+            code: code.code.to_vec(),
+            pcs: code.pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, lo)?))).collect::<Option<_>>()?,
+            insns: unit.insns,
+            ..Region::default()
         })
     }
 }

@@ -334,7 +334,7 @@ fn is_worth(folder: &Folder, n: &News, what: What) -> bool {
             let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
             missing >= enough(m.view.coded().count())
         }
-        What::Regions => !n.key.copied && wants_regions(&m.view, n),
+        What::Regions => wants_regions(&m.view, n),
     }
 }
 
@@ -358,7 +358,7 @@ fn make(folder: &Folder, n: &News, file: &OwnedFd, what: What) -> io::Result<boo
     let mut maker = Maker::new(&n.key, &text);
     let made = match what {
         What::Blocks => add_blocks(&mut maker, &mut content, &n.blocks),
-        What::Regions if n.key.copied => 0,
+        What::Regions if n.key.copied => maker.copied_regions(&mut content, n),
         What::Regions => maker.regions(&mut content, n),
     };
     let Some(bytes) = (made > 0).then(|| content.write(&n.key)).flatten() else { return Ok(false) };

@@ -130,6 +130,8 @@ pub(crate) struct Compiled {
     pub precise: bool,
     /// Kept from another run.
     pub kept: bool,
+    /// It is copied code.
+    pub copied: bool,
     /// Mode that it was translated in.
     pub bits: u32,
     /// For a CPU with the instructions of x86-64-v3.
@@ -664,13 +666,17 @@ impl CodeSpace {
                 return false;
             }
             for (pc, index) in r.entries.iter().filter(|e| e.1 != 0) {
-                self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
+                if r.copied {
+                    self.records.set(*pc, *index, r.code);
+                } else {
+                    self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
+                }
                 self.remember(*pc, *index);
             }
             true
         });
-        if !installed {
-            return false;
+        if !installed || r.copied {
+            return installed;
         }
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         for (pc, _) in r.entries.iter().filter(|e| e.1 != 0) {
@@ -739,6 +745,10 @@ impl CodeSpace {
     /// How often the region at `pc` was compiled.
     pub(crate) fn compiles(&self, pc: u64) -> u32 {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(&pc).copied().unwrap_or(0)
+    }
+    /// Whether the code of an entry index is that region's.
+    pub(crate) fn has(&self, index: u32, r: &Compiled) -> bool {
+        if r.copied { self.records.code(index) == Some(r.code) } else { self.code(index) == r.code }
     }
     fn is_live(&self, r: &Compiled) -> bool {
         self.code(r.entries[0].1) == r.code

@@ -9,7 +9,7 @@ use evm_backend::quick::Quick;
 use evm_cpu::LAYOUT;
 use evm_ir::passes::OptLevel;
 use evm_kernel::mm::{Mm, PageView};
-use evm_lifter::{Code, LiftError, Mode, Options};
+use evm_lifter::{Code, LiftError, Mode, Options, PlanBlock};
 use evm_memory::PAGE;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -230,6 +230,7 @@ pub(crate) fn region(
         source,
         precise,
         kept: false,
+        copied: false,
         bits: space.bits,
         v3: space.v3,
         min_limit: space.arena.size(),
@@ -267,6 +268,7 @@ pub(crate) fn wasm(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Resu
         source,
         precise: true,
         kept: false,
+        copied: false,
         bits: space.bits,
         v3: space.v3,
         min_limit: 0,
@@ -387,43 +389,64 @@ fn publish_copy(
 }
 
 /// How far regions of copied code reach.
-const COPIED: Options = Options { max_insns: 600, max_blocks: 150, ..UNPROFILED };
+pub(crate) const COPIED: Options = Options { max_insns: 600, max_blocks: 150, ..UNPROFILED };
+
+/// Blocks to be copied together.
+pub(crate) struct Unit {
+    pub blocks: Vec<direct::Block>,
+    /// Guest bytes they are made from: start and end of each.
+    pub ranges: Vec<(u64, u64)>,
+    /// Blocks that can be entered: the first, and those that indirect jumps go to.
+    pub entries: Vec<usize>,
+    pub insns: u32,
+}
+
+impl Unit {
+    pub(crate) fn of(plan: Vec<PlanBlock>) -> Unit {
+        let mut from: Vec<Option<usize>> = vec![None; plan.len()];
+        let mut ways = vec![0; plan.len()];
+        for (n, b) in plan.iter().enumerate() {
+            for s in &b.succs {
+                ways[*s] += 1;
+                from[*s] = Some(n);
+            }
+        }
+        let mut unit = Unit { blocks: vec![], ranges: vec![], entries: vec![], insns: 0 };
+        for (n, b) in plan.into_iter().enumerate() {
+            let end = b.insns.last().map_or(b.pc + 1, |i| i.next_ip());
+            unit.ranges.push((b.pc, end.max(b.pc + 1)));
+            unit.insns += b.insns.len() as u32;
+            let entry = n == 0 || b.indirect;
+            if entry {
+                unit.entries.push(n);
+            }
+            let only_from = from[n].filter(|_| ways[n] == 1 && !entry);
+            unit.blocks.push(direct::Block { pc: b.pc, insns: b.insns, header: b.header, counted: None, only_from });
+        }
+        unit
+    }
+}
 
 /// Copy the blocks around `pc` that have run, together, and install them: the number of their instructions.
 pub(crate) fn copied_region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<Option<u32>, Failure> {
     let Some(memory) = CodeMemory::get() else { return Ok(None) };
     let mut snap = Snapshot::new(space, mm, Some(engine));
-    let plan = match evm_lifter::plan(pc, &mut snap, &COPIED) {
-        Ok(p) => p,
+    let unit = match evm_lifter::plan(pc, &mut snap, &Options { v3: space.v3, ..COPIED }) {
+        Ok(plan) => Unit::of(plan),
         Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
         Err(e) => return Err(Failure::Internal(e.to_string())),
     };
-    let mut from: Vec<Option<usize>> = vec![None; plan.len()];
-    let mut ways = vec![0; plan.len()];
-    for (n, b) in plan.iter().enumerate() {
-        for s in &b.succs {
-            ways[*s] += 1;
-            from[*s] = Some(n);
-        }
+    let Some((_, starts)) = publish_copy(engine, space, memory, &unit.blocks) else { return Ok(None) };
+    let versions = unit.ranges.iter().map(|r| snap.versions(r.0, r.1 - r.0)).sum();
+    let entry = |n: &usize| (unit.blocks[*n].pc, engine.entry_index(unit.blocks[*n].pc), starts[*n]);
+    let entries: Vec<_> = unit.entries.iter().map(entry).collect();
+    if !space.install_copied(&unit.ranges, &entries, versions) {
+        return Ok(None);
     }
-    let mut ranges: Vec<(u64, u64)> = vec![];
-    let (mut entries, mut insns) = (vec![], 0);
-    let mut blocks = vec![];
-    for (n, b) in plan.into_iter().enumerate() {
-        let end = b.insns.last().map_or(b.pc + 1, |i| i.next_ip());
-        ranges.push((b.pc, end.max(b.pc + 1)));
-        insns += b.insns.len() as u32;
-        let entry = n == 0 || b.indirect;
-        if entry {
-            entries.push((b.pc, n));
-        }
-        let only_from = from[n].filter(|_| ways[n] == 1 && !entry);
-        blocks.push(direct::Block { pc: b.pc, insns: b.insns, header: b.header, counted: None, only_from });
+    if let Some(a) = space.attached(pc) {
+        a.image.note_copied(pc);
     }
-    let Some((_, starts)) = publish_copy(engine, space, memory, &blocks) else { return Ok(None) };
-    let versions = ranges.iter().map(|r| snap.versions(r.0, r.1 - r.0)).sum();
-    let entries: Vec<_> = entries.into_iter().map(|(pc, n)| (pc, engine.entry_index(pc), starts[n])).collect();
-    Ok(space.install_copied(&ranges, &entries, versions).then_some(insns))
+    Ok(Some(unit.insns))
 }
 
 /// Install a piece made for another process if the guest bytes are the same here.
@@ -440,7 +463,8 @@ pub(crate) fn adopt_piece(space: &CodeSpace, mm: &Mm, p: &QuickPiece) -> bool {
 
 /// Install a region compiled for another process if the guest bytes are the same here.
 pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
-    if (space.bits, space.v3) != (r.bits, r.v3) || space.arena.size() < r.min_limit {
+    let here = (space.bits, space.v3) == (r.bits, r.v3) && (!r.copied || space.records().used());
+    if !here || space.arena.size() < r.min_limit {
         return false;
     }
     let mut snap = Snapshot::new(space, mm, None);
