@@ -537,8 +537,7 @@ impl Thread {
         let patience = if self.kind == EngineKind::Quick { 0 } else { PATIENCE };
         // SAFETY: own state.
         let unmasked = unsafe { (*self.cpu).unmasked() };
-        let compiles = matches!(self.kind, EngineKind::Jit | EngineKind::Quick)
-            || self.kind == EngineKind::Direct && self.copied.is_none();
+        let compiles = matches!(self.kind, EngineKind::Jit | EngineKind::Quick | EngineKind::Direct);
         if self.steps > patience && compiles && unmasked && !self.space.traps() {
             self.space.set_traps();
         }

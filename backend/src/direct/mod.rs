@@ -36,6 +36,8 @@ mod emit;
 mod exits;
 mod regs;
 mod select;
+#[cfg(test)]
+mod tests;
 
 use crate::asm::{Asm, Label};
 use checks::Checks;

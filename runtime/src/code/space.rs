@@ -721,7 +721,10 @@ impl CodeSpace {
         pages.dedup();
         self.installing(|| {
             let now: u64 = ranges.iter().map(|r| self.versions(r.0, r.1 - r.0)).sum();
-            if now != versions || !pages.iter().all(|page| entries.iter().all(|e| self.bind_page(*page, e.1))) {
+            if self.traps()
+                || now != versions
+                || !pages.iter().all(|page| entries.iter().all(|e| self.bind_page(*page, e.1)))
+            {
                 return false;
             }
             for (pc, index, code) in entries.iter().filter(|e| e.1 != 0) {

@@ -297,6 +297,7 @@ pub(crate) fn quick(
         return Ok(None);
     };
     if space.records().used()
+        && !space.traps()
         && let Some(done) = copied(engine, space, mm, pc, memory)?
     {
         return Ok(done);
