@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use evm_conformance::apps::Place;
-use evm_conformance::exec::{Evm, Outcome, WorkDir};
+use evm_conformance::exec::{Evm, Outcome, WorkDir, engines};
 use evm_conformance::harness::{self, Trial};
 use evm_conformance::hostile;
 use std::fs;
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     const PARTS: usize = 4;
     let mut trials: Vec<Trial> =
         (0..PARTS).map(|p| Trial::new(format!("corpus::{p}"), move || check(p, PARTS))).collect();
-    for engine in ["interp", "quick", "cranelift", "jit"] {
+    for engine in engines() {
         for (name, program, rounds) in [("calls", "/programs/wild_calls", "8"), ("code", "/programs/wild_code", "3")] {
             trials.push(Trial::new(format!("{engine}::wild-{name}"), move || wild(program, rounds, engine)));
         }
