@@ -171,6 +171,17 @@ pub(super) fn is_for_compiler(insns: &[Instruction]) -> bool {
     insns.iter().any(|i| i.is_vsib() || i.cpuid_features().iter().any(unit))
 }
 
+/// Whether CPUs differ in the result, which is to be the same everywhere: approximations, and what the manual leaves undefined (but for flags).
+fn is_vendors_choice(i: &Instruction) -> bool {
+    match i.mnemonic() {
+        M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss | M::Vrcpps | M::Vrcpss | M::Vrsqrtps | M::Vrsqrtss => true,
+        M::Bswap => i.op0_register().size() == 2,
+        // A count beyond the operand.
+        M::Shld | M::Shrd => i.op1_register().size() == 2,
+        _ => false,
+    }
+}
+
 /// Whether an instruction is copied with no more than its operands changed.
 pub(super) fn is_copied(i: &Instruction, v3: bool) -> bool {
     let vex = i.code().encoding() == EncodingKind::VEX;
@@ -180,7 +191,7 @@ pub(super) fn is_copied(i: &Instruction, v3: bool) -> bool {
     if !v3 && (vex || matches!(i.mnemonic(), M::Movbe | M::Adcx | M::Adox)) {
         return false;
     }
-    if i.is_vsib() || i.has_rep_prefix() || i.has_repne_prefix() {
+    if i.is_vsib() || i.has_rep_prefix() || i.has_repne_prefix() || is_vendors_choice(i) {
         return false;
     }
     for k in 0..i.op_count() {

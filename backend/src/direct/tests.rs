@@ -142,6 +142,8 @@ fn what_must_not_run_here_is_left_out() {
         &[0xd9, 0xe8],                   // fld1
         &[0x0f, 0xab, 0x08],             // bts [rax],ecx: the bit is anywhere
         &[0x9d],                         // popf
+        &[0x0f, 0x53, 0xc1],             // rcpps xmm0,xmm1: not the same everywhere
+        &[0x66, 0x0f, 0xa5, 0xc8],       // shld ax,cx,cl
         &[0x65, 0x8b, 0x00],             // mov eax,gs:[rax]
     ];
     for c in cases {
