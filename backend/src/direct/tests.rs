@@ -80,7 +80,7 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
             let constant = base == R::None && i.memory_index() == R::None && (0..1 << 36).contains(&disp);
             let near = constant || base == R::R11 && i.memory_index() == R::None || base == R::R10 || checked;
             // 32-bit addresses are in guest memory, whatever they are.
-            if !own && !guard && !(i.segment_prefix() == R::GS && near) {
+            if !(own || guard || i.segment_prefix() == R::GS && near) {
                 return bad("an access that was not checked");
             }
             if i.segment_prefix() == R::GS && pcs.iter().all(|p| u64::from(p.0) != i.ip()) {
