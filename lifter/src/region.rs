@@ -260,7 +260,7 @@ pub fn block(entry: u64, code: &mut dyn Code, bits: u32, most: usize) -> Result<
     Ok(one_block(entry, code, most).remove(&entry).map(|g| g.insns).unwrap_or_default())
 }
 
-/// A basic block of a [`Plan`].
+/// A basic block of what [`plan`] finds.
 #[derive(Clone, Debug)]
 pub struct PlanBlock {
     /// Guest address.

@@ -8,23 +8,23 @@
 //! Terms. A *unit* is what is copied together: one or more basic blocks, with labels for those that can be entered. The guest
 //! registers of the *state* are those that have no host register. A *way* is a piece of the runtime that copied code jumps to.
 //!
-//! Registers ([`regs`]): guest registers are in the host registers of the same name but for RSP, which is in R11, and R10,
+//! Registers (`regs`): guest registers are in the host registers of the same name but for RSP, which is in R11, and R10,
 //! R11, R13 and R14, which are in the state. R14 holds the state's address plus [`SHIFT`]; R10 and R13 are scratch; the base of GS is
 //! the host address of guest memory. Vector registers and flags are the guest's, all the time.
 //!
-//! Addresses ([`checks`]): an operand is accessed as `gs:[address]`. Guest memory has [`SPACE`] bytes and is followed and preceded by
+//! Addresses (`checks`): an operand is accessed as `gs:[address]`. Guest memory has [`SPACE`] bytes and is followed and preceded by
 //! guards of 4 GiB. Before an access, the registers that make the address are known to be near guest memory, or this is tested without
 //! touching flags: `shrx r10, address, r14` shifts by the low six bits of R14, that is by [`SHIFT`]; the result is 0 or the
 //! number of a word behind the only one of its page that can be read.
 //!
-//! Control ([`exits`]): code of another unit is reached through the table of *records*, one for each entry index: its code, and
+//! Control (`exits`): code of another unit is reached through the table of *records*, one for each entry index: its code, and
 //! the guest address negated. A direct jump knows the index; an indirect one finds the record by a hash of the address and compares. A call is
 //! a host call, so that the host's prediction of returns works: but what the host's stack holds is a guess, and the way back is
 //! compared with the address that the guest's RET took from the guest's stack. Any part of that stack may be dropped at
 //! any time.
 //!
 //! Invariants:
-//! 1. No instruction is copied that is not allowed by [`select`]; none of them writes R10, R11, R13, R14 or RSP but through the renaming.
+//! 1. No instruction is copied that is not allowed by `select`; none of them writes R10, R11, R13, R14 or RSP but through the renaming.
 //! 2. Guest memory is accessed through GS only, at an address that was checked or is near one that was.
 //! 3. At every host instruction that may fault, the registers and flags are those before the guest instruction, but for R10 and
 //!    R13; its guest address is in [`Code::pcs`].

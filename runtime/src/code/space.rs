@@ -719,6 +719,9 @@ impl CodeSpace {
         let mut pages: Vec<u64> = ranges.iter().flat_map(|r| r.0 / PAGE..=(r.1 - 1) / PAGE).collect();
         pages.sort_unstable();
         pages.dedup();
+        if !entries.iter().all(|e| self.commit(e.1, 1)) {
+            return false;
+        }
         self.installing(|| {
             let now: u64 = ranges.iter().map(|r| self.versions(r.0, r.1 - r.0)).sum();
             if self.traps()

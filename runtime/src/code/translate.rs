@@ -380,7 +380,10 @@ fn publish_copy(
     COPIER.with_borrow_mut(|copier| {
         let code = copier.copy(blocks, space.v3, &mut |to| {
             let index = engine.entry_index(to);
-            space.records().name(index);
+            // It may belong to an image that this process has not mapped.
+            if space.commit(index, 1) {
+                space.records().name(index);
+            }
             index
         })?;
         let piece = memory.publish(code.code, code.pcs, true)?;
