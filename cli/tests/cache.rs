@@ -65,6 +65,30 @@ fn a_second_run_translates_next_to_nothing() {
     assert!(f.images().is_empty());
 }
 
+/// Of copied code too, blocks and regions, also for processes that are copies of others.
+#[test]
+fn copied_code_is_kept() {
+    if !evm_runtime::copies() {
+        eprintln!("skipped: this host is none for copied code");
+        return;
+    }
+    const LOOP: &str =
+        "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done; /bin/echo $i; (exit 3); echo $? $(/bin/expr $i + 1)";
+    let f = Folder::new("copied");
+    let run = || f.run(&["--engine", "direct"], &["/bin/sh", "-c", LOOP]);
+    let (said, first) = run();
+    assert_eq!((said.as_str(), count(&first, "blocks_kept")), ("5000\n3 5001\n", 0));
+    assert!(count(&first, "blocks_quick") > 1000 && count(&first, "regions_copied") > 0);
+    for _ in 0..2 {
+        let (said, next) = run();
+        assert_eq!(said, "5000\n3 5001\n");
+        assert!(count(&next, "blocks_kept") > 1000 && count(&next, "regions_kept") > 0, "{next}");
+        let left = count(&next, "blocks_quick");
+        assert!(left * 10 < count(&first, "blocks_quick"), "{left} blocks were copied again");
+    }
+    assert!(f.show("verify").0);
+}
+
 #[test]
 fn off_and_read_write_nothing() {
     let f = Folder::new("off");
