@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -129,7 +129,7 @@ impl Runner {
                 c
             }
         };
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let (mut out, mut err) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
         let reader = std::thread::spawn(move || {
             let mut b = vec![];
@@ -159,6 +159,21 @@ impl Runner {
         let how = status.map_or_else(|why| why.to_string(), |s| s.to_string());
         let text = String::from_utf8_lossy(&errors);
         Ok(Err(format!("{how} {}", text.lines().next().unwrap_or_default())))
+    }
+}
+
+/// Start a program that was just written. A child that another thread starts at that moment may have the file open for writing, until
+/// it becomes another program (ETXTBSY).
+fn start(command: &mut Command) -> std::io::Result<Child> {
+    let mut tries = 0;
+    loop {
+        match command.spawn() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 1000 => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
     }
 }
 
