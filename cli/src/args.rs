@@ -190,7 +190,7 @@ pub enum EngineKind {
     Interp,
     /// Compile quickly what runs, nothing more
     Quick,
-    /// Run copies of the program's own instructions, which are checked; interpret what cannot be copied: an experiment
+    /// Run copies of the program's own instructions, which are checked; compile or interpret the rest: an experiment
     Direct,
     /// Compile everything well before it runs: slow to start
     Cranelift,

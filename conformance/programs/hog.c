@@ -35,6 +35,8 @@ int main(int argc, char **argv) {
     if (!strcmp(mode, "files")) { while (open("/dev/null", O_RDONLY) >= 0) n++; printf("%ld files, then %s\n", n + 3, strerrorname_np(errno)); return 9; }
     if (!strcmp(mode, "output")) { memset(block, 'y', sizeof block); for (;;) write(argc > 2 ? 2 : 1, block, sizeof block); }
     if (!strcmp(mode, "spin")) { block_all(); for (;;) asm volatile(""); }
+    // Backwards by calls alone, forwards by jumps; no call returns.
+    if (!strcmp(mode, "spin-calls")) { block_all(); asm volatile("jmp 2f; 1: add $8, %rsp; jmp 2f; .p2align 4; 2: call 1b"); }
     if (!strcmp(mode, "spin-children")) { block_all(); for (int i = 0; i < 4; i++) if (!fork()) for (;;) asm volatile(""); for (;;) pause(); }
     if (!strcmp(mode, "sleep")) { block_all(); for (;;) sleep(1000); }
     if (!strcmp(mode, "stop")) { raise(SIGSTOP); for (;;) pause(); }

@@ -259,8 +259,13 @@ pub const ENGINES: &[&str] = if cfg!(feature = "wasm") {
 
 /// Those, and the one that copies code, if this host is one for it.
 pub fn engines() -> Vec<&'static str> {
+    with_direct(ENGINES)
+}
+
+/// A list of engines, with the one that copies code, if this host is one for it.
+pub(crate) fn with_direct(engines: &[&'static str]) -> Vec<&'static str> {
     let direct = evm_runtime::copies().then_some("direct");
-    ENGINES.iter().copied().chain(direct).collect()
+    engines.iter().copied().chain(direct).collect()
 }
 
 /// A run under `evm`.

@@ -185,6 +185,7 @@ const CASES: &[Case] = &[
         resident: 500,
     },
     Case { name: "tight-loop-cpu", args: &["spin"], limit: "cpu=1s", status: ENDED, says: "", resident: 500 },
+    Case { name: "loop-of-calls", args: &["spin-calls"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
     Case { name: "tight-loop-wall", args: &["spin"], limit: "wall=1s", status: ENDED, says: "", resident: 500 },
     Case {
         name: "loops-in-children",
@@ -236,6 +237,8 @@ fn check(place: &Place, case: &Case, engine: &str) -> Result<()> {
     let text = String::from_utf8_lossy(&out.stdout);
     ensure!(text.contains(case.says), "'{}' expected: {}", case.says, out.describe());
     if out.status == ENDED {
+        let left = String::from_utf8_lossy(&out.stderr).contains("did not stop");
+        ensure!(!left, "a thread was left running: {}", out.describe());
         let name = case.limit.split(['=', ',']).find(|w| String::from_utf8_lossy(&out.stderr).contains(w));
         ensure!(name.is_some(), "the message names no limit: {}", String::from_utf8_lossy(&out.stderr));
     }

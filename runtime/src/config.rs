@@ -14,7 +14,7 @@ pub enum EngineKind {
     Interp,
     /// The quick tier alone.
     Quick,
-    /// Copy what the host runs as it is, interpret the rest: an experiment. Programs of 32 bits run as with the quick tier.
+    /// Copy what the host runs as it is, compile or interpret the rest: an experiment. Programs of 32 bits run as with the quick tier.
     Direct,
     /// Compile every region with Cranelift before it first runs.
     Cranelift,

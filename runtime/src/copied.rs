@@ -16,9 +16,10 @@ use evm_backend::interp;
 use evm_cpu::{CpuState, helpers};
 use evm_lifter::Mode;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Single instructions that are kept, at most.
-const SINGLES: usize = 1 << 16;
+const SINGLES: usize = 1 << 12;
 
 /// A thread's part of the engine that copies.
 pub(crate) struct CopiedThread {
@@ -50,8 +51,8 @@ impl Thread {
     /// The poll word was served: indirect jumps find their targets again.
     pub(crate) fn find_copied(&mut self) {
         let hashes = self.space_ref().records().words().1;
-        // SAFETY: own state; others write the word atomically.
-        unsafe { hashes_word(self.cpu).store(hashes, std::sync::atomic::Ordering::SeqCst) };
+        // SAFETY: own state.
+        unsafe { look_in(self.cpu, hashes) };
     }
     /// The hook's part: a fault in copied code, or a jump of it to a record that nobody has named. True: the context goes on elsewhere.
     /// Signal-safe.
@@ -76,6 +77,11 @@ impl Thread {
         }
         if signal == libc::SIGSEGV && own.shadow.is_full(addr) {
             gregs[libc::REG_RSP as usize] = own.shadow.bottom() as i64;
+            // Calls do not poll: a loop of them ends here. The call has done all but to go to the address in R13.
+            // SAFETY: own state; others write the word atomically.
+            if unsafe { AtomicU64::from_ptr(&raw mut (*state).poll) }.load(Ordering::Relaxed) != 0 {
+                gregs[libc::REG_RIP as usize] = out;
+            }
             return true;
         }
         let Some(pc) = memory::copied_pc(rip) else { return false };
@@ -119,7 +125,7 @@ impl Thread {
     fn single(&mut self, pc: u64) -> u64 {
         let known = self.copied.as_ref().and_then(|c| c.singles.get(&pc)).is_some_and(|b| self.space_ref().fresh(b));
         if !known {
-            match self.translate(pc, Mode::Strict) {
+            match self.translate_single(pc) {
                 Ok(b) => {
                     if let Some(c) = &mut self.copied {
                         if c.singles.len() >= SINGLES {
@@ -138,23 +144,18 @@ impl Thread {
         let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
         self.exit(exit, mem)
     }
-    fn translate(&self, pc: u64, mode: Mode) -> Result<BlockEntry, translate::Failure> {
-        crate::guard::caught(pc, || translate::block(self.engine_ref(), self.space_ref(), self.mm(), pc, mode))
+    fn translate_single(&self, pc: u64) -> Result<BlockEntry, translate::Failure> {
+        crate::guard::caught(pc, || translate::block(self.engine_ref(), self.space_ref(), self.mm(), pc, Mode::Strict))
     }
 }
 
-fn word(w: *mut u64) -> &'static std::sync::atomic::AtomicU64 {
-    // SAFETY: see the callers.
-    unsafe { std::sync::atomic::AtomicU64::from_ptr(w) }
-}
-
-/// The word of a state that says where indirect jumps look.
+/// Say where indirect jumps of the thread with this state look.
 ///
 /// # Safety
-/// The state is alive while the result is used.
-unsafe fn hashes_word(cpu: *mut CpuState) -> &'static std::sync::atomic::AtomicU64 {
-    // SAFETY: by the contract.
-    unsafe { word(&raw mut (*cpu).hashes) }
+/// The state is alive.
+unsafe fn look_in(cpu: *mut CpuState, hashes: u64) {
+    // SAFETY: by the contract; while its thread runs the word is touched atomically alone.
+    unsafe { AtomicU64::from_ptr(&raw mut (*cpu).hashes).store(hashes, Ordering::SeqCst) };
 }
 
 /// Indirect jumps of the thread with this state are to find nothing, so that it leaves copied code.
@@ -164,7 +165,7 @@ unsafe fn hashes_word(cpu: *mut CpuState) -> &'static std::sync::atomic::AtomicU
 pub(crate) unsafe fn hide_copied(cpu: *mut CpuState) {
     if let Ok(nothing) = records::nothing() {
         // SAFETY: by the contract.
-        unsafe { hashes_word(cpu).store(nothing, std::sync::atomic::Ordering::SeqCst) };
+        unsafe { look_in(cpu, nothing) };
     }
 }
 

@@ -19,7 +19,7 @@ counters! {
     blocks_lifted "basic blocks translated for the interpreter";
     blocks_interpreted "basic blocks interpreted";
     insns_interpreted "guest instructions interpreted";
-    blocks_quick "basic blocks compiled by the quick tier";
+    blocks_quick "basic blocks compiled by the quick tier, or copied";
     quick_us "microseconds spent on them";
     blocks_kept "basic blocks taken from translations that were kept";
     blocks_refused "basic blocks that the quick tier has no code for";

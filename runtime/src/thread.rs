@@ -400,7 +400,7 @@ impl Thread {
         }
     }
     /// Run at `pc`, which the code tables do not know; gives the next pc or [`LEAVE`].
-    pub(crate) fn cold(&mut self, pc: u64) -> u64 {
+    fn cold(&mut self, pc: u64) -> u64 {
         // SAFETY: own state.
         let unmasked = unsafe { (*self.cpu).unmasked() };
         if unmasked {

@@ -85,19 +85,26 @@ impl Checks {
     }
     /// Whether base plus scaled index of the memory operand are near.
     pub fn is_near_sum(&self, i: &Instruction) -> bool {
+        self.sum(i).is_some()
+    }
+    /// By how much base plus scaled index may be outside of guest memory, if they are near.
+    fn sum(&self, i: &Instruction) -> Option<u32> {
         let (base, index, scale) = (i.memory_base(), i.memory_index(), i.memory_index_scale());
         if self.sums.contains(&(base, index, scale)) {
-            return true;
+            return Some(0);
         }
         let most = self.known[usize::from(number(index))].max.saturating_mul(u64::from(scale));
-        if base == R::None {
-            return most < SPACE;
+        let b = match base {
+            R::None => Known::bounded(0),
+            base => self.known[usize::from(number(base))],
+        };
+        if b.max.saturating_add(most) < SPACE {
+            return Some(0);
         }
-        let b = self.known[usize::from(number(base))];
-        let drift = b.near.map_or(DRIFT as u64, u64::from);
-        b.max.saturating_add(most) < SPACE || drift.saturating_add(most) < DRIFT as u64
+        let drift = u64::from(b.near?).saturating_add(most);
+        (drift < DRIFT as u64).then_some(drift as u32)
     }
-    /// RSP was changed by that much by PUSH, POP and the like.
+    /// A register was changed by that much.
     pub fn moved(&mut self, n: u8, by: i64) {
         let k = self.known[usize::from(n)].moved(by);
         self.write(n, k);
@@ -196,8 +203,7 @@ impl Checks {
         if index == R::None {
             return Some(self.known[usize::from(number(base))].moved(by));
         }
-        (self.is_near_sum(i) && by.abs() < DRIFT / 2)
-            .then(|| Known { max: u64::MAX, near: Some(DRIFT as u32 / 2) }.moved(by))
+        Some(Known { max: u64::MAX, near: self.sum(i) }.moved(by))
     }
 }
 
@@ -238,7 +244,7 @@ pub(super) fn reaches(displacement: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iced_x86::{Decoder, DecoderOptions};
+    use iced_x86::{Code as C, Decoder, DecoderOptions, MemoryOperand};
 
     /// Which of RAX, RCX, RDX, RBX are near after this code, RAX having been checked before.
     fn near(code: &[u8]) -> Vec<u8> {
@@ -270,5 +276,152 @@ mod tests {
         assert_eq!(near(&[0x0f, 0xb6, 0xc9, 0x48, 0x8d, 0x1c, 0xc8]), [0, 1, 3]);
         // movzx ecx,cl; add al,1: the rest of RAX stays, but it is another address
         assert_eq!(near(&[0x0f, 0xb6, 0xc9, 0x04, 1]), [1]);
+    }
+
+    type Registers = [u64; 16];
+
+    /// A random instruction that makes an address of others, and what it does.
+    fn arithmetic(next: &mut dyn FnMut(u64) -> u64, r: &Registers) -> (Instruction, Registers) {
+        const IMMEDIATES: [i32; 12] =
+            [1, 8, -1, -16, -4096, 0xffff, 0x0fff_ffff, 0x1000_0000, 0x1fff_ffff, 0x3fff_ffff, i32::MAX, i32::MIN];
+        let mut register = || [0usize, 1, 2, 3, 6, 7][next(6) as usize];
+        let (a, b, x) = (register(), register(), register());
+        let (v, scale, op) = (IMMEDIATES[next(12) as usize], 1u32 << next(4), next(20));
+        let wide = |n: usize| R::RAX + n as u32;
+        let narrow = |n: usize| R::EAX + n as u32;
+        let byte = |n: usize| if n < 4 { R::AL + n as u32 } else { R::SPL + (n as u32 - 4) };
+        let low = |n: usize| r[n] as u32;
+        let sum = r[b].wrapping_add(r[x].wrapping_mul(scale.into())).wrapping_add(v as u64);
+        let one = |c, to| Instruction::with1(c, to);
+        let two = Instruction::with2::<R, R>;
+        let with = Instruction::with2::<R, i32>;
+        let lea = |index| {
+            let m = MemoryOperand::new(wide(b), index, scale, v.into(), 4, false, R::None);
+            Instruction::with2(C::Lea_r64_m, wide(a), m)
+        };
+        let mut to = *r;
+        let by = (v & 31) as u32;
+        let i = match op {
+            0 => {
+                to[a] = r[b];
+                two(C::Mov_r64_rm64, wide(a), wide(b))
+            }
+            1 => {
+                to[a] = low(b).into();
+                two(C::Mov_r32_rm32, narrow(a), narrow(b))
+            }
+            2 => {
+                to[a] = (v as u32).into();
+                with(C::Mov_r32_imm32, narrow(a), v)
+            }
+            3 => {
+                to[a] = v as u64;
+                with(C::Mov_rm64_imm32, wide(a), v)
+            }
+            4 => {
+                to[a] = r[a].wrapping_add(v as u64);
+                with(C::Add_rm64_imm32, wide(a), v)
+            }
+            5 => {
+                to[a] = r[a].wrapping_sub(v as u64);
+                with(C::Sub_rm64_imm32, wide(a), v)
+            }
+            6 => {
+                to[a] = r[a].wrapping_add(r[b]);
+                two(C::Add_r64_rm64, wide(a), wide(b))
+            }
+            7 => {
+                to[a] = r[a].wrapping_add(1);
+                one(C::Inc_rm64, wide(a))
+            }
+            8 => {
+                to[a] = r[a] & v as u64;
+                with(C::And_rm64_imm32, wide(a), v)
+            }
+            9 => {
+                to[a] = (low(a) & v as u32).into();
+                with(C::And_rm32_imm32, narrow(a), v)
+            }
+            10 => {
+                to[a] = r[a] >> by;
+                with(C::Shr_rm64_imm8, wide(a), by as i32)
+            }
+            11 => {
+                to[a] = (low(a) >> by).into();
+                with(C::Shr_rm32_imm8, narrow(a), by as i32)
+            }
+            12 => {
+                to[a] = r[b].wrapping_add(v as u64);
+                lea(R::None)
+            }
+            13..=15 => {
+                to[a] = sum;
+                lea(wide(x))
+            }
+            16 => {
+                to[a] = r[b] & 0xff;
+                two(C::Movzx_r32_rm8, narrow(a), byte(b))
+            }
+            17 => {
+                to[a] = (low(a) & low(b)).into();
+                two(C::And_r32_rm32, narrow(a), narrow(b))
+            }
+            // Of zero: nothing is written.
+            18 => two(C::Bsf_r32_rm32, narrow(a), narrow(b)),
+            _ => {
+                to[a] = r[a] & !0xff | u64::from(v as u8);
+                with(C::Mov_rm8_imm8, byte(a), (v as i8).into())
+            }
+        };
+        (i.expect("an instruction"), to)
+    }
+
+    /// Whatever is done with addresses, what is said to be near is.
+    #[test]
+    fn nothing_near_is_far() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = |n: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed >> 11) % n
+        };
+        let mut info = iced_x86::InstructionInfoFactory::new();
+        let mut sums = 0;
+        for _ in 0..20_000 {
+            let edges = [0, 1, 0xff, 0x0fff_ffff, 0xffff_ffff, SPACE - 1, SPACE, u64::MAX, 1 << 63];
+            let mut r: Registers = std::array::from_fn(|_| edges[next(9) as usize]);
+            // As at every entry.
+            r[RSP] = SPACE - 1;
+            let mut c = Checks::default();
+            for _ in 0..40 {
+                let n = [0u8, 1, 2, 3, 6, 7][next(6) as usize];
+                if next(3) == 0 && r[usize::from(n)] < SPACE {
+                    c.checked(n);
+                }
+                let (i, after) = arithmetic(&mut next, &r);
+                let operand = i.mnemonic() == M::Lea && i.memory_index() != R::None;
+                let near = |v: u64, by: u64| v.wrapping_add(by) < SPACE + 2 * by;
+                if operand {
+                    let index = r[usize::from(number(i.memory_index()))];
+                    let v = r[usize::from(number(i.memory_base()))]
+                        .wrapping_add(index.wrapping_mul(i.memory_index_scale().into()));
+                    if c.is_near_sum(&i) {
+                        sums += 1;
+                        assert!(near(v, DRIFT as u64), "{i}: {v:#x}");
+                    } else if v < SPACE {
+                        c.checked_sum(&i);
+                    }
+                }
+                let written = super::super::select::written(&mut info, &i);
+                c.executed(&i, written);
+                r = after;
+                for (n, k) in c.known.iter().enumerate() {
+                    assert!(r[n] <= k.max, "{i}: {:#x} is more than {:#x}", r[n], k.max);
+                    assert!(k.near.is_none_or(|by| near(r[n], by.into())), "{i}: {:#x} is not near", r[n]);
+                }
+            }
+        }
+        assert!(sums > 10_000, "{sums}");
     }
 }

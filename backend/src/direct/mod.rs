@@ -29,7 +29,8 @@
 //! 3. At every host instruction that may fault, the registers and flags are those before the guest instruction, but for R10 and
 //!    R13; its guest address is in [`Code::pcs`].
 //! 4. At every entry of a block, the guest's RSP is near guest memory.
-//! 5. Every cycle goes through a poll, or through a hash lookup, which finds nothing while the thread is asked to leave.
+//! 5. Every cycle goes through a poll; or through a hash lookup, which finds nothing while the thread is asked to leave; or through calls
+//!    that do not return, which fill the stack of calls, and the hook that empties it polls.
 
 mod checks;
 mod emit;
@@ -99,15 +100,25 @@ pub struct Words {
     pub step: u32,
 }
 
+/// CRC-32C of each byte.
+const CRC: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut n = 0;
+    while n < 256 {
+        let (mut crc, mut bit) = (n as u32, 0);
+        while bit < 8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+            bit += 1;
+        }
+        table[n] = crc;
+        n += 1;
+    }
+    table
+};
+
 /// Place of a guest address in the table of offsets of records. (CRC32 is an instruction that leaves the flags alone.)
 pub fn hash(pc: u64) -> usize {
-    let mut crc = 0u32;
-    for byte in pc.to_le_bytes() {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 != 0 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-        }
-    }
+    let crc = pc.to_le_bytes().iter().fold(0u32, |crc, b| crc >> 8 ^ CRC[usize::from(crc as u8 ^ b)]);
     crc as usize % HASHES
 }
 

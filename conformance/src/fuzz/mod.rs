@@ -114,8 +114,7 @@ pub const ENGINES: &[&str] =
 
 /// Those, and the one that copies code, if this host is one for it.
 pub fn engines() -> Vec<&'static str> {
-    let direct = evm_runtime::copies().then_some("direct");
-    ENGINES.iter().copied().chain(direct).collect()
+    crate::exec::with_direct(ENGINES)
 }
 
 const BATCH: usize = 1500;
