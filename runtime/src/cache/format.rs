@@ -950,4 +950,16 @@ mod tests {
             c.write(key);
         }
     }
+
+    #[test]
+    fn marks_of_copied_code_are_kept() {
+        use evm_backend::direct::{DESTINATION, HOT, POLL, SOURCE};
+        let lo = 0x2000_0000;
+        for mark in [0, POLL, HOT, DESTINATION, DESTINATION | SOURCE] {
+            for pc in [lo, lo + 0x1234, lo + MOST_COPIED - 1] {
+                assert_eq!(marked(pc | mark, lo).and_then(|w| unmarked(w, lo)), Some(pc | mark));
+            }
+        }
+        assert_eq!((marked(lo - 1, lo), marked(lo + MOST_COPIED, lo), unmarked(0x1234, lo)), (None, None, None));
+    }
 }

@@ -739,7 +739,9 @@ impl CodeSpace {
     }
     /// Count the entries of a block anew.
     pub(crate) fn cool(&self, index: u32) {
-        self.counts.slice()[index as usize].store(0, Ordering::Relaxed);
+        if self.commit(index, 1) {
+            self.counts.slice()[index as usize].store(0, Ordering::Relaxed);
+        }
     }
     /// Note that the region at `pc` is being compiled; gives how often it was before.
     pub(crate) fn note_compile(&self, pc: u64) -> u32 {
