@@ -129,7 +129,7 @@ pub struct Run {
     pub limits: Vec<LimitArg>,
 
     /// How guest code is run
-    #[arg(long, value_name = "ENGINE", default_value = "jit", help_heading = "Engine")]
+    #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Engine")]
     pub engine: EngineKind,
 
     /// Keep translations between runs: on, read (use those there are) or off [default: $EVM_CACHE, or on]
@@ -183,15 +183,16 @@ pub enum CacheMode {
 /// Engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
+    /// direct where this machine can, else jit
+    Auto,
+    /// Run copies of the program's own instructions, with checks; the rest, and 32-bit programs, as jit
+    Direct,
     /// Compile quickly what runs, and well what is hot
-    #[value(alias = "auto")]
     Jit,
     /// Interpret everything
     Interp,
     /// Compile quickly what runs, nothing more
     Quick,
-    /// Run copies of the program's own instructions, which are checked; compile or interpret the rest: an experiment
-    Direct,
     /// Compile everything well before it runs: slow to start
     Cranelift,
     /// Compile everything to WebAssembly, run by wasmtime (if built in)

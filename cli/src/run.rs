@@ -183,6 +183,9 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     let (program, module) = module(&o.sysroot, name)?;
     let config = Config {
         engine: match o.engine {
+            // A dump shows what is compiled.
+            args::EngineKind::Auto if o.dump.is_some() => EngineKind::Jit,
+            args::EngineKind::Auto => EngineKind::default(),
             args::EngineKind::Jit => EngineKind::Jit,
             args::EngineKind::Interp => EngineKind::Interp,
             args::EngineKind::Quick => EngineKind::Quick,

@@ -1,9 +1,11 @@
 //! Lazy condition codes: an operation and its operands stand for CF, PF, AF, ZF, SF and OF.
 //!
 //! `cc_op` = kind | log2(width in bytes) (kinds are multiples of 4). Operands are zero-extended
-//! values of the width unless said otherwise. What the manual leaves undefined has one value here,
-//! that of most hardware: AF is 0 after logic and shifts, ZF/SF/PF/AF after multiplies follow the
-//! low result (AF 0), and OF after multi-bit shifts is as the single-bit rule gives it.
+//! values of the width unless said otherwise. With [`REPLACED`], CF is bit 9 of `cc_op` instead.
+//!
+//! What the manual leaves undefined has one value here, that of Intel's CPUs, so that copied code agrees: AF is 0 after logic,
+//! shifts and multiplies; ZF is 0 and SF and PF follow the low result after multiplies; OF after shifts and rotates is
+//! what a count of one would give (but ROL and ROR of a register by another constant leave it); bit tests change CF only and divisions nothing; scans give the parity of the index.
 
 /// CF | PF | AF | ZF | SF | OF.
 pub const MASK: u64 = 0x8d5;
@@ -19,6 +21,11 @@ pub const ZF: u64 = 0x40;
 pub const SF: u64 = 0x80;
 #[allow(missing_docs)]
 pub const OF: u64 = 0x800;
+
+/// In `cc_op`: CF is [`NEW_CF`], whatever the operation says. (A bit test keeps the other flags.)
+pub const REPLACED: u64 = 0x100;
+/// In `cc_op`, with [`REPLACED`].
+pub const NEW_CF: u64 = 0x200;
 
 /// `cc_a` holds the flags themselves, in their RFLAGS positions (no width).
 pub const EAGER: u64 = 0;
@@ -42,8 +49,8 @@ pub const SHL: u64 = 32;
 pub const SHR: u64 = 36;
 /// a = value before, sign-extended to 64 bits, b = count.
 pub const SAR: u64 = 40;
-/// a = low result; c = 1 if the product overflowed (CF = OF = c).
-pub const MUL: u64 = 44;
+/// Only ZF, from a, and CF, from c (counts and BEXTR).
+pub const ZERO: u64 = 44;
 /// UCOMISD/COMISD: a, b = bits of the doubles (low bits 0 or ignored: width 3); with width 2, of floats.
 pub const FCMP: u64 = 48;
 /// a = result, c = CF; OF = 0, AF = 0 (BMI: ANDN, BLSR, BLSI, BLSMSK, BZHI; ZF/SF from the result).
@@ -54,11 +61,18 @@ pub const SMUL: u64 = 56;
 pub const UMUL: u64 = 60;
 /// a = result (ZF, SF, PF); c = CF and OF in their RFLAGS positions; AF = 0.
 pub const RES: u64 = 64;
+/// BSF: a = source.
+pub const BSF: u64 = 72;
+/// BSR: a = source.
+pub const BSR: u64 = 76;
 /// a = PF, AF, ZF and SF in their RFLAGS positions; b = CF and c = OF, 0 or 1 (ADCX, ADOX: chains of carries in turn).
 pub const CARRIES: u64 = 68;
 
 /// The flags (only bits of [`MASK`]) that an operation stands for.
 pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
+    if op & REPLACED != 0 {
+        return flags(op & !(REPLACED | NEW_CF), a, b, c) & !CF | if op & NEW_CF != 0 { CF } else { 0 };
+    }
     let bits = 8u32 << (op & 3);
     let mask = u64::MAX >> (64 - bits);
     let sign = 1u64 << (bits - 1);
@@ -94,14 +108,14 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
             let n = b as u32;
             let r = if n >= 64 { 0 } else { a << n } & mask;
             let cf = (1..=bits).contains(&n) && (a >> (bits - n)) & 1 != 0;
-            szp(r) | bit(cf, CF) | bit((r & sign != 0) != cf, OF)
+            szp(r) | bit(cf, CF) | bit((a ^ a << 1) & sign != 0, OF)
         }
         SHR => {
             let a = a & mask;
             let n = b as u32;
             let r = if n >= 64 { 0 } else { a >> n };
             let cf = (a >> n.wrapping_sub(1).min(63)) & 1 != 0;
-            szp(r) | bit(cf, CF) | bit((r ^ r << 1) & sign != 0, OF)
+            szp(r) | bit(cf, CF) | bit(a & sign != 0, OF)
         }
         SAR => {
             let n = (b as u32).min(63);
@@ -112,15 +126,20 @@ pub fn flags(op: u64, a: u64, b: u64, c: u64) -> u64 {
         SMUL => {
             let sext = |v: u64| i128::from((v << (64 - bits)) as i64 >> (64 - bits));
             let r = sext(a) * sext(b);
-            szp(r as u64) | bit(r != sext(r as u64), CF | OF)
+            szp(r as u64) & !ZF | bit(r != sext(r as u64), CF | OF)
         }
         UMUL => {
             let r = u128::from(a & mask) * u128::from(b & mask);
-            szp(r as u64) | bit(r > u128::from(mask), CF | OF)
+            szp(r as u64) & !ZF | bit(r > u128::from(mask), CF | OF)
         }
         CARRIES => (a & (PF | AF | ZF | SF)) | bit(b & 1 != 0, CF) | bit(c & 1 != 0, OF),
         RES => szp(a) | (c & (CF | OF)),
-        MUL => szp(a) | bit(c & 1 != 0, CF | OF),
+        ZERO => szp(a) & ZF | bit(c & 1 != 0, CF),
+        BSF | BSR => {
+            let a = a & mask;
+            let index = if op & !3 == BSF { a.trailing_zeros() } else { 63 ^ a.leading_zeros() };
+            szp(u64::from(index)) & PF | bit(a == 0, ZF | PF)
+        }
         FCMP => {
             let order = float_order(op & 3 == 2, a, b);
             match order {

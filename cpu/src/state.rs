@@ -356,7 +356,7 @@ impl CpuState {
     }
     /// Compute the flags of a floating comparison: they depend on MXCSR (denormals), which is about to change.
     pub fn settle_flags(&mut self) {
-        if self.cc_op & !3 == crate::cc::FCMP {
+        if self.cc_op & !(3 | crate::cc::REPLACED | crate::cc::NEW_CF) == crate::cc::FCMP {
             self.cc_a = crate::cc::flags(self.cc_op, self.cc_a, self.cc_b, self.cc_c);
             self.cc_op = crate::cc::EAGER;
         }

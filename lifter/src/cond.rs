@@ -25,15 +25,25 @@ pub(crate) struct Cc {
     op: Option<Value>,
     /// The slots are still to be written.
     dirty: bool,
+    /// CF, if it is not that of the operation ([`cc::REPLACED`]).
+    cf: Option<Value>,
+    /// The operation's slot is still to be written with it.
+    cf_dirty: bool,
 }
 
 impl Cc {
     /// Values are gone (another block); the slots hold them.
     pub fn forget_values(&mut self) {
+        self.kind = self.pure_kind();
+        self.cf = None;
         self.vals = [None; 3];
         self.res = None;
         self.all = None;
         self.op = None;
+    }
+    /// The kind, if the slots hold nothing else.
+    pub fn pure_kind(&self) -> Option<u64> {
+        self.kind.filter(|_| self.cf.is_none())
     }
 }
 
@@ -53,13 +63,16 @@ impl Lifter {
             kind: Some(kind | w),
             vals: [some(a), some(b), some(c)],
             res: match kind {
-                cc::LOGIC | cc::INC | cc::DEC | cc::MUL | cc::BMI | cc::RES => some(a),
+                cc::LOGIC | cc::INC | cc::DEC | cc::BMI | cc::RES => some(a),
                 _ => None,
             },
-            all: None,
-            op: None,
             dirty: true,
+            ..Cc::default()
         };
+    }
+    /// CF is now `cf` (I8, 0 or 1); the other flags stay.
+    pub fn replace_carry(&mut self, cf: Value) {
+        (self.cc.cf, self.cc.cf_dirty, self.cc.all) = (Some(cf), true, None);
     }
     /// The flags are about to be replaced, or to leave the block. If they are those of UCOMISx and no condition was wanted, nothing has raised
     /// its exception flags yet: a comparison that stays does.
@@ -90,14 +103,8 @@ impl Lifter {
             };
         }
         let w: [Value; 4] = std::array::from_fn(|i| self.select(cond, new[i], old[i]));
-        self.cc = Cc {
-            kind: None,
-            vals: [Some(w[1]), Some(w[2]), Some(w[3])],
-            res: None,
-            all: None,
-            op: Some(w[0]),
-            dirty: true,
-        };
+        self.cc =
+            Cc { kind: None, vals: [Some(w[1]), Some(w[2]), Some(w[3])], op: Some(w[0]), dirty: true, ..Cc::default() };
     }
     /// As [`Lifter::set_cc`], with the result of the operation, which conditions may use.
     pub fn set_cc_res(&mut self, kind: u64, ty: Type, a: Value, b: Value, c: Value, res: Value) {
@@ -114,17 +121,18 @@ impl Lifter {
     }
     /// Write the flags that were put off.
     pub fn flush_cc(&mut self) {
-        if !self.cc.dirty {
+        if !self.cc.dirty && !self.cc.cf_dirty {
             return;
         }
         self.drop_fcmp();
         self.fcmp_used = true;
         let op = self.cc.kind.unwrap_or(0);
-        let k = match self.cc.op {
-            Some(v) => v,
-            None => self.iconst(Type::I64, op as i64),
-        };
+        let k = self.op_word();
         self.put(slot::CC_OP, k);
+        self.cc.cf_dirty = false;
+        if !self.cc.dirty {
+            return;
+        }
         for (i, s) in [slot::CC_A, slot::CC_B, slot::CC_C].into_iter().enumerate() {
             if let Some(v) = self.cc.vals[i] {
                 let v = if op & !3 == cc::SAR && i == 0 { self.sext(Type::I64, v) } else { self.zext(Type::I64, v) };
@@ -145,17 +153,29 @@ impl Lifter {
         };
         if self.b.ty(v).bytes() < ty.bytes() { self.zext(ty, v) } else { self.trunc(ty, v) }
     }
+    /// The operation's word (I64), with CF if that is replaced.
+    fn op_word(&mut self) -> Value {
+        let op = match (self.cc.op, self.cc.kind) {
+            (Some(v), _) => v,
+            (None, Some(k)) => self.iconst(Type::I64, k as i64),
+            (None, None) => self.get(slot::CC_OP),
+        };
+        let Some(cf) = self.cc.cf else { return op };
+        let old = self.bini(Op::And, Type::I64, op, !(cc::NEW_CF as i64));
+        let old = self.bini(Op::Or, Type::I64, old, cc::REPLACED as i64);
+        let cf = self.zext(Type::I64, cf);
+        let cf = self.bini(Op::Shl, Type::I64, cf, i64::from(cc::NEW_CF.trailing_zeros()));
+        self.bin(Op::Or, Type::I64, old, cf)
+    }
     /// The four thunk words as they would be in the slots (I64), without writing them. Words that the
     /// kind does not use are 0 or what they were.
     fn words(&mut self) -> [Value; 4] {
+        let k = self.op_word();
         if !self.cc.dirty {
-            return [slot::CC_OP, slot::CC_A, slot::CC_B, slot::CC_C].map(|s| self.get(s));
+            let [a, b, c] = [slot::CC_A, slot::CC_B, slot::CC_C].map(|s| self.get(s));
+            return [k, a, b, c];
         }
         let op = self.cc.kind.unwrap_or(0);
-        let k = match self.cc.op {
-            Some(v) => v,
-            None => self.iconst(Type::I64, op as i64),
-        };
         let zero = self.iconst(Type::I64, 0);
         let mut out = [k, zero, zero, zero];
         for i in 0..3 {
@@ -171,14 +191,15 @@ impl Lifter {
         if let Some(v) = self.cc.all {
             return v;
         }
-        let v = if self.cc.kind == Some(cc::EAGER) {
+        let (kind, cf) = (self.cc.kind, self.cc.cf);
+        let mut v = if kind == Some(cc::EAGER) {
             self.cc_arg(0, Type::I64)
-        } else if self.cc.kind.is_some_and(|k| k & !3 == cc::CARRIES) {
+        } else if kind.is_some_and(|k| k & !3 == cc::CARRIES) {
             let (rest, c, o) = (self.cc_arg(0, Type::I64), self.cc_arg(1, Type::I64), self.cc_arg(2, Type::I64));
             let o = self.bini(Op::Shl, Type::I64, o, i64::from(cc::OF.trailing_zeros()));
             let c = self.bin(Op::Or, Type::I64, c, o);
             self.bin(Op::Or, Type::I64, rest, c)
-        } else if let (Some(k), [Some(a), _, _]) = (self.cc.kind, self.cc.vals)
+        } else if let (Some(k), [Some(a), _, _]) = (kind, self.cc.vals)
             && k & !3 == cc::LOGIC
             && let Some(a) = self.const_of(a)
         {
@@ -186,8 +207,15 @@ impl Lifter {
             self.iconst(Type::I64, cc::flags(k, a as u64, 0, 0) as i64)
         } else {
             let args = self.words();
-            self.call(helper::CC_FLAGS, &args)
+            let v = self.call(helper::CC_FLAGS, &args);
+            self.cc.all = Some(v);
+            return v;
         };
+        if let Some(cf) = cf {
+            v = self.bini(Op::And, Type::I64, v, !(cc::CF as i64));
+            let cf = self.zext(Type::I64, cf);
+            v = self.bin(Op::Or, Type::I64, v, cf);
+        }
         self.cc.all = Some(v);
         v
     }
@@ -247,6 +275,16 @@ impl Lifter {
     /// A condition (I8, 0 or 1).
     pub fn cond(&mut self, c: ConditionCode) -> Value {
         use ConditionCode as C;
+        match (self.cc.cf, c) {
+            (Some(cf), C::b) => return cf,
+            (Some(cf), C::ae) => return self.not_bool(cf),
+            (Some(cf), C::be | C::a) => {
+                let z = self.cond(C::e);
+                let v = self.or(cf, z);
+                return if c == C::a { self.not_bool(v) } else { v };
+            }
+            _ => {}
+        }
         // The negated conditions by the plain ones, except where a kind has a direct form.
         if let Some(op) = self.cc.kind
             && let Some(v) = self.cond_known(op, c)
@@ -309,6 +347,9 @@ impl Lifter {
                 _ => None,
             };
         }
+        if matches!(kind, cc::ZERO | cc::BSF | cc::BSR) {
+            return self.cond_zero(kind, ty, c);
+        }
         // What depends only on the result.
         match c {
             C::e | C::ne | C::s | C::ns => {
@@ -324,6 +365,12 @@ impl Lifter {
                 }
                 if matches!(kind, cc::SHL | cc::SHR | cc::SAR) && self.cc.res.is_none() {
                     return None;
+                }
+                // ZF is clear after a product.
+                match (kind, c) {
+                    (cc::SMUL | cc::UMUL, C::e) => return Some(self.zero()),
+                    (cc::SMUL | cc::UMUL, C::ne) => return Some(self.one()),
+                    _ => {}
                 }
                 let r = self.result(op, ty);
                 return Some(self.icmpi(cond, r, 0));
@@ -424,10 +471,6 @@ impl Lifter {
                 }
                 _ => self.cond_compound(c),
             },
-            cc::MUL => match c {
-                C::b | C::o => Some(self.carry_word()),
-                _ => self.cond_compound(c),
-            },
             cc::BMI => match c {
                 C::b => Some(self.carry_word()),
                 C::o | C::p => Some(self.zero()),
@@ -494,19 +537,21 @@ impl Lifter {
         let back = self.extend(ext, wide, low);
         self.icmp(Cond::Ne, r, back)
     }
-    /// A value at width `.0` that is zero exactly if ZF is set, cheaply (its sign is SF where the kind has it).
-    pub fn zero_source(&mut self) -> (Type, Value) {
-        if let Some(op) = self.cc.kind {
-            let ty = width(op);
-            match op & !3 {
-                // What these have as their first operand is no result.
-                cc::EAGER | cc::FCMP | cc::CARRIES => {}
-                cc::SHL | cc::SHR | cc::SAR if self.cc.res.is_none() => {}
-                _ => return (ty, self.result(op, ty)),
+    /// Conditions of the kinds that set little but ZF.
+    fn cond_zero(&mut self, kind: u64, ty: Type, c: ConditionCode) -> Option<Value> {
+        use ConditionCode as C;
+        Some(match c {
+            C::e | C::ne => {
+                let a = self.cc_arg(0, ty);
+                self.icmpi(if c == C::e { Cond::Eq } else { Cond::Ne }, a, 0)
             }
-        }
-        let z = self.cond(ConditionCode::ne);
-        (Type::I8, z)
+            C::b if kind == cc::ZERO => self.carry_word(),
+            C::p if kind != cc::ZERO => return None,
+            C::b | C::o | C::s | C::p | C::l => self.zero(),
+            C::ns | C::no | C::ge => self.one(),
+            C::be | C::le => return self.cond_compound(c),
+            _ => return None,
+        })
     }
     /// The C operand as a boolean.
     fn carry_word(&mut self) -> Value {
@@ -527,6 +572,18 @@ impl Lifter {
                 let v = self.bini(Op::Shr, ty, a, at as i64);
                 let v = self.trunc(Type::I8, v);
                 Some(self.bini(Op::And, Type::I8, v, 1))
+            }
+            C::o => {
+                let a = self.cc_arg(0, ty);
+                match kind {
+                    cc::SAR => Some(self.zero()),
+                    cc::SHR => Some(self.icmpi(Cond::Slt, a, 0)),
+                    _ => {
+                        let next = self.bini(Op::Shl, ty, a, 1);
+                        let x = self.bin(Op::Xor, ty, a, next);
+                        Some(self.icmpi(Cond::Slt, x, 0))
+                    }
+                }
             }
             C::be | C::l | C::le => self.cond_compound(c),
             _ => None,

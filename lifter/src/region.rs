@@ -704,7 +704,7 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: 
         if !cx.ended {
             // Falls into another block, or past a bound.
             let to = g.insns.last().map_or(inline::pc_of(*pc), |i| i.next_ip());
-            let kind = cx.cc.kind;
+            let kind = cx.cc.pure_kind();
             match cx.known_block(to) {
                 Some(b) => cx.end(Term::Jump(b)),
                 None => {
@@ -720,7 +720,7 @@ fn translate(guest: &BTreeMap<u64, Guest>, entries: &[u64], known: Found, opts: 
             use FlowControl::{Call, IndirectCall, Interrupt, Return};
             let last = g.insns.last().map(|i| i.flow_control());
             let call = matches!(last, Some(Call | IndirectCall | Interrupt | Return));
-            out_kind.insert(*pc, if call { None } else { cx.cc.kind });
+            out_kind.insert(*pc, if call { None } else { cx.cc.pure_kind() });
         }
     }
     let mut source: Vec<(u64, u32)> = vec![];

@@ -33,6 +33,10 @@ struct Repeat {
     until: Option<bool>,
 }
 
+fn canonical(a: u64) -> bool {
+    matches!(a as i64 >> 47, 0 | -1)
+}
+
 /// An operand is not aligned and the flag is set: #AC.
 pub struct Misaligned;
 
@@ -54,7 +58,8 @@ impl Step {
     }
     /// It was executed and goes on at `next`: gives where the program goes on, and whether a trap comes first.
     pub fn end(self, cpu: &mut CpuState, next: u64) -> (u64, bool) {
-        let Some(r) = self.repeat else { return (next, self.traps) };
+        // A branch to what is no address faults, and does not trap.
+        let Some(r) = self.repeat else { return (next, self.traps && canonical(next)) };
         let left = r.count - 1;
         r.set(cpu, left);
         let zero = cpu.rflags() & cc::ZF != 0;
@@ -117,7 +122,6 @@ fn misaligned(insn: &Instruction, cpu: &CpuState) -> bool {
     let mut info = InstructionInfoFactory::new();
     info.info(insn).used_memory().iter().any(|m| {
         let at = m.virtual_address(0, |r, _, _| Some(register(r)));
-        let canonical = |a: u64| matches!(a as i64 >> 47, 0 | -1);
         at.is_some_and(|at| canonical(at) && at & (alignment(insn, m) - 1) != 0)
     })
 }

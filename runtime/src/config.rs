@@ -5,22 +5,28 @@ pub use evm_kernel::limits::LimitConfig as Limits;
 use std::path::PathBuf;
 
 /// Which engine runs guest code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EngineKind {
     /// Compile what runs with the quick tier, and what is hot with Cranelift in the background.
-    #[default]
     Jit,
     /// Interpret everything.
     Interp,
     /// The quick tier alone.
     Quick,
-    /// Copy what the host runs as it is, compile or interpret the rest: an experiment. Programs of 32 bits run as with the quick tier.
+    /// Copy what the host runs as it is; the rest, and programs of 32 bits, as [`EngineKind::Jit`]. For some hosts: [`crate::copies`].
     Direct,
     /// Compile every region with Cranelift before it first runs.
     Cranelift,
     /// Compile every region to WebAssembly before it first runs, and run it in wasmtime. Programs of 32 bits are
     /// interpreted.
     Wasm,
+}
+
+/// [`EngineKind::Direct`] on hosts that it is for, else [`EngineKind::Jit`].
+impl Default for EngineKind {
+    fn default() -> EngineKind {
+        if crate::copies() { EngineKind::Direct } else { EngineKind::Jit }
+    }
 }
 
 /// Where the read-only system files of the guest come from.
@@ -108,7 +114,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            engine: EngineKind::Jit,
+            engine: EngineKind::default(),
             args: vec![],
             env: vec![],
             cwd: "/work".into(),

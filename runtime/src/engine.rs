@@ -372,8 +372,8 @@ pub(crate) fn quick_threshold(kind: EngineKind) -> u32 {
 /// How an engine kind treats a block.
 pub(crate) fn threshold(kind: EngineKind) -> u32 {
     match kind {
-        EngineKind::Interp | EngineKind::Quick | EngineKind::Direct | EngineKind::Wasm => u32::MAX,
+        EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => u32::MAX,
         EngineKind::Cranelift => 0,
-        EngineKind::Jit => HOT,
+        EngineKind::Jit | EngineKind::Direct => HOT,
     }
 }

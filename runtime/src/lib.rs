@@ -40,6 +40,7 @@ pub use evm_kernel::kernel::{EndReason, TraceSink};
 pub use guard::panic_is_caught;
 pub use host::confine::Confinement;
 pub use host::direct::supported as copies;
+pub use host::flags::host_flags;
 pub use lift::{LiftOptions, Lifted, Progress, Surveyed, coverage};
 pub use stats::Stats;
 pub use thread::ABI;

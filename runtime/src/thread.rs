@@ -334,13 +334,14 @@ impl Thread {
         let n = b.count.fetch_add(1, Ordering::Relaxed);
         if n < self.threshold {
             // Another process may have compiled it already.
-            return n == 1 && self.kind == EngineKind::Jit && self.try_adopt(b.pc);
+            let adopts = matches!(self.kind, EngineKind::Jit | EngineKind::Direct);
+            return n == 1 && adopts && self.try_adopt(b.pc);
         }
         match self.kind {
-            EngineKind::Interp | EngineKind::Quick | EngineKind::Direct | EngineKind::Wasm => false,
+            EngineKind::Interp | EngineKind::Quick | EngineKind::Wasm => false,
             EngineKind::Cranelift => n == 0 && self.engine.compile_now(&self.job(b.pc)),
-            EngineKind::Jit if self.space.traps() => false,
-            EngineKind::Jit => {
+            EngineKind::Jit | EngineKind::Direct if self.space.traps() => false,
+            EngineKind::Jit | EngineKind::Direct => {
                 // Ask again at doubled counts: code may have been dropped, or the region was not enterable here.
                 if n == self.threshold
                     || (n > self.threshold

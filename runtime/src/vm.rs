@@ -396,10 +396,15 @@ impl Vm {
     /// library's, which lists libraries when `LD_TRACE_LOADED_OBJECTS` is set, these too. Nothing of the job is left.
     pub fn survey(self) -> anyhow::Result<Vec<Surveyed>> {
         let kind = self.shared.kind;
-        let images = self
-            .shared
-            .engine
-            .keep(|| Images::new(None, None, self.kernel.config.cpu_model, engine::quick_threshold(kind), false));
+        let images = self.shared.engine.keep(|| {
+            Images::new(
+                None,
+                None,
+                self.kernel.config.cpu_model,
+                engine::quick_threshold(kind),
+                kind == EngineKind::Direct,
+            )
+        });
         self.shared.survey.store(true, Ordering::Relaxed);
         let started = self.world.start(&self.kernel)?;
         let lists = |label: &[u8]| label.rsplit(|b| *b == b'/').next().is_some_and(|n| n.starts_with(b"ld-linux"));

@@ -141,7 +141,7 @@ fn refuse_what_is_not_there(o: &Run) -> Result<()> {
         ("--cpu", o.cpu != CpuModel::X86_64V3),
         ("--cpus", o.cpus != 1),
         ("--cwd", o.cwd.is_some()),
-        ("--engine", !matches!(o.engine, EngineKind::Jit | EngineKind::Wasm)),
+        ("--engine", !matches!(o.engine, EngineKind::Auto | EngineKind::Wasm)),
         ("--trace", o.trace.is_some()),
         ("--dump", o.dump.is_some()),
         ("--stats", o.stats.is_some()),

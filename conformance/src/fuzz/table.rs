@@ -151,8 +151,12 @@ fn is_far(code: Code) -> bool {
     matches!(code.mnemonic(), M::Call | M::Jmp)
 }
 
-/// Flags whose value is not defined after the instruction, by the manual.
+/// Flags whose value is not compared after the instruction: those that the manual leaves undefined, on a CPU where they are not those of
+/// the virtual one.
 pub fn undefined_flags(i: &Instruction) -> u64 {
+    if evm_runtime::host_flags() {
+        return 0;
+    }
     // OF is defined for a count of 1 only, which iced knows of constants; more than the width makes CF undefined.
     let shifts = matches!(
         i.mnemonic(),
@@ -171,7 +175,7 @@ pub fn written_flags(i: &Instruction) -> u64 {
         M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
     ) || i.has_rep_prefix()
         || i.has_repne_prefix();
-    if may_not { 0 } else { iced_flags(i.rflags_modified() & !i.rflags_undefined()) }
+    if may_not { 0 } else { iced_flags(i.rflags_modified()) & !undefined_flags(i) }
 }
 
 /// Flags that an instruction reads.

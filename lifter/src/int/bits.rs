@@ -34,7 +34,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
                 let n = cx.select(zero, old, n);
                 cx.put(evm_cpu::gpr(full(dst)), n);
             }
-            cx.set_cc(cc::LOGIC, ty, v, NO, NO);
+            cx.set_cc(if i.mnemonic() == M::Bsf { cc::BSF } else { cc::BSR }, ty, v, NO, NO);
         }
         M::Lzcnt | M::Tzcnt => {
             let v = cx.read_op(i, 1);
@@ -42,7 +42,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let r = cx.un(if i.mnemonic() == M::Lzcnt { Op::Clz } else { Op::Ctz }, ty, v);
             cx.set_gpr(dst, r);
             let c = cx.icmpi(Cond::Eq, v, 0);
-            cx.set_cc(cc::BMI, ty, r, NO, c);
+            cx.set_cc(cc::ZERO, ty, r, NO, c);
         }
         M::Popcnt => {
             let v = cx.read_op(i, 1);
@@ -50,7 +50,7 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let r = cx.un(Op::Popcnt, ty, v);
             cx.set_gpr(dst, r);
             let c = cx.iconst(Type::I8, 0);
-            cx.set_cc(cc::BMI, ty, r, NO, c);
+            cx.set_cc(cc::ZERO, ty, r, NO, c);
         }
         M::Andn => {
             let a = cx.read_op(i, 1);
@@ -110,7 +110,8 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             let m = cx.select(all, ones, m);
             let r = cx.bin(Op::And, ty, s, m);
             let c = cx.iconst(Type::I8, 0);
-            result(cx, i, ty, r, c);
+            cx.set_gpr(dst, r);
+            cx.set_cc(cc::ZERO, ty, r, NO, c);
         }
         M::Pdep | M::Pext => {
             let v = cx.read_op(i, 1);
@@ -143,7 +144,6 @@ fn result(cx: &mut Lifter, i: &Instruction, ty: Type, r: Value, carry: Value) {
     cx.set_cc(cc::BMI, ty, r, NO, carry);
 }
 
-/// BT and friends: CF = the bit, ZF stays; SF stays or is clear; the others, undefined, are clear.
 /// Whether an address without registers has the address-size prefix.
 fn narrow(i: &Instruction) -> bool {
     i.memory_base() == Register::None && i.memory_index() == Register::None || i.memory_base() == Register::EIP
@@ -163,6 +163,7 @@ fn bit_string(cx: &mut Lifter, i: &Instruction, ty: Type, off: Value) -> Addr {
     Addr { base: cx.with_segment(i, a.base), disp: a.disp }
 }
 
+/// BT and friends: CF = the bit, the other flags stay.
 fn bit_test(cx: &mut Lifter, i: &Instruction) {
     let ty = cx.op_type(i, 0);
     let bits = i64::from(ty.bits());
@@ -189,8 +190,6 @@ fn bit_test(cx: &mut Lifter, i: &Instruction) {
     } else {
         old = cx.read_loc(d);
     }
-    // ZF's source must be taken before anything is written, and costs nothing if it dies.
-    let (zty, z) = cx.zero_source();
     if m != M::Bt && !(i.has_lock_prefix() && matches!(d, Loc::Mem(..))) {
         let v = match m {
             M::Bts => cx.bin(Op::Or, ty, old, mask),
@@ -205,5 +204,5 @@ fn bit_test(cx: &mut Lifter, i: &Instruction) {
     let c = cx.bin(Op::Shr, ty, old, n);
     let c = cx.trunc(Type::I8, c);
     let c = cx.bini(Op::And, Type::I8, c, 1);
-    cx.set_cc(cc::BMI, zty, z, NO, c);
+    cx.replace_carry(c);
 }

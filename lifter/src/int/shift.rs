@@ -1,6 +1,6 @@
 //! Shifts and rotates.
 
-use super::Done;
+use super::{Done, Loc};
 use crate::ctx::Lifter;
 use evm_cpu::{cc, helper};
 use evm_ir::{Cond, Op, Type, Value};
@@ -89,7 +89,7 @@ fn shift(cx: &mut Lifter, i: &Instruction) {
     }
 }
 
-/// CF and OF replaced, the other flags kept; for a count that may be 0, only if `cond`.
+/// CF and OF replaced (OF as a count of one gives it), the other flags kept; for a count that may be 0, only if `cond`.
 fn set_cf_of(cx: &mut Lifter, cond: Option<Value>, cf: Value, of: Value) {
     let all = cx.all_flags();
     let rest = cx.bini(Op::And, Type::I64, all, !((cc::CF | cc::OF) as i64));
@@ -128,9 +128,14 @@ fn rotate(cx: &mut Lifter, i: &Instruction) {
     let r = cx.bin(if left { Op::Rotl } else { Op::Rotr }, ty, a, nw);
     cx.write_loc(d, r);
     let top = ty.bits() - 1;
-    let msb = bit(cx, ty, r, top);
-    let (cf, other) = if left { (bit(cx, ty, r, 0), msb) } else { (msb, bit(cx, ty, r, top - 1)) };
-    let of = if left { cx.bin(Op::Xor, Type::I8, cf, other) } else { cx.bin(Op::Xor, Type::I8, msb, other) };
+    let cf = bit(cx, ty, r, if left { 0 } else { top });
+    if matches!(d, Loc::Reg(_)) && i.op_kind(1) != OpKind::Register && !matches!(n, Count::Const(1)) {
+        // A register by a constant other than one: OF, undefined, stays.
+        cx.replace_carry(cf);
+        return;
+    }
+    let (x, y) = (bit(cx, ty, a, top), bit(cx, ty, a, if left { top - 1 } else { 0 }));
+    let of = cx.bin(Op::Xor, Type::I8, x, y);
     set_cf_of(cx, cond, cf, of);
 }
 
@@ -186,13 +191,9 @@ fn rotate_carry(cx: &mut Lifter, i: &Instruction) {
         }
     }
     cx.write_loc(d, r);
-    let msb = bit(cx, ty, r, top);
-    let of = if left {
-        cx.bin(Op::Xor, Type::I8, msb, cf)
-    } else {
-        let o = bit(cx, ty, r, top - 1);
-        cx.bin(Op::Xor, Type::I8, msb, o)
-    };
+    let msb = bit(cx, ty, a, top);
+    let other = if left { bit(cx, ty, a, top - 1) } else { cin };
+    let of = cx.bin(Op::Xor, Type::I8, msb, other);
     set_cf_of(cx, cond, cf, of);
 }
 
@@ -264,8 +265,9 @@ fn double(cx: &mut Lifter, i: &Instruction) {
         r = cx.select(c, r, a);
     }
     cx.write_loc(d, r);
-    let x = cx.bin(Op::Xor, ty, a, r);
-    let of = bit(cx, ty, x, ty.bits() - 1);
+    let other = if left { bit(cx, ty, a, ty.bits() - 2) } else { bit(cx, ty, b, 0) };
+    let msb = bit(cx, ty, a, ty.bits() - 1);
+    let of = cx.bin(Op::Xor, Type::I8, msb, other);
     let of = cx.zext(Type::I64, of);
     let of = cx.bini(Op::Shl, Type::I64, of, 11);
     let c = cx.zext(Type::I64, cf);

@@ -166,13 +166,15 @@ pub(super) fn lift(cx: &mut Lifter, i: &Instruction) -> Done {
             cx.set_flags(f);
         }
         M::Clc | M::Stc | M::Cmc => {
-            let all = cx.all_flags();
-            let f = match i.mnemonic() {
-                M::Clc => cx.bini(Op::And, Type::I64, all, !1),
-                M::Stc => cx.bini(Op::Or, Type::I64, all, 1),
-                _ => cx.bini(Op::Xor, Type::I64, all, 1),
+            let cf = match i.mnemonic() {
+                M::Clc => cx.iconst(Type::I8, 0),
+                M::Stc => cx.iconst(Type::I8, 1),
+                _ => {
+                    let c = cx.carry();
+                    cx.bini(Op::Xor, Type::I8, c, 1)
+                }
             };
-            cx.set_flags(f);
+            cx.replace_carry(cf);
         }
         M::Cld | M::Std => {
             let v = cx.iconst(Type::I64, i64::from(i.mnemonic() == M::Std));

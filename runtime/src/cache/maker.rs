@@ -215,7 +215,17 @@ impl<'a> Maker<'a> {
     }
     /// The region of the function at a pc told from `lo`, with these slots alone.
     pub(crate) fn function(&mut self, slots: &HashMap<u32, u32>, pc: u32) -> Option<Region> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Fixed(slots), &[pc], &UNKNOWN)));
+        let made = catch_unwind(AssertUnwindSafe(|| match self.direct {
+            Some(_) => {
+                let (lo, bits, text) = (self.key.lo, self.key.bits, self.text);
+                let is_copied = |pc| {
+                    let insns = evm_lifter::block(lo + u64::from(pc), &mut { text }, bits, BLOCK_INSNS);
+                    insns.is_ok_and(|i| !is_for_compiler(&i))
+                };
+                self.copied_region(Slots::Fixed(slots), &is_copied, pc)
+            }
+            None => self.compile(Slots::Fixed(slots), &[pc], &UNKNOWN),
+        }));
         made.unwrap_or_else(|_| {
             self.compiler = None;
             None
@@ -259,10 +269,14 @@ impl Maker<'_> {
     /// Copy the regions that a run copied; gives how many.
     pub(super) fn copied_regions(&mut self, content: &mut Content, n: &News) -> usize {
         let mut there: HashSet<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
+        let is_copied = |p: &Option<Piece>| p.as_ref().is_some_and(|p| p.copied);
+        let ran: HashSet<u32> = content.entries.iter().filter(|e| is_copied(&e.1.1)).map(|e| *e.0).collect();
         let mut made = 0;
         for pc in n.recipes.iter().filter_map(|r| r.first()) {
             if there.insert(*pc)
-                && let Ok(Some(r)) = catch_unwind(AssertUnwindSafe(|| self.copied_region(content, *pc)))
+                && let Ok(Some(r)) = catch_unwind(AssertUnwindSafe(|| {
+                    self.copied_region(Slots::Growing(content), &|pc| ran.contains(&pc), *pc)
+                }))
             {
                 content.regions.push(r);
                 made += 1;
@@ -270,17 +284,15 @@ impl Maker<'_> {
         }
         made
     }
-    fn copied_region(&mut self, content: &mut Content, pc: u32) -> Option<Region> {
+    /// Copy what is around the block at a pc, of blocks that are `warm`.
+    fn copied_region(&mut self, slots: Slots<'_>, warm: &dyn Fn(u32) -> bool, pc: u32) -> Option<Region> {
         let (key, lo) = (self.key, self.key.lo);
         let direct = self.direct.as_mut()?;
-        let unit = {
-            let runs = |pc| content.entries.get(&pc).is_some_and(|e| e.1.is_some());
-            let mut code = Warm { text: self.text, warm: &runs, taken: &|_| false, targets: &[] };
-            let options = Options { bits: key.bits, v3: key.v3, ..COPIED };
-            Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut code, &options).ok()?)
-        };
-        let slot = content.slot(pc, key.slots())?;
-        let mut links = Links::new(key, Slots::Growing(content));
+        let mut text = Warm { text: self.text, warm, taken: &|_| false, targets: &[] };
+        let options = Options { bits: key.bits, v3: key.v3, ..COPIED };
+        let unit = Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut text, &options).ok()?);
+        let mut links = Links::new(key, slots);
+        let slot = links.index(lo + u64::from(pc)).checked_sub(super::SLOTS + key.first_slot())?;
         let code = direct.copy(&unit.blocks, key.v3, &mut |pc| links.index(pc))?;
         if links.full {
             return None;

@@ -52,11 +52,13 @@ struct Snapshot<'a> {
     replaces: Option<Arc<Compiled>>,
     /// Where indirect jumps went, once asked for.
     targets: Option<Targets>,
+    /// It is to be copied: blocks that were not are left out.
+    copies: bool,
 }
 
 impl<'a> Snapshot<'a> {
     fn new(space: &'a CodeSpace, mm: &'a Mm, profile: Option<&'a Engine>) -> Snapshot<'a> {
-        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None }
+        Snapshot { space, mm, pages: Vec::with_capacity(2), profile, replaces: None, targets: None, copies: false }
     }
     fn is_code(&mut self, page: u64) -> bool {
         if let Some(p) = self.pages.iter().find(|p| p.0 == page) {
@@ -89,7 +91,8 @@ impl evm_lifter::Code for Snapshot<'_> {
         if self.space.arena.mem().copy_out(addr, buf).is_ok() { buf.len() } else { 0 }
     }
     fn is_warm(&mut self, pc: u64) -> bool {
-        let runs = |i| self.space.records().code(i).is_some() || self.space.entered(i, QUICK_HOT) >= WARM;
+        let runs =
+            |i| self.space.records().code(i).is_some() || !self.copies && self.space.entered(i, QUICK_HOT) >= WARM;
         self.profile.is_none_or(|e| e.known_index(pc).is_some_and(runs))
     }
     fn is_taken(&mut self, pc: u64) -> bool {
@@ -435,6 +438,7 @@ impl Unit {
 pub(crate) fn copied_region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<Option<u32>, Failure> {
     let Some(memory) = CodeMemory::get() else { return Ok(None) };
     let mut snap = Snapshot::new(space, mm, Some(engine));
+    snap.copies = true;
     let unit = match evm_lifter::plan(pc, &mut snap, &Options { v3: space.v3, ..COPIED }) {
         Ok(plan) => Unit::of(plan),
         Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),

@@ -229,12 +229,13 @@ pub(crate) fn way_out() -> u64 {
     evm_direct_out as *const () as u64
 }
 
-/// Whether this host runs copied code: see [`evm_backend::direct::supported`], and the kernel lets programs set the base of GS.
+/// Whether this host runs copied code: see [`evm_backend::direct::supported`]; the kernel lets programs set the base of GS; and the
+/// flags that the manual leaves undefined are those of the virtual CPU.
 pub fn supported() -> bool {
     const HWCAP2_FSGSBASE: u64 = 2;
     // SAFETY: reads a word of the auxiliary vector.
     let lets = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
-    lets && evm_backend::direct::supported()
+    lets && evm_backend::direct::supported() && super::flags::host_flags()
 }
 
 /// Bytes of a stack of calls.

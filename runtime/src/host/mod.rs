@@ -4,3 +4,4 @@
 pub(crate) mod confine;
 pub(crate) mod direct;
 pub(crate) mod enter;
+pub(crate) mod flags;
