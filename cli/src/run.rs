@@ -259,6 +259,10 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     match &o.stats {
         Some(Stats::Json) => eprintln!("{}", stats::json(&outcome)),
         Some(Stats::Text) => eprint!("{}", stats::text(&outcome)),
+        None if outcome.stats.artifact_unused => eprintln!(
+            "evm: nothing of {} was used: it is for another engine, CPU model, version of evm or program; 'evm lift' makes it anew",
+            Path::new(&o.command[0]).display()
+        ),
         None => {}
     }
     Ok(ExitCode::from(outcome.status() as u8))

@@ -73,7 +73,13 @@ fn of_class<H: FileHeader<Endian = Endianness>>(data: &[u8], bits: u32) -> objec
             Ok(".eh_frame_hdr") => unwind_table(bytes, section.address(), &mut add),
             // PLT entries, and code of the linker's, of which no symbol tells.
             Ok(".plt" | ".plt.sec" | ".plt.got") => {
-                (0..bytes.len() as u64).step_by(16).for_each(|o| add(section.address() + o))
+                for (o, entry) in (0..).step_by(16).zip(bytes.chunks(16)) {
+                    add(section.address() + o);
+                    // PUSH imm32: where the entry goes on as long as its symbol is not bound.
+                    if entry.get(6) == Some(&0x68) {
+                        add(section.address() + o + 6);
+                    }
+                }
             }
             Ok(".init" | ".fini") => add(section.address()),
             _ => {}

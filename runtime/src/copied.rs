@@ -42,7 +42,7 @@ impl Thread {
                 // SAFETY: own state.
                 let cpu = unsafe { &mut *self.cpu };
                 direct::bind(cpu, &shadow);
-                (cpu.records, cpu.hashes) = words;
+                (cpu.records, cpu.hashes, cpu.near_targets) = words;
                 self.copied = Some(CopiedThread { shadow, singles: HashMap::new() });
             }
             Err(e) => self.report(format!("no stack for copied code ({e})")),
@@ -50,9 +50,9 @@ impl Thread {
     }
     /// The poll word was served: indirect jumps find their targets again.
     pub(crate) fn find_copied(&mut self) {
-        let hashes = self.space_ref().records().words().1;
+        let (_, hashes, targets) = self.space_ref().records().words();
         // SAFETY: own state.
-        unsafe { look_in(self.cpu, hashes) };
+        unsafe { look_in(self.cpu, hashes, targets) };
     }
     /// The hook's part: a fault in copied code, or a jump of it to a record that nobody has named. True: the context goes on elsewhere.
     /// Signal-safe.
@@ -153,9 +153,12 @@ impl Thread {
 ///
 /// # Safety
 /// The state is alive.
-unsafe fn look_in(cpu: *mut CpuState, hashes: u64) {
-    // SAFETY: by the contract; while its thread runs the word is touched atomically alone.
-    unsafe { AtomicU64::from_ptr(&raw mut (*cpu).hashes).store(hashes, Ordering::SeqCst) };
+unsafe fn look_in(cpu: *mut CpuState, hashes: u64, targets: u64) {
+    // SAFETY: by the contract; while its thread runs these words are touched atomically alone.
+    unsafe {
+        AtomicU64::from_ptr(&raw mut (*cpu).hashes).store(hashes, Ordering::SeqCst);
+        AtomicU64::from_ptr(&raw mut (*cpu).near_targets).store(targets, Ordering::SeqCst);
+    }
 }
 
 /// Indirect jumps of the thread with this state are to find nothing, so that it leaves copied code.
@@ -163,9 +166,9 @@ unsafe fn look_in(cpu: *mut CpuState, hashes: u64) {
 /// # Safety
 /// The state is alive.
 pub(crate) unsafe fn hide_copied(cpu: *mut CpuState) {
-    if let Ok(nothing) = records::nothing() {
+    if let Ok((hashes, targets)) = records::nothing() {
         // SAFETY: by the contract.
-        unsafe { look_in(cpu, nothing) };
+        unsafe { look_in(cpu, hashes, targets) };
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cache::format::{Content, Key, View};
 use crate::cache::images::Image;
 use crate::cache::maker::{Maker, Text};
 use crate::cache::worker;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -119,15 +119,35 @@ pub fn coverage(file: &File, offset: u64, size: u64, bits: u32, starts: &[u64]) 
 
 /// Translate all blocks that have a slot and no code, and with `optimize` all functions.
 fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, options: LiftOptions, progress: &Progress) {
+    let mut functions: Vec<u32> = if options.optimize { found.functions.iter().copied().collect() } else { vec![] };
+    loop {
+        let starts = pass(key, text, content, &functions, options.threads, progress);
+        functions.clear();
+        let before = content.entries.len();
+        starts.into_iter().for_each(|pc| {
+            content.slot(pc, key.slots());
+        });
+        if content.entries.len() == before {
+            return;
+        }
+    }
+}
+
+/// Translate all blocks that have a slot and no code, and these functions. Gives where runs will go on besides.
+fn pass(
+    key: &Key,
+    text: &Text,
+    content: &mut Content,
+    functions: &[u32],
+    threads: usize,
+    progress: &Progress,
+) -> BTreeSet<u32> {
     const CHUNK: usize = 256;
     let slots: HashMap<u32, u32> = content.entries.iter().map(|(pc, e)| (*pc, e.0)).collect();
     let blocks: Vec<u32> = content.entries.iter().filter(|e| e.1.1.is_none()).map(|e| *e.0).collect();
     let covered: Vec<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
-    let functions: Vec<u32> = if options.optimize {
-        found.functions.iter().copied().filter(|f| slots.contains_key(f) && !covered.contains(f)).collect()
-    } else {
-        vec![]
-    };
+    let functions: Vec<u32> =
+        functions.iter().copied().filter(|f| slots.contains_key(f) && !covered.contains(f)).collect();
     progress.blocks.fetch_add((blocks.len() + functions.len()) as u64, Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let jobs = blocks.len().div_ceil(CHUNK);
@@ -144,15 +164,17 @@ fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, optio
                 regions.extend(maker.function(&slots, *f));
                 progress.done.fetch_add(1, Ordering::Relaxed);
             } else {
-                return (pieces, regions);
+                return (pieces, regions, maker.starts);
             }
         }
     };
     let made: Vec<_> = std::thread::scope(|s| {
-        let threads: Vec<_> = (0..options.threads.max(1)).map(|_| s.spawn(work)).collect();
+        let threads: Vec<_> = (0..threads.max(1)).map(|_| s.spawn(work)).collect();
         threads.into_iter().filter_map(|t| t.join().ok()).collect()
     });
-    for (pieces, mut regions) in made {
+    let mut starts = BTreeSet::new();
+    for (pieces, mut regions, more) in made {
+        starts.extend(more);
         for (pc, piece) in pieces {
             if let Some(e) = content.entries.get_mut(&pc) {
                 e.1 = Some(piece);
@@ -162,4 +184,5 @@ fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, optio
     }
     // The order of threads is not to be seen in the file.
     content.regions.sort_by(|a, b| a.entries.cmp(&b.entries));
+    starts
 }

@@ -57,6 +57,8 @@ pub struct Stats {
     pub unlifted: Vec<String>,
     /// How kept translations were used: the folder, or why there is none, and files that were refused.
     pub cache: Vec<String>,
+    /// An artifact was given and nothing of it used.
+    pub artifact_unused: bool,
     /// Peak resident set of the host process in bytes.
     pub peak_rss: u64,
     /// What the host process had given up.

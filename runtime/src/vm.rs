@@ -240,6 +240,8 @@ struct Keeping {
     worker: Option<Worker>,
     /// Why something is not as it was asked for.
     notes: Vec<String>,
+    /// There is an artifact.
+    artifact: bool,
 }
 
 impl Vm {
@@ -336,6 +338,7 @@ impl Vm {
         }
         stats.unlifted = lock(&self.shared.unlifted).iter().map(|(t, n)| format!("{t} ({n} times)")).collect();
         stats.cache = self.keep();
+        stats.artifact_unused = self.keeping.artifact && self.shared.engine.images().is_none_or(|i| i.used().0 == 0);
         let (stdout, stderr, files) = self.world.finish();
         Ok(Outcome { reason, stdout, stderr, files, stats })
     }
@@ -364,7 +367,7 @@ impl Vm {
 
 /// Open the folder of kept translations.
 fn keeping(c: &cache::Config, engine: &Engine, kind: EngineKind, model: u32) -> Keeping {
-    let mut k = Keeping { size: c.size, ..Keeping::default() };
+    let mut k = Keeping { size: c.size, artifact: c.artifact.is_some(), ..Keeping::default() };
     let on = c.mode != cache::Mode::Off;
     if !matches!(kind, EngineKind::Jit | EngineKind::Quick | EngineKind::Direct) || !on && c.artifact.is_none() {
         return k;

@@ -79,7 +79,7 @@ impl Direct {
                 }
                 self.push_return(i.next_ip());
                 self.look_up();
-                self.asm.call(Rm::Mem(R10, 0));
+                self.asm.call(Rm::Mem(R10, 8));
                 self.back(i.next_ip());
                 self.go(i.next_ip(), n, blocks, links);
             }
@@ -89,7 +89,7 @@ impl Direct {
                 }
                 self.settle_rsp();
                 self.look_up();
-                self.asm.jmp_rm(Rm::Mem(R10, 0));
+                self.asm.jmp_rm(Rm::Mem(R10, 8));
             }
             FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => {
                 self.near_rsp();
@@ -172,23 +172,21 @@ impl Direct {
         }
         self.move_rsp(-8);
     }
-    /// Address of the record of the guest address in R13 to R10, or that of one whose code is the way out.
+    /// Make `[r10 + 8]` the address of the code of the guest address in R13, or of the way that looks further.
     fn look_up(&mut self) {
-        let (saved, hashes, records) =
-            (self.state(self.words.saved), self.state(self.words.hashes), self.state(self.words.records));
-        let out = self.state(self.words.out);
+        let (saved, targets) = (self.state(self.words.saved), self.state(self.words.targets));
+        let Rm::Mem(state, dispatch) = self.state(self.words.dispatch) else { return };
         self.asm.store(8, saved, RCX);
         self.asm.imm_keeping_flags(RCX, 0);
         self.asm.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R13));
         self.asm.load(2, RCX, Rm::Reg(RCX));
-        self.asm.load(8, R10, hashes);
-        self.asm.load(4, RCX, Rm::Scaled(R10, RCX, 2, 0));
-        self.asm.load(8, R10, records);
-        self.asm.lea(8, R10, Rm::Index(R10, RCX, BIAS.wrapping_neg() as i32));
-        self.asm.load(8, RCX, Rm::Mem(R10, 8));
+        self.asm.load(8, R10, targets);
+        self.asm.lea(8, RCX, Rm::Index(RCX, RCX, 0));
+        self.asm.lea(8, R10, Rm::Scaled(R10, RCX, 3, 0));
+        self.asm.load(8, RCX, Rm::Mem(R10, 0));
         self.asm.lea(8, RCX, Rm::Index(RCX, R13, 0));
         let found = self.jrcxz();
-        self.asm.lea(8, R10, out);
+        self.asm.lea(8, R10, Rm::Mem(state, dispatch - 8));
         self.land(found);
         self.asm.load(8, RCX, saved);
     }

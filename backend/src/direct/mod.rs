@@ -18,7 +18,8 @@
 //! number of a word behind the only one of its page that can be read.
 //!
 //! Control (`exits`): code of another unit is reached through the table of *records*, one for each entry index: its code, and
-//! the guest address negated. A direct jump knows the index; an indirect one finds the record by a hash of the address and compares. A call is
+//! the guest address negated. A direct jump knows the index; an indirect one finds the code by a hash of the address and compares, first in the table of
+//! *targets*, then, in the way [`Words::dispatch`], by a table of records. A call is
 //! a host call, so that the host's prediction of returns works: but what the host's stack holds is a guess, and the way back is
 //! compared with the address that the guest's RET took from the guest's stack. Any part of that stack may be dropped at
 //! any time.
@@ -64,7 +65,7 @@ pub const ENTRIES: u32 = 1024;
 pub const ADDRESS: u64 = SOURCE - 1;
 /// How far behind the table of records the word [`Words::records`] points.
 pub const BIAS: u64 = 1 << 31;
-/// Entries of the table from a hash of a guest address to the offset of its record.
+/// Entries of the tables that are found by a hash of a guest address.
 pub const HASHES: usize = 1 << 16;
 
 /// Byte offsets in the guest state of what copied code uses.
@@ -84,8 +85,9 @@ pub struct Words {
     pub counts: u32,
     /// u64: the bits of a count that are set from [`ENTRIES`] on.
     pub hot: u32,
-    /// u64: address of the table of offsets of records (u32) by [`hash`].
-    pub hashes: u32,
+    /// u64: address of the table of targets by [`hash`]: the guest address negated, and the address of its code. What it holds of an address
+    /// stays that address's.
+    pub targets: u32,
     /// u64: base of the guest's FS if it is in guest memory, or an address that is not.
     pub fs: u32,
     /// u64: scratch.
@@ -116,7 +118,7 @@ const CRC: [u32; 256] = {
     table
 };
 
-/// Place of a guest address in the table of offsets of records. (CRC32 is an instruction that leaves the flags alone.)
+/// Place of a guest address in the tables that are found by a hash. (CRC32 is an instruction that leaves the flags alone.)
 pub fn hash(pc: u64) -> usize {
     let crc = pc.to_le_bytes().iter().fold(0u32, |crc, b| crc >> 8 ^ CRC[usize::from(crc as u8 ^ b)]);
     crc as usize % HASHES
@@ -146,8 +148,8 @@ pub struct Code<'a> {
     pub pcs: &'a [(u32, u64)],
     /// Offset of the code of each block.
     pub starts: &'a [u32],
-    /// Instructions that were not copied.
-    pub left_out: u32,
+    /// Guest addresses behind instructions that were not copied.
+    pub left_out: &'a [u64],
 }
 
 /// Copies units: buffers that are used again.
@@ -163,7 +165,7 @@ pub struct Direct {
     after: Vec<Checks>,
     labels: Vec<Label>,
     cold: Vec<exits::Exit>,
-    left_out: u32,
+    left_out: Vec<u64>,
     v3: bool,
     /// Guest address of the instruction at hand.
     pc: u64,
@@ -201,7 +203,7 @@ impl Direct {
             after: vec![],
             labels: vec![],
             cold: vec![],
-            left_out: 0,
+            left_out: vec![],
             v3: true,
             pc: 0,
         }
@@ -215,7 +217,7 @@ impl Direct {
         self.starts.clear();
         self.after.clear();
         self.cold.clear();
-        self.left_out = 0;
+        self.left_out.clear();
         self.v3 = v3;
         self.labels.clear();
         for _ in blocks {
@@ -232,7 +234,7 @@ impl Direct {
         }
         self.starts.extend(self.labels.iter().map(|l| self.asm.at(*l)));
         let (code, pcs, starts) = (&self.asm.code[..], &self.pcs[..], &self.starts[..]);
-        Some(Code { code, pcs, starts, left_out: self.left_out })
+        Some(Code { code, pcs, starts, left_out: &self.left_out })
     }
 
     fn block(&mut self, n: usize, b: &Block, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {
@@ -255,13 +257,13 @@ impl Direct {
             if select::is_control(i) {
                 ended = self.control(i, n, blocks, links);
                 if !ended {
-                    self.leave_out(i.ip());
+                    self.leave_out(i);
                     ended = true;
                 }
                 break;
             }
             if !self.instruction(i) {
-                self.leave_out(i.ip());
+                self.leave_out(i);
                 ended = true;
                 break;
             }
@@ -275,9 +277,9 @@ impl Direct {
         self.after.push(self.checks.clone());
     }
 
-    /// The instruction at `pc` is for the interpreter.
-    fn leave_out(&mut self, pc: u64) {
-        self.left_out += 1;
-        self.way(self.words.step, pc);
+    /// This instruction is for the interpreter.
+    fn leave_out(&mut self, i: &Instruction) {
+        self.left_out.push(i.next_ip());
+        self.way(self.words.step, i.ip());
     }
 }

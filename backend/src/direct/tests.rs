@@ -11,7 +11,7 @@ const WORDS: Words = Words {
     records: 224,
     counts: 232,
     hot: 240,
-    hashes: 248,
+    targets: 248,
     fs: 256,
     saved: 264,
     out: 272,
@@ -23,7 +23,7 @@ const WORDS: Words = Words {
 fn copy(blocks: &[Block]) -> (Vec<u8>, Vec<(u32, u64)>, u32) {
     let mut d = Direct::new(WORDS);
     let c = d.copy(blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
-    (c.code.to_vec(), c.pcs.to_vec(), c.left_out)
+    (c.code.to_vec(), c.pcs.to_vec(), c.left_out.len() as u32)
 }
 
 fn block(code: &[u8]) -> Block {

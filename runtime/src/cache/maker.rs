@@ -107,6 +107,8 @@ pub(crate) struct Maker<'a> {
     /// Where code is copied.
     direct: Option<Direct>,
     compiler: Option<Compiler>,
+    /// Behind instructions that were not copied, where the run goes on: told from `lo`.
+    pub(crate) starts: Vec<u32>,
 }
 
 /// Entries of a block in one run that make it worth a region.
@@ -183,7 +185,7 @@ impl Owners {
 impl<'a> Maker<'a> {
     pub(crate) fn new(key: &'a Key, text: &'a Text) -> Maker<'a> {
         let direct = key.copied.then(|| Direct::new(WORDS));
-        Maker { key, text, quick: Quick::default(), direct, compiler: None }
+        Maker { key, text, quick: Quick::default(), direct, compiler: None, starts: vec![] }
     }
     /// Add the block at a pc told from `lo`. False if there is no translation of it.
     pub(crate) fn block(&mut self, content: &mut Content, pc: u32) -> bool {
@@ -239,7 +241,7 @@ impl<'a> Maker<'a> {
         if let Some(direct) = &mut self.direct {
             let insns = evm_lifter::block(at, &mut text, self.key.bits, BLOCK_INSNS).ok()?;
             if !is_for_compiler(&insns) {
-                return copied(direct, self.key, self.text, slots, at, insns);
+                return copied(direct, self.key, self.text, slots, at, insns, &mut self.starts);
             }
         }
         let mut region = evm_lifter::lift(at, &[], &mut text, &opts).ok()?.region;
@@ -326,6 +328,7 @@ fn copied(
     slots: Slots<'_>,
     at: u64,
     insns: Vec<Instruction>,
+    starts: &mut Vec<u32>,
 ) -> Option<Piece> {
     let mut links = Links::new(key, slots);
     let len = insns.iter().map(|i| i.len().max(1)).sum::<usize>();
@@ -333,6 +336,7 @@ fn copied(
     let block = Block { pc: at, insns, header: false, counted, only_from: None };
     let code = direct.copy(&[block], key.v3, &mut |pc| links.index(pc))?;
     let pcs = code.pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, key.lo)?))).collect::<Option<_>>()?;
+    starts.extend(code.left_out.iter().filter(|pc| **pc < key.hi).map(|pc| (pc - key.lo) as u32));
     let source = text.range(at, len).to_vec();
     (!links.full && source.len() == len).then(|| Piece { source, code: code.code.to_vec(), pcs, copied: true })
 }

@@ -7,19 +7,33 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The records of a process and the table that finds them.
+/// The records of a process and the tables that find code by a hash.
 ///
 /// Of a record, the address of its code is the way out if there is none; all is 0 if nobody has named its
 /// entry index yet: copied code that jumps to 0 is sent on its way out by the fault hook. Record 0 stands for what is not found.
+///
+/// A target is a guest address negated and its code. Who finds the address may read the code a moment later: so a target belongs to the
+/// address that had it first, and others of that hash are found by their records.
 pub(crate) struct Records {
-    tables: Option<(Table<[AtomicU64; 2]>, Table<AtomicU32>)>,
+    tables: Option<Tables>,
 }
 
-/// A table that finds nothing, for threads that are asked to leave.
-pub(crate) fn nothing() -> std::io::Result<u64> {
-    static NOTHING: OnceLock<Option<Table<AtomicU32>>> = OnceLock::new();
-    let t = NOTHING.get_or_init(|| Table::new(HASHES).ok());
-    t.as_ref().map(|t| t.slice().as_ptr() as u64).ok_or_else(std::io::Error::last_os_error)
+struct Tables {
+    records: Table<[AtomicU64; 2]>,
+    hashes: Table<AtomicU32>,
+    targets: Table<[AtomicU64; 2]>,
+}
+
+/// A target that is being made: no address that code has.
+const TAKEN: u64 = 1;
+
+/// Tables that find nothing, for threads that are asked to leave.
+pub(crate) fn nothing() -> std::io::Result<(u64, u64)> {
+    static NOTHING: OnceLock<Option<(Table<AtomicU32>, Table<[AtomicU64; 2]>)>> = OnceLock::new();
+    let t = NOTHING.get_or_init(|| Some((Table::new(HASHES).ok()?, Table::new(HASHES).ok()?)));
+    let address =
+        |t: &(Table<AtomicU32>, Table<[AtomicU64; 2]>)| (t.0.slice().as_ptr() as u64, t.1.slice().as_ptr() as u64);
+    t.as_ref().map(address).ok_or_else(std::io::Error::last_os_error)
 }
 
 impl Records {
@@ -32,21 +46,31 @@ impl Records {
         let records: Table<[AtomicU64; 2]> = Table::partly(ALL_ENTRIES, MAX_ENTRIES)?;
         records.slice()[0][0].store(way_out(), Ordering::Release);
         records.slice()[0][1].store(1, Ordering::Release);
-        Ok(Records { tables: Some((records, Table::new(HASHES)?)) })
+        Ok(Records { tables: Some(Tables { records, hashes: Table::new(HASHES)?, targets: Table::new(HASHES)? }) })
     }
     /// Whether copied code runs in this process.
     pub(crate) fn used(&self) -> bool {
         self.tables.is_some()
     }
-    /// Values of the state's words `records` and `hashes`.
-    pub(crate) fn words(&self) -> (u64, u64) {
-        match &self.tables {
-            Some((r, h)) => (r.slice().as_ptr() as u64 + BIAS, h.slice().as_ptr() as u64),
-            None => (0, 0),
+    /// Values of the state's words `records`, `hashes` and `near_targets`.
+    pub(crate) fn words(&self) -> (u64, u64, u64) {
+        let all = |t: &Tables| {
+            let (records, hashes) = (t.records.slice().as_ptr() as u64, t.hashes.slice().as_ptr() as u64);
+            (records + BIAS, hashes, t.targets.slice().as_ptr() as u64)
+        };
+        self.tables.as_ref().map_or((0, 0, 0), all)
+    }
+    /// Change the code of the target of a guest address, told negated, if it has one.
+    fn change_target(&self, negated: u64, code: u64) {
+        if let Some(t) = &self.tables {
+            let target = &t.targets.slice()[hash(negated.wrapping_neg())];
+            if target[0].load(Ordering::Acquire) == negated {
+                target[1].store(code, Ordering::Release);
+            }
         }
     }
     fn record(&self, index: u32) -> Option<&[AtomicU64; 2]> {
-        self.tables.as_ref()?.0.slice().get(index as usize)
+        self.tables.as_ref()?.records.slice().get(index as usize)
     }
     /// Copied code of an entry index.
     pub(crate) fn code(&self, index: u32) -> Option<u64> {
@@ -57,6 +81,7 @@ impl Records {
         if let Some(r) = self.record(index) {
             r[1].store(pc.wrapping_neg(), Ordering::Relaxed);
             r[0].store(code, Ordering::Release);
+            self.change_target(pc.wrapping_neg(), code);
         }
     }
     /// Copied code names this entry.
@@ -71,22 +96,37 @@ impl Records {
             && r[0].load(Ordering::Relaxed) != 0
         {
             r[0].store(way_out(), Ordering::Release);
+            self.change_target(r[1].load(Ordering::Relaxed), way_out());
         }
     }
-    /// Let indirect jumps find the record of `pc`.
-    pub(crate) fn find(&self, pc: u64, index: u32) {
-        if let Some((_, hashes)) = &self.tables {
-            hashes.slice()[hash(pc)].store(index * RECORD, Ordering::Release);
+    /// Let indirect jumps find `pc`, which has this code.
+    pub(crate) fn find(&self, pc: u64, index: u32, code: u64) {
+        let Some(t) = &self.tables else { return };
+        let (at, negated) = (hash(pc), pc.wrapping_neg());
+        t.hashes.slice()[at].store(index * RECORD, Ordering::Release);
+        let target = &t.targets.slice()[at];
+        if pc != 0 && target[0].compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            target[1].store(code, Ordering::Release);
+            target[0].store(negated, Ordering::Release);
+            // What dropped the code meanwhile did not see the target.
+            if self.code(index) != Some(code) {
+                target[1].store(way_out(), Ordering::Release);
+            }
+        } else if target[0].load(Ordering::Acquire) == negated && target[1].load(Ordering::Acquire) == way_out() {
+            target[1].store(code, Ordering::Release);
+            if self.code(index) != Some(code) {
+                target[1].store(way_out(), Ordering::Release);
+            }
         }
     }
     /// Make records writable that are not, see [`CodeSpace::commit`](super::space::CodeSpace::commit).
     pub(super) fn commit(&self, from: usize, len: usize) -> std::io::Result<()> {
-        self.tables.as_ref().map_or(Ok(()), |t| t.0.protect(from, len, libc::PROT_READ | libc::PROT_WRITE))
+        self.tables.as_ref().map_or(Ok(()), |t| t.records.protect(from, len, libc::PROT_READ | libc::PROT_WRITE))
     }
     /// Take over the records of these entries, which are writable.
     pub(super) fn inherit(&self, parent: &Records, entries: Range<usize>) {
-        if let (Some((to, _)), Some((from, _))) = (&self.tables, &parent.tables) {
-            let (to, from) = (&to.slice()[entries.clone()], &from.slice()[entries]);
+        if let (Some(to), Some(from)) = (&self.tables, &parent.tables) {
+            let (to, from) = (&to.records.slice()[entries.clone()], &from.records.slice()[entries]);
             for (t, f) in to.iter().zip(from).filter(|(_, f)| f[0].load(Ordering::Relaxed) != 0) {
                 t[1].store(f[1].load(Ordering::Relaxed), Ordering::Relaxed);
                 t[0].store(f[0].load(Ordering::Acquire), Ordering::Release);

@@ -390,7 +390,7 @@ impl CodeSpace {
             return None;
         }
         let code = self.records.code(w as u32)?;
-        self.records.find(pc, w as u32);
+        self.records.find(pc, w as u32, code);
         Some(code)
     }
     /// Let indirect branches find a pc.

@@ -23,7 +23,7 @@ pub(crate) const WORDS: Words = Words {
     records: offset_of!(CpuState, records) as u32,
     counts: offset_of!(CpuState, counts) as u32,
     hot: offset_of!(CpuState, count_mask) as u32,
-    hashes: offset_of!(CpuState, hashes) as u32,
+    targets: offset_of!(CpuState, near_targets) as u32,
     fs: offset_of!(CpuState, fs_near) as u32,
     saved: offset_of!(CpuState, saved) as u32,
     out: offset_of!(CpuState, way_out) as u32,
@@ -60,22 +60,14 @@ macro_rules! each_vector {
         )
     };
 }
+macro_rules! load_low {
+    ($n:literal, $at:literal) => {
+        concat!("vmovups xmm", $n, ", [r14 + {xmm} + ", $at, "]\n")
+    };
+}
 macro_rules! load {
     ($n:literal, $at:literal) => {
-        concat!(
-            "vmovups xmm",
-            $n,
-            ", [r14 + {xmm} + ",
-            $at,
-            "]\n",
-            "vinsertf128 ymm",
-            $n,
-            ", ymm",
-            $n,
-            ", [r14 + {ymm} + ",
-            $at,
-            "], 1\n",
-        )
+        concat!(load_low!($n, $at), "vinsertf128 ymm", $n, ", ymm", $n, ", [r14 + {ymm} + ", $at, "], 1\n",)
     };
 }
 macro_rules! store {
@@ -115,7 +107,24 @@ global_asm!(
     "mov [r14 + {saved}], rsi",
     "mov rax, [r14 + {mem_base}]",
     "wrgsbase rax",
+    // Upper halves that are zero are to be clean as well, as VZEROUPPER leaves them: otherwise each SSE instruction
+    // waits for the one that wrote its destination before.
+    "vmovups ymm0, [r14 + {ymm}]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 32]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 64]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 96]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 128]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 160]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 192]",
+    "vorps ymm0, ymm0, [r14 + {ymm} + 224]",
+    "vptest ymm0, ymm0",
+    "jnz 4f",
+    "vzeroupper",
+    each_vector!(load_low),
+    "jmp 5f",
+    "4:",
     each_vector!(load),
+    "5:",
     "push qword ptr [r14 + {cc_a}]",
     "popfq",
     "mov rsp, [r14 + {shadow}]",
