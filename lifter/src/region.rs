@@ -66,6 +66,9 @@ pub struct Options {
     pub max_insns: usize,
     /// Bound on guest basic blocks of a region.
     pub max_blocks: usize,
+    /// If not 0: straight code is cut into blocks of so many instructions, as [`block`] cuts it, and a block is there as a whole or not at all:
+    /// so that regions meet where others begin.
+    pub block_insns: usize,
     /// Bound on the instructions of callees that become part of a region.
     pub max_inlined: usize,
     /// 64 or 32.
@@ -84,6 +87,7 @@ impl Default for Options {
             mode: Mode::Region,
             max_insns: 500,
             max_blocks: 200,
+            block_insns: 0,
             max_inlined: 0,
             bits: 64,
             v3: true,
@@ -352,6 +356,8 @@ fn discover(
     while let Some(start) = work.pop_front() {
         let call = inline::call_of(start);
         let mut at = start;
+        let mut first = start;
+        let mut insns = 0;
         loop {
             if seen.contains_key(&at) {
                 // Two streams meet: what follows is shared.
@@ -360,8 +366,22 @@ fn discover(
                 }
                 break;
             }
-            if seen.len() >= opts.max_insns {
+            if seen.len() >= opts.max_insns && (opts.block_insns == 0 || at == first) {
                 break;
+            }
+            if opts.block_insns > 0 {
+                if leaders.contains(&at) {
+                    (first, insns) = (at, 0);
+                } else if insns == opts.block_insns {
+                    let pc = inline::pc_of(at);
+                    if leaders.len() >= opts.max_blocks || code.code.is_taken(pc) || !code.code.is_warm(pc) {
+                        break;
+                    }
+                    leaders.insert(at);
+                    (first, insns) = (at, 0);
+                    continue;
+                }
+                insns += 1;
             }
             let pc = inline::pc_of(at);
             let Fetched::Insn(i) = code.decode(pc) else {

@@ -27,19 +27,31 @@ impl Direct {
         match place(guest) {
             Place::Host(h) => h,
             Place::State => {
-                let slot = self.slot(guest);
-                self.asm.load(8, scratch, slot);
+                if self.copies.holds(scratch) != Some(guest) {
+                    let from = self.copies.of(guest).map_or(self.slot(guest), Rm::Reg);
+                    self.asm.load(8, scratch, from);
+                    self.copies.set(scratch, guest);
+                }
                 scratch
             }
         }
     }
+    /// A guest register of the state has a new value, which is in `scratch`.
+    fn put(&mut self, guest: u8, scratch: Reg) {
+        let slot = self.slot(guest);
+        self.asm.store(8, slot, scratch);
+        self.copies.changed(guest);
+        self.copies.set(scratch, guest);
+    }
     /// Fault unless the address in `r` is one of guest memory. `scratch` may be `r`.
     fn check(&mut self, r: Reg, scratch: Reg) {
+        self.copies.lose(scratch);
         self.asm.shrx(scratch, r, R14);
         self.guard(scratch);
     }
     /// Fault unless `r` is 0; it must be less than 2^28.
     pub(super) fn guard(&mut self, r: Reg) {
+        self.copies.lose(r);
         self.mark();
         self.asm.gs();
         self.asm.load(8, r, Rm::Table(r, 3, GUARD_WORD));
@@ -94,18 +106,23 @@ impl Direct {
         let mut out = *i;
         let mut held: [Option<(u8, Reg)>; 2] = [None; 2];
         let memory = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Memory);
+        if !memory && self.with_slot(i, writes) {
+            return true;
+        }
+        // An address may take R10.
+        let mut free = if memory { [Some(R13), Some(R10)] } else { self.copies.oldest().map(Some) };
         for k in (0..i.op_count()).filter(|k| i.op_kind(*k) == OpKind::Register && i.op_register(*k).is_gpr()) {
             let n = number(i.op_register(k));
             if place(n) == Place::State && held.iter().flatten().all(|h| h.0 != n) {
-                match held.iter().position(Option::is_none) {
-                    Some(free) => held[free] = Some((n, [R13, R10][free])),
-                    None => return false,
-                }
+                let same = free.iter().position(|r| !memory && r.is_some() && self.copies.of(n) == *r);
+                let Some(at) = same.or_else(|| free.iter().position(Option::is_some)) else { return false };
+                let Some(host) = free[at].take() else { return false };
+                held[usize::from(held[0].is_some())] = Some((n, host));
             }
         }
         if memory {
             let Some(base) = self.address(&mut out) else { return false };
-            if base && held[1].is_some() {
+            if base && held.iter().flatten().any(|h| h.1 == R10) {
                 return false;
             }
         }
@@ -127,9 +144,12 @@ impl Direct {
         if high && needs_rex(&out) {
             return false;
         }
-        for (n, host) in held.iter().flatten().filter(|h| reads >> h.0 & 1 != 0) {
-            let slot = self.slot(*n);
-            self.asm.load(8, *host, slot);
+        for (n, host) in held.iter().flatten() {
+            if reads >> n & 1 != 0 {
+                self.register(*n, *host);
+            } else {
+                self.copies.lose(*host);
+            }
         }
         if memory || faults(i) {
             self.mark();
@@ -138,8 +158,7 @@ impl Direct {
             return false;
         }
         for (n, host) in held.iter().flatten().filter(|h| writes >> h.0 & 1 != 0) {
-            let slot = self.slot(*n);
-            self.asm.store(8, slot, *host);
+            self.put(*n, *host);
         }
         if memory
             && select::always_accesses(i)
@@ -148,6 +167,46 @@ impl Direct {
             && (i.memory_displacement64() as i64).unsigned_abs() < evm_memory::PAGE
         {
             self.checks.proved_rsp();
+        }
+        self.checks.executed(i, writes);
+        true
+    }
+
+    /// Copy an instruction without memory operand that reads a register of the state and does not write it: with the state's word as its
+    /// operand. False: it is none, or that register is at hand.
+    fn with_slot(&mut self, i: &Instruction, writes: u16) -> bool {
+        let state = |k: u32| {
+            let r = if k < i.op_count() && i.op_kind(k) == OpKind::Register { i.op_register(k) } else { R::None };
+            let there = r.is_gpr32() || r.is_gpr64();
+            Some(number(r)).filter(|n| there && place(*n) == Place::State)
+        };
+        let mut out = *i;
+        let (k, n) = match (state(0), state(1)) {
+            (None, Some(n)) if i.op_count() == 2 && i.op0_register().is_gpr() => {
+                let Some(code) = select::reads_memory(i.code()) else { return false };
+                out.set_code(code);
+                (1, n)
+            }
+            (Some(n), None) if matches!(i.mnemonic(), M::Cmp | M::Test) && select::may_be_memory(i.code()) => (0, n),
+            _ => return false,
+        };
+        if self.copies.of(n).is_some() {
+            return false;
+        }
+        let Rm::Mem(base, disp) = self.slot(n) else { return false };
+        for other in (0..2).filter(|o| *o != k && i.op_kind(*o) == OpKind::Register) {
+            let r = i.op_register(other);
+            let Place::Host(h) = place(number(r)) else { return false };
+            out.set_op_register(other, like(r, h));
+        }
+        out.set_op_kind(k, OpKind::Memory);
+        out.set_memory_base(R::RAX + u32::from(base));
+        out.set_memory_index(R::None);
+        out.set_memory_index_scale(1);
+        out.set_memory_displacement64(disp as i64 as u64);
+        out.set_memory_displ_size(1);
+        if !self.encode(&out) {
+            return false;
         }
         self.checks.executed(i, writes);
         true
@@ -165,6 +224,7 @@ impl Direct {
         }
         if fs {
             let word = self.state(self.words.fs);
+            self.copies.lose(R10);
             self.asm.load(8, R10, word);
             if base == R::None && index == R::None && reaches(disp) {
                 return self.operand(out, R10, disp);
@@ -236,6 +296,7 @@ impl Direct {
             out.set_memory_displ_size(4);
             return Some(false);
         }
+        self.copies.lose(R10);
         self.asm.imm_keeping_flags(R10, at);
         self.operand(out, R10, 0)
     }
@@ -258,8 +319,12 @@ impl Direct {
             (Some(b), Some(x)) => Rm::Scaled(b, x, scale(i), disp),
             (Some(b), None) => Rm::Mem(b, disp),
             (None, Some(x)) => Rm::Table(x, scale(i), disp),
-            (None, None) => return self.asm.imm_keeping_flags(R10, disp as i64 as u64),
+            (None, None) => {
+                self.copies.lose(R10);
+                return self.asm.imm_keeping_flags(R10, disp as i64 as u64);
+            }
         };
+        self.copies.lose(R10);
         self.asm.lea(width, R10, rm);
     }
 
@@ -275,6 +340,7 @@ impl Direct {
             if width < 4 {
                 return false;
             }
+            self.copies.lose(host);
             self.asm.imm_keeping_flags(host, if width == 4 { at & 0xffff_ffff } else { at });
         } else {
             let mut out = *i;
@@ -287,13 +353,13 @@ impl Direct {
                 return false;
             }
             out.set_op0_register(like(i.op0_register(), host));
+            self.copies.lose(host);
             if !self.encode(&out) {
                 return false;
             }
         }
         if place(to) == Place::State {
-            let slot = self.slot(to);
-            self.asm.store(8, slot, R13);
+            self.put(to, R13);
         }
         self.checks.executed(i, 1 << to);
         true
@@ -310,6 +376,7 @@ impl Direct {
             return false;
         }
         self.mark();
+        self.copies.lose(R13);
         self.encode(&out)
     }
 
@@ -318,6 +385,8 @@ impl Direct {
     fn string(&mut self, i: &Instruction) -> bool {
         // Upwards only.
         let df = self.state(self.words.df);
+        self.copies.lose(R10);
+        self.copies.lose(R13);
         self.asm.load(8, R10, df);
         self.guard(R10);
         let registers: &[(Reg, u64)] =
@@ -390,15 +459,13 @@ impl Direct {
         self.near_rsp();
         self.mark();
         self.asm.gs();
+        self.copies.lose(to);
         self.asm.load(8, to, Rm::Mem(R11, 0));
         self.move_rsp(8);
         match place(n) {
             Place::Host(GUEST_RSP) => self.asm.load(8, R11, Rm::Reg(R13)),
             Place::Host(_) => {}
-            Place::State => {
-                let slot = self.slot(n);
-                self.asm.store(8, slot, R13);
-            }
+            Place::State => self.put(n, R13),
         }
         self.checks.lost(n);
         true
@@ -413,6 +480,7 @@ impl Direct {
         }
         self.mark();
         self.asm.gs();
+        self.copies.lose(R13);
         self.asm.load(8, R13, Rm::Mem(RBP, 0));
         self.asm.lea(8, R11, Rm::Mem(RBP, 8));
         self.asm.load(8, RBP, Rm::Reg(R13));

@@ -39,6 +39,7 @@ impl Direct {
     pub(super) fn count(&mut self, index: u32, pc: u64) {
         let (counts, hot) = (self.state(self.words.counts), self.state(self.words.hot));
         let count = Rm::Mem(R10, (index * 4) as i32);
+        self.copies = Default::default();
         self.asm.load(8, R10, counts);
         self.asm.load(4, R13, count);
         self.asm.lea(4, R13, Rm::Mem(R13, 1));
@@ -152,6 +153,7 @@ impl Direct {
         }
         let r = self.register(number(i.op0_register()), R13);
         if r != R13 {
+            self.copies.lose(R13);
             self.asm.load(8, R13, Rm::Reg(r));
         }
         true
@@ -165,6 +167,7 @@ impl Direct {
             self.asm.gs();
             self.asm.store_imm(8, to, ret);
         } else {
+            self.copies.lose(R10);
             self.asm.imm_keeping_flags(R10, ret);
             self.mark();
             self.asm.gs();
@@ -193,6 +196,7 @@ impl Direct {
     /// Behind a call that returns to `ret`: the guest address that it came back to is in R13.
     fn back(&mut self, ret: u64) {
         self.checks.forget();
+        self.copies = Default::default();
         self.asm.load(8, R10, Rm::Reg(RCX));
         self.asm.imm_keeping_flags(RCX, ret.wrapping_neg());
         self.asm.lea(8, RCX, Rm::Index(RCX, R13, 0));

@@ -161,8 +161,9 @@ pub struct Direct {
     pcs: Vec<(u32, u64)>,
     starts: Vec<u32>,
     checks: Checks,
+    copies: regs::Copies,
     /// What is known at the end of each block.
-    after: Vec<Checks>,
+    after: Vec<(Checks, regs::Copies)>,
     labels: Vec<Label>,
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
@@ -200,6 +201,7 @@ impl Direct {
             pcs: vec![],
             starts: vec![],
             checks: Checks::default(),
+            copies: regs::Copies::default(),
             after: vec![],
             labels: vec![],
             cold: vec![],
@@ -239,9 +241,9 @@ impl Direct {
 
     fn block(&mut self, n: usize, b: &Block, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {
         self.asm.bind(self.labels[n]);
-        self.checks = match b.only_from {
+        (self.checks, self.copies) = match b.only_from {
             Some(from) if from < n => self.after[from].clone(),
-            _ => Checks::default(),
+            _ => Default::default(),
         };
         if let Some(index) = b.counted {
             self.count(index, b.pc);
@@ -274,7 +276,7 @@ impl Direct {
             self.pc = last;
             self.go(next, n, blocks, links);
         }
-        self.after.push(self.checks.clone());
+        self.after.push((self.checks.clone(), self.copies));
     }
 
     /// This instruction is for the interpreter.

@@ -1,5 +1,6 @@
 //! Where guest registers are.
 
+use crate::asm::{R10, R13, Reg};
 use iced_x86::Register as R;
 
 /// Where a general register of the guest is.
@@ -47,4 +48,53 @@ pub(super) fn like(like: R, n: u8) -> R {
 /// AH, CH, DH, BH.
 pub(super) fn is_high_byte(r: R) -> bool {
     matches!(r, R::AH | R::CH | R::DH | R::BH)
+}
+
+/// Which registers of the state the scratch registers are copies of. The state has their values, too.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Copies {
+    r10: Option<u8>,
+    r13: Option<u8>,
+    /// R10 is the one that was set last.
+    r10_last: bool,
+}
+
+impl Copies {
+    /// The guest register that a scratch register is a copy of.
+    pub fn holds(&self, scratch: Reg) -> Option<u8> {
+        match scratch {
+            R10 => self.r10,
+            R13 => self.r13,
+            _ => None,
+        }
+    }
+    /// A copy of a guest register.
+    pub fn of(&self, guest: u8) -> Option<Reg> {
+        [R13, R10].into_iter().find(|r| self.holds(*r) == Some(guest))
+    }
+    /// The scratch registers, the one first whose copy is the older.
+    pub fn oldest(&self) -> [Reg; 2] {
+        if self.r13.is_none() || self.r10_last && self.r10.is_some() { [R13, R10] } else { [R10, R13] }
+    }
+    pub fn set(&mut self, scratch: Reg, guest: u8) {
+        match scratch {
+            R10 => self.r10 = Some(guest),
+            R13 => self.r13 = Some(guest),
+            _ => return,
+        }
+        self.r10_last = scratch == R10;
+    }
+    /// A host register gets another value.
+    pub fn lose(&mut self, host: Reg) {
+        match host {
+            R10 => self.r10 = None,
+            R13 => self.r13 = None,
+            _ => {}
+        }
+    }
+    /// A guest register has another value.
+    pub fn changed(&mut self, guest: u8) {
+        self.r10 = self.r10.filter(|g| *g != guest);
+        self.r13 = self.r13.filter(|g| *g != guest);
+    }
 }

@@ -4,8 +4,8 @@
 
 use super::regs;
 use iced_x86::{
-    CpuidFeature as F, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, OpKind,
-    Register as R,
+    Code, CpuidFeature as F, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess,
+    OpKind, Register as R,
 };
 
 /// Whether an instruction ends a block.
@@ -219,6 +219,53 @@ pub(super) fn is_copied(i: &Instruction, v3: bool) -> bool {
         return !far;
     }
     !NOT.contains(&m) && i.cpuid_features().iter().all(|f| VECTOR.contains(f))
+}
+
+/// The form of an instruction of two registers whose second operand may be in memory.
+pub(super) fn reads_memory(code: Code) -> Option<Code> {
+    use Code as C;
+    Some(match code {
+        C::Add_rm32_r32 | C::Add_r32_rm32 => C::Add_r32_rm32,
+        C::Add_rm64_r64 | C::Add_r64_rm64 => C::Add_r64_rm64,
+        C::Adc_rm32_r32 | C::Adc_r32_rm32 => C::Adc_r32_rm32,
+        C::Adc_rm64_r64 | C::Adc_r64_rm64 => C::Adc_r64_rm64,
+        C::Sub_rm32_r32 | C::Sub_r32_rm32 => C::Sub_r32_rm32,
+        C::Sub_rm64_r64 | C::Sub_r64_rm64 => C::Sub_r64_rm64,
+        C::Sbb_rm32_r32 | C::Sbb_r32_rm32 => C::Sbb_r32_rm32,
+        C::Sbb_rm64_r64 | C::Sbb_r64_rm64 => C::Sbb_r64_rm64,
+        C::And_rm32_r32 | C::And_r32_rm32 => C::And_r32_rm32,
+        C::And_rm64_r64 | C::And_r64_rm64 => C::And_r64_rm64,
+        C::Or_rm32_r32 | C::Or_r32_rm32 => C::Or_r32_rm32,
+        C::Or_rm64_r64 | C::Or_r64_rm64 => C::Or_r64_rm64,
+        C::Xor_rm32_r32 | C::Xor_r32_rm32 => C::Xor_r32_rm32,
+        C::Xor_rm64_r64 | C::Xor_r64_rm64 => C::Xor_r64_rm64,
+        C::Cmp_rm32_r32 | C::Cmp_r32_rm32 => C::Cmp_r32_rm32,
+        C::Cmp_rm64_r64 | C::Cmp_r64_rm64 => C::Cmp_r64_rm64,
+        C::Mov_rm32_r32 | C::Mov_r32_rm32 => C::Mov_r32_rm32,
+        C::Mov_rm64_r64 | C::Mov_r64_rm64 => C::Mov_r64_rm64,
+        C::Movsxd_r64_rm32 | C::Imul_r32_rm32 | C::Imul_r64_rm64 => code,
+        // CMOVcc.
+        _ if code.condition_code() != iced_x86::ConditionCode::None => code,
+        _ => return None,
+    })
+}
+
+/// Whether the first operand of a comparison may be in memory.
+pub(super) fn may_be_memory(code: Code) -> bool {
+    use Code as C;
+    matches!(
+        code,
+        C::Cmp_rm32_r32
+            | C::Cmp_rm64_r64
+            | C::Cmp_rm32_imm8
+            | C::Cmp_rm64_imm8
+            | C::Cmp_rm32_imm32
+            | C::Cmp_rm64_imm32
+            | C::Test_rm32_r32
+            | C::Test_rm64_r64
+            | C::Test_rm32_imm32
+            | C::Test_rm64_imm32
+    )
 }
 
 fn is_register(r: R) -> bool {

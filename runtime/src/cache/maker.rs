@@ -5,7 +5,7 @@
 
 use super::format::{Content, Key, Piece, Region, View, marked};
 use super::images::News;
-use crate::code::translate::{BLOCK_INSNS, COPIED, KEPT, LARGE, UNPROFILED, Unit};
+use crate::code::translate::{BLOCK_INSNS, COPIED, COPIED_LARGE, KEPT, LARGE, UNPROFILED, Unit};
 use crate::host::direct::WORDS;
 use crate::thread::ABI;
 use evm_backend::cranelift::{CompileOptions, Compiler, CompilerSettings};
@@ -224,7 +224,7 @@ impl<'a> Maker<'a> {
                     let insns = evm_lifter::block(lo + u64::from(pc), &mut { text }, bits, BLOCK_INSNS);
                     insns.is_ok_and(|i| !is_for_compiler(&i))
                 };
-                self.copied_region(Slots::Fixed(slots), &is_copied, pc)
+                self.copied_region(Slots::Fixed(slots), &is_copied, &|_| false, pc)
             }
             None => self.compile(Slots::Fixed(slots), &[pc], &UNKNOWN),
         }));
@@ -273,24 +273,34 @@ impl Maker<'_> {
         let mut there: HashSet<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
         let is_copied = |p: &Option<Piece>| p.as_ref().is_some_and(|p| p.copied);
         let ran: HashSet<u32> = content.entries.iter().filter(|e| is_copied(&e.1.1)).map(|e| *e.0).collect();
+        let is_large = |r: &&Region| r.insns >= COPIED_LARGE;
+        let mut large: HashSet<u32> =
+            content.regions.iter().filter(is_large).flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
         let mut made = 0;
         for pc in n.recipes.iter().filter_map(|r| r.first()) {
             if there.insert(*pc)
                 && let Ok(Some(r)) = catch_unwind(AssertUnwindSafe(|| {
-                    self.copied_region(Slots::Growing(content), &|pc| ran.contains(&pc), *pc)
+                    self.copied_region(Slots::Growing(content), &|pc| ran.contains(&pc), &|pc| large.contains(&pc), *pc)
                 }))
             {
+                large.extend(Some(*pc).filter(|_| is_large(&&r)));
                 content.regions.push(r);
                 made += 1;
             }
         }
         made
     }
-    /// Copy what is around the block at a pc, of blocks that are `warm`.
-    fn copied_region(&mut self, slots: Slots<'_>, warm: &dyn Fn(u32) -> bool, pc: u32) -> Option<Region> {
+    /// Copy what is around the block at a pc, of blocks that are `warm` and not `taken`.
+    fn copied_region(
+        &mut self,
+        slots: Slots<'_>,
+        warm: &dyn Fn(u32) -> bool,
+        taken: &dyn Fn(u32) -> bool,
+        pc: u32,
+    ) -> Option<Region> {
         let (key, lo) = (self.key, self.key.lo);
         let direct = self.direct.as_mut()?;
-        let mut text = Warm { text: self.text, warm, taken: &|_| false, targets: &[] };
+        let mut text = Warm { text: self.text, warm, taken, targets: &[] };
         let options = Options { bits: key.bits, v3: key.v3, ..COPIED };
         let unit = Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut text, &options).ok()?);
         let mut links = Links::new(key, slots);

@@ -13,7 +13,7 @@
 use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
 use crate::code::records::Records;
-use crate::code::translate::BlockEntry;
+use crate::code::translate::{BlockEntry, COPIED_LARGE};
 use crate::config::EngineKind;
 use evm_backend::abi::{IBTC, TARGETS, ibtc_slot};
 use evm_backend::direct::RECORD;
@@ -237,6 +237,8 @@ pub(crate) struct CodeSpace {
     kept_regions: Mutex<Vec<Arc<Compiled>>>,
     /// Times that the region at a pc was compiled.
     compiled: Mutex<HashMap<u64, u32>>,
+    /// Where large regions of copied code begin, or began.
+    large: Mutex<HashSet<u64>>,
     /// Interpreter blocks by pc.
     blocks: Mutex<HashMap<u64, Arc<BlockEntry>>>,
     /// Keeps the memory alive.
@@ -289,6 +291,7 @@ impl CodeSpace {
             owners: Mutex::default(),
             kept_regions: Mutex::default(),
             compiled: Mutex::new(HashMap::new()),
+            large: Mutex::default(),
             blocks: Mutex::new(HashMap::new()),
             arena,
             bits,
@@ -675,6 +678,9 @@ impl CodeSpace {
             }
             true
         });
+        if installed && r.copied {
+            r.entries.iter().for_each(|e| self.note_copied(e.0, r.insns));
+        }
         if !installed || r.copied {
             return installed;
         }
@@ -742,6 +748,16 @@ impl CodeSpace {
         if self.commit(index, 1) {
             self.counts.slice()[index as usize].store(0, Ordering::Relaxed);
         }
+    }
+    /// Note that a region of copied code with so many instructions begins at `pc`.
+    pub(crate) fn note_copied(&self, pc: u64, insns: u32) {
+        if insns >= COPIED_LARGE {
+            self.large.lock().unwrap_or_else(PoisonError::into_inner).insert(pc);
+        }
+    }
+    /// Whether a large region of copied code begins at `pc`: others go there instead of having the same once more.
+    pub(crate) fn has_large(&self, pc: u64) -> bool {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner).contains(&pc)
     }
     /// Note that the region at `pc` is being compiled; gives how often it was before.
     pub(crate) fn note_compile(&self, pc: u64) -> u32 {

@@ -31,8 +31,16 @@ const WARM: u32 = 128;
 pub(crate) const LARGE: u32 = 800;
 
 /// How far regions reach when nothing is known of what runs.
-pub(crate) const UNPROFILED: Options =
-    Options { mode: Mode::Region, max_insns: 500, max_blocks: 200, max_inlined: 0, bits: 64, v3: true, traps: false };
+pub(crate) const UNPROFILED: Options = Options {
+    mode: Mode::Region,
+    max_insns: 500,
+    max_blocks: 200,
+    block_insns: 0,
+    max_inlined: 0,
+    bits: 64,
+    v3: true,
+    traps: false,
+};
 /// The same where only what has run is translated.
 pub(crate) const PROFILED: Options = Options { max_insns: 2500, max_blocks: 1000, max_inlined: 800, ..UNPROFILED };
 
@@ -96,6 +104,9 @@ impl evm_lifter::Code for Snapshot<'_> {
         self.profile.is_none_or(|e| e.known_index(pc).is_some_and(runs))
     }
     fn is_taken(&mut self, pc: u64) -> bool {
+        if self.copies {
+            return self.space.has_large(pc);
+        }
         let other = |r: &Arc<Compiled>| self.replaces.as_ref().is_none_or(|x| !Arc::ptr_eq(x, r));
         self.profile.is_some() && self.space.owner(pc).is_some_and(|r| r.insns >= LARGE && other(&r))
     }
@@ -395,8 +406,10 @@ fn publish_copy(
     })
 }
 
+/// Instructions of a region of copied code that others do not have a part of.
+pub(crate) const COPIED_LARGE: u32 = 300;
 /// How far regions of copied code reach.
-pub(crate) const COPIED: Options = Options { max_insns: 600, max_blocks: 150, ..UNPROFILED };
+pub(crate) const COPIED: Options = Options { max_insns: 600, max_blocks: 150, block_insns: BLOCK_INSNS, ..UNPROFILED };
 
 /// Blocks to be copied together.
 pub(crate) struct Unit {
@@ -451,6 +464,7 @@ pub(crate) fn copied_region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64
     if !space.install_copied(&unit.ranges, &entries, versions) {
         return Ok(None);
     }
+    space.note_copied(pc, unit.insns);
     if let Some(a) = space.attached(pc) {
         a.image.note_copied(pc);
     }
