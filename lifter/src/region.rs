@@ -271,10 +271,6 @@ pub struct PlanBlock {
     pub pc: u64,
     /// Its instructions.
     pub insns: Vec<Instruction>,
-    /// Blocks of the plan that it goes to.
-    pub succs: Vec<usize>,
-    /// Something jumps back to it.
-    pub header: bool,
     /// An indirect jump goes there.
     pub indirect: bool,
 }
@@ -287,17 +283,14 @@ pub fn plan(entry: u64, code: &mut dyn Code, opts: &Options) -> Result<Vec<PlanB
     }
     let opts = Options { max_inlined: 0, ..*opts };
     let mut guest = discover(&[entry], &opts, code, &mut Set::default(), &mut Found::default());
-    let (rpo, headers) = order(&guest, &[entry]);
-    let index: Map<usize> = rpo.iter().enumerate().map(|(n, pc)| (*pc, n)).collect();
+    let (rpo, _) = order(&guest, &[entry]);
     let mut indirect: Set = Set::default();
     for g in guest.values().filter(|g| g.insns.last().is_some_and(|i| i.is_jmp_near_indirect())) {
         indirect.extend(&g.succs);
     }
     let block = |pc: &u64| {
         let g = guest.remove(pc)?;
-        let succs = g.succs.iter().filter_map(|s| index.get(s).copied()).collect();
-        let (header, indirect) = (headers.contains(pc), indirect.contains(pc));
-        Some(PlanBlock { pc: *pc, insns: g.insns, succs, header, indirect })
+        Some(PlanBlock { pc: *pc, insns: g.insns, indirect: indirect.contains(pc) })
     };
     Ok(rpo.iter().filter_map(block).collect())
 }

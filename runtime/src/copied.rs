@@ -65,8 +65,8 @@ impl Thread {
     ) -> bool {
         let Some(own) = &self.copied else { return false };
         let rip = gregs[libc::REG_RIP as usize] as u64;
-        // SAFETY: own state; R14 tells whether this is copied code.
-        let inside = gregs[libc::REG_R14 as usize] as u64 == state as u64 + u64::from(evm_backend::direct::SHIFT);
+        // SAFETY: own state; R9 tells whether this is copied code.
+        let inside = gregs[libc::REG_R9 as usize] as u64 == state as u64 + u64::from(evm_backend::direct::SHIFT);
         if !inside {
             return false;
         }
@@ -77,7 +77,7 @@ impl Thread {
         }
         if signal == libc::SIGSEGV && own.shadow.is_full(addr) {
             gregs[libc::REG_RSP as usize] = own.shadow.bottom() as i64;
-            // Calls do not poll: a loop of them ends here. The call has done all but to go to the address in R13.
+            // Calls do not poll: a loop of them ends here. The call has done all but to go to the address in R15.
             // SAFETY: own state; others write the word atomically.
             if unsafe { AtomicU64::from_ptr(&raw mut (*state).poll) }.load(Ordering::Relaxed) != 0 {
                 gregs[libc::REG_RIP as usize] = out;
@@ -99,7 +99,7 @@ impl Thread {
                 gregs[register as usize] = gregs[register as usize].wrapping_sub(base);
             }
         }
-        gregs[libc::REG_R13 as usize] = (pc & ADDRESS) as i64;
+        gregs[libc::REG_R15 as usize] = (pc & ADDRESS) as i64;
         gregs[libc::REG_RIP as usize] = out;
         true
     }

@@ -18,8 +18,6 @@ pub(crate) const R8: Reg = 8;
 pub(crate) const R9: Reg = 9;
 pub(crate) const R10: Reg = 10;
 pub(crate) const R11: Reg = 11;
-pub(crate) const R13: Reg = 13;
-pub(crate) const R14: Reg = 14;
 pub(crate) const R15: Reg = 15;
 
 /// The operand that a ModRM byte describes.
@@ -462,13 +460,13 @@ mod tests {
             (&|a| a.sse(0xf2, 4, 0x0f58, 3, Rm::Reg(12)), "addsd xmm3,xmm12"),
             (&|a| a.sse(0x66, 4, 0x0f3800, 9, Rm::Reg(1)), "pshufb xmm9,xmm1"),
             (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,0x1"),
-            (&|a| a.shrx(R10, RSI, R14), "shrx r10,rsi,r14"),
-            (&|a| a.pext(R13, R10, Rm::Mem(R14, 8)), "pext r13,r10,[r14+0x8]"),
-            (&|a| a.shrx(RAX, R13, RDX), "shrx rax,r13,rdx"),
-            (&|a| a.load(8, R10, Rm::Table(R13, 3, -8)), "mov r10,[r13*8-0x8]"),
+            (&|a| a.shrx(R10, RSI, R9), "shrx r10,rsi,r9"),
+            (&|a| a.pext(13, R10, Rm::Mem(14, 8)), "pext r13,r10,[r14+0x8]"),
+            (&|a| a.shrx(RAX, 13, RDX), "shrx rax,r13,rdx"),
+            (&|a| a.load(8, R10, Rm::Table(13, 3, -8)), "mov r10,[r13*8-0x8]"),
             (&|a| a.lea(8, R10, Rm::Scaled(R11, R9, 2, 4)), "lea r10,[r11+r9*4+0x4]"),
             (&|a| a.load(8, R10, Rm::Mem(12, 8)), "mov r10,[r12+0x8]"),
-            (&|a| a.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R13)), "crc32 rcx,r13"),
+            (&|a| a.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R15)), "crc32 rcx,r15"),
             (&|a| a.jmp_rm(Rm::Reg(RAX)), "jmp rax"),
             (&|a| a.call(Rm::Mem(RAX, 64)), "call qword ptr [rax+0x40]"),
         ];

@@ -63,6 +63,14 @@ impl Checks {
     pub fn forget(&mut self) {
         *self = Checks::default();
     }
+    /// What is known on this way and on another.
+    pub fn meet(&mut self, other: &Checks) {
+        for (k, o) in self.known.iter_mut().zip(&other.known) {
+            k.max = k.max.max(o.max);
+            k.near = k.near.zip(o.near).map(|(a, b)| a.max(b));
+        }
+        self.sums.retain(|s| other.sums.contains(s));
+    }
     /// The value of this register was compared with the size of guest memory.
     pub fn checked(&mut self, n: u8) {
         let k = &mut self.known[usize::from(n)];

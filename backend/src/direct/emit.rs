@@ -3,7 +3,7 @@
 use super::checks::{has_base_alone, reaches};
 use super::regs::{GUEST_RSP, Place, is_high_byte, like, number, place};
 use super::{DESTINATION, Direct, SHIFT, SOURCE, SPACE, select};
-use crate::asm::{R10, R11, R13, R14, RCX, RDI, RSI, Reg, Rm};
+use crate::asm::{R9, R10, R11, R15, RCX, RDI, RSI, Reg, Rm};
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register as R};
 
 /// Distance from the base of GS to the last word of the one page of the guards that can be read.
@@ -13,7 +13,7 @@ const RBP: Reg = 5;
 impl Direct {
     /// A word of the state.
     pub(super) fn state(&self, offset: u32) -> Rm {
-        Rm::Mem(R14, offset as i32 - SHIFT as i32)
+        Rm::Mem(R9, offset as i32 - SHIFT as i32)
     }
     fn slot(&self, guest: u8) -> Rm {
         self.state(self.words.gpr + 8 * u32::from(guest))
@@ -46,7 +46,7 @@ impl Direct {
     /// Fault unless the address in `r` is one of guest memory. `scratch` may be `r`.
     fn check(&mut self, r: Reg, scratch: Reg) {
         self.copies.lose(scratch);
-        self.asm.shrx(scratch, r, R14);
+        self.asm.shrx(scratch, r, R9);
         self.guard(scratch);
     }
     /// Fault unless `r` is 0; it must be less than 2^28.
@@ -110,7 +110,7 @@ impl Direct {
             return true;
         }
         // An address may take R10.
-        let mut free = if memory { [Some(R13), Some(R10)] } else { self.copies.oldest().map(Some) };
+        let mut free = if memory { [Some(R15), Some(R10)] } else { self.copies.oldest().map(Some) };
         for k in (0..i.op_count()).filter(|k| i.op_kind(*k) == OpKind::Register && i.op_register(*k).is_gpr()) {
             let n = number(i.op_register(k));
             if place(n) == Place::State && held.iter().flatten().all(|h| h.0 != n) {
@@ -136,7 +136,7 @@ impl Direct {
             let n = number(r);
             let host = match place(n) {
                 Place::Host(h) => h,
-                Place::State => held.iter().flatten().find(|h| h.0 == n).map_or(R13, |h| h.1),
+                Place::State => held.iter().flatten().find(|h| h.0 == n).map_or(R15, |h| h.1),
             };
             out.set_op_register(k, like(r, host));
         }
@@ -212,7 +212,7 @@ impl Direct {
         true
     }
 
-    /// Make the memory operand of `out` one of the host; whether it uses R10. Changes R10 and R13. `None`: it cannot be had.
+    /// Make the memory operand of `out` one of the host; whether it uses R10. Changes R10 and R15. `None`: it cannot be had.
     fn address(&mut self, out: &mut Instruction) -> Option<bool> {
         let i = *out;
         let (base, index) = (i.memory_base(), i.memory_index());
@@ -233,15 +233,15 @@ impl Direct {
                 return None;
             }
             if base != R::None {
-                let b = self.register(number(base), R13);
+                let b = self.register(number(base), R15);
                 self.asm.lea(8, R10, Rm::Index(R10, b, 0));
             }
             if index != R::None {
-                let x = self.register(number(index), R13);
+                let x = self.register(number(index), R15);
                 self.asm.lea(8, R10, Rm::Scaled(R10, x, scale(&i), 0));
             }
             self.asm.lea(8, R10, Rm::Mem(R10, disp as i32));
-            self.check(R10, R13);
+            self.check(R10, R15);
             return self.operand(out, R10, 0);
         }
         if base.is_gpr32() || index.is_gpr32() {
@@ -253,7 +253,7 @@ impl Direct {
             let n = number(base);
             let b = self.register(n, R10);
             if !self.checks.is_near(n) {
-                self.check(b, if b == R10 { R13 } else { R10 });
+                self.check(b, if b == R10 { R15 } else { R10 });
                 self.checks.checked(n);
             }
             return self.operand(out, b, disp);
@@ -263,7 +263,7 @@ impl Direct {
         if !here(base) || !here(index) || !reaches(disp) {
             self.sum(&i, 8);
             if !near {
-                self.check(R10, R13);
+                self.check(R10, R15);
             }
             return self.operand(out, R10, 0);
         }
@@ -309,12 +309,12 @@ impl Direct {
         out.set_memory_displ_size(u32::from(disp != 0));
         Some(base == R10)
     }
-    /// Base plus scaled index plus displacement, of so many bytes, to R10. Changes R13.
+    /// Base plus scaled index plus displacement, of so many bytes, to R10. Changes R15.
     fn sum(&mut self, i: &Instruction, width: u32) {
         let disp = i.memory_displacement64() as i32;
         let (base, index) = (i.memory_base(), i.memory_index());
         let b = (base != R::None).then(|| self.register(number(base), R10));
-        let x = (index != R::None).then(|| self.register(number(index), R13));
+        let x = (index != R::None).then(|| self.register(number(index), R15));
         let rm = match (b, x) {
             (Some(b), Some(x)) => Rm::Scaled(b, x, scale(i), disp),
             (Some(b), None) => Rm::Mem(b, disp),
@@ -332,7 +332,7 @@ impl Direct {
         let to = number(i.op0_register());
         let host = match place(to) {
             Place::Host(h) => h,
-            Place::State => R13,
+            Place::State => R15,
         };
         let width = i.op0_register().size() as u32;
         if i.is_ip_rel_memory_operand() {
@@ -347,7 +347,7 @@ impl Direct {
             let of =
                 |d: &mut Direct, r: R, scratch| if r == R::None { r } else { like(r, d.register(number(r), scratch)) };
             out.set_memory_base(of(self, i.memory_base(), R10));
-            out.set_memory_index(of(self, i.memory_index(), R13));
+            out.set_memory_index(of(self, i.memory_index(), R15));
             out.set_segment_prefix(R::None);
             if width < 4 && place(to) == Place::State {
                 return false;
@@ -359,24 +359,24 @@ impl Direct {
             }
         }
         if place(to) == Place::State {
-            self.put(to, R13);
+            self.put(to, R15);
         }
         self.checks.executed(i, 1 << to);
         true
     }
 
-    /// Load the 64-bit memory operand of an instruction to R13.
+    /// Load the 64-bit memory operand of an instruction to R15.
     pub(super) fn load_operand(&mut self, i: &Instruction) -> bool {
         let mut out = *i;
         out.set_code(Code::Mov_r64_rm64);
         out.set_op0_kind(OpKind::Register);
-        out.set_op0_register(R::R13);
+        out.set_op0_register(R::R15);
         out.set_op1_kind(OpKind::Memory);
         if !select::is_copied(&out, self.v3) || self.address(&mut out).is_none() {
             return false;
         }
         self.mark();
-        self.copies.lose(R13);
+        self.copies.lose(R15);
         self.encode(&out)
     }
 
@@ -386,7 +386,7 @@ impl Direct {
         // Upwards only.
         let df = self.state(self.words.df);
         self.copies.lose(R10);
-        self.copies.lose(R13);
+        self.copies.lose(R15);
         self.asm.load(8, R10, df);
         self.guard(R10);
         let registers: &[(Reg, u64)] =
@@ -399,16 +399,16 @@ impl Direct {
             marks |= mark;
         }
         let base = self.state(self.words.base);
-        self.asm.load(8, R13, base);
+        self.asm.load(8, R15, base);
         for (r, _) in registers {
-            self.asm.lea(8, *r, Rm::Index(*r, R13, 0));
+            self.asm.lea(8, *r, Rm::Index(*r, R15, 0));
         }
         self.pcs.push((self.asm.pos(), marks));
         let done = self.encode(i);
         // Back: minus the base is its complement plus one.
-        self.asm.group3(8, 2, Rm::Reg(R13));
+        self.asm.group3(8, 2, Rm::Reg(R15));
         for (r, _) in registers {
-            self.asm.lea(8, *r, Rm::Index(*r, R13, 1));
+            self.asm.lea(8, *r, Rm::Index(*r, R15, 1));
         }
         for n in [RCX, RSI, RDI] {
             self.checks.lost(n);
@@ -418,14 +418,14 @@ impl Direct {
 
     fn push(&mut self, i: &Instruction) -> bool {
         let value = match i.code() {
-            Code::Push_r64 => Some(self.register(number(i.op0_register()), R13)),
+            Code::Push_r64 => Some(self.register(number(i.op0_register()), R15)),
             Code::Push_rm64 if i.op0_kind() == OpKind::Memory => {
                 if !self.load_operand(i) {
                     return false;
                 }
-                Some(R13)
+                Some(R15)
             }
-            Code::Push_rm64 => Some(self.register(number(i.op0_register()), R13)),
+            Code::Push_rm64 => Some(self.register(number(i.op0_register()), R15)),
             Code::Pushq_imm8 | Code::Pushq_imm32 => None,
             _ => return false,
         };
@@ -454,7 +454,7 @@ impl Direct {
         let n = number(i.op0_register());
         let to = match place(n) {
             Place::Host(h) if h != GUEST_RSP => h,
-            _ => R13,
+            _ => R15,
         };
         self.near_rsp();
         self.mark();
@@ -463,9 +463,9 @@ impl Direct {
         self.asm.load(8, to, Rm::Mem(R11, 0));
         self.move_rsp(8);
         match place(n) {
-            Place::Host(GUEST_RSP) => self.asm.load(8, R11, Rm::Reg(R13)),
+            Place::Host(GUEST_RSP) => self.asm.load(8, R11, Rm::Reg(R15)),
             Place::Host(_) => {}
-            Place::State => self.put(n, R13),
+            Place::State => self.put(n, R15),
         }
         self.checks.lost(n);
         true
@@ -480,10 +480,10 @@ impl Direct {
         }
         self.mark();
         self.asm.gs();
-        self.copies.lose(R13);
-        self.asm.load(8, R13, Rm::Mem(RBP, 0));
+        self.copies.lose(R15);
+        self.asm.load(8, R15, Rm::Mem(RBP, 0));
         self.asm.lea(8, R11, Rm::Mem(RBP, 8));
-        self.asm.load(8, RBP, Rm::Reg(R13));
+        self.asm.load(8, RBP, Rm::Reg(R15));
         self.checks.copied(RBP, 4);
         self.checks.moved(4, 8);
         self.checks.proved_rsp();

@@ -2,7 +2,7 @@
 
 use super::regs::number;
 use super::{BIAS, Block, Direct, HOT, POLL, RECORD};
-use crate::asm::{Label, R10, R11, R13, RCX, Rm};
+use crate::asm::{Label, R10, R11, R15, RCX, Rm};
 use iced_x86::{Code, FlowControl, Instruction, OpKind};
 
 /// A way out of the unit, off the straight path.
@@ -22,7 +22,7 @@ type Links<'a> = &'a mut dyn FnMut(u64) -> u32;
 impl Direct {
     /// Go to one of the runtime's ways, with a guest address.
     pub(super) fn way(&mut self, word: u32, pc: u64) {
-        self.asm.imm_keeping_flags(R13, pc);
+        self.asm.imm_keeping_flags(R15, pc);
         let way = self.state(word);
         self.asm.jmp_rm(way);
     }
@@ -41,12 +41,12 @@ impl Direct {
         let count = Rm::Mem(R10, (index * 4) as i32);
         self.copies = Default::default();
         self.asm.load(8, R10, counts);
-        self.asm.load(4, R13, count);
-        self.asm.lea(4, R13, Rm::Mem(R13, 1));
-        self.asm.store(4, count, R13);
-        self.asm.pext(R13, R13, hot);
+        self.asm.load(4, R15, count);
+        self.asm.lea(4, R15, Rm::Mem(R15, 1));
+        self.asm.store(4, count, R15);
+        self.asm.pext(R15, R15, hot);
         let before = std::mem::replace(&mut self.pc, pc | HOT);
-        self.guard(R13);
+        self.guard(R15);
         self.pc = before;
     }
 
@@ -68,7 +68,7 @@ impl Direct {
                 let target = i.near_branch_target();
                 let index = links(target);
                 self.push_return(i.next_ip());
-                self.asm.imm_keeping_flags(R13, target);
+                self.asm.imm_keeping_flags(R15, target);
                 let record = self.record(index);
                 self.asm.call(record);
                 self.back(i.next_ip());
@@ -96,7 +96,7 @@ impl Direct {
                 self.near_rsp();
                 self.mark();
                 self.asm.gs();
-                self.asm.load(8, R13, Rm::Mem(R11, 0));
+                self.asm.load(8, R15, Rm::Mem(R11, 0));
                 let more = if i.code() == Code::Retnq { 0 } else { i32::from(i.immediate16()) };
                 self.move_rsp(8 + more);
                 self.asm.ret();
@@ -129,7 +129,7 @@ impl Direct {
         if polls {
             self.poll(pc);
         }
-        self.asm.imm_keeping_flags(R13, pc);
+        self.asm.imm_keeping_flags(R15, pc);
         let record = self.record(index);
         self.asm.jmp_rm(record);
     }
@@ -146,19 +146,19 @@ impl Direct {
         }
     }
 
-    /// The target of an indirect jump or call to R13.
+    /// The target of an indirect jump or call to R15.
     fn indirect_target(&mut self, i: &Instruction) -> bool {
         if i.op0_kind() == OpKind::Memory {
             return self.load_operand(i);
         }
-        let r = self.register(number(i.op0_register()), R13);
-        if r != R13 {
-            self.copies.lose(R13);
-            self.asm.load(8, R13, Rm::Reg(r));
+        let r = self.register(number(i.op0_register()), R15);
+        if r != R15 {
+            self.copies.lose(R15);
+            self.asm.load(8, R15, Rm::Reg(r));
         }
         true
     }
-    /// Push a return address on the guest's stack. Keeps R13.
+    /// Push a return address on the guest's stack. Keeps R15.
     fn push_return(&mut self, ret: u64) {
         self.near_rsp();
         let to = Rm::Mem(R11, -8);
@@ -175,31 +175,31 @@ impl Direct {
         }
         self.move_rsp(-8);
     }
-    /// Make `[r10 + 8]` the address of the code of the guest address in R13, or of the way that looks further.
+    /// Make `[r10 + 8]` the address of the code of the guest address in R15, or of the way that looks further.
     fn look_up(&mut self) {
         let (saved, targets) = (self.state(self.words.saved), self.state(self.words.targets));
         let Rm::Mem(state, dispatch) = self.state(self.words.dispatch) else { return };
         self.asm.store(8, saved, RCX);
         self.asm.imm_keeping_flags(RCX, 0);
-        self.asm.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R13));
+        self.asm.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R15));
         self.asm.load(2, RCX, Rm::Reg(RCX));
         self.asm.load(8, R10, targets);
         self.asm.lea(8, RCX, Rm::Index(RCX, RCX, 0));
         self.asm.lea(8, R10, Rm::Scaled(R10, RCX, 3, 0));
         self.asm.load(8, RCX, Rm::Mem(R10, 0));
-        self.asm.lea(8, RCX, Rm::Index(RCX, R13, 0));
+        self.asm.lea(8, RCX, Rm::Index(RCX, R15, 0));
         let found = self.jrcxz();
         self.asm.lea(8, R10, Rm::Mem(state, dispatch - 8));
         self.land(found);
         self.asm.load(8, RCX, saved);
     }
-    /// Behind a call that returns to `ret`: the guest address that it came back to is in R13.
+    /// Behind a call that returns to `ret`: the guest address that it came back to is in R15.
     fn back(&mut self, ret: u64) {
         self.checks.forget();
         self.copies = Default::default();
         self.asm.load(8, R10, Rm::Reg(RCX));
         self.asm.imm_keeping_flags(RCX, ret.wrapping_neg());
-        self.asm.lea(8, RCX, Rm::Index(RCX, R13, 0));
+        self.asm.lea(8, RCX, Rm::Index(RCX, R15, 0));
         let good = self.jrcxz();
         self.asm.load(8, RCX, Rm::Reg(R10));
         // Where it did come back to is looked up.

@@ -9,12 +9,12 @@
 //! registers of the *state* are those that have no host register. A *way* is a piece of the runtime that copied code jumps to.
 //!
 //! Registers (`regs`): guest registers are in the host registers of the same name but for RSP, which is in R11, and R10,
-//! R11, R13 and R14, which are in the state. R14 holds the state's address plus [`SHIFT`]; R10 and R13 are scratch; the base of GS is
+//! R11, R15 and R9, which are in the state. R9 holds the state's address plus [`SHIFT`]; R10 and R15 are scratch; the base of GS is
 //! the host address of guest memory. Vector registers and flags are the guest's, all the time.
 //!
 //! Addresses (`checks`): an operand is accessed as `gs:[address]`. Guest memory has [`SPACE`] bytes and is followed and preceded by
 //! guards of 4 GiB. Before an access, the registers that make the address are known to be near guest memory, or this is tested without
-//! touching flags: `shrx r10, address, r14` shifts by the low six bits of R14, that is by [`SHIFT`]; the result is 0 or the
+//! touching flags: `shrx r10, address, r9` shifts by the low six bits of R9, that is by [`SHIFT`]; the result is 0 or the
 //! number of a word behind the only one of its page that can be read.
 //!
 //! Control (`exits`): code of another unit is reached through the table of *records*, one for each entry index: its code, and
@@ -25,10 +25,10 @@
 //! any time.
 //!
 //! Invariants:
-//! 1. No instruction is copied that is not allowed by `select`; none of them writes R10, R11, R13, R14 or RSP but through the renaming.
+//! 1. No instruction is copied that is not allowed by `select`; none of them writes R10, R11, R15, R9 or RSP but through the renaming.
 //! 2. Guest memory is accessed through GS only, at an address that was checked or is near one that was.
 //! 3. At every host instruction that may fault, the registers and flags are those before the guest instruction, but for R10 and
-//!    R13; its guest address is in [`Code::pcs`].
+//!    R15; its guest address is in [`Code::pcs`].
 //! 4. At every entry of a block, the guest's RSP is near guest memory.
 //! 5. Every cycle goes through a poll; or through a hash lookup, which finds nothing while the thread is asked to leave; or through calls
 //!    that do not return, which fill the stack of calls, and the hook that empties it polls.
@@ -47,7 +47,7 @@ use iced_x86::{Encoder, Instruction, InstructionInfoFactory};
 
 /// Bytes of guest memory that copied code is for.
 pub const SPACE: u64 = 1 << SHIFT;
-/// Low six bits of R14: the state is aligned to 64.
+/// Low six bits of R9: the state is aligned to 64.
 pub const SHIFT: u32 = 36;
 /// Marks in [`Code::pcs`] the place of a poll; the guest has come to that address.
 pub const POLL: u64 = 1 << 63;
@@ -92,13 +92,13 @@ pub struct Words {
     pub fs: u32,
     /// u64: scratch.
     pub saved: u32,
-    /// u64: address of the way out. R13 is the guest address to go on at. The record of entry index 0 has it for its code.
+    /// u64: address of the way out. R15 is the guest address to go on at. The record of entry index 0 has it for its code.
     pub out: u32,
-    /// u64: address of the way to the code of the guest address in R13.
+    /// u64: address of the way to the code of the guest address in R15.
     pub dispatch: u32,
-    /// u64: address of the way to a system call; R13 is the address behind it.
+    /// u64: address of the way to a system call; R15 is the address behind it.
     pub service: u32,
-    /// u64: address of the way to an instruction that is not copied, at R13.
+    /// u64: address of the way to an instruction that is not copied, at R15.
     pub step: u32,
 }
 
@@ -131,12 +131,10 @@ pub struct Block {
     pub pc: u64,
     /// Its instructions.
     pub insns: Vec<Instruction>,
-    /// Something jumps back to it from later in the unit.
-    pub header: bool,
     /// Count its entries, with this entry index.
     pub counted: Option<u32>,
-    /// The one block of the unit that goes there, if there is just one and it comes before.
-    pub only_from: Option<usize>,
+    /// It can be entered from outside of the unit.
+    pub entered: bool,
 }
 
 /// A unit's code, in the compiler's buffers.
@@ -164,12 +162,30 @@ pub struct Direct {
     copies: regs::Copies,
     /// What is known at the end of each block.
     after: Vec<(Checks, regs::Copies)>,
+    /// The blocks that go to each block.
+    from: Vec<Vec<usize>>,
     labels: Vec<Label>,
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
     v3: bool,
     /// Guest address of the instruction at hand.
     pc: u64,
+}
+
+/// For each block of a unit, the blocks that may go there without leaving the unit: those that name its address in their last instruction, or
+/// end in front of it.
+fn origins(blocks: &[Block]) -> Vec<Vec<usize>> {
+    let mut from = vec![vec![]; blocks.len()];
+    for (n, b) in blocks.iter().enumerate() {
+        let Some(last) = b.insns.last() else { continue };
+        // The same as `exits` looks for; of an instruction without a near target it is 0.
+        for pc in [last.next_ip(), last.near_branch_target()] {
+            if let Some(to) = blocks.iter().position(|b| b.pc == pc) {
+                from[to].push(n);
+            }
+        }
+    }
+    from
 }
 
 /// Whether a block is better compiled: it uses the x87 unit, say.
@@ -203,6 +219,7 @@ impl Direct {
             checks: Checks::default(),
             copies: regs::Copies::default(),
             after: vec![],
+            from: vec![],
             labels: vec![],
             cold: vec![],
             left_out: vec![],
@@ -226,6 +243,7 @@ impl Direct {
             let l = self.asm.label();
             self.labels.push(l);
         }
+        self.from = origins(blocks);
         for (n, b) in blocks.iter().enumerate() {
             self.block(n, b, blocks, links);
         }
@@ -239,16 +257,30 @@ impl Direct {
         Some(Code { code, pcs, starts, left_out: &self.left_out })
     }
 
+    /// What is known where a block begins: what is known on all ways to it, if all of them are there.
+    fn before(&self, n: usize, b: &Block) -> (Checks, regs::Copies) {
+        let from = &self.from[n];
+        match from.split_first() {
+            Some((first, more)) if n > 0 && !b.entered && from.iter().all(|f| *f < n) => {
+                let (mut checks, mut copies) = self.after[*first].clone();
+                for f in more {
+                    checks.meet(&self.after[*f].0);
+                    copies.meet(&self.after[*f].1);
+                }
+                (checks, copies)
+            }
+            _ => Default::default(),
+        }
+    }
+
     fn block(&mut self, n: usize, b: &Block, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {
         self.asm.bind(self.labels[n]);
-        (self.checks, self.copies) = match b.only_from {
-            Some(from) if from < n => self.after[from].clone(),
-            _ => Default::default(),
-        };
+        (self.checks, self.copies) = self.before(n, b);
         if let Some(index) = b.counted {
             self.count(index, b.pc);
         }
-        if b.header {
+        // What goes back polls: here, where all of it comes.
+        if self.from[n].iter().any(|f| *f >= n) {
             self.poll(b.pc);
         }
         let mut ended = false;

@@ -1,6 +1,6 @@
 //! Where guest registers are.
 
-use crate::asm::{R10, R13, Reg};
+use crate::asm::{R10, R15, Reg};
 use iced_x86::Register as R;
 
 /// Where a general register of the guest is.
@@ -19,7 +19,7 @@ pub(super) const GUEST_RSP: u8 = 11;
 pub(super) fn place(n: u8) -> Place {
     match n {
         4 => Place::Host(GUEST_RSP),
-        10 | 11 | 13 | 14 => Place::State,
+        9 | 10 | 11 | 15 => Place::State,
         n => Place::Host(n),
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn is_high_byte(r: R) -> bool {
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Copies {
     r10: Option<u8>,
-    r13: Option<u8>,
+    r15: Option<u8>,
     /// R10 is the one that was set last.
     r10_last: bool,
 }
@@ -64,22 +64,22 @@ impl Copies {
     pub fn holds(&self, scratch: Reg) -> Option<u8> {
         match scratch {
             R10 => self.r10,
-            R13 => self.r13,
+            R15 => self.r15,
             _ => None,
         }
     }
     /// A copy of a guest register.
     pub fn of(&self, guest: u8) -> Option<Reg> {
-        [R13, R10].into_iter().find(|r| self.holds(*r) == Some(guest))
+        [R15, R10].into_iter().find(|r| self.holds(*r) == Some(guest))
     }
     /// The scratch registers, the one first whose copy is the older.
     pub fn oldest(&self) -> [Reg; 2] {
-        if self.r13.is_none() || self.r10_last && self.r10.is_some() { [R13, R10] } else { [R10, R13] }
+        if self.r15.is_none() || self.r10_last && self.r10.is_some() { [R15, R10] } else { [R10, R15] }
     }
     pub fn set(&mut self, scratch: Reg, guest: u8) {
         match scratch {
             R10 => self.r10 = Some(guest),
-            R13 => self.r13 = Some(guest),
+            R15 => self.r15 = Some(guest),
             _ => return,
         }
         self.r10_last = scratch == R10;
@@ -88,13 +88,18 @@ impl Copies {
     pub fn lose(&mut self, host: Reg) {
         match host {
             R10 => self.r10 = None,
-            R13 => self.r13 = None,
+            R15 => self.r15 = None,
             _ => {}
         }
+    }
+    /// What is so on this way and on another.
+    pub fn meet(&mut self, other: &Copies) {
+        self.r10 = self.r10.filter(|g| other.r10 == Some(*g));
+        self.r15 = self.r15.filter(|g| other.r15 == Some(*g));
     }
     /// A guest register has another value.
     pub fn changed(&mut self, guest: u8) {
         self.r10 = self.r10.filter(|g| *g != guest);
-        self.r13 = self.r13.filter(|g| *g != guest);
+        self.r15 = self.r15.filter(|g| *g != guest);
     }
 }

@@ -28,7 +28,7 @@ fn copy(blocks: &[Block]) -> (Vec<u8>, Vec<(u32, u64)>, u32) {
 
 fn block(code: &[u8]) -> Block {
     let insns: Vec<Instruction> = Decoder::with_ip(64, code, 0x40_0000, DecoderOptions::NONE).iter().collect();
-    Block { pc: 0x40_0000, insns, header: false, counted: None, only_from: None }
+    Block { pc: 0x40_0000, insns, counted: None, entered: true }
 }
 
 /// What is wrong with code.
@@ -42,7 +42,7 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
         if i.is_invalid() {
             return bad("no instruction");
         }
-        if i.mnemonic() == M::Shrx && i.op2_register() == R::R14 {
+        if i.mnemonic() == M::Shrx && i.op2_register() == R::R9 {
             checked = true;
         }
         let privileged = matches!(i.flow_control(), FlowControl::Interrupt | FlowControl::XbeginXabortXend);
@@ -56,7 +56,7 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
         let control = i.flow_control() != FlowControl::Next;
         for u in used.used_registers().iter().filter(|u| writes(u) && u.register().is_gpr()) {
             match u.register().full_register() {
-                R::R14 => return bad("the state's address is changed"),
+                R::R9 => return bad("the state's address is changed"),
                 R::RSP if !control => return bad("the host's stack is changed"),
                 _ => {}
             }
@@ -72,7 +72,7 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
         if memory {
             let (base, disp) = (i.memory_base(), i.memory_displacement64() as i64);
             let own = i.segment_prefix() == R::None
-                && (base == R::R14 && i.memory_index() == R::None && (-36..1000).contains(&disp) || base == R::R10);
+                && (base == R::R9 && i.memory_index() == R::None && (-36..1000).contains(&disp) || base == R::R10);
             let guard = i.segment_prefix() == R::GS
                 && base == R::None
                 && i.memory_index().full_register() != R::None
@@ -120,7 +120,7 @@ fn whatever_is_copied_stays_inside() {
             continue;
         }
         all += 1;
-        let b = Block { pc: 0x40_0000, insns: vec![i], header: false, counted: None, only_from: None };
+        let b = Block { pc: 0x40_0000, insns: vec![i], counted: None, entered: true };
         let (code, pcs, left_out) = copy(&[b]);
         copied += 1 - left_out;
         if let Some(why) = wrong(&code, &pcs) {
@@ -150,7 +150,7 @@ fn what_must_not_run_here_is_left_out() {
         let (code, _, left_out) = copy(&[block(c)]);
         assert_eq!(left_out, u32::from(!c.starts_with(&[0x0f, 0x05])), "{c:02x?}");
         let last = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).iter().last().expect("code");
-        assert!(last.is_jmp_near_indirect() && last.memory_base() == R::R14, "{c:02x?}: {last}");
+        assert!(last.is_jmp_near_indirect() && last.memory_base() == R::R9, "{c:02x?}: {last}");
     }
 }
 

@@ -343,7 +343,7 @@ fn copied(
     let mut links = Links::new(key, slots);
     let len = insns.iter().map(|i| i.len().max(1)).sum::<usize>();
     let counted = Some(links.index(at)).filter(|i| *i != 0);
-    let block = Block { pc: at, insns, header: false, counted, only_from: None };
+    let block = Block { pc: at, insns, counted, entered: true };
     let code = direct.copy(&[block], key.v3, &mut |pc| links.index(pc))?;
     let pcs = code.pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, key.lo)?))).collect::<Option<_>>()?;
     starts.extend(code.left_out.iter().filter(|pc| **pc < key.hi).map(|pc| (pc - key.lo) as u32));

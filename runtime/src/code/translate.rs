@@ -362,7 +362,7 @@ fn copied(
     }
     let len = insns.iter().map(|i| i.len().max(1)).sum::<usize>();
     let index = engine.entry_index(pc);
-    let block = direct::Block { pc, insns, header: false, counted: Some(index), only_from: None };
+    let block = direct::Block { pc, insns, counted: Some(index), entered: true };
     let Some((piece, _)) = publish_copy(engine, space, memory, &[block]) else { return Ok(Some(None)) };
     let mut bytes = [0; BLOCK];
     let bytes = &mut bytes[..len];
@@ -423,14 +423,6 @@ pub(crate) struct Unit {
 
 impl Unit {
     pub(crate) fn of(plan: Vec<PlanBlock>) -> Unit {
-        let mut from: Vec<Option<usize>> = vec![None; plan.len()];
-        let mut ways = vec![0; plan.len()];
-        for (n, b) in plan.iter().enumerate() {
-            for s in &b.succs {
-                ways[*s] += 1;
-                from[*s] = Some(n);
-            }
-        }
         let mut unit = Unit { blocks: vec![], ranges: vec![], entries: vec![], insns: 0 };
         for (n, b) in plan.into_iter().enumerate() {
             let end = b.insns.last().map_or(b.pc + 1, |i| i.next_ip());
@@ -440,8 +432,7 @@ impl Unit {
             if entry {
                 unit.entries.push(n);
             }
-            let only_from = from[n].filter(|_| ways[n] == 1 && !entry);
-            unit.blocks.push(direct::Block { pc: b.pc, insns: b.insns, header: b.header, counted: None, only_from });
+            unit.blocks.push(direct::Block { pc: b.pc, insns: b.insns, counted: None, entered: entry });
         }
         unit
     }
