@@ -2,6 +2,8 @@
 // cc kernels_o3: -O3 -fopenmp-simd
 // cc kernels_avx2: -O3 -mavx2 -mfma -mbmi -mbmi2 -mlzcnt -mmovbe -mf16c
 // cc kernels_haswell_o2: -O2 -march=haswell
+// cc kernels_few: -O2 -ffixed-rbx -ffixed-rbp -ffixed-r8 -ffixed-r12 -ffixed-r13 -ffixed-r14
+// cc kernels_few_o3: -O3 -funroll-loops -ffixed-rbx -ffixed-rbp -ffixed-r8 -ffixed-r12 -ffixed-r13 -ffixed-r14
 // cc32 kernels_387: -O2 -mfpmath=387
 // cc32 kernels_387_o3: -O3 -mfpmath=387
 // cc32 kernels_sse: -O3 -msse2 -mfpmath=sse

@@ -292,9 +292,13 @@ impl Thread {
         let flow = self.in_kernel(Task::deliver_signals);
         self.note(flow)
     }
+    /// Whether someone asks the thread to leave guest code, or did while it served the last such wish.
     fn wants_poll(&self) -> bool {
         // SAFETY: as in `poll`.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.cpu).poll).load(Ordering::Relaxed) != 0 }
+        unsafe {
+            AtomicU64::from_ptr(&raw mut (*self.cpu).poll).load(Ordering::Relaxed) != 0
+                || AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit).load(Ordering::Relaxed) == u64::MAX
+        }
     }
     /// The interpreter block at a pc.
     fn block(&mut self, pc: u64) -> Result<Arc<BlockEntry>, translate::Failure> {
@@ -817,10 +821,11 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
     // touched atomically while other threads may be here.
     unsafe {
         AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
-        AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
         if AtomicU64::from_ptr(&raw mut (*cpu).hashes).load(Ordering::Relaxed) != 0 {
             crate::copied::hide_copied(cpu);
         }
+        // Last: a thread that has served the poll word already finds this, and takes back all of it.
+        AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
         let mirror = AtomicU64::from_ptr(&raw mut (*cpu).mirror).load(Ordering::SeqCst) as *mut CpuState;
         if !mirror.is_null() {
             AtomicU64::from_ptr(&raw mut (*mirror).poll).store(1, Ordering::SeqCst);
