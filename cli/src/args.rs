@@ -149,6 +149,12 @@ pub struct Run {
     #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "text", help_heading = "Engine")]
     pub stats: Option<Stats>,
 
+    /// Sample where the program's CPU time goes: a flame graph (SVG) to FILE, and a table on stderr
+    ///
+    /// Of calls those of copied code are known (--engine direct). Symbols are those of the files, if they have any.
+    #[arg(long, value_name = "FILE", help_heading = "Engine")]
+    pub profile: Option<PathBuf>,
+
     /// Write what compiled regions look like to a folder: to debug evm itself (implies --no-confine)
     #[arg(long, value_name = "DIR", help_heading = "Engine", hide_short_help = true)]
     pub dump: Option<PathBuf>,

@@ -7,6 +7,7 @@ mod args;
 mod cache;
 mod inspect;
 mod lift;
+mod profile;
 mod run;
 mod starts;
 mod stats;

@@ -2,7 +2,7 @@
 
 use crate::args::{self, Run};
 use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
-use crate::{lift, stats, status};
+use crate::{lift, profile, stats, status};
 use anyhow::{Context, Result};
 use evm_runtime::cache;
 use evm_runtime::{
@@ -226,10 +226,12 @@ pub fn run(o: &Run) -> Result<ExitCode> {
             output: limits.output,
         },
         dump: o.dump.clone(),
+        profile: o.profile.is_some(),
         cache: cache::Config { artifact: lifted.map(|l| l.artifact), ..crate::cache::config(o.cache)? },
         trace: o.trace.as_deref().map(trace_sink).transpose()?,
         ..Config::default()
     };
+    let graph = o.profile.as_deref().map(profile::Output::new).transpose()?;
     let mut vm = Vm::new(&Engine::new(), config, &module)?;
     vm.start_translator();
     // Dumps are written while the job runs.
@@ -255,6 +257,9 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     say_why_ended(outcome.reason);
     for u in &outcome.stats.unlifted {
         eprintln!("evm: not lifted: {u}; please report this line with the program's name");
+    }
+    if let (Some(graph), Some(p)) = (graph, &outcome.profile) {
+        graph.write(p)?;
     }
     match &o.stats {
         Some(Stats::Json) => eprintln!("{}", stats::json(&outcome)),

@@ -162,3 +162,31 @@ fn limits_end_a_job() {
         assert!(started.elapsed() < Duration::from_secs(60), "{engine}");
     }
 }
+
+/// Two functions of which one takes nine tenths of the time.
+const BUSY: &str = r#"
+__attribute__((noinline)) unsigned little(unsigned x) { for (int i = 0; i < 1000; i++) x = x * 1103515245u + 12345; return x; }
+__attribute__((noinline)) unsigned much(unsigned x) { for (int i = 0; i < 9000; i++) x = x * 1103515245u + 12345; return x; }
+int main(void) { unsigned x = 1; for (int i = 0; i < 40000; i++) x = little(much(x)); return x == 7; }
+"#;
+
+#[test]
+fn a_profile_tells_where_time_goes() {
+    let exe = compile("busy", BUSY, &["-static"]);
+    let graph = format!("{exe}.svg");
+    for engine in ["auto", "jit", "quick"] {
+        let out = evm(engine, &["--profile", &graph], &[&exe]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{said}");
+        let share = |name: &str| -> f64 {
+            let line =
+                said.lines().find(|l| l.ends_with(name)).unwrap_or_else(|| panic!("{engine}: no {name}: {said}"));
+            line.trim().split('%').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+        };
+        // A region of Cranelift's is all of this program.
+        let known = engine != "jit";
+        assert!(!known || share("  much (busy)") > 4.0 * share("  little (busy)"), "{engine}: {said}");
+        let svg = std::fs::read_to_string(&graph).expect("graph");
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.contains("(busy)"), "{engine}: {svg}");
+    }
+}

@@ -109,6 +109,8 @@ pub struct Config {
     pub trace: Option<evm_kernel::kernel::TraceSink>,
     /// Folder for what compiled regions look like, one file each.
     pub dump: Option<PathBuf>,
+    /// Sample where CPU time goes: [`crate::Outcome::profile`].
+    pub profile: bool,
 }
 
 impl Default for Config {
@@ -133,6 +135,7 @@ impl Default for Config {
             cache: crate::cache::Config::default(),
             trace: None,
             dump: None,
+            profile: false,
         }
     }
 }

@@ -48,6 +48,10 @@ impl Thread {
             Err(e) => self.report(format!("no stack for copied code ({e})")),
         }
     }
+    /// The bottom of the stack of calls.
+    pub(crate) fn calls_end(&self) -> Option<u64> {
+        self.copied.as_ref().map(|c| c.shadow.bottom())
+    }
     /// The poll word was served: indirect jumps find their targets again.
     pub(crate) fn find_copied(&mut self) {
         let (_, hashes, targets) = self.space_ref().records().words();

@@ -20,6 +20,7 @@ use crate::config::EngineKind;
 use crate::engine::{self, Engine, Job, Target};
 use crate::guard;
 use crate::host::enter;
+use crate::profile;
 use crate::stats::Counters;
 use crate::vm::Shared;
 use evm_backend::abi::{Abi, EXIT_PENDING, FIRST_HELPER, MISALIGNED, RuntimeFn};
@@ -151,6 +152,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
     let shared = thread.shared.clone();
     let (tid, cpu) = (thread.task.tid(), thread.cpu);
     shared.register(tid, cpu);
+    let ticks = profile::Ticks::new();
     loop {
         // SAFETY: t is this thread's record; no reference to it is live across the call.
         unsafe {
@@ -168,6 +170,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
             }
         }
     }
+    drop(ticks);
     shared.unregister(tid);
     enter::set_current(std::ptr::null_mut());
     thread.flush_counters();

@@ -8,6 +8,7 @@ use crate::config::{Config, EngineKind};
 use crate::engine::{self, Engine, lock};
 use crate::host::confine::{Confinement, confine};
 use crate::lift::Surveyed;
+use crate::profile::{ImageAt, Profile};
 use crate::stats::Stats;
 use crate::{cache, thread};
 use anyhow::Context;
@@ -77,6 +78,8 @@ pub struct Outcome {
     pub files: Vec<(String, Vec<u8>)>,
     /// Counters.
     pub stats: Stats,
+    /// Where CPU time went, if that was asked for.
+    pub profile: Option<Profile>,
 }
 
 impl Outcome {
@@ -227,6 +230,8 @@ pub struct Vm {
     started: Instant,
     confinement: Confinement,
     keeping: Keeping,
+    /// Samples are taken.
+    profiles: bool,
 }
 
 /// The job's part of keeping translations.
@@ -265,7 +270,7 @@ impl Vm {
         if let Some(folder) = &config.dump {
             engine.dump_to(folder);
         }
-        let cache = config.cache.clone();
+        let (cache, profiles) = (config.cache.clone(), config.profile);
         let (kernel, world) = crate::world::build(config, module, shared.clone())?;
         for (mount, read_only) in lock(&kernel.host_mounts).iter() {
             // Who may write all that the user may needs no translations to have code executed.
@@ -290,7 +295,12 @@ impl Vm {
             );
         }
         let keeping = keeping(&cache, engine, shared.kind, kernel.config.cpu_model);
-        Ok(Vm { kernel, shared, world, started, confinement: Confinement::default(), keeping })
+        if profiles {
+            // They tell whose code it is.
+            let (model, kind) = (kernel.config.cpu_model, shared.kind);
+            engine.keep(|| Images::new(None, None, model, engine::quick_threshold(kind), kind == EngineKind::Direct));
+        }
+        Ok(Vm { kernel, shared, world, started, confinement: Confinement::default(), keeping, profiles })
     }
     /// Start the process that writes what this run adds to the kept translations, if that is wanted. To be called before
     /// any other thread is started and before [`Vm::confine`].
@@ -316,6 +326,9 @@ impl Vm {
     }
     /// Run the job to its end.
     pub fn run(self) -> anyhow::Result<Outcome> {
+        if self.profiles {
+            crate::profile::start();
+        }
         let started = self.world.start(&self.kernel)?;
         if let Some(t) = self.world.terminal() {
             t.control().attach(started.pid(), started.pid());
@@ -339,12 +352,24 @@ impl Vm {
         stats.unlifted = lock(&self.shared.unlifted).iter().map(|(t, n)| format!("{t} ({n} times)")).collect();
         stats.cache = self.keep();
         stats.artifact_unused = self.keeping.artifact && self.shared.engine.images().is_none_or(|i| i.used().0 == 0);
+        let profile = self.profiles.then(|| self.profile());
         let (stdout, stderr, files) = self.world.finish();
-        Ok(Outcome { reason, stdout, stderr, files, stats })
+        Ok(Outcome { reason, stdout, stderr, files, stats, profile })
     }
 }
 
 impl Vm {
+    /// The samples, with the images that they are of.
+    fn profile(&self) -> Profile {
+        let mut p = crate::profile::finish();
+        let images = self.shared.engine.images().map(|i| i.all()).unwrap_or_default();
+        p.images.extend(images.iter().filter_map(|i| {
+            let label = String::from_utf8_lossy(i.label()).into_owned();
+            let file = std::fs::File::from(i.file.try_clone().ok()?);
+            Some(ImageAt { label, lo: i.key.lo, hi: i.key.hi, offset: i.key.offset, file })
+        }));
+        p
+    }
     /// Tell the translator what there is to keep; gives notes for the statistics.
     fn keep(&self) -> Vec<String> {
         let mut notes = self.keeping.notes.clone();

@@ -144,6 +144,7 @@ fn refuse_what_is_not_there(o: &Run) -> Result<()> {
         ("--engine", !matches!(o.engine, EngineKind::Auto | EngineKind::Wasm)),
         ("--trace", o.trace.is_some()),
         ("--dump", o.dump.is_some()),
+        ("--profile", o.profile.is_some()),
         ("--stats", o.stats.is_some()),
     ];
     if let Some((name, _)) = given.iter().find(|g| g.1) {

@@ -650,25 +650,40 @@ impl<'a> View<'a> {
     }
     /// Guest pc, told from `lo`, of the access at an offset in the file. Signal-safe.
     pub fn pc_at(&self, offset: u64) -> Option<u32> {
+        let (at, pc) = self.pc_near(offset)?;
+        (at == offset).then_some(pc)
+    }
+    /// The same of the last access that begins there or before, in the same page or region. Signal-safe.
+    pub fn pc_before(&self, offset: u64) -> Option<u32> {
+        let first =
+            || Some(self.region_at(u32::try_from(offset.checked_sub(self.code_at)?).ok()?)?.entries().next()?.0);
+        self.pc_near(offset).map(|n| n.1).or_else(first)
+    }
+    /// Its offset, and its guest pc.
+    fn pc_near(&self, offset: u64) -> Option<(u64, u32)> {
         let at = u32::try_from(offset.checked_sub(self.code_at)?).ok()?;
         let (pcs, start) = self.fault_table(at)?;
         let at = at - start;
         let (mut lo, mut hi) = (0, pcs.len() / PC_SIZE);
         while lo < hi {
             let mid = lo.midpoint(hi);
-            if word(pcs, mid * PC_SIZE)? < at { lo = mid + 1 } else { hi = mid }
+            if word(pcs, mid * PC_SIZE)? <= at { lo = mid + 1 } else { hi = mid }
         }
-        (word(pcs, lo * PC_SIZE)? == at).then(|| word(pcs, lo * PC_SIZE + 4)).flatten()
+        let n = lo.checked_sub(1)? * PC_SIZE;
+        Some((self.code_at + u64::from(start + word(pcs, n)?), word(pcs, n + 4)?))
     }
-    /// The fault table of the page or region whose code is at an offset, and where that code starts.
-    fn fault_table(&self, at: u32) -> Option<(&'a [u8], u32)> {
+    /// The region whose code is at an offset, which is behind all pages' code.
+    fn region_at(&self, at: u32) -> Option<RegionView<'a>> {
         let (mut lo, mut hi) = (0, self.region_count());
         while lo < hi {
             let mid = lo.midpoint(hi);
             if self.region(mid)?.pair(0).0 <= at { lo = mid + 1 } else { hi = mid }
         }
-        if let Some(i) = lo.checked_sub(1) {
-            let r = self.region(i)?;
+        self.region(lo.checked_sub(1)?)
+    }
+    /// The fault table of the page or region whose code is at an offset, and where that code starts.
+    fn fault_table(&self, at: u32) -> Option<(&'a [u8], u32)> {
+        if let Some(r) = self.region_at(at) {
             return Some((part(self.pcs, r.pair(4))?, r.pair(0).0));
         }
         let p = self.page_at(self.partition(|p| p.code.0 <= at).checked_sub(1)?)?;

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::format::{Key, MAX_FILE, Page, View, unmarked};
+use evm_backend::direct::ADDRESS;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
@@ -93,6 +94,14 @@ pub(crate) fn guest_pc(host: u64) -> Option<Option<u64>> {
 pub(crate) fn copied_pc(host: u64) -> Option<u64> {
     let (m, offset) = find(host).filter(|f| f.0.copied)?;
     m.view.pc_at(offset).and_then(|word| unmarked(word, m.lo))
+}
+
+/// See [`crate::code::memory::nearest`].
+pub(crate) fn nearest(host: u64) -> Option<(u64, bool)> {
+    let (m, offset) = find(host)?;
+    let word = m.view.pc_before(offset);
+    let pc = if m.copied { word.and_then(|w| unmarked(w, m.lo)) } else { word.map(|pc| m.lo + u64::from(pc)) };
+    Some((pc.map_or(0, |pc| pc & ADDRESS), m.copied))
 }
 
 /// The file that holds a host address, and its offset.

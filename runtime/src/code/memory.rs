@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use super::space::Table;
+use evm_backend::direct::ADDRESS;
 use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -29,6 +30,8 @@ pub(crate) struct Piece {
     pub pcs: &'static [(u32, u64)],
     /// It is copied code.
     pub copied: bool,
+    /// Guest address of its first entry.
+    pub pc: u64,
 }
 
 pub(crate) struct CodeMemory {
@@ -91,7 +94,7 @@ impl CodeMemory {
         MEMORY.get_or_init(|| CodeMemory::create().ok()).as_ref()
     }
     /// Copy code in and publish it; `None` when code memory is full.
-    pub(crate) fn publish(&self, code: &[u8], pcs: &[(u32, u64)], copied: bool) -> Option<&'static Piece> {
+    pub(crate) fn publish(&self, pc: u64, code: &[u8], pcs: &[(u32, u64)], copied: bool) -> Option<&'static Piece> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let at = used.code.next_multiple_of(16);
         let n = self.count.load(Ordering::Relaxed);
@@ -105,7 +108,7 @@ impl CodeMemory {
         used.code = at + code.len();
         let pcs = keep(&mut used.pcs, pcs);
         let piece: &'static Piece =
-            Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs, copied }));
+            Box::leak(Box::new(Piece { start: self.exec + at as u64, len: code.len() as u32, pcs, copied, pc }));
         self.pieces.slice()[n].store(std::ptr::from_ref(piece).cast_mut(), Ordering::Release);
         self.count.store(n + 1, Ordering::Release);
         Some(piece)
@@ -131,6 +134,15 @@ pub(crate) fn copied_pc(host: u64) -> Option<u64> {
         Some(piece) => piece.guest_pc(host).filter(|_| piece.copied),
         None => crate::cache::mapped::copied_pc(host),
     }
+}
+
+/// Guest address of the code at a host address, or of what is shortly in front of it; and whether that is copied code. `None`: it is none of
+/// translated code. Safe in a signal handler.
+pub(crate) fn nearest(host: u64) -> Option<(u64, bool)> {
+    let Some(piece) = find(host) else { return crate::cache::mapped::nearest(host) };
+    let off = (host - piece.start) as u32;
+    let before = piece.pcs.partition_point(|p| p.0 <= off).checked_sub(1);
+    Some((before.map_or(piece.pc, |n| piece.pcs[n].1 & ADDRESS), piece.copied))
 }
 
 /// The piece that holds a host address.

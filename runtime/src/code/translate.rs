@@ -221,7 +221,7 @@ pub(crate) fn region(
     let code = engine
         .compile(&region, precise, space.arena.size())
         .map_err(|e| Failure::Internal(format!("region {pc:#x}: {e}")))?;
-    let Some(piece) = memory.publish(&code.code, &code.pcs, false) else {
+    let Some(piece) = memory.publish(pc, &code.code, &code.pcs, false) else {
         return Ok(None);
     };
     if let Some(dump) = engine.dump() {
@@ -334,7 +334,7 @@ pub(crate) fn quick(
         return Ok(None);
     };
     region.recycle();
-    let Some(piece) = memory.publish(code.code, code.pcs, false) else {
+    let Some(piece) = memory.publish(pc, code.code, code.pcs, false) else {
         return Ok(None);
     };
     let (index, source) = (engine.entry_index(pc), memory.keep(bytes));
@@ -400,7 +400,7 @@ fn publish_copy(
             }
             index
         })?;
-        let piece = memory.publish(code.code, code.pcs, true)?;
+        let piece = memory.publish(blocks.first()?.pc, code.code, code.pcs, true)?;
         let starts = code.starts.iter().map(|s| piece.start + u64::from(*s)).collect();
         Some((piece, starts))
     })

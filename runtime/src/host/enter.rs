@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use crate::code::memory;
+use crate::profile::{self, Tier};
 use crate::thread::Thread;
 use evm_backend::abi::{MISALIGNED, STEP};
 use evm_cpu::{CpuState, exc};
@@ -89,6 +90,29 @@ thread_local! {
 /// Make this thread's record known to the fault hook; null when it ends.
 pub(crate) fn set_current(t: *mut Thread) {
     CURRENT.set(t);
+}
+
+/// Where the calling thread was when a signal came: what ran, and how many addresses were put into `stack`. `None`: it runs no guest. Safe in a
+/// signal handler.
+pub(crate) fn sample(rip: u64, rsp: u64, r9: u64, stack: &mut [u64]) -> Option<(Tier, usize)> {
+    let t = CURRENT.get();
+    if t.is_null() {
+        return None;
+    }
+    // SAFETY: as in `hook`.
+    let state = unsafe { &raw mut *(*t).cpu };
+    let Some((pc, copied)) = memory::nearest(rip) else {
+        // SAFETY: the state lives as long as the record; it is this thread's.
+        stack[0] = unsafe { (*state).rip };
+        return Some((Tier::Runtime, 1));
+    };
+    stack[0] = pc;
+    if !copied || r9 != state as u64 + u64::from(evm_backend::direct::SHIFT) {
+        return Some((Tier::Compiled, 1));
+    }
+    // SAFETY: copied code runs, so nothing changes the record.
+    let bottom = unsafe { (*t).calls_end() };
+    Some((Tier::Copied, 1 + bottom.map_or(0, |b| profile::calls(rsp, b, &mut stack[1..]))))
 }
 
 /// Register the hook, once per host process.
