@@ -189,6 +189,8 @@ pub struct Report {
     pub rounds: u32,
     /// The cases.
     pub cases: Vec<Times>,
+    /// Why others could not be timed.
+    pub left_out: Vec<String>,
 }
 
 /// What to time and how.
@@ -339,15 +341,21 @@ fn make_inputs(place: &Place, case: &Case, work: &WorkDir) -> Result<()> {
 /// Time the applications; `each` is shown every case as it is done.
 pub fn applications(place: &Place, options: &Options, each: &mut dyn FnMut(&Times)) -> Result<Report> {
     let ways = Ways::new(place, options)?;
-    let mut cases = Vec::new();
+    let (mut cases, mut left_out) = (Vec::new(), Vec::new());
     for case in CASES.iter().filter(|c| options.wants(c.name)) {
         let work = WorkDir::new("bench")?;
         make_inputs(place, case, &work)?;
-        let t = ways.time(case, &work.path, options.rounds)?;
-        each(&t);
-        cases.push(t);
+        match ways.time(case, &work.path, options.rounds) {
+            Ok(t) => {
+                each(&t);
+                cases.push(t);
+            }
+            // What this machine does not run natively cannot be compared; the others can.
+            Err(e) => left_out.push(format!("{e:#}")),
+        }
     }
-    Ok(Report { machine: machine(), rounds: options.rounds, cases })
+    ensure!(!cases.is_empty(), "nothing could be timed: {}", left_out.join("; "));
+    Ok(Report { machine: machine(), rounds: options.rounds, cases, left_out })
 }
 
 /// Time the kernels.
@@ -382,7 +390,7 @@ pub fn kernels(place: &Place, options: &Options, each: &mut dyn FnMut(&Times)) -
         each(&t);
         cases.push(t);
     }
-    Ok(Report { machine: machine(), rounds: options.rounds, cases })
+    Ok(Report { machine: machine(), rounds: options.rounds, cases, left_out: vec![] })
 }
 
 fn machine() -> String {

@@ -290,7 +290,9 @@ fn run_bench(o: &Bench) -> Result<bool> {
         std::fs::write(folder.join(name).with_extension("md"), bench_report::markdown(&report))?;
         std::fs::write(folder.join(name).with_extension("svg"), bench_report::svg(&report, title))?;
     }
-    Ok(report.cases.iter().all(|t| t.evm.is_some() && t.errors.is_empty()))
+    report.left_out.iter().for_each(|why| eprintln!("left out: {why}"));
+    let good = report.cases.iter().all(|t| t.evm.is_some() && t.errors.is_empty());
+    Ok(good && report.left_out.is_empty())
 }
 
 fn seed(given: Option<u64>) -> Result<u64> {

@@ -175,6 +175,141 @@ fn checks_are_made_once() {
     assert_eq!(count(&[0x8b, 0x04, 0xce, 0x8b, 0x54, 0xce, 4]), 1);
 }
 
+/// Blocks of a unit: each with its address, its code and whether it is entered from outside.
+fn unit(blocks: &[(u64, &[u8], bool)]) -> Vec<Block> {
+    let block = |(pc, code, entered): &(u64, &[u8], bool)| {
+        let insns = Decoder::with_ip(64, code, *pc, DecoderOptions::NONE).iter().collect();
+        Block { pc: *pc, insns, counted: None, entered: *entered }
+    };
+    blocks.iter().map(block).collect()
+}
+
+/// Checks in each block's code.
+fn checks_in(blocks: &[Block]) -> Vec<usize> {
+    let mut d = Direct::new(WORDS);
+    let c = d.copy(blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let mut ends: Vec<u32> = c.starts[1..].to_vec();
+    ends.push(c.code.len() as u32);
+    let count = |(from, to): (&u32, &u32)| {
+        let code = &c.code[*from as usize..*to as usize];
+        Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter().filter(|i| i.mnemonic() == M::Shrx).count()
+    };
+    c.starts.iter().zip(&ends).map(count).collect()
+}
+
+/// What is known where ways meet is what is known on all of them, whoever says that they are there.
+#[test]
+fn ways_meet() {
+    // 0: mov ecx,[rax]; je 0x20    4: nop; jmp 0x20    20: mov edx,[rax]; ret
+    let (a, nop, c): (&[u8], &[u8], &[u8]) = (&[0x8b, 0x08, 0x74, 0x1c], &[0x90], &[0x8b, 0x10, 0xc3]);
+    let jump_to_20: &[u8] = &[0x90, 0xeb, 0x19];
+    let [x, y, z] = [0x0, 0x4, 0x20].map(|a| 0x40_0000 + a);
+    assert_eq!(checks_in(&unit(&[(x, a, true), (y, jump_to_20, false), (z, c, false)])), [1, 0, 0]);
+    // One way has another RAX: mov rax,rbx; jmp 0x20
+    let other: &[u8] = &[0x48, 0x89, 0xd8, 0xeb, 0x17];
+    assert_eq!(checks_in(&unit(&[(x, a, true), (y, other, false), (z, c, false)])), [1, 0, 1]);
+    // Others come from outside.
+    assert_eq!(checks_in(&unit(&[(x, a, true), (y, jump_to_20, false), (z, c, true)])), [1, 0, 1]);
+    // Something behind it jumps back: 0x30: mov rax,rcx; jmp 0x20
+    let back: &[u8] = &[0x48, 0x89, 0xc8, 0xeb, 0xeb];
+    let blocks =
+        unit(&[(x, a, true), (y, nop, false), (z, &[0x8b, 0x10, 0x74, 0x0c], false), (0x40_0030, back, false)]);
+    assert_eq!(checks_in(&blocks)[2], 1);
+    // Falls into it, without a jump: nop up to 0x20.
+    let falls: &[u8] = &[0x48, 0x89, 0xc8];
+    assert_eq!(checks_in(&unit(&[(x, a, true), (z - 3, falls, true), (z, c, false)]))[2], 1);
+}
+
+/// Every register of the state is stored when it changes, and what is read is what was stored last: run on paper.
+#[test]
+fn registers_of_the_state_are_followed() {
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut next = |n: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 9) % n
+    };
+    for _ in 0..3000 {
+        // mov, add, xor of two 64-bit registers among RAX, RCX, R9, R10, R11, R15; and inc.
+        let mut code = vec![];
+        let mut want: [u64; 16] = std::array::from_fn(|n| n as u64 * 0x0101_0101_0101 + 7);
+        let first = want;
+        for _ in 0..30 {
+            let registers = [0u8, 1, 9, 10, 11, 15];
+            let (a, b) = (registers[next(6) as usize], registers[next(6) as usize]);
+            let (x, y) = (usize::from(a), usize::from(b));
+            let rex = 0x48 | (b >> 3) << 2 | a >> 3;
+            let modrm = 0xc0 | (b & 7) << 3 | a & 7;
+            match next(4) {
+                0 => {
+                    code.extend([rex, 0x89, modrm]);
+                    want[x] = want[y];
+                }
+                1 => {
+                    code.extend([rex, 0x01, modrm]);
+                    want[x] = want[x].wrapping_add(want[y]);
+                }
+                2 => {
+                    code.extend([rex, 0x31, modrm]);
+                    want[x] ^= want[y];
+                }
+                _ => {
+                    code.extend([0x48 | a >> 3, 0xff, 0xc0 | a & 7]);
+                    want[x] = want[x].wrapping_add(1);
+                }
+            }
+        }
+        let (emitted, ..) = copy(&[block(&code)]);
+        assert_eq!(paper(&emitted, first), want, "{code:02x?}");
+    }
+}
+
+/// What code of moves, additions and the like does with the guest's registers, up to its last jump.
+fn paper(code: &[u8], guest: [u64; 16]) -> [u64; 16] {
+    let is_state = |n: usize| matches!(n, 9 | 10 | 11 | 15);
+    let mut host: [u64; 16] = std::array::from_fn(|n| if is_state(n) { 0xdead_0000 + n as u64 } else { guest[n] });
+    host[11] = guest[4];
+    let mut state = guest;
+    for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
+        let slot = |i: &Instruction| {
+            let at = i.memory_displacement64() as i64 + 36 - 32;
+            (i.memory_base() == R::R9 && (0..128).contains(&at)).then_some(at as usize / 8)
+        };
+        let memory = (0..i.op_count()).find(|k| i.op_kind(*k) == OpKind::Memory);
+        if i.flow_control() != FlowControl::Next || memory.is_some() && slot(&i).is_none() {
+            break;
+        }
+        let read = |k: u32, host: &[u64; 16], state: &[u64; 16]| match i.op_kind(k) {
+            OpKind::Memory => state[slot(&i).unwrap_or(0)],
+            _ => host[i.op_register(k).number()],
+        };
+        let source = if i.op_count() > 1 { read(1, &host, &state) } else { 0 };
+        let old = read(0, &host, &state);
+        let new = match i.mnemonic() {
+            M::Mov => source,
+            M::Add => old.wrapping_add(source),
+            M::Xor => old ^ source,
+            M::Inc => old.wrapping_add(1),
+            // Of the way out.
+            _ => break,
+        };
+        match i.op0_kind() {
+            OpKind::Memory => state[slot(&i).unwrap_or(0)] = new,
+            _ => host[i.op_register(0).number()] = new,
+        }
+    }
+    std::array::from_fn(|n| {
+        if is_state(n) {
+            state[n]
+        } else if n == 4 {
+            guest[4]
+        } else {
+            host[n]
+        }
+    })
+}
+
 #[test]
 fn hashes_are_those_of_the_instruction() {
     #[cfg(target_arch = "x86_64")]
