@@ -37,6 +37,10 @@ type Sum = (R, R, u32);
 #[derive(Clone, Debug)]
 pub(super) struct Checks {
     known: [Known; 16],
+    /// Registers with the same number here have the same value.
+    values: [u32; 16],
+    /// The next number that no register has.
+    next: u32,
     sums: Vec<Sum>,
 }
 
@@ -44,7 +48,7 @@ impl Default for Checks {
     fn default() -> Self {
         let mut known = [UNKNOWN; 16];
         known[RSP].near = Some(0);
-        Checks { known, sums: vec![] }
+        Checks { known, values: std::array::from_fn(|n| n as u32), next: 16, sums: vec![] }
     }
 }
 
@@ -70,11 +74,18 @@ impl Checks {
             k.near = k.near.zip(o.near).map(|(a, b)| a.max(b));
         }
         self.sums.retain(|s| other.sums.contains(s));
+        // Which are the same on both ways is not looked for.
+        self.values = std::array::from_fn(|n| n as u32);
+        self.next = 16;
     }
     /// The value of this register was compared with the size of guest memory.
     pub fn checked(&mut self, n: u8) {
-        let k = &mut self.known[usize::from(n)];
-        k.near = Some(0);
+        let value = self.values[usize::from(n)];
+        for (k, v) in self.known.iter_mut().zip(self.values) {
+            if v == value {
+                k.near = Some(0);
+            }
+        }
     }
     /// Memory at or next to the address in RSP was accessed.
     pub fn proved_rsp(&mut self) {
@@ -119,6 +130,8 @@ impl Checks {
     }
     fn write(&mut self, n: u8, k: Known) {
         self.known[usize::from(n)] = k;
+        self.values[usize::from(n)] = self.next;
+        self.next += 1;
         self.sums.retain(|s| (s.0 == R::None || number(s.0) != n) && number(s.1) != n);
     }
     /// Nothing is known of this register.
@@ -127,13 +140,18 @@ impl Checks {
     }
     /// One register was moved to another.
     pub fn copied(&mut self, from: u8, to: u8) {
-        let k = self.known[usize::from(from)];
+        let (k, value) = (self.known[usize::from(from)], self.values[usize::from(from)]);
         self.write(to, k);
+        self.values[usize::from(to)] = value;
     }
     /// After an instruction that writes these general registers (a bit each).
     pub fn executed(&mut self, i: &Instruction, written: u16) {
         if written == 0 {
             return;
+        }
+        let moved = i.mnemonic() == M::Mov && i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register;
+        if moved && i.op0_register().is_gpr64() && i.op1_register().is_gpr64() {
+            return self.copied(number(i.op1_register()), number(i.op0_register()));
         }
         let (to, value) = match self.result(i) {
             Some((to, k)) => (to, Some(k)),

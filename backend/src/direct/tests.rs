@@ -167,6 +167,10 @@ fn checks_are_made_once() {
     // sub rsp,24 alone is seen to at the end; not if memory there is used
     assert_eq!(count(&[0x48, 0x83, 0xec, 24]), 1);
     assert_eq!(count(&[0x48, 0x83, 0xec, 24, 0x89, 0x04, 0x24]), 0);
+    // mov rdi,rax; mov ecx,[rax+8]; mov edx,[rdi]: the same value
+    assert_eq!(count(&[0x48, 0x89, 0xc7, 0x8b, 0x48, 8, 0x8b, 0x17]), 1);
+    // mov rdi,rax; inc rdi; mov ecx,[rax+8]; mov edx,[rdi]: another, though near it would be
+    assert_eq!(count(&[0x48, 0x89, 0xc7, 0x48, 0xff, 0xc7, 0x8b, 0x48, 8, 0x8b, 0x17]), 2);
     // mov rax,[rax]; mov rax,[rax]
     assert_eq!(count(&[0x48, 0x8b, 0x00, 0x48, 0x8b, 0x00]), 2);
     // mov eax,[rax+rcx*8]; mov edx,[rax+rcx*8+4]: EAX is another
