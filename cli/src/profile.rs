@@ -3,13 +3,14 @@
 use crate::starts;
 use anyhow::{Context, Result};
 use evm_runtime::{ImageAt, Profile, Tier};
-use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::{Read, Seek, Write as _};
 
 /// Functions shown in the table.
 const SHOWN: usize = 20;
+/// Of larger files no names are looked for.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Names of an image's functions, by their offsets in the file.
 struct Names {
@@ -24,39 +25,29 @@ struct Names {
 
 impl Names {
     fn of(image: &ImageAt) -> Names {
-        let file = image.label.rsplit('/').next().unwrap_or(&image.label).to_owned();
+        let file = plain(image.label.rsplit('/').next().unwrap_or(&image.label));
         let mut data = vec![];
-        // What cannot be read has no names.
-        let _ = (&image.file).rewind().and_then(|()| (&image.file).read_to_end(&mut data));
-        Names {
-            file,
-            lo: image.lo,
-            hi: image.hi,
-            offset: image.offset,
-            symbols: symbols(&data),
-            starts: starts::find(&data).functions,
+        // What cannot be read has no names; what is that large is no program, but may be the guest's.
+        if image.file.metadata().is_ok_and(|m| m.len() <= MOST_BYTES) {
+            let _ = (&image.file).rewind().and_then(|()| (&image.file).take(MOST_BYTES).read_to_end(&mut data));
         }
+        let found = starts::find(&data);
+        let (lo, hi, offset) = (image.lo, image.hi, image.offset);
+        Names { file, lo, hi, offset, symbols: found.names, starts: found.functions }
     }
     fn name(&self, pc: u64) -> String {
         let at = pc - self.lo + self.offset;
         let start = self.starts.range(..=at).next_back().copied().unwrap_or(self.offset);
         match self.symbols.range(..=at).next_back().filter(|s| *s.0 >= start) {
-            Some((_, name)) => format!("{name} ({})", self.file),
+            Some((_, name)) => format!("{} ({})", plain(name), self.file),
             None => format!("{}+{start:#x}", self.file),
         }
     }
 }
 
-fn symbols(data: &[u8]) -> BTreeMap<u64, String> {
-    let Ok(elf) = object::File::parse(data) else { return BTreeMap::new() };
-    let segments: Vec<(u64, u64, u64)> = elf.segments().map(|s| (s.address(), s.size(), s.file_range().0)).collect();
-    let offset = |a: u64| segments.iter().find(|s| (s.0..s.0 + s.1).contains(&a)).map(|s| a - s.0 + s.2);
-    let functions = |k: SymbolKind| matches!(k, SymbolKind::Text | SymbolKind::Unknown);
-    elf.dynamic_symbols()
-        .chain(elf.symbols())
-        .filter(|s| s.is_definition() && functions(s.kind()))
-        .filter_map(|s| Some((offset(s.address())?, s.name().ok().filter(|n| !n.is_empty())?.to_owned())))
-        .collect()
+/// What a file calls itself or a function, fit for a terminal.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// A place in the graph.
@@ -253,6 +244,7 @@ mod tests {
         let mut n = Node { count: 1, ..Node::default() };
         n.below.insert("operator<< <int&>".into(), Node { count: 1, own: [1, 0, 0], ..Node::default() });
         let svg = Graph { root: n, lost: 0 }.svg();
+        assert_eq!(plain("a\u{1b}[2Jb\n"), "a?[2Jb?");
         assert!(svg.contains("operator&lt;&lt; &lt;int&amp;&gt;") && !svg.contains("<<"), "{svg}");
     }
 }

@@ -3,7 +3,7 @@
 use object::elf;
 use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, RelocationTarget, SymbolKind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A file's segments and starts, all told as offsets in the file.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Starts {
     pub starts: BTreeSet<u64>,
     /// Of them, those that are functions for all that is known: symbols, unwind tables, entries.
     pub functions: BTreeSet<u64>,
+    /// Names of functions that have one.
+    pub names: BTreeMap<u64, String>,
 }
 
 /// What an ELF file says; nothing if it is none.
@@ -52,15 +54,22 @@ fn of_class<H: FileHeader<Endian = Endianness>>(data: &[u8], bits: u32) -> objec
     let mut s = Starts { bits, ..Starts::default() };
     s.code = segments.iter().filter(|g| g.code).map(|g| (g.offset, g.size)).collect();
     let offset = |address: u64| {
-        let g = segments.iter().find(|g| g.code && (g.address..g.address + g.size).contains(&address));
-        g.map(|g| address - g.address + g.offset)
+        let inside = |g: &&Segment| g.code && address.checked_sub(g.address).is_some_and(|o| o < g.size);
+        let g = segments.iter().find(inside)?;
+        (address - g.address).checked_add(g.offset)
     };
-    let mut add = |address: u64| s.functions.extend(offset(address));
+    let functions = &mut s.functions;
+    let mut add = |address: u64| functions.extend(offset(address));
     add(file.elf_header().e_entry(e).into());
     // IFUNC symbols are of the kind "unknown" here.
     let code = |k: SymbolKind| matches!(k, SymbolKind::Text | SymbolKind::Unknown);
     for y in file.symbols().chain(file.dynamic_symbols()).filter(|y| y.is_definition() && code(y.kind())) {
         add(y.address());
+        if let (Some(at), Ok(name)) = (offset(y.address()), y.name())
+            && !name.is_empty()
+        {
+            s.names.insert(at, name.to_owned());
+        }
     }
     for d in &file.elf_dynamic_table()? {
         if matches!(d.tag, elf::DT_INIT | elf::DT_FINI) {

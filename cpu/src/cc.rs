@@ -5,7 +5,8 @@
 //!
 //! What the manual leaves undefined has one value here, that of Intel's CPUs, so that copied code agrees: AF is 0 after logic,
 //! shifts and multiplies; ZF is 0 and SF and PF follow the low result after multiplies; OF after shifts and rotates is
-//! what a count of one would give (but ROL and ROR of a register by another constant leave it); bit tests change CF only and divisions nothing; scans give the parity of the index.
+//! what a count of one would give (but ROL and ROR of a register by another constant leave it); bit tests change CF only and
+//! divisions nothing; scans give the parity of the index.
 
 /// CF | PF | AF | ZF | SF | OF.
 pub const MASK: u64 = 0x8d5;

@@ -81,18 +81,23 @@ pub struct Options {
     pub traps: bool,
 }
 
+impl Options {
+    /// The defaults.
+    pub const REGION: Options = Options {
+        mode: Mode::Region,
+        max_insns: 500,
+        max_blocks: 200,
+        block_insns: 0,
+        max_inlined: 0,
+        bits: 64,
+        v3: true,
+        traps: false,
+    };
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            mode: Mode::Region,
-            max_insns: 500,
-            max_blocks: 200,
-            block_insns: 0,
-            max_inlined: 0,
-            bits: 64,
-            v3: true,
-            traps: false,
-        }
+        Options::REGION
     }
 }
 

@@ -119,8 +119,11 @@ pub fn coverage(file: &File, offset: u64, size: u64, bits: u32, starts: &[u64]) 
 
 /// Translate all blocks that have a slot and no code, and with `optimize` all functions.
 fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, options: LiftOptions, progress: &Progress) {
+    // Each round finds what is behind instructions that the one before did not copy. A file may have a million of these in a row; what is
+    // left is copied by the run.
+    const ROUNDS: usize = 16;
     let mut functions: Vec<u32> = if options.optimize { found.functions.iter().copied().collect() } else { vec![] };
-    loop {
+    for _ in 0..ROUNDS {
         let starts = pass(key, text, content, &functions, options.threads, progress);
         functions.clear();
         let before = content.entries.len();

@@ -271,6 +271,9 @@ impl Maker<'_> {
     /// Copy the regions that a run copied; gives how many.
     pub(super) fn copied_regions(&mut self, content: &mut Content, n: &News) -> usize {
         let mut there: HashSet<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
+        if n.recipes.is_empty() {
+            return 0;
+        }
         let is_copied = |p: &Option<Piece>| p.as_ref().is_some_and(|p| p.copied);
         let ran: HashSet<u32> = content.entries.iter().filter(|e| is_copied(&e.1.1)).map(|e| *e.0).collect();
         let is_large = |r: &&Region| r.insns >= COPIED_LARGE;

@@ -31,16 +31,7 @@ const WARM: u32 = 128;
 pub(crate) const LARGE: u32 = 800;
 
 /// How far regions reach when nothing is known of what runs.
-pub(crate) const UNPROFILED: Options = Options {
-    mode: Mode::Region,
-    max_insns: 500,
-    max_blocks: 200,
-    block_insns: 0,
-    max_inlined: 0,
-    bits: 64,
-    v3: true,
-    traps: false,
-};
+pub(crate) const UNPROFILED: Options = Options::REGION;
 /// The same where only what has run is translated.
 pub(crate) const PROFILED: Options = Options { max_insns: 2500, max_blocks: 1000, max_inlined: 800, ..UNPROFILED };
 
