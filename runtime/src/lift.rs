@@ -2,9 +2,10 @@
 
 use crate::cache::discover::{Found, discover};
 use crate::cache::folder::Folder;
-use crate::cache::format::{Content, Key, View};
+use crate::cache::format::{Content, Key, Known, NO_SLOT, Piece, Region, View};
 use crate::cache::images::Image;
-use crate::cache::maker::{Maker, Text};
+use crate::cache::maker::{Maker, Slots, Text};
+use crate::cache::units::{self, Graph, Nodes};
 use crate::cache::worker;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -85,20 +86,19 @@ impl Surveyed {
         let mut starts: Vec<u32> = starts
             .iter()
             .filter_map(|o| o.checked_sub(key.offset).filter(|o| *o < key.hi - key.lo).map(|o| o as u32))
-            .chain(content.entries.iter().filter(|e| e.1.1.is_some()).map(|e| *e.0))
+            .chain(content.entries.iter().filter(|e| e.1.1.is_block()).map(|e| *e.0))
             .collect();
         starts.sort_unstable();
         starts.dedup();
         let found = discover(&key, &text, &starts, &|n| {
             progress.found.fetch_add(n, Ordering::Relaxed);
         });
-        let most = key.slots();
-        let without: Vec<u32> = found.blocks.iter().copied().filter(|pc| content.slot(*pc, most).is_none()).collect();
         translate(&key, &text, &mut content, &found, options, progress);
         let bytes = content.write(&key).ok_or("its translations are too large")?;
-        let blocks = content.entries.values().filter(|e| e.1.is_some()).count();
-        let no_code = found.blocks.iter().filter(|pc| content.entries.get(pc).is_some_and(|e| e.1.is_none())).count();
-        let (regions, without) = (content.regions.len(), without.len() + no_code);
+        let blocks = content.entries.values().filter(|e| e.1.is_block()).count();
+        let is_block = |pc: &&u32| content.entries.get(pc).is_some_and(|e| e.1.is_block());
+        let (regions, without) =
+            (content.regions.len(), found.blocks.len() - found.blocks.iter().filter(is_block).count());
         Ok(Lifted { name: key.name(), bytes, found, blocks, regions, without })
     }
 }
@@ -122,68 +122,125 @@ fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, optio
     // Each round finds what is behind instructions that the one before did not copy. A file may have a million of these in a row; what is
     // left is copied by the run.
     const ROUNDS: usize = 16;
-    let mut functions: Vec<u32> = if options.optimize { found.functions.iter().copied().collect() } else { vec![] };
+    let mut missed: Vec<u32> = found.indirect.iter().copied().collect();
     for _ in 0..ROUNDS {
-        let starts = pass(key, text, content, &functions, options.threads, progress);
-        functions.clear();
-        let before = content.entries.len();
-        starts.into_iter().for_each(|pc| {
-            content.slot(pc, key.slots());
-        });
-        if content.entries.len() == before {
-            return;
+        let starts = pass(key, text, content, found, &missed, options.threads, progress);
+        let new = |pc: &u32| match content.entries.get(pc) {
+            Some((_, Known::InUnit { entered })) => !entered,
+            Some((_, Known::Alone(_))) => false,
+            Some((_, Known::Named)) | None => true,
+        };
+        missed = starts.into_iter().filter(new).collect();
+        if missed.is_empty() {
+            break;
         }
+    }
+    if options.optimize {
+        let functions: Vec<Job> =
+            found.functions.iter().filter(|pc| content.entries.contains_key(pc)).map(|pc| Job::Function(*pc)).collect();
+        run(key, text, content, functions, options.threads, progress);
     }
 }
 
-/// Translate all blocks that have a slot and no code, and these functions. Gives where runs will go on besides.
+/// Translate all blocks that have a slot and no code; those that were `missed` are entered from outside. Gives where runs will go on
+/// besides.
 fn pass(
     key: &Key,
     text: &Text,
     content: &mut Content,
-    functions: &[u32],
+    found: &Found,
+    missed: &[u32],
     threads: usize,
     progress: &Progress,
 ) -> BTreeSet<u32> {
     const CHUNK: usize = 256;
-    let slots: HashMap<u32, u32> = content.entries.iter().map(|(pc, e)| (*pc, e.0)).collect();
-    let blocks: Vec<u32> = content.entries.iter().filter(|e| e.1.1.is_none()).map(|e| *e.0).collect();
-    let covered: Vec<u32> = content.regions.iter().flat_map(|r| r.entries.iter().map(|e| e.0)).collect();
-    let functions: Vec<u32> =
-        functions.iter().copied().filter(|f| slots.contains_key(f) && !covered.contains(f)).collect();
-    progress.blocks.fetch_add((blocks.len() + functions.len()) as u64, Ordering::Relaxed);
+    let is_new = |content: &Content, pc: &u32| content.entries.get(pc).is_none_or(|e| !e.1.is_block());
+    let blocks: Vec<u32> = found.blocks.iter().copied().filter(|pc| is_new(content, pc)).collect();
+    let jobs: Vec<Job> = if key.copied {
+        let graph = Graph::new(text, key.bits, content, &blocks, missed);
+        graph.entered().for_each(|pc| {
+            content.slot(pc, key.slots());
+        });
+        graph.changed(content).into_iter().map(|(page, nodes)| Job::Page(page, nodes)).collect()
+    } else {
+        let with_slot = |pc: &u32| content.slot(*pc, key.slots()).is_some();
+        let blocks: Vec<u32> = blocks.into_iter().filter(with_slot).collect();
+        blocks.chunks(CHUNK).map(|some| Job::Blocks(some.to_vec())).collect()
+    };
+    run(key, text, content, jobs, threads, progress)
+}
+
+/// What a thread does at a time.
+enum Job {
+    Blocks(Vec<u32>),
+    Page(u32, Nodes),
+    Function(u32),
+}
+
+impl Job {
+    /// Blocks and functions.
+    fn len(&self) -> usize {
+        match self {
+            Job::Blocks(all) => all.len(),
+            Job::Page(_, nodes) => nodes.len(),
+            Job::Function(_) => 1,
+        }
+    }
+}
+
+/// What a thread has made.
+#[derive(Default)]
+struct Made {
+    pieces: Vec<(u32, Piece)>,
+    pages: Vec<units::Made>,
+    regions: Vec<Region>,
+    starts: Vec<u32>,
+}
+
+/// Do all of that on all threads. Gives where runs will go on behind instructions that were not copied.
+fn run(
+    key: &Key,
+    text: &Text,
+    content: &mut Content,
+    jobs: Vec<Job>,
+    threads: usize,
+    progress: &Progress,
+) -> BTreeSet<u32> {
+    let slots: HashMap<u32, u32> =
+        content.entries.iter().map(|(pc, e)| (*pc, e.0)).filter(|e| e.1 != NO_SLOT).collect();
+    progress.blocks.fetch_add(jobs.iter().map(Job::len).sum::<usize>() as u64, Ordering::Relaxed);
     let next = AtomicUsize::new(0);
-    let jobs = blocks.len().div_ceil(CHUNK);
     let work = || {
         let mut maker = Maker::new(key, text);
-        let (mut pieces, mut regions) = (vec![], vec![]);
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n < jobs {
-                let some = &blocks[n * CHUNK..blocks.len().min((n + 1) * CHUNK)];
-                pieces.extend(some.iter().filter_map(|pc| Some((*pc, maker.piece(&slots, *pc)?))));
-                progress.done.fetch_add(some.len() as u64, Ordering::Relaxed);
-            } else if let Some(f) = functions.get(n - jobs) {
-                regions.extend(maker.function(&slots, *f));
-                progress.done.fetch_add(1, Ordering::Relaxed);
-            } else {
-                return (pieces, regions, maker.starts);
+        let mut made = Made::default();
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match job {
+                Job::Blocks(some) => {
+                    let piece = |pc: &u32| Some((*pc, maker.alone(&mut Slots::Fixed(&slots), *pc)?));
+                    made.pieces.extend(some.iter().filter_map(piece));
+                }
+                Job::Page(page, nodes) => made.pages.push(maker.page(&mut Slots::Fixed(&slots), *page, nodes.clone())),
+                Job::Function(pc) => made.regions.extend(maker.function(&slots, *pc)),
             }
+            progress.done.fetch_add(job.len() as u64, Ordering::Relaxed);
         }
+        made.starts = maker.starts;
+        made
     };
-    let made: Vec<_> = std::thread::scope(|s| {
+    let all: Vec<Made> = std::thread::scope(|s| {
         let threads: Vec<_> = (0..threads.max(1)).map(|_| s.spawn(work)).collect();
         threads.into_iter().filter_map(|t| t.join().ok()).collect()
     });
     let mut starts = BTreeSet::new();
-    for (pieces, mut regions, more) in made {
-        starts.extend(more);
-        for (pc, piece) in pieces {
+    for mut made in all {
+        starts.extend(made.starts);
+        made.pages.into_iter().for_each(|p| p.put(content, key.slots()));
+        for (pc, piece) in made.pieces {
             if let Some(e) = content.entries.get_mut(&pc) {
-                e.1 = Some(piece);
+                e.1 = Known::Alone(piece);
             }
         }
-        content.regions.append(&mut regions);
+        content.regions.append(&mut made.regions);
     }
     // The order of threads is not to be seen in the file.
     content.regions.sort_by(|a, b| a.entries.cmp(&b.entries));

@@ -1,7 +1,7 @@
 //! How copied code goes from block to block.
 
 use super::regs::number;
-use super::{BIAS, Block, Direct, HOT, POLL, RECORD};
+use super::{BIAS, Block, Direct, HOT, POLL, RECORD, select};
 use crate::asm::{Label, R10, R11, R15, RCX, Rm};
 use iced_x86::{Code, FlowControl, Instruction, OpKind};
 
@@ -16,6 +16,31 @@ pub(super) struct Exit {
 
 /// JRCXZ, with its displacement to be filled in.
 const JRCXZ: u8 = 0xe3;
+
+/// How control leaves a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the next instruction: it is not the end of a basic block.
+    Next(u64),
+    /// In copied code, to a block of the unit if it has that: by a jump, or from a call that returns.
+    Jump(u64),
+    /// By a record, or the runtime.
+    Outside(u64),
+}
+
+/// Where copied code goes from a block with this last instruction, as far as the instruction says so.
+pub fn ways(last: &Instruction) -> Vec<Way> {
+    let (next, target) = (last.next_ip(), last.near_branch_target());
+    match last.flow_control() {
+        FlowControl::Next if !select::is_control(last) => vec![Way::Next(next)],
+        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => vec![Way::Jump(next), Way::Jump(target)],
+        FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => vec![Way::Jump(target)],
+        FlowControl::Call if last.code() == Code::Call_rel32_64 => vec![Way::Jump(next), Way::Outside(target)],
+        FlowControl::IndirectCall if last.code() == Code::Call_rm64 => vec![Way::Jump(next)],
+        FlowControl::Return | FlowControl::IndirectBranch => vec![],
+        _ => vec![Way::Outside(next), Way::Outside(target)],
+    }
+}
 
 type Links<'a> = &'a mut dyn FnMut(u64) -> u32;
 
@@ -50,18 +75,29 @@ impl Direct {
         self.pc = before;
     }
 
+    /// The counts of blocks but the first.
+    pub(super) fn counts(&mut self, blocks: &[Block]) {
+        for (n, b) in blocks.iter().enumerate().skip(1) {
+            if let Some(index) = b.counted {
+                self.asm.bind(self.entries[n]);
+                self.count(index, b.pc);
+                self.asm.jmp(self.labels[n]);
+            }
+        }
+    }
+
     /// An instruction that ends its block. False: it is not copied.
-    pub(super) fn control(&mut self, i: &Instruction, n: usize, blocks: &[Block], links: Links) -> bool {
+    pub(super) fn control(&mut self, i: &Instruction, n: usize, links: Links) -> bool {
         match i.flow_control() {
             FlowControl::ConditionalBranch if i.is_jcc_short_or_near() => {
                 self.settle_rsp();
-                let l = self.target(i.near_branch_target(), blocks, links);
+                let l = self.target(i.near_branch_target(), links);
                 self.asm.jcc(i.condition_code() as u8 - 1, l);
-                self.go(i.next_ip(), n, blocks, links);
+                self.go(i.next_ip(), n, links);
             }
             FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => {
                 self.settle_rsp();
-                self.go(i.near_branch_target(), n, blocks, links);
+                self.go(i.near_branch_target(), n, links);
             }
             FlowControl::Call if i.code() == Code::Syscall => self.way(self.words.service, i.next_ip()),
             FlowControl::Call if i.code() == Code::Call_rel32_64 => {
@@ -72,7 +108,7 @@ impl Direct {
                 let record = self.record(index);
                 self.asm.call(record);
                 self.back(i.next_ip());
-                self.go(i.next_ip(), n, blocks, links);
+                self.go(i.next_ip(), n, links);
             }
             FlowControl::IndirectCall if i.code() == Code::Call_rm64 => {
                 if !self.indirect_target(i) {
@@ -82,7 +118,7 @@ impl Direct {
                 self.look_up();
                 self.asm.call(Rm::Mem(R10, 8));
                 self.back(i.next_ip());
-                self.go(i.next_ip(), n, blocks, links);
+                self.go(i.next_ip(), n, links);
             }
             FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => {
                 if !self.indirect_target(i) {
@@ -106,8 +142,8 @@ impl Direct {
         true
     }
     /// Go to a guest address that the guest code at hand names.
-    pub(super) fn go(&mut self, pc: u64, n: usize, blocks: &[Block], links: Links) {
-        match blocks.iter().position(|b| b.pc == pc) {
+    pub(super) fn go(&mut self, pc: u64, n: usize, links: Links) {
+        match self.numbers.get(&pc).copied() {
             Some(b) if b == n + 1 => {}
             Some(b) => {
                 let l = self.labels[b];
@@ -117,9 +153,9 @@ impl Direct {
         }
     }
     /// Where a branch to a guest address goes.
-    fn target(&mut self, pc: u64, blocks: &[Block], links: Links) -> Label {
-        if let Some(b) = blocks.iter().position(|b| b.pc == pc) {
-            return self.labels[b];
+    fn target(&mut self, pc: u64, links: Links) -> Label {
+        if let Some(b) = self.numbers.get(&pc) {
+            return self.labels[*b];
         }
         let label = self.asm.label();
         self.cold.push(Exit { label, pc, index: links(pc), polls: pc <= self.pc });

@@ -43,7 +43,9 @@ mod tests;
 
 use crate::asm::{Asm, Label};
 use checks::Checks;
+pub use exits::{Way, ways};
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory};
+use std::collections::HashMap;
 
 /// Bytes of guest memory that copied code is for.
 pub const SPACE: u64 = 1 << SHIFT;
@@ -131,7 +133,7 @@ pub struct Block {
     pub pc: u64,
     /// Its instructions.
     pub insns: Vec<Instruction>,
-    /// Count its entries, with this entry index.
+    /// Count its entries from outside of the unit, with this entry index.
     pub counted: Option<u32>,
     /// It can be entered from outside of the unit.
     pub entered: bool,
@@ -144,7 +146,7 @@ pub struct Code<'a> {
     pub code: &'a [u8],
     /// (offset of a host instruction that can fault, guest address), ascending.
     pub pcs: &'a [(u32, u64)],
-    /// Offset of the code of each block.
+    /// Offset of the code of each block, for who comes from outside.
     pub starts: &'a [u32],
     /// Guest addresses behind instructions that were not copied.
     pub left_out: &'a [u64],
@@ -165,27 +167,15 @@ pub struct Direct {
     /// The blocks that go to each block.
     from: Vec<Vec<usize>>,
     labels: Vec<Label>,
+    /// Where blocks are entered from outside.
+    entries: Vec<Label>,
+    /// The number of the block at an address.
+    numbers: HashMap<u64, usize>,
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
     v3: bool,
     /// Guest address of the instruction at hand.
     pc: u64,
-}
-
-/// For each block of a unit, the blocks that may go there without leaving the unit: those that name its address in their last instruction, or
-/// end in front of it.
-fn origins(blocks: &[Block]) -> Vec<Vec<usize>> {
-    let mut from = vec![vec![]; blocks.len()];
-    for (n, b) in blocks.iter().enumerate() {
-        let Some(last) = b.insns.last() else { continue };
-        // The same as `exits` looks for; of an instruction without a near target it is 0.
-        for pc in [last.next_ip(), last.near_branch_target()] {
-            if let Some(to) = blocks.iter().position(|b| b.pc == pc) {
-                from[to].push(n);
-            }
-        }
-    }
-    from
 }
 
 /// Whether a block is better compiled: it uses the x87 unit, say.
@@ -221,6 +211,8 @@ impl Direct {
             after: vec![],
             from: vec![],
             labels: vec![],
+            entries: vec![],
+            numbers: HashMap::new(),
             cold: vec![],
             left_out: vec![],
             v3: true,
@@ -239,22 +231,42 @@ impl Direct {
         self.left_out.clear();
         self.v3 = v3;
         self.labels.clear();
-        for _ in blocks {
-            let l = self.asm.label();
-            self.labels.push(l);
-        }
-        self.from = origins(blocks);
+        self.entries.clear();
+        self.numbers.clear();
         for (n, b) in blocks.iter().enumerate() {
-            self.block(n, b, blocks, links);
+            self.labels.push(self.asm.label());
+            self.entries.push(self.asm.label());
+            self.numbers.entry(b.pc).or_insert(n);
         }
+        self.origins(blocks);
+        for (n, b) in blocks.iter().enumerate() {
+            self.block(n, b, links);
+        }
+        self.counts(blocks);
         self.cold_code();
         self.pcs.sort_unstable();
         if !self.asm.finish(&mut self.pcs) {
             return None;
         }
-        self.starts.extend(self.labels.iter().map(|l| self.asm.at(*l)));
+        self.starts.extend(self.entries.iter().map(|l| self.asm.at(*l)));
         let (code, pcs, starts) = (&self.asm.code[..], &self.pcs[..], &self.starts[..]);
         Some(Code { code, pcs, starts, left_out: &self.left_out })
+    }
+
+    /// Find out, for each block of a unit, which blocks may go there without leaving the unit: those that name its address in their last
+    /// instruction, or end in front of it.
+    fn origins(&mut self, blocks: &[Block]) {
+        self.from.iter_mut().for_each(Vec::clear);
+        self.from.resize(blocks.len().max(self.from.len()), vec![]);
+        for (n, b) in blocks.iter().enumerate() {
+            let Some(last) = b.insns.last() else { continue };
+            // The same as `exits` looks for; of an instruction without a near target it is 0.
+            for pc in [last.next_ip(), last.near_branch_target()] {
+                if let Some(to) = self.numbers.get(&pc) {
+                    self.from[*to].push(n);
+                }
+            }
+        }
     }
 
     /// What is known where a block begins: what is known on all ways to it, if all of them are there.
@@ -273,12 +285,18 @@ impl Direct {
         }
     }
 
-    fn block(&mut self, n: usize, b: &Block, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {
-        self.asm.bind(self.labels[n]);
+    fn block(&mut self, n: usize, b: &Block, links: &mut dyn FnMut(u64) -> u32) {
         (self.checks, self.copies) = self.before(n, b);
-        if let Some(index) = b.counted {
-            self.count(index, b.pc);
+        match b.counted {
+            // The block before may go on here.
+            Some(_) if n > 0 => {}
+            Some(index) => {
+                self.asm.bind(self.entries[n]);
+                self.count(index, b.pc);
+            }
+            None => self.asm.bind(self.entries[n]),
         }
+        self.asm.bind(self.labels[n]);
         // What goes back polls: here, where all of it comes.
         if self.from[n].iter().any(|f| *f >= n) {
             self.poll(b.pc);
@@ -289,7 +307,7 @@ impl Direct {
             self.pc = i.ip();
             next = i.next_ip();
             if select::is_control(i) {
-                ended = self.control(i, n, blocks, links);
+                ended = self.control(i, n, links);
                 if !ended {
                     self.leave_out(i);
                     ended = true;
@@ -306,7 +324,7 @@ impl Direct {
             let last = std::mem::replace(&mut self.pc, next);
             self.settle_rsp();
             self.pc = last;
-            self.go(next, n, blocks, links);
+            self.go(next, n, links);
         }
         self.after.push((self.checks.clone(), self.copies));
     }

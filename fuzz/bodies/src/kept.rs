@@ -1,6 +1,6 @@
 //! Files of kept translations.
 
-use evm_runtime::cache::format::{Content, Key, Piece, Region, View, seal};
+use evm_runtime::cache::format::{Content, Key, Known, Piece, Region, Unit, View, seal};
 
 fn key() -> Key {
     Key { size: 1 << 20, lo: 0x40_0000, hi: 0x44_0000, bits: 64, threshold: 64, ..Key::default() }
@@ -8,7 +8,7 @@ fn key() -> Key {
 
 /// A file that is good.
 fn good() -> Vec<u8> {
-    let mut c = Content::default();
+    let mut c = Content { slots: 40, ..Content::default() };
     for i in 0..40u32 {
         let pc = i * 777;
         let piece = Piece {
@@ -17,7 +17,22 @@ fn good() -> Vec<u8> {
             pcs: vec![(i, pc + 1)],
             copied: i & 1 != 0,
         };
-        c.entries.insert(pc, (i, (i % 3 != 0).then_some(piece)));
+        let known = match i % 5 {
+            0 => Known::Named,
+            1 => Known::InUnit { entered: i % 2 == 0 },
+            _ => Known::Alone(piece),
+        };
+        c.entries.insert(pc, (i, known));
+        if i % 10 == 6 {
+            let unit = Unit {
+                source: vec![(pc, 9), (pc + 20, 4)],
+                bytes: vec![i as u8; 13],
+                code: vec![0xc3; 70],
+                pcs: vec![(5, pc)],
+                starts: vec![(pc, 32)],
+            };
+            c.units.insert(pc / 4096, unit);
+        }
     }
     for i in 1..4u32 {
         c.regions.push(Region {
@@ -60,6 +75,7 @@ pub fn kept(data: &[u8]) -> bool {
             }
             v.source(&e);
             v.entry(e.pc);
+            v.unit_source(&p);
         }
     }
     for i in 0..v.region_count() {

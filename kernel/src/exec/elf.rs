@@ -201,7 +201,7 @@ impl Elf {
     }
 
     /// Page-aligned range of all segments.
-    fn span(&self) -> Result<(u64, u64)> {
+    pub fn span(&self) -> Result<(u64, u64)> {
         let low = self.segments.iter().map(|s| page_down(s.vaddr)).min().unwrap_or(0);
         let mut high = low;
         for s in &self.segments {

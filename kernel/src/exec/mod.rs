@@ -13,11 +13,12 @@ use crate::errno::{Errno, Result};
 use crate::file::Description;
 use crate::kernel::Kernel;
 use crate::mm::scratch::SIZE_32;
-use crate::mm::{Mm, R, W, X, page_down, page_up};
+use crate::mm::{Mm, R, W, X, image_place, page_down, page_up};
 use crate::process::{Credentials, Image};
 use crate::wait::Blocking;
 use elf::Elf;
 use evm_memory::PAGE;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Opens a guest path for execution.
@@ -90,8 +91,11 @@ fn parse_shebang(line: &[u8]) -> Result<Option<Shebang>> {
     Ok(Some((path.to_vec(), arg)))
 }
 
-/// Where position-independent programs are mapped.
-const PIE_BASE: u64 = 0x2000_0000;
+/// Where position-independent programs are mapped, in address spaces that reach that far. Each path has its place, so that the
+/// translations of all programs of a job are used.
+const PROGRAMS: Range<u64> = 0x1000_0000..0x3000_0000;
+/// Distance of these places.
+const PROGRAM_STEP: u64 = 64 << 10;
 /// Where the return trampolines for signal handlers of 32-bit programs are: above the stack.
 pub(crate) const TRAMPOLINES_32: u64 = SIZE_32 - 2 * PAGE;
 
@@ -158,7 +162,12 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     mm.set_mmap_top(top - stack_len - STACK_GAP);
     let exec_stack = if elf.exec_stack { R | W | X } else { R | W };
     mm.map_stack(top, stack_len, exec_stack)?;
-    let main = elf.load(&mm, &r.file, Some(PIE_BASE.min(size / 8)), r.who)?;
+    let (low, high) = elf.span()?;
+    let base = match size / 8 < PROGRAMS.end || high - low > PROGRAMS.end - PROGRAMS.start {
+        true => page_down(size / 8).min(PROGRAMS.start),
+        false => image_place(PROGRAMS, PROGRAM_STEP, high - low, &r.file.path),
+    };
+    let main = elf.load(&mm, &r.file, Some(base), r.who)?;
     let dumped = r.personality & ADDR_NO_RANDOMIZE != 0 && !elf.position_independent && elf.bits == 64;
     if dumped {
         // Programs that are dumps of themselves (GCL's, old Emacs) ask for this: their heap goes on where their data ends.

@@ -23,6 +23,7 @@ use crate::process::lock;
 use evm_memory::{Arena, Mem, PAGE, Prot};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -51,6 +52,14 @@ pub(crate) const IMAGE_TOP: u64 = 0x7fff_0000;
 const IMAGE_STEP: u64 = 1 << 20;
 /// Largest mapping that goes there.
 pub(crate) const IMAGE_MAX: u64 = 256 << 20;
+
+/// The place for an image of `len` bytes that its path picks in a range, which is as long at least: one of those that are `step` apart.
+pub(crate) fn image_place(range: Range<u64>, step: u64, len: u64, path: &[u8]) -> u64 {
+    // FNV-1a.
+    let hash = path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let places = (range.end - range.start - len) / step + 1;
+    range.start + (hash ^ hash >> 32) % places * step
+}
 
 /// Round up to a page; `None` on overflow.
 pub(crate) fn page_up(v: u64) -> Option<u64> {
@@ -490,11 +499,7 @@ impl Space {
         if len > IMAGE_MAX || top < low + len {
             return None;
         }
-        // FNV-1a over the path picks one of the places, a megabyte apart.
-        let hash =
-            path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        let places = (top - low - len) / IMAGE_STEP + 1;
-        let at = low + (hash ^ hash >> 32) % places * IMAGE_STEP;
+        let at = image_place(low..top, IMAGE_STEP, len, path);
         if self.is_free(at, at + len) { Some(at) } else { self.find_free(len, low, top) }
     }
     /// Make `addr` a boundary between mappings.

@@ -13,6 +13,8 @@ pub struct Found {
     pub blocks: BTreeSet<u32>,
     /// Those of them that are called.
     pub functions: BTreeSet<u32>,
+    /// Those that the cases of a switch go to.
+    pub indirect: BTreeSet<u32>,
     /// Ranges of code that was decoded: start and end, disjoint.
     pub covered: BTreeMap<u32, u32>,
     /// Indirect jumps whose targets are not known.
@@ -54,6 +56,9 @@ pub(crate) fn discover(key: &Key, text: &Text, starts: &[u32], seen: &dyn Fn(u64
         let r = lifted.region;
         found.blocks.insert(pc);
         found.blocks.extend(r.blocks.iter().filter(|b| b.insn_start).filter_map(|b| near(b.pc)));
+        let cases = r.blocks.iter().filter_map(|b| if let Term::Switch(_, to, ..) = &b.term { Some(to) } else { None });
+        let cases = cases.flatten().filter_map(|b| near(r.blocks[b.0 as usize].pc));
+        found.indirect.extend(cases);
         found.insns += u64::from(r.insns);
         for (a, n) in &r.source {
             if let (Some(a), Some(b)) = (near(*a), near(*a + u64::from(*n) - 1)) {

@@ -84,8 +84,8 @@ impl Image {
         // One lock at a time: `news` takes the same two.
         let mut hot: Vec<(u32, u32)> = lock(&self.new).iter().copied().filter_map(warm).collect();
         if let Some(kept) = self.kept {
-            let coded = kept.view.coded().filter(|e| e.1 < self.used());
-            hot.extend(coded.map(|(pc, slot)| (pc, self.first() + slot)).filter_map(warm));
+            let known = kept.view.translated().filter(|e| e.1 < self.used());
+            hot.extend(known.map(|(pc, slot)| (pc, self.first() + slot)).filter_map(warm));
         }
         // They are for regions.
         if hot.iter().any(|h| h.1 >= HOT) {
@@ -145,20 +145,26 @@ impl Image {
     /// What is to be told to the translator.
     pub(crate) fn news(&self) -> News {
         // Statements of their own: a lock taken in the expression below would be held to its end.
-        let blocks = std::mem::take(&mut *lock(&self.new));
+        let blocks: Vec<u32> = std::mem::take(&mut *lock(&self.new)).into_iter().map(|b| b.0).collect();
         let heat = std::mem::take(&mut *lock(&self.heat));
         let targets = std::mem::take(&mut *lock(&self.targets));
         let recipes = std::mem::take(&mut *lock(&self.recipes));
+        let (missed, blocks) = blocks.into_iter().partition(|pc| self.is_in_unit(*pc));
         News {
             key: self.key,
             used: self.taken.load(Ordering::Relaxed) > 0,
             precise: self.precise.load(Ordering::Relaxed),
-            blocks: blocks.into_iter().map(|b| b.0).collect(),
+            blocks,
+            missed,
             heat: heat.into_iter().collect(),
             targets: targets.into_iter().collect(),
             recipes,
             label: self.label.clone(),
         }
+    }
+    /// Whether its file has a pc, told from the first address, in a unit.
+    fn is_in_unit(&self, pc: u32) -> bool {
+        self.kept.and_then(|k| k.view.entry(pc)).is_some_and(|e| e.in_unit)
     }
     /// Regions that can be entered in a page, told by its number.
     pub(crate) fn regions(&self, page: u32) -> impl Iterator<Item = &Arc<Compiled>> {
@@ -201,7 +207,7 @@ impl Image {
     }
     /// Slots that its file uses.
     pub(crate) fn used(&self) -> u32 {
-        self.kept.map_or(0, |m| (m.view.entry_count() as u32).min(self.key.slots()))
+        self.kept.map_or(0, |m| m.view.slots().min(self.key.slots()))
     }
 }
 
@@ -215,6 +221,8 @@ pub(crate) struct News {
     pub precise: bool,
     /// Blocks that were translated.
     pub blocks: Vec<u32>,
+    /// Those that were, although they are in units that were used: there was no entry.
+    pub missed: Vec<u32>,
     /// How often blocks were entered.
     pub heat: Vec<(u32, u32)>,
     /// Where indirect jumps and calls went.
@@ -349,6 +357,11 @@ impl Images {
         let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let image = all.iter().find(|i| i.kept.is_some() && (i.key.lo..i.key.hi).contains(&pc))?;
         Some(image.index((pc - image.key.lo) as u32)).filter(|i| *i != 0)
+    }
+    /// Whether the file of an image has a pc in a unit.
+    pub(crate) fn is_in_unit(&self, pc: u64) -> bool {
+        let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|i| i.kept.is_some() && i.near(pc).is_some_and(|pc| i.is_in_unit(pc)))
     }
     /// All images.
     pub(crate) fn all(&self) -> Vec<Arc<Image>> {

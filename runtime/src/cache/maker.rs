@@ -3,8 +3,9 @@
 //! What is wanted comes from those who ran the program, or from anyone: an address is just an address here. Whatever it
 //! is, the translation is that of the bytes found there, and is used only where a run has the same bytes.
 
-use super::format::{Content, Key, Piece, Region, View, marked};
+use super::format::{Content, Key, Known, Piece, Region, View, marked};
 use super::images::News;
+use super::units::Graph;
 use crate::code::translate::{BLOCK_INSNS, COPIED, COPIED_LARGE, KEPT, LARGE, UNPROFILED, Unit};
 use crate::host::direct::WORDS;
 use crate::thread::ABI;
@@ -37,12 +38,16 @@ impl Text {
         bytes.resize(most, 0);
         Text { lo: key.lo, hi: key.lo + most as u64, bytes, file, offset: key.offset }
     }
-    fn range(&self, addr: u64, len: usize) -> &[u8] {
+    pub(super) fn range(&self, addr: u64, len: usize) -> &[u8] {
         if addr < self.lo || addr >= self.hi {
             return &[];
         }
         let from = (addr - self.lo) as usize;
         &self.bytes[from..(from + len).min(self.bytes.len())]
+    }
+    /// An address told from the first.
+    pub(super) fn near(&self, pc: u64) -> Option<u32> {
+        (self.lo..self.hi).contains(&pc).then(|| (pc - self.lo) as u32)
     }
 }
 
@@ -101,11 +106,11 @@ impl evm_lifter::Code for Warm<'_> {
 
 /// Translates blocks into a content.
 pub(crate) struct Maker<'a> {
-    key: &'a Key,
-    text: &'a Text,
+    pub(super) key: &'a Key,
+    pub(super) text: &'a Text,
     quick: Quick,
     /// Where code is copied.
-    direct: Option<Direct>,
+    pub(super) direct: Option<Direct>,
     compiler: Option<Compiler>,
     /// Behind instructions that were not copied, where the run goes on: told from `lo`.
     pub(crate) starts: Vec<u32>,
@@ -187,31 +192,40 @@ impl<'a> Maker<'a> {
         let direct = key.copied.then(|| Direct::new(WORDS));
         Maker { key, text, quick: Quick::default(), direct, compiler: None, starts: vec![] }
     }
-    /// Add the block at a pc told from `lo`. False if there is no translation of it.
-    pub(crate) fn block(&mut self, content: &mut Content, pc: u32) -> bool {
-        if u64::from(pc) >= self.key.hi - self.key.lo {
-            return false;
-        }
-        if let Some((_, Some(p))) = content.entries.get(&pc)
-            && p.source == self.text.range(self.key.lo + u64::from(pc), p.source.len())
-        {
-            return true;
-        }
-        let made = catch_unwind(AssertUnwindSafe(|| self.translate(Slots::Growing(content), pc)));
-        let piece = made.unwrap_or_else(|_| {
-            // Whatever was wrong, the run finds it again and reports it.
-            self.quick = Quick::default();
-            None
-        });
-        let (Some(piece), Some(slot)) = (piece, content.slot(pc, self.key.slots())) else { return false };
-        content.entries.insert(pc, (slot, Some(piece)));
-        true
+    /// A translation panicked: start anew.
+    pub(super) fn forget(&mut self) {
+        self.quick = Quick::default();
+        self.direct = self.key.copied.then(|| Direct::new(WORDS));
     }
-    /// The block at a pc told from `lo`, with these slots alone.
-    pub(crate) fn piece(&mut self, slots: &HashMap<u32, u32>, pc: u32) -> Option<Piece> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.translate(Slots::Fixed(slots), pc)));
+    /// Add the blocks that a run had to translate; those that it `missed` are in units that had no entry there. Gives how many were made.
+    pub(super) fn blocks(&mut self, content: &mut Content, new: &[u32], missed: &[u32]) -> usize {
+        let most = self.key.slots();
+        let mut made = 0;
+        if self.direct.is_none() {
+            let end = (self.text.hi - self.text.lo) as u32;
+            for pc in new.iter().filter(|pc| **pc < end) {
+                if let (Some(p), Some(slot)) = (self.alone(&mut Slots::Growing(content), *pc), content.slot(*pc, most))
+                {
+                    content.entries.insert(*pc, (slot, Known::Alone(p)));
+                    made += 1;
+                }
+            }
+            return made;
+        }
+        let graph = Graph::new(self.text, self.key.bits, content, new, missed);
+        for (page, nodes) in graph.changed(content) {
+            let page = self.page(&mut Slots::Growing(content), page, nodes);
+            made += page.len();
+            page.put(content, most);
+        }
+        made
+    }
+    /// The block at a pc told from `lo`, by itself.
+    pub(crate) fn alone(&mut self, slots: &mut Slots<'_>, pc: u32) -> Option<Piece> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.translate(slots, pc)));
         made.unwrap_or_else(|_| {
-            self.quick = Quick::default();
+            // Whatever was wrong, the run finds it again and reports it.
+            self.forget();
             None
         })
     }
@@ -224,16 +238,17 @@ impl<'a> Maker<'a> {
                     let insns = evm_lifter::block(lo + u64::from(pc), &mut { text }, bits, BLOCK_INSNS);
                     insns.is_ok_and(|i| !is_for_compiler(&i))
                 };
-                self.copied_region(Slots::Fixed(slots), &is_copied, &|_| false, pc)
+                let made = self.copied_region(&mut Slots::Fixed(slots), &is_copied, &|_| false, pc);
+                made.filter(|r| !is_of_a_unit(r))
             }
-            None => self.compile(Slots::Fixed(slots), &[pc], &UNKNOWN),
+            None => self.compile(&mut Slots::Fixed(slots), &[pc], &UNKNOWN),
         }));
         made.unwrap_or_else(|_| {
             self.compiler = None;
             None
         })
     }
-    fn translate(&mut self, slots: Slots<'_>, pc: u32) -> Option<Piece> {
+    fn translate(&mut self, slots: &mut Slots<'_>, pc: u32) -> Option<Piece> {
         let lo = self.key.lo;
         let at = lo + u64::from(pc);
         let opts = Options { mode: Mode::Block, bits: self.key.bits, v3: self.key.v3, ..Options::default() };
@@ -274,7 +289,11 @@ impl Maker<'_> {
         if n.recipes.is_empty() {
             return 0;
         }
-        let is_copied = |p: &Option<Piece>| p.as_ref().is_some_and(|p| p.copied);
+        let is_copied = |k: &Known| match k {
+            Known::Named => false,
+            Known::Alone(p) => p.copied,
+            Known::InUnit { .. } => true,
+        };
         let ran: HashSet<u32> = content.entries.iter().filter(|e| is_copied(&e.1.1)).map(|e| *e.0).collect();
         let is_large = |r: &&Region| r.insns >= COPIED_LARGE;
         let mut large: HashSet<u32> =
@@ -283,9 +302,17 @@ impl Maker<'_> {
         for pc in n.recipes.iter().filter_map(|r| r.first()) {
             if there.insert(*pc)
                 && let Ok(Some(r)) = catch_unwind(AssertUnwindSafe(|| {
-                    self.copied_region(Slots::Growing(content), &|pc| ran.contains(&pc), &|pc| large.contains(&pc), *pc)
+                    self.copied_region(
+                        &mut Slots::Growing(content),
+                        &|pc| ran.contains(&pc),
+                        &|pc| large.contains(&pc),
+                        *pc,
+                    )
                 }))
             {
+                if is_of_a_unit(&r) {
+                    continue;
+                }
                 large.extend(Some(*pc).filter(|_| is_large(&&r)));
                 content.regions.push(r);
                 made += 1;
@@ -296,7 +323,7 @@ impl Maker<'_> {
     /// Copy what is around the block at a pc, of blocks that are `warm` and not `taken`.
     fn copied_region(
         &mut self,
-        slots: Slots<'_>,
+        slots: &mut Slots<'_>,
         warm: &dyn Fn(u32) -> bool,
         taken: &dyn Fn(u32) -> bool,
         pc: u32,
@@ -326,11 +353,16 @@ impl Maker<'_> {
             source,
             bytes,
             code: code.code.to_vec(),
-            pcs: code.pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, lo)?))).collect::<Option<_>>()?,
+            pcs: near_pcs(code.pcs, lo)?,
             insns: unit.insns,
             ..Region::default()
         })
     }
+}
+
+/// Whether all of a region of copied code is of one page, whose unit has it as well.
+fn is_of_a_unit(r: &Region) -> bool {
+    r.entries.first().is_some_and(|e| r.source.iter().all(|(pc, _)| pc / 4096 == e.0 / 4096))
 }
 
 /// The copy of the block of these instructions.
@@ -338,7 +370,7 @@ fn copied(
     direct: &mut Direct,
     key: &Key,
     text: &Text,
-    slots: Slots<'_>,
+    slots: &mut Slots<'_>,
     at: u64,
     insns: Vec<Instruction>,
     starts: &mut Vec<u32>,
@@ -348,14 +380,19 @@ fn copied(
     let counted = Some(links.index(at)).filter(|i| *i != 0);
     let block = Block { pc: at, insns, counted, entered: true };
     let code = direct.copy(&[block], key.v3, &mut |pc| links.index(pc))?;
-    let pcs = code.pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, key.lo)?))).collect::<Option<_>>()?;
+    let pcs = near_pcs(code.pcs, key.lo)?;
     starts.extend(code.left_out.iter().filter(|pc| **pc < key.hi).map(|pc| (pc - key.lo) as u32));
     let source = text.range(at, len).to_vec();
     (!links.full && source.len() == len).then(|| Piece { source, code: code.code.to_vec(), pcs, copied: true })
 }
 
+/// The fault table of copied code, as images have it.
+pub(super) fn near_pcs(pcs: &[(u32, u64)], lo: u64) -> Option<Vec<(u32, u32)>> {
+    pcs.iter().map(|(o, pc)| Some((*o, marked(*pc, lo)?))).collect()
+}
+
 /// Where slots come from.
-enum Slots<'a> {
+pub(crate) enum Slots<'a> {
     /// Given out as they are asked for.
     Growing(&'a mut Content),
     /// There are no others.
@@ -363,24 +400,24 @@ enum Slots<'a> {
 }
 
 /// Gives entry indices for what code refers to.
-struct Links<'a> {
+pub(super) struct Links<'a, 'b> {
     key: &'a Key,
-    slots: Slots<'a>,
+    slots: &'a mut Slots<'b>,
     /// The image has no slots left; the code is not to be used.
-    full: bool,
+    pub full: bool,
 }
 
-impl<'a> Links<'a> {
-    fn new(key: &'a Key, slots: Slots<'a>) -> Links<'a> {
+impl<'a, 'b> Links<'a, 'b> {
+    pub(super) fn new(key: &'a Key, slots: &'a mut Slots<'b>) -> Links<'a, 'b> {
         Links { key, slots, full: false }
     }
-    fn index(&mut self, pc: u64) -> u32 {
+    pub(super) fn index(&mut self, pc: u64) -> u32 {
         // Entry 0 never has code: what jumps there goes on in the run loop.
         if pc < self.key.lo || pc >= self.key.hi {
             return 0;
         }
         let at = (pc - self.key.lo) as u32;
-        let slot = match &mut self.slots {
+        let slot = match self.slots {
             Slots::Growing(content) => {
                 let slot = content.slot(at, self.key.slots());
                 self.full |= slot.is_none();
@@ -555,13 +592,13 @@ impl Regions<'_> {
 impl Maker<'_> {
     /// The region of these entries.
     fn compiled(&mut self, content: &mut Content, entries: &[u32], profile: &Profile<'_>) -> Option<Region> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.compile(Slots::Growing(content), entries, profile)));
+        let made = catch_unwind(AssertUnwindSafe(|| self.compile(&mut Slots::Growing(content), entries, profile)));
         made.unwrap_or_else(|_| {
             self.compiler = None;
             None
         })
     }
-    fn compile(&mut self, slots: Slots<'_>, entries: &[u32], profile: &Profile<'_>) -> Option<Region> {
+    fn compile(&mut self, slots: &mut Slots<'_>, entries: &[u32], profile: &Profile<'_>) -> Option<Region> {
         let Profile { warm, taken, targets, bounds, precise } = *profile;
         let lo = self.key.lo;
         let at: Vec<u64> = entries.iter().map(|e| lo + u64::from(*e)).collect();

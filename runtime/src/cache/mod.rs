@@ -19,6 +19,7 @@ pub(crate) mod images;
 pub(crate) mod maker;
 pub(crate) mod mapped;
 mod print;
+pub(crate) mod units;
 pub(crate) mod worker;
 
 /// Entry indices from here on are slots of images; those before are given out one by one.

@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::folder::Folder;
-use super::format::{Content, Key, View};
+use super::format::{Content, Key, Known, View};
 use super::images::{Image, Images, News, head};
 use super::maker::{Maker, Text, wants_regions};
 use super::mapped::Mapped;
@@ -34,6 +34,8 @@ const CPU: u64 = 60;
 const WALL: u32 = 600;
 /// A file is written anew for at least this many new blocks, or for one twentieth of those that it has.
 const WORTH: usize = 32;
+/// What an entry that is missing counts: there are few, and they come again in each run.
+const MISSED: usize = 8;
 
 /// The run's end of the wire.
 pub(crate) struct Worker {
@@ -76,7 +78,12 @@ impl Worker {
             let mut fds = vec![];
             for i in some {
                 let news = i.news();
-                if news.blocks.is_empty() && news.heat.is_empty() && news.recipes.is_empty() && !news.used {
+                if news.blocks.is_empty()
+                    && news.missed.is_empty()
+                    && news.heat.is_empty()
+                    && news.recipes.is_empty()
+                    && !news.used
+                {
                     continue;
                 }
                 news.put(&mut text);
@@ -235,9 +242,10 @@ impl News {
         to.extend_from_slice(&self.key.bytes());
         let mut words = vec![u32::from(self.used), u32::from(self.precise)];
         let recipes = self.recipes.iter().map(|r| r.len() + 1).sum();
-        let counts = [self.blocks.len(), self.heat.len(), self.targets.len(), recipes, self.label.len()];
+        let counts =
+            [self.blocks.len(), self.missed.len(), self.heat.len(), self.targets.len(), recipes, self.label.len()];
         words.extend(counts.map(|n| n as u32));
-        words.extend(&self.blocks);
+        words.extend(self.blocks.iter().chain(&self.missed));
         words.extend(self.heat.iter().chain(&self.targets).flat_map(|h| [h.0, h.1]));
         words.extend(self.recipes.iter().flat_map(|r| std::iter::once(r.len() as u32).chain(r.iter().copied())));
         words.iter().for_each(|w| to.extend_from_slice(&w.to_le_bytes()));
@@ -246,17 +254,18 @@ impl News {
     /// The next of a list, which is nobody's word to believe.
     fn take(list: &mut &[u8]) -> Option<News> {
         let (key, rest) = list.split_at_checked(80)?;
-        let (numbers, rest) = rest.split_at_checked(28)?;
+        let (numbers, rest) = rest.split_at_checked(32)?;
         let words = |b: &[u8]| -> Vec<u32> {
             b.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         };
         let pairs = |b: &[u8]| -> Vec<(u32, u32)> { words(b).chunks_exact(2).map(|h| (h[0], h[1])).collect() };
         let n = words(numbers);
         let (blocks, rest) = rest.split_at_checked((n[2] as usize).checked_mul(4)?)?;
-        let (heat, rest) = rest.split_at_checked((n[3] as usize).checked_mul(8)?)?;
-        let (targets, rest) = rest.split_at_checked((n[4] as usize).checked_mul(8)?)?;
-        let (recipes, rest) = rest.split_at_checked((n[5] as usize).checked_mul(4)?)?;
-        let (label, rest) = rest.split_at_checked(n[6] as usize)?;
+        let (missed, rest) = rest.split_at_checked((n[3] as usize).checked_mul(4)?)?;
+        let (heat, rest) = rest.split_at_checked((n[4] as usize).checked_mul(8)?)?;
+        let (targets, rest) = rest.split_at_checked((n[5] as usize).checked_mul(8)?)?;
+        let (recipes, rest) = rest.split_at_checked((n[6] as usize).checked_mul(4)?)?;
+        let (label, rest) = rest.split_at_checked(n[7] as usize)?;
         *list = rest;
         let mut blocks = words(blocks);
         blocks.sort_unstable();
@@ -266,6 +275,7 @@ impl News {
             used: n[0] != 0,
             precise: n[1] != 0,
             blocks,
+            missed: words(missed),
             heat: pairs(heat),
             targets: pairs(targets),
             recipes: lists(&words(recipes)),
@@ -290,6 +300,7 @@ fn news(mut list: &[u8], engine: u128) -> Vec<News> {
     let mut out: Vec<News> = std::iter::from_fn(|| News::take(&mut list)).collect();
     for n in out.iter_mut().filter(|n| n.key.engine != engine) {
         n.blocks.clear();
+        n.missed.clear();
         n.heat.clear();
         n.targets.clear();
         n.recipes.clear();
@@ -320,7 +331,7 @@ enum What {
 /// Whether there is something of that to add to an image's file.
 fn is_worth(folder: &Folder, n: &News, what: What) -> bool {
     let is_empty = match what {
-        What::Blocks => n.blocks.is_empty(),
+        What::Blocks => n.blocks.is_empty() && n.missed.is_empty(),
         What::Regions => n.heat.is_empty() && n.recipes.is_empty(),
     };
     if is_empty {
@@ -331,8 +342,9 @@ fn is_worth(folder: &Folder, n: &News, what: What) -> bool {
     let Ok(m) = mapped else { return true };
     match what {
         What::Blocks => {
-            let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
-            missing >= enough(m.view.coded().count())
+            let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.is_translated())).count();
+            let missed = n.missed.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
+            missing + MISSED * missed >= enough(m.view.translated().count())
         }
         What::Regions => wants_regions(&m.view, n),
     }
@@ -357,7 +369,7 @@ fn make(folder: &Folder, n: &News, file: &OwnedFd, what: What) -> io::Result<boo
     n.targets.iter().for_each(|(jump, to)| content.target(*jump, *to));
     let mut maker = Maker::new(&n.key, &text);
     let made = match what {
-        What::Blocks => add_blocks(&mut maker, &mut content, &n.blocks),
+        What::Blocks => add_blocks(&mut maker, &mut content, n),
         What::Regions if n.key.copied => maker.copied_regions(&mut content, n),
         What::Regions => maker.regions(&mut content, n),
     };
@@ -367,12 +379,15 @@ fn make(folder: &Folder, n: &News, file: &OwnedFd, what: What) -> io::Result<boo
 }
 
 /// Translate blocks that are missing, if they are enough to be worth it; gives how many were made.
-fn add_blocks(maker: &mut Maker<'_>, content: &mut Content, blocks: &[u32]) -> usize {
-    let has = |c: &Content, pc: &u32| c.entries.get(pc).is_some_and(|e| e.1.is_some());
-    let missing: Vec<u32> = blocks.iter().copied().filter(|pc| !has(content, pc)).collect();
-    let there = content.entries.values().filter(|e| e.1.is_some()).count();
-    if missing.len() < enough(there) {
+fn add_blocks(maker: &mut Maker<'_>, content: &mut Content, n: &News) -> usize {
+    let known = |pc: &u32| content.entries.get(pc).map(|e| &e.1);
+    let is_block = |pc: &u32| known(pc).is_some_and(Known::is_block);
+    let missing: Vec<u32> = n.blocks.iter().copied().filter(|pc| !is_block(pc)).collect();
+    let is_inside = |pc: &u32| known(pc) == Some(&Known::InUnit { entered: false });
+    let missed: Vec<u32> = n.missed.iter().copied().filter(is_inside).collect();
+    let there = content.entries.values().filter(|e| e.1.is_block()).count();
+    if missing.len() + MISSED * missed.len() < enough(there) {
         return 0;
     }
-    missing.iter().filter(|pc| maker.block(content, **pc)).count()
+    maker.blocks(content, &missing, &missed)
 }

@@ -158,20 +158,32 @@ impl CodeSpace {
         let mut buf = [0; PAGE as usize + REACH];
         let (this, behind) = buf.split_at_mut(PAGE as usize);
         let first = self.look(mm, addr, this)?;
-        let reaches = |e: &Entry| u64::from(e.pc) % PAGE + u64::from(e.guest_bytes()) > PAGE;
-        let wanted = |e: &Entry| e.has_code() && (!again || lo + u64::from(e.pc) == pc);
-        let next = page.entries().any(|e| wanted(&e) && reaches(&e));
+        let end = |pc: u32, len: u32| u64::from(pc) % PAGE + u64::from(len);
+        let wanted = |e: &Entry| e.has_code() && e.slot < a.image.used() && (!again || lo + u64::from(e.pc) == pc);
+        let unit = kept
+            .view
+            .unit_source(&page)
+            .filter(|_| self.records().used() && page.entries().any(|e| e.in_unit && wanted(&e)));
+        let unit_reaches = unit.iter().flatten().any(|(pc, bytes)| end(*pc, bytes.len() as u32) > PAGE);
+        let reaches = |e: &Entry| !e.in_unit && end(e.pc, e.guest_bytes()) > PAGE;
+        let next = unit_reaches || page.entries().any(|e| wanted(&e) && reaches(&e));
         let next = if next { self.look(mm, addr + PAGE, behind) } else { None };
-        let good: Vec<(Entry, u64)> = page
-            .entries()
-            .filter(|e| wanted(e) && e.slot < a.image.used() && (next.is_some() || !reaches(e)))
-            .filter_map(|e| {
-                let at = (u64::from(e.pc) % PAGE) as usize;
-                let same = buf.get(at..at + e.guest_bytes() as usize)? == kept.view.source(&e)?;
-                let (offset, _) = kept.view.code_of(&page, &e)?;
-                (same && e.guest_bytes() > 0 && (!e.copied || self.records().used())).then(|| (e, kept.host(offset)))
-            })
-            .collect();
+        let is_here = |pc: u32, bytes: &[u8]| {
+            let at = (u64::from(pc) % PAGE) as usize;
+            let there = (at + bytes.len() <= PAGE as usize || next.is_some()) && pc / PAGE as u32 == number;
+            there && !bytes.is_empty() && buf.get(at..at + bytes.len()) == Some(bytes)
+        };
+        let unit = unit.is_some_and(|u| u.iter().all(|(pc, bytes)| is_here(*pc, bytes)));
+        let good = |e: &Entry| match e.in_unit {
+            true => unit,
+            false => kept.view.source(e).is_some_and(|s| is_here(e.pc, s)) && (!e.copied || self.records().used()),
+        };
+        let mut all = Vec::with_capacity(page.len());
+        for e in page.entries().filter(|e| wanted(e) && good(e)) {
+            all.extend(kept.view.code_of(&page, &e).map(|(offset, _)| (e, kept.host(offset))));
+        }
+        // Those that only their unit goes to are installed with it.
+        let inside = if unit && !again { page.entries().filter(|e| e.in_unit && !e.has_code()).count() } else { 0 };
         let same = |l: &Looked| self.version(l.addr) == l.version;
         Some(self.installing(|| {
             let bound = !self.traps()
@@ -182,7 +194,7 @@ impl CodeSpace {
             if !bound {
                 return 0;
             }
-            for (e, code) in &good {
+            for (e, code) in &all {
                 let index = a.image.first() + e.slot;
                 if e.copied {
                     self.records().set(lo + u64::from(e.pc), index, *code);
@@ -191,7 +203,7 @@ impl CodeSpace {
                 }
             }
             state.store(first.version.wrapping_add(1), Ordering::Release);
-            good.len() as u32
+            (all.len() + inside) as u32
         }))
     }
     /// Tell the images how often their blocks were entered here; once.

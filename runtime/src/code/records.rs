@@ -22,7 +22,13 @@ struct Tables {
     records: Table<[AtomicU64; 2]>,
     hashes: Table<AtomicU32>,
     targets: Table<[AtomicU64; 2]>,
+    /// How many targets were made, up to [`FEW`].
+    found: AtomicU32,
 }
+
+/// From so many targets on the tables that find code by a hash have all their memory at once: two page faults for each page of them,
+/// which is read first, cost more. Most processes between fork and execve have fewer.
+const FEW: u32 = 24;
 
 /// A target that is being made: no address that code has.
 const TAKEN: u64 = 1;
@@ -46,7 +52,14 @@ impl Records {
         let records: Table<[AtomicU64; 2]> = Table::partly(ALL_ENTRIES, MAX_ENTRIES)?;
         records.slice()[0][0].store(way_out(), Ordering::Release);
         records.slice()[0][1].store(1, Ordering::Release);
-        Ok(Records { tables: Some(Tables { records, hashes: Table::new(HASHES)?, targets: Table::new(HASHES)? }) })
+        Ok(Records {
+            tables: Some(Tables {
+                records,
+                hashes: Table::new(HASHES)?,
+                targets: Table::new(HASHES)?,
+                found: AtomicU32::new(0),
+            }),
+        })
     }
     /// Whether copied code runs in this process.
     pub(crate) fn used(&self) -> bool {
@@ -90,6 +103,13 @@ impl Records {
             let _ = r[0].compare_exchange(0, way_out(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
+    /// The same of all of these, which are writable: nobody has to be sent on his way by the fault hook, which costs microseconds.
+    pub(super) fn name_all(&self, entries: Range<usize>) {
+        if let Some(t) = &self.tables {
+            t.records.populate(entries.start, entries.len());
+            entries.for_each(|index| self.name(index as u32));
+        }
+    }
     /// Signal-safe.
     pub(super) fn drop(&self, index: u32) {
         if let Some(r) = self.record(index)
@@ -99,11 +119,25 @@ impl Records {
             self.change_target(r[1].load(Ordering::Relaxed), way_out());
         }
     }
+    /// Let indirect jumps find the record of `pc`, whose entry index it is.
+    pub(super) fn remember(&self, pc: u64, index: u32) {
+        if let Some(t) = &self.tables {
+            t.hashes.slice()[hash(pc)].store(index * RECORD, Ordering::Release);
+        }
+    }
+    /// The entry index of a guest address, if it was the last of its hash that was remembered.
+    pub(super) fn index(&self, pc: u64) -> Option<u32> {
+        let index = self.tables.as_ref()?.hashes.slice()[hash(pc)].load(Ordering::Acquire) / RECORD;
+        (self.record(index)?[1].load(Ordering::Relaxed) == pc.wrapping_neg()).then_some(index)
+    }
     /// Let indirect jumps find `pc`, which has this code.
     pub(crate) fn find(&self, pc: u64, index: u32, code: u64) {
         let Some(t) = &self.tables else { return };
+        if t.found.load(Ordering::Relaxed) < FEW && t.found.fetch_add(1, Ordering::Relaxed) + 1 == FEW {
+            t.hashes.populate(0, HASHES);
+            t.targets.populate(0, HASHES);
+        }
         let (at, negated) = (hash(pc), pc.wrapping_neg());
-        t.hashes.slice()[at].store(index * RECORD, Ordering::Release);
         let target = &t.targets.slice()[at];
         if pc != 0 && target[0].compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             target[1].store(code, Ordering::Release);

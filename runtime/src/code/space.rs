@@ -100,7 +100,7 @@ impl<T> Table<T> {
     }
     /// Have memory for a part that will be used nearly all: a page fault for each page, or two if it is read first, costs several
     /// times as much. A host that does not know how leaves it to the faults.
-    fn populate(&self, from: usize, len: usize) {
+    pub(super) fn populate(&self, from: usize, len: usize) {
         assert!(from <= self.len && len <= self.len - from);
         // SAFETY: inside the owned mapping, and no content changes.
         unsafe { libc::madvise(self.ptr.add(from).cast(), len * size_of::<T>(), libc::MADV_POPULATE_WRITE) };
@@ -258,8 +258,12 @@ pub(crate) struct CodeSpace {
 impl CodeSpace {
     pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool, kind: EngineKind) -> std::io::Result<CodeSpace> {
         let pages = (arena.size() / PAGE) as usize;
+        let records =
+            Records::new(kind == EngineKind::Direct && bits == 64 && arena.size() == evm_backend::direct::SPACE)?;
         let ibtc = Table::new(IBTC)?;
-        ibtc.populate(0, IBTC);
+        if !records.used() {
+            ibtc.populate(0, IBTC);
+        }
         #[cfg(feature = "wasm")]
         // The one of a process before its execve is smaller, and nothing runs in it.
         let window = kind == EngineKind::Wasm && bits == 64 && arena.size() == crate::wasm::ARENA;
@@ -267,9 +271,7 @@ impl CodeSpace {
         let front = if window { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
         Ok(CodeSpace {
             entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
-            records: Records::new(
-                kind == EngineKind::Direct && bits == 64 && arena.size() == evm_backend::direct::SPACE,
-            )?,
+            records,
             ibtc,
             counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             targets: Table::new(TARGETS)?,
@@ -320,7 +322,9 @@ impl CodeSpace {
         {
             return false;
         }
-        if n > CHUNK as usize {
+        if self.records.used() {
+            self.records.name_all(at..at + n);
+        } else if n > CHUNK as usize {
             self.entries.populate(at, n);
         }
         done.extend(from..to);
@@ -388,17 +392,16 @@ impl CodeSpace {
     }
     /// Copied code for a guest pc, which indirect jumps of copied code find from now on.
     pub(crate) fn copied(&self, pc: u64) -> Option<u64> {
-        let w = self.ibtc.slice()[ibtc_slot(pc)].load(Ordering::Relaxed);
-        if w >> 32 != pc >> 16 || w == 0 {
-            return None;
-        }
-        let code = self.records.code(w as u32)?;
-        self.records.find(pc, w as u32, code);
+        let index = self.records.index(pc)?;
+        let code = self.records.code(index)?;
+        self.records.find(pc, index, code);
         Some(code)
     }
     /// Let indirect branches find a pc.
     pub(crate) fn remember(&self, pc: u64, index: u32) {
-        if pc >> 48 == 0 {
+        if self.records.code(index).is_some() {
+            self.records.remember(pc, index);
+        } else if pc >> 48 == 0 {
             self.ibtc.slice()[ibtc_slot(pc)].store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
         }
     }

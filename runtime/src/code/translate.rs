@@ -92,7 +92,8 @@ impl evm_lifter::Code for Snapshot<'_> {
     fn is_warm(&mut self, pc: u64) -> bool {
         let runs =
             |i| self.space.records().code(i).is_some() || !self.copies && self.space.entered(i, QUICK_HOT) >= WARM;
-        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(runs))
+        let in_unit = |e: &Engine| self.copies && e.images().is_some_and(|i| i.is_in_unit(pc));
+        self.profile.is_none_or(|e| e.known_index(pc).is_some_and(runs) || in_unit(e))
     }
     fn is_taken(&mut self, pc: u64) -> bool {
         if self.copies {
