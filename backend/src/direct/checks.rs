@@ -4,6 +4,8 @@
 //! displacements of less than [`REACH`]. Together that is less than what lies between guest memory and the only page of the guards that
 //! can be read, 2 GiB in front of it.
 //!
+//! An access that does not fault proves as much as a check: so a pointer that moves through memory in a loop stays near.
+//!
 //! RSP is near at every entry of a block. Where a block ends, it is checked unless the last that was done with it was an access: an
 //! access that does not fault proves that its address is near, so that a stack that grows or shrinks by what is pushed and popped
 //! is never checked.
@@ -30,8 +32,34 @@ const UNKNOWN: Known = Known { max: u64::MAX, near: None };
 
 const RSP: usize = 4;
 
-/// A sum of registers that has been checked: base, index, scale.
-type Sum = (R, R, u32);
+/// A base plus a scaled index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sum {
+    pub base: R,
+    pub index: R,
+    pub scale: u32,
+}
+
+impl Sum {
+    /// That of a memory operand with an index.
+    pub fn of(i: &Instruction) -> Sum {
+        Sum { base: i.memory_base(), index: i.memory_index(), scale: i.memory_index_scale() }
+    }
+    /// By how much it changes with a register.
+    fn factor(&self, n: u8) -> u32 {
+        let index = if number(self.index) == n { self.scale } else { 0 };
+        index + u32::from(self.base != R::None && number(self.base) == n)
+    }
+}
+
+/// What a check makes known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fact {
+    /// This register is near.
+    Near(u8),
+    /// This sum is.
+    Sum(Sum),
+}
 
 /// What is known at a place of the code.
 #[derive(Clone, Debug)]
@@ -41,14 +69,20 @@ pub(super) struct Checks {
     values: [u32; 16],
     /// The next number that no register has.
     next: u32,
-    sums: Vec<Sum>,
+    /// Sums that are near, and by how much they may have left guest memory.
+    sums: Vec<(Sum, u32)>,
+    /// The block at whose beginning each register had the value of its own number.
+    origin: Option<usize>,
+    /// What was checked of the values there.
+    done: Vec<Fact>,
 }
 
 impl Default for Checks {
     fn default() -> Self {
         let mut known = [UNKNOWN; 16];
         known[RSP].near = Some(0);
-        Checks { known, values: std::array::from_fn(|n| n as u32), next: 16, sums: vec![] }
+        let values = std::array::from_fn(|n| n as u32);
+        Checks { known, values, next: 16, sums: vec![], origin: None, done: vec![] }
     }
 }
 
@@ -67,37 +101,128 @@ impl Checks {
     pub fn forget(&mut self) {
         *self = Checks::default();
     }
-    /// What is known on this way and on another.
-    pub fn meet(&mut self, other: &Checks) {
+    /// Block `n` begins: values are told from here.
+    pub fn begin(&mut self, n: usize) {
+        self.values = std::array::from_fn(|n| n as u32);
+        self.next = 16;
+        self.origin = Some(n);
+        self.done.clear();
+    }
+    /// What is known on this way to block `n`, and on another.
+    pub fn meet(&mut self, other: &Checks, n: usize) {
         for (k, o) in self.known.iter_mut().zip(&other.known) {
             k.max = k.max.max(o.max);
             k.near = k.near.zip(o.near).map(|(a, b)| a.max(b));
         }
-        self.sums.retain(|s| other.sums.contains(s));
-        // Which are the same on both ways is not looked for.
-        self.values = std::array::from_fn(|n| n as u32);
-        self.next = 16;
+        self.sums.retain_mut(|(s, drift)| match other.drift(s) {
+            Some(d) => {
+                *drift = (*drift).max(d);
+                true
+            }
+            None => false,
+        });
+        if self.origin.is_none() || self.origin != other.origin {
+            return self.begin(n);
+        }
+        self.done.retain(|f| other.done.contains(f));
+        // Other numbers than those of the beginning may stand for different values on different ways.
+        for (v, o) in self.values.iter_mut().zip(other.values) {
+            if *v != o || *v >= 16 {
+                *v = self.next;
+                self.next += 1;
+            }
+        }
+    }
+    /// The same without what has become less certain since `before`.
+    pub fn without_growth(&mut self, before: &Checks) {
+        for (k, b) in self.known.iter_mut().zip(&before.known).enumerate().filter(|(n, _)| *n != RSP).map(|(_, k)| k) {
+            if k.near > b.near {
+                k.near = None;
+            }
+            if k.max > b.max {
+                k.max = u64::MAX;
+            }
+        }
+        self.sums.retain(|(s, drift)| before.drift(s).is_none_or(|b| b >= *drift));
+    }
+    /// Whether as much is known as `other` says.
+    pub fn is_as_good(&self, other: &Checks) -> bool {
+        let known = self
+            .known
+            .iter()
+            .zip(&other.known)
+            .all(|(k, o)| k.max <= o.max && o.near.is_none_or(|most| k.near.is_some_and(|n| n <= most)));
+        known && other.sums.iter().all(|(s, most)| self.drift(s).is_some_and(|d| d <= *most))
+    }
+    /// What was checked since the beginning of block `n`, on all ways, of the values that registers had there.
+    pub fn done(&self, n: usize) -> &[Fact] {
+        if self.origin == Some(n) { &self.done } else { &[] }
+    }
+    /// Whether that is known.
+    pub fn holds(&self, f: &Fact) -> bool {
+        match f {
+            Fact::Near(n) => self.is_near(*n),
+            Fact::Sum(s) => self.drift(s).is_some(),
+        }
     }
     /// The value of this register was compared with the size of guest memory.
     pub fn checked(&mut self, n: u8) {
         let value = self.values[usize::from(n)];
+        if value < 16 {
+            self.done.push(Fact::Near(value as u8));
+        }
+        self.is_now_near(n, 0);
+    }
+    /// This register, and those with the same value, are near.
+    fn is_now_near(&mut self, n: u8, drift: u32) {
+        let value = self.values[usize::from(n)];
         for (k, v) in self.known.iter_mut().zip(self.values) {
             if v == value {
-                k.near = Some(0);
+                k.near = Some(k.near.map_or(drift, |d| d.min(drift)));
             }
         }
     }
     /// Memory at or next to the address in RSP was accessed.
     pub fn proved_rsp(&mut self) {
-        self.checked(RSP as u8);
+        self.is_now_near(RSP as u8, 0);
+    }
+    /// The memory operand of this instruction was accessed, and that did not fault.
+    pub fn accessed(&mut self, i: &Instruction) {
+        let by = (i.memory_displacement64() as i64).unsigned_abs();
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let wide = |r: R| r == R::None || r.is_gpr64();
+        if by >= DRIFT as u64 || i.memory_segment() == R::FS || !wide(base) || !wide(index) {
+            return;
+        }
+        if index != R::None {
+            self.is_now_near_sum(Sum::of(i), by as u32);
+        } else if base != R::None {
+            // Of the stack, that it was accessed close by is as good as that it was checked.
+            let close = number(base) == RSP as u8 && by < evm_memory::PAGE;
+            self.is_now_near(number(base), if close { 0 } else { by as u32 });
+        }
     }
     /// Whether RSP is near without having been moved since that was seen.
     pub fn rsp_is_proved(&self) -> bool {
         self.known[RSP].near == Some(0)
     }
     /// The sum was.
-    pub fn checked_sum(&mut self, i: &Instruction) {
-        self.sums.push((i.memory_base(), i.memory_index(), i.memory_index_scale()));
+    pub fn checked_sum(&mut self, s: Sum) {
+        let same = |r: R| r == R::None || self.values[usize::from(number(r))] == u32::from(number(r));
+        if same(s.base) && same(s.index) {
+            self.done.push(Fact::Sum(s));
+        }
+        self.is_now_near_sum(s, 0);
+    }
+    fn is_now_near_sum(&mut self, s: Sum, drift: u32) {
+        match self.sums.iter_mut().find(|(o, _)| *o == s) {
+            Some((_, d)) => *d = drift.min(*d),
+            None => self.sums.push((s, drift)),
+        }
+    }
+    /// By how much a sum may have left guest memory, if that was seen.
+    fn drift(&self, s: &Sum) -> Option<u32> {
+        self.sums.iter().find(|(o, _)| o == s).map(|(_, d)| *d)
     }
     pub fn is_near(&self, n: u8) -> bool {
         self.known[usize::from(n)].near.is_some()
@@ -108,9 +233,9 @@ impl Checks {
     }
     /// By how much base plus scaled index may be outside of guest memory, if they are near.
     fn sum(&self, i: &Instruction) -> Option<u32> {
-        let (base, index, scale) = (i.memory_base(), i.memory_index(), i.memory_index_scale());
-        if self.sums.contains(&(base, index, scale)) {
-            return Some(0);
+        let Sum { base, index, scale } = Sum::of(i);
+        if let Some(drift) = self.drift(&Sum::of(i)) {
+            return Some(drift);
         }
         let most = self.known[usize::from(number(index))].max.saturating_mul(u64::from(scale));
         let b = match base {
@@ -126,13 +251,19 @@ impl Checks {
     /// A register was changed by that much.
     pub fn moved(&mut self, n: u8, by: i64) {
         let k = self.known[usize::from(n)].moved(by);
+        let moved = |(s, drift): &(Sum, u32)| {
+            let most = by.unsigned_abs().saturating_mul(s.factor(n).into()).saturating_add(u64::from(*drift));
+            (most < DRIFT as u64).then_some((*s, most as u32))
+        };
+        let sums = self.sums.iter().filter_map(moved).collect();
         self.write(n, k);
+        self.sums = sums;
     }
     fn write(&mut self, n: u8, k: Known) {
         self.known[usize::from(n)] = k;
         self.values[usize::from(n)] = self.next;
         self.next += 1;
-        self.sums.retain(|s| (s.0 == R::None || number(s.0) != n) && number(s.1) != n);
+        self.sums.retain(|s| s.0.factor(n) == 0);
     }
     /// Nothing is known of this register.
     pub fn lost(&mut self, n: u8) {
@@ -152,6 +283,9 @@ impl Checks {
         let moved = i.mnemonic() == M::Mov && i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register;
         if moved && i.op0_register().is_gpr64() && i.op1_register().is_gpr64() {
             return self.copied(number(i.op1_register()), number(i.op0_register()));
+        }
+        if let Some((n, by)) = moved_by(i) {
+            return self.moved(n, by);
         }
         let (to, value) = match self.result(i) {
             Some((to, k)) => (to, Some(k)),
@@ -202,9 +336,6 @@ impl Checks {
                 None => Known::bounded(immediate()?),
             },
             M::Movzx => Known::bounded(u64::MAX >> (64 - 8 * zero_extended(i))),
-            M::Add => before.moved(immediate()? as i64),
-            M::Sub => before.moved((immediate()? as i64).checked_neg()?),
-            M::Inc | M::Dec => before.moved(1),
             M::And => match immediate()? as i64 {
                 // Aligned down.
                 v @ -4096..0 => Known { max: before.max, ..before.moved(v) },
@@ -231,6 +362,27 @@ impl Checks {
         }
         Some(Known { max: u64::MAX, near: self.sum(i) }.moved(by))
     }
+}
+
+/// The 64-bit register that an instruction adds a constant to, and the constant.
+fn moved_by(i: &Instruction) -> Option<(u8, i64)> {
+    let r = i.op0_register();
+    if i.op_count() == 0 || i.op0_kind() != OpKind::Register || !r.is_gpr64() {
+        return None;
+    }
+    let immediate = || {
+        let is = i.op_count() == 2 && i.op1_kind() != OpKind::Register && i.op1_kind() != OpKind::Memory;
+        is.then(|| i.immediate(1) as i64)
+    };
+    let by = match i.mnemonic() {
+        M::Add => immediate()?,
+        M::Sub => immediate()?.checked_neg()?,
+        M::Inc => 1,
+        M::Dec => -1,
+        M::Lea if i.memory_base() == r && i.memory_index() == R::None => i.memory_displacement64() as i64,
+        _ => return None,
+    };
+    Some((number(r), by))
 }
 
 /// Whether an instruction with a 32-bit register as its first operand makes the upper half of it zero whatever happens. (The manual leaves
@@ -436,7 +588,7 @@ mod tests {
                         sums += 1;
                         assert!(near(v, DRIFT as u64), "{i}: {v:#x}");
                     } else if v < SPACE {
-                        c.checked_sum(&i);
+                        c.checked_sum(Sum::of(&i));
                     }
                 }
                 let written = super::super::select::written(&mut info, &i);

@@ -1,6 +1,6 @@
 //! One instruction.
 
-use super::checks::{has_base_alone, reaches};
+use super::checks::{Fact, Sum, has_base_alone, reaches};
 use super::regs::{GUEST_RSP, Place, is_high_byte, like, number, place};
 use super::{DESTINATION, Direct, SHIFT, SOURCE, SPACE, select};
 use crate::asm::{R9, R10, R11, R15, RCX, RDI, RSI, Reg, Rm};
@@ -48,6 +48,21 @@ impl Direct {
         self.copies.lose(scratch);
         self.asm.shrx(scratch, r, R9);
         self.guard(scratch);
+    }
+    /// Fault unless that is so; it is known then. Changes R10 and R15.
+    pub(super) fn check_fact(&mut self, f: &Fact) {
+        match *f {
+            Fact::Near(n) => {
+                let r = self.register(n, R10);
+                self.check(r, if r == R10 { R15 } else { R10 });
+                self.checks.checked(n);
+            }
+            Fact::Sum(s) => {
+                self.sum(s, 0, 8);
+                self.check(R10, R10);
+                self.checks.checked_sum(s);
+            }
+        }
     }
     /// Fault unless `r` is 0; it must be less than 2^28.
     pub(super) fn guard(&mut self, r: Reg) {
@@ -160,13 +175,8 @@ impl Direct {
         for (n, host) in held.iter().flatten().filter(|h| writes >> h.0 & 1 != 0) {
             self.put(*n, *host);
         }
-        if memory
-            && select::always_accesses(i)
-            && i.memory_base() == R::RSP
-            && has_base_alone(i)
-            && (i.memory_displacement64() as i64).unsigned_abs() < evm_memory::PAGE
-        {
-            self.checks.proved_rsp();
+        if memory && select::always_accesses(&mut self.info, i) {
+            self.checks.accessed(i);
         }
         self.checks.executed(i, writes);
         true
@@ -246,33 +256,29 @@ impl Direct {
         }
         if base.is_gpr32() || index.is_gpr32() {
             // The sum has 32 bits: it is in guest memory.
-            self.sum(&i, 4);
+            self.sum(Sum::of(&i), i.memory_displacement64() as i32, 4);
             return self.operand(out, R10, 0);
         }
         if has_base_alone(&i) && reaches(disp) {
             let n = number(base);
-            let b = self.register(n, R10);
             if !self.checks.is_near(n) {
-                self.check(b, if b == R10 { R15 } else { R10 });
-                self.checks.checked(n);
+                self.check_fact(&Fact::Near(n));
             }
+            let b = self.register(n, R10);
             return self.operand(out, b, disp);
         }
-        let near = reaches(disp) && index != R::None && self.checks.is_near_sum(&i);
-        let here = |r: R| r == R::None || place(number(r)) != Place::State;
-        if !here(base) || !here(index) || !reaches(disp) {
-            self.sum(&i, 8);
-            if !near {
-                self.check(R10, R15);
-            }
+        if !reaches(disp) || index == R::None {
+            self.sum(Sum::of(&i), disp as i32, 8);
+            self.check(R10, R15);
             return self.operand(out, R10, 0);
         }
-        if !near {
-            let mut bare = i;
-            bare.set_memory_displacement64(0);
-            self.sum(&bare, 8);
-            self.check(R10, R10);
-            self.checks.checked_sum(&i);
+        if !self.checks.is_near_sum(&i) {
+            self.check_fact(&Fact::Sum(Sum::of(&i)));
+        }
+        let here = |r: R| r == R::None || place(number(r)) != Place::State;
+        if !here(base) || !here(index) {
+            self.sum(Sum::of(&i), disp as i32, 8);
+            return self.operand(out, R10, 0);
         }
         if base != R::None {
             out.set_memory_base(R::RAX + u32::from(self.register(number(base), R10)));
@@ -310,15 +316,15 @@ impl Direct {
         Some(base == R10)
     }
     /// Base plus scaled index plus displacement, of so many bytes, to R10. Changes R15.
-    fn sum(&mut self, i: &Instruction, width: u32) {
-        let disp = i.memory_displacement64() as i32;
-        let (base, index) = (i.memory_base(), i.memory_index());
+    fn sum(&mut self, s: Sum, disp: i32, width: u32) {
+        let Sum { base, index, scale } = s;
+        let scale = scale.trailing_zeros() as u8;
         let b = (base != R::None).then(|| self.register(number(base), R10));
         let x = (index != R::None).then(|| self.register(number(index), R15));
         let rm = match (b, x) {
-            (Some(b), Some(x)) => Rm::Scaled(b, x, scale(i), disp),
+            (Some(b), Some(x)) => Rm::Scaled(b, x, scale, disp),
             (Some(b), None) => Rm::Mem(b, disp),
-            (None, Some(x)) => Rm::Table(x, scale(i), disp),
+            (None, Some(x)) => Rm::Table(x, scale, disp),
             (None, None) => {
                 self.copies.lose(R10);
                 return self.asm.imm_keeping_flags(R10, disp as i64 as u64);

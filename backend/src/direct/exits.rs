@@ -81,7 +81,7 @@ impl Direct {
             if let Some(index) = b.counted {
                 self.asm.bind(self.entries[n]);
                 self.count(index, b.pc);
-                self.asm.jmp(self.labels[n]);
+                self.asm.jmp(self.fronts[n]);
             }
         }
     }
@@ -91,7 +91,7 @@ impl Direct {
         match i.flow_control() {
             FlowControl::ConditionalBranch if i.is_jcc_short_or_near() => {
                 self.settle_rsp();
-                let l = self.target(i.near_branch_target(), links);
+                let l = self.target(i.near_branch_target(), n, links);
                 self.asm.jcc(i.condition_code() as u8 - 1, l);
                 self.go(i.next_ip(), n, links);
             }
@@ -144,18 +144,23 @@ impl Direct {
     /// Go to a guest address that the guest code at hand names.
     pub(super) fn go(&mut self, pc: u64, n: usize, links: Links) {
         match self.numbers.get(&pc).copied() {
-            Some(b) if b == n + 1 => {}
+            Some(b) if b == n + 1 => self.goes_on = true,
             Some(b) => {
-                let l = self.labels[b];
+                let l = self.inside(b, n);
                 self.asm.jmp(l);
             }
             None => self.exit(pc, links(pc), pc <= self.pc),
         }
     }
+    /// Where block `n` goes to block `b`.
+    fn inside(&mut self, b: usize, n: usize) -> Label {
+        self.goes_on = true;
+        if b > n { self.fronts[b] } else { self.labels[b] }
+    }
     /// Where a branch to a guest address goes.
-    fn target(&mut self, pc: u64, links: Links) -> Label {
-        if let Some(b) = self.numbers.get(&pc) {
-            return self.labels[*b];
+    fn target(&mut self, pc: u64, n: usize, links: Links) -> Label {
+        if let Some(b) = self.numbers.get(&pc).copied() {
+            return self.inside(b, n);
         }
         let label = self.asm.label();
         self.cold.push(Exit { label, pc, index: links(pc), polls: pc <= self.pc });

@@ -36,6 +36,7 @@
 mod checks;
 mod emit;
 mod exits;
+mod loops;
 mod regs;
 mod select;
 #[cfg(test)]
@@ -162,11 +163,18 @@ pub struct Direct {
     starts: Vec<u32>,
     checks: Checks,
     copies: regs::Copies,
-    /// What is known at the end of each block.
-    after: Vec<(Checks, regs::Copies)>,
-    /// The blocks that go to each block.
+    /// What is known at the end of each block that goes on in the unit.
+    after: Vec<Option<(Checks, regs::Copies)>>,
+    /// The block at hand does.
+    goes_on: bool,
+    /// The blocks that may go to each block.
     from: Vec<Vec<usize>>,
+    /// Blocks that later ones go back to.
+    heads: Vec<Option<loops::Head>>,
+    /// Where they are come to from later ones.
     labels: Vec<Label>,
+    /// The same from others.
+    fronts: Vec<Label>,
     /// Where blocks are entered from outside.
     entries: Vec<Label>,
     /// The number of the block at an address.
@@ -209,8 +217,11 @@ impl Direct {
             checks: Checks::default(),
             copies: regs::Copies::default(),
             after: vec![],
+            goes_on: false,
             from: vec![],
+            heads: vec![],
             labels: vec![],
+            fronts: vec![],
             entries: vec![],
             numbers: HashMap::new(),
             cold: vec![],
@@ -223,27 +234,20 @@ impl Direct {
     /// Copy a unit. `links` gives the entry index of a guest address; `v3`: the guest's CPU has the instructions of x86-64-v3.
     /// `None` if nothing of it can be copied.
     pub fn copy(&mut self, blocks: &[Block], v3: bool, links: &mut dyn FnMut(u64) -> u32) -> Option<Code<'_>> {
-        self.asm.clear();
-        self.pcs.clear();
-        self.starts.clear();
-        self.after.clear();
-        self.cold.clear();
-        self.left_out.clear();
         self.v3 = v3;
-        self.labels.clear();
-        self.entries.clear();
         self.numbers.clear();
         for (n, b) in blocks.iter().enumerate() {
-            self.labels.push(self.asm.label());
-            self.entries.push(self.asm.label());
             self.numbers.entry(b.pc).or_insert(n);
         }
-        self.origins(blocks);
-        for (n, b) in blocks.iter().enumerate() {
-            self.block(n, b, links);
+        self.find_ways(blocks);
+        let mut pass = 0;
+        loop {
+            self.attempt(blocks, links);
+            if self.is_settled(pass) {
+                break;
+            }
+            pass += 1;
         }
-        self.counts(blocks);
-        self.cold_code();
         self.pcs.sort_unstable();
         if !self.asm.finish(&mut self.pcs) {
             return None;
@@ -253,36 +257,26 @@ impl Direct {
         Some(Code { code, pcs, starts, left_out: &self.left_out })
     }
 
-    /// Find out, for each block of a unit, which blocks may go there without leaving the unit: those that name its address in their last
-    /// instruction, or end in front of it.
-    fn origins(&mut self, blocks: &[Block]) {
-        self.from.iter_mut().for_each(Vec::clear);
-        self.from.resize(blocks.len().max(self.from.len()), vec![]);
+    fn attempt(&mut self, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {
+        self.asm.clear();
+        self.pcs.clear();
+        self.starts.clear();
+        self.after.clear();
+        self.cold.clear();
+        self.left_out.clear();
+        self.labels.clear();
+        self.fronts.clear();
+        self.entries.clear();
+        for _ in blocks {
+            self.labels.push(self.asm.label());
+            self.fronts.push(self.asm.label());
+            self.entries.push(self.asm.label());
+        }
         for (n, b) in blocks.iter().enumerate() {
-            let Some(last) = b.insns.last() else { continue };
-            // The same as `exits` looks for; of an instruction without a near target it is 0.
-            for pc in [last.next_ip(), last.near_branch_target()] {
-                if let Some(to) = self.numbers.get(&pc) {
-                    self.from[*to].push(n);
-                }
-            }
+            self.block(n, b, links);
         }
-    }
-
-    /// What is known where a block begins: what is known on all ways to it, if all of them are there.
-    fn before(&self, n: usize, b: &Block) -> (Checks, regs::Copies) {
-        let from = &self.from[n];
-        match from.split_first() {
-            Some((first, more)) if n > 0 && !b.entered && from.iter().all(|f| *f < n) => {
-                let (mut checks, mut copies) = self.after[*first].clone();
-                for f in more {
-                    checks.meet(&self.after[*f].0);
-                    copies.meet(&self.after[*f].1);
-                }
-                (checks, copies)
-            }
-            _ => Default::default(),
-        }
+        self.counts(blocks);
+        self.cold_code();
     }
 
     fn block(&mut self, n: usize, b: &Block, links: &mut dyn FnMut(u64) -> u32) {
@@ -296,6 +290,9 @@ impl Direct {
             }
             None => self.asm.bind(self.entries[n]),
         }
+        self.asm.bind(self.fronts[n]);
+        self.goes_on = false;
+        self.assume(n, b.pc);
         self.asm.bind(self.labels[n]);
         // What goes back polls: here, where all of it comes.
         if self.from[n].iter().any(|f| *f >= n) {
@@ -326,7 +323,7 @@ impl Direct {
             self.pc = last;
             self.go(next, n, links);
         }
-        self.after.push((self.checks.clone(), self.copies));
+        self.after.push(self.goes_on.then(|| (self.checks.clone(), self.copies)));
     }
 
     /// This instruction is for the interpreter.

@@ -161,8 +161,12 @@ pub(super) fn has_source(i: &Instruction) -> bool {
 }
 
 /// Whether an instruction with a memory operand accesses it whatever its other operands are.
-pub(super) fn always_accesses(i: &Instruction) -> bool {
-    !matches!(i.mnemonic(), M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq)
+pub(super) fn always_accesses(info: &mut InstructionInfoFactory, i: &Instruction) -> bool {
+    let sure = |a| matches!(a, OpAccess::Read | OpAccess::Write | OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+    info.info_options(i, iced_x86::InstructionInfoOptions::NO_REGISTER_USAGE)
+        .used_memory()
+        .iter()
+        .any(|m| sure(m.access()))
 }
 
 /// Whether a compiler does better with the block of these instructions: it has arithmetic that is not copied.

@@ -214,14 +214,72 @@ fn ways_meet() {
     assert_eq!(checks_in(&unit(&[(x, a, true), (y, other, false), (z, c, false)])), [1, 0, 1]);
     // Others come from outside.
     assert_eq!(checks_in(&unit(&[(x, a, true), (y, jump_to_20, false), (z, c, true)])), [1, 0, 1]);
-    // Something behind it jumps back: 0x30: mov rax,rcx; jmp 0x20
-    let back: &[u8] = &[0x48, 0x89, 0xc8, 0xeb, 0xeb];
+    // Something behind it jumps back: 0x30: mov rax,rbx; jmp 0x20
+    let back: &[u8] = &[0x48, 0x89, 0xd8, 0xeb, 0xeb];
     let blocks =
         unit(&[(x, a, true), (y, nop, false), (z, &[0x8b, 0x10, 0x74, 0x0c], false), (0x40_0030, back, false)]);
     assert_eq!(checks_in(&blocks)[2], 1);
     // Falls into it, without a jump: nop up to 0x20.
     let falls: &[u8] = &[0x48, 0x89, 0xc8];
     assert_eq!(checks_in(&unit(&[(x, a, true), (z - 3, falls, true), (z, c, false)]))[2], 1);
+}
+
+/// Checks in front of a loop and in it: `front` is entered; the loop is of these blocks, and ends in a jump back.
+fn checks_of_blocks(front: &[u8], turn: &[&[u8]]) -> [usize; 2] {
+    let mut turn: Vec<Vec<u8>> = turn.iter().map(|b| b.to_vec()).collect();
+    let back = -(turn.iter().map(Vec::len).sum::<usize>() as i8) - 2;
+    turn.last_mut().expect("a block").extend([0x75, back as u8]);
+    let nop: &[u8] = &[0x90];
+    let mut all = vec![(0x40_0000, if front.is_empty() { nop } else { front }, true)];
+    for b in &turn {
+        let (pc, code, _) = all[all.len() - 1];
+        all.push((pc + code.len() as u64, b, false));
+    }
+    let blocks = unit(&all);
+    let mut d = Direct::new(WORDS);
+    let c = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let all: Vec<Instruction> = Decoder::with_ip(64, c.code, 0, DecoderOptions::NONE).iter().collect();
+    let back = all.iter().find(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).expect("a jump back");
+    let checks = |from: u64, to: u64| {
+        all.iter().filter(|i| i.mnemonic() == M::Shrx && (from..to).contains(&i.ip())).count()
+    };
+    [checks(0, back.near_branch_target()), checks(back.near_branch_target(), back.ip())]
+}
+
+fn checks_of_loop(front: &[u8], turn: &[u8]) -> [usize; 2] {
+    checks_of_blocks(front, &[turn])
+}
+
+/// What does not change in a loop, or moves with what is accessed, is checked in front of it.
+#[test]
+fn loops_check_in_front() {
+    // mov rcx,[rdi]; dec rcx
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0xff, 0xc9]), [1, 0]);
+    // mov rcx,[rdi]; add rdi,8; dec rcx: what was accessed is near
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0x83, 0xc7, 8, 0x48, 0xff, 0xc9]), [1, 0]);
+    // mov rcx,[rdi+rdx*8]; inc rdx
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0c, 0xd7, 0x48, 0xff, 0xc2]), [1, 0]);
+    // mov rcx,[rdi]; add rdi,0x10000000: each turn moves it, and it was near before; twice that is too far
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0x81, 0xc7, 0, 0, 0, 0x10]), [1, 0]);
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0x81, 0xc7, 0, 0, 0, 0x20]), [0, 1]);
+    // mov rcx,[rdi]; add rdi,rcx; and mov rdi,[rdi]: another address each time
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0x01, 0xcf]), [0, 1]);
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x3f, 0x48, 0x85, 0xff]), [0, 1]);
+    // lea rsi,[rdi+8]; mov rcx,[rsi]: RSI is not what it was
+    assert_eq!(checks_of_loop(&[], &[0x48, 0x8d, 0x77, 8, 0x48, 0x8b, 0x0e, 0x48, 0xff, 0xc9]), [0, 1]);
+    // Known in front: mov rcx,[rdi]
+    assert_eq!(checks_of_loop(&[0x48, 0x8b, 0x0f], &[0x48, 0x8b, 0x0f, 0x48, 0xff, 0xc9]), [1, 0]);
+    // RDI moves, and is not accessed: add rdi,8; dec rcx. Known in front, it is not known behind the loop.
+    assert_eq!(checks_of_loop(&[0x48, 0x8b, 0x0f], &[0x48, 0x83, 0xc7, 8, 0x48, 0xff, 0xc9]), [1, 0]);
+    // A call in it: nothing is known of registers any more. mov rcx,[rdi]; call [rip]; dec rcx
+    let call: &[u8] = &[0x48, 0x8b, 0x0f, 0xff, 0x15, 0, 0, 0, 0];
+    assert_eq!(checks_of_blocks(&[], &[call, &[0x48, 0xff, 0xc9]]), [0, 1]);
+    // mov rcx,[rdi]; je out; mov rdx,[rsi]; dec rcx: each turn comes to both
+    let load: &[u8] = &[0x48, 0x8b, 0x0f, 0x74, 0x40];
+    assert_eq!(checks_of_blocks(&[], &[load, &[0x48, 0x8b, 0x16, 0x48, 0xff, 0xc9]]), [2, 0]);
+    // mov rcx,[rdi]; je over; mov rdx,[rsi]; over: dec rcx: not to the second
+    let load: &[u8] = &[0x48, 0x8b, 0x0f, 0x74, 3];
+    assert_eq!(checks_of_blocks(&[], &[load, &[0x48, 0x8b, 0x16], &[0x48, 0xff, 0xc9]]), [1, 1]);
 }
 
 /// Every register of the state is stored when it changes, and what is read is what was stored last: run on paper.

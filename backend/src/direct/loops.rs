@@ -1,0 +1,136 @@
+//! What is known of addresses at the heads of loops.
+//!
+//! Blocks are copied in their order. Of a *head*, to which a later block goes back, it has to be known before the loop is copied
+//! what will be known at its end. So it is assumed: all that is known in front of the loop. When the unit is copied, the assumptions are
+//! compared with what came of them at the ends; where they were too good they are made worse, and the unit is copied again, until
+//! they are right. ([`LAST`] bounds it: then nothing is assumed.)
+//!
+//! What is checked in each turn of the loop of a value from before it is checked in front of it instead: *hoisted*. Such a check may fail where
+//! the loop's would not have been come to: then the instruction at the head is the interpreter's, as after any check.
+
+use super::checks::{Checks, Fact};
+use super::{Block, Direct};
+
+/// A head of a loop.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Head {
+    /// What was assumed.
+    assumed: Checks,
+    /// No more than that is to be assumed.
+    limit: Option<Checks>,
+    hoisted: Vec<Fact>,
+}
+
+/// Passes in which checks are hoisted.
+const HOISTING: usize = 2;
+/// The last pass with assumptions.
+const LAST: usize = 5;
+
+impl Direct {
+    /// Find out, for each block of a unit, which blocks may go there without leaving the unit: those that name its address in their last
+    /// instruction, or end in front of it. And which are heads.
+    pub(super) fn find_ways(&mut self, blocks: &[Block]) {
+        self.from.iter_mut().for_each(Vec::clear);
+        self.from.resize(blocks.len().max(self.from.len()), vec![]);
+        for (n, b) in blocks.iter().enumerate() {
+            let Some(last) = b.insns.last() else { continue };
+            // The same as `exits` looks for; of an instruction without a near target it is 0.
+            for pc in [last.next_ip(), last.near_branch_target()] {
+                if let Some(to) = self.numbers.get(&pc) {
+                    self.from[*to].push(n);
+                }
+            }
+        }
+        let is_head = |n: usize| self.from[n].iter().any(|f| *f >= n);
+        self.heads = (0..blocks.len()).map(|n| is_head(n).then(Head::default)).collect();
+    }
+
+    /// What is known in front of block `n`: what is known on all ways to it from blocks before it. To one that is entered
+    /// from outside one comes knowing nothing.
+    pub(super) fn before(&self, n: usize, b: &Block) -> (Checks, super::regs::Copies) {
+        let ways = self.from[n].iter().filter(|f| **f < n).filter_map(|f| self.after[*f].as_ref());
+        let known = if n > 0 && !b.entered {
+            ways.cloned().reduce(|mut known, other| {
+                known.0.meet(&other.0, n);
+                known.1.meet(&other.1);
+                known
+            })
+        } else {
+            None
+        };
+        known.unwrap_or_else(|| {
+            let mut nothing = Checks::default();
+            nothing.begin(n);
+            (nothing, Default::default())
+        })
+    }
+
+    /// Where block `n` begins and is a head: check what is hoisted, and assume what may be.
+    pub(super) fn assume(&mut self, n: usize, pc: u64) {
+        let Some(mut head) = self.heads[n].take() else { return };
+        self.copies = Default::default();
+        self.pc = pc;
+        for f in &head.hoisted {
+            if !self.checks.holds(f) {
+                self.check_fact(f);
+            }
+        }
+        if let Some(limit) = &head.limit {
+            self.checks.meet(limit, n);
+        }
+        self.checks.begin(n);
+        head.assumed = self.checks.clone();
+        self.heads[n] = Some(head);
+    }
+
+    /// Whether the assumptions of pass `pass` were right; if not, they are other ones now.
+    pub(super) fn is_settled(&mut self, pass: usize) -> bool {
+        let mut good = true;
+        for n in 0..self.heads.len() {
+            let Some(mut head) = self.heads[n].take() else { continue };
+            let ends: Vec<&Checks> =
+                self.from[n].iter().filter(|f| **f >= n).filter_map(|f| Some(&self.after[*f].as_ref()?.0)).collect();
+            good &= head.settle(n, &ends, pass);
+            self.heads[n] = Some(head);
+        }
+        if !good && pass >= LAST {
+            for head in self.heads.iter_mut().flatten() {
+                (head.limit, head.hoisted) = (Some(Checks::default()), vec![]);
+            }
+        }
+        good
+    }
+}
+
+impl Head {
+    /// Compare with what is known at the ends of the loop.
+    fn settle(&mut self, n: usize, ends: &[&Checks], pass: usize) -> bool {
+        if pass < HOISTING
+            && let Some((first, more)) = ends.split_first()
+        {
+            let everywhere = |f: &&Fact| first.holds(f) && more.iter().all(|e| e.done(n).contains(f) && e.holds(f));
+            let new = |f: &&Fact| !self.assumed.holds(f) && !self.hoisted.contains(f);
+            let mut found: Vec<Fact> = vec![];
+            for f in first.done(n).iter().filter(everywhere).filter(new) {
+                if !found.contains(f) {
+                    found.push(*f);
+                }
+            }
+            if !found.is_empty() {
+                self.hoisted.append(&mut found);
+                return false;
+            }
+        }
+        if ends.iter().all(|e| e.is_as_good(&self.assumed)) {
+            return true;
+        }
+        let mut now = self.assumed.clone();
+        ends.iter().for_each(|e| now.meet(e, n));
+        if pass >= HOISTING {
+            now.without_growth(&self.assumed);
+        }
+        self.hoisted.retain(|f| now.holds(f));
+        self.limit = Some(now);
+        false
+    }
+}
