@@ -2,7 +2,8 @@
 
 use super::checks::{Fact, Sum, has_base_alone, reaches};
 use super::regs::{GUEST_RSP, Place, is_high_byte, like, number, place};
-use super::{DESTINATION, Direct, SHIFT, SOURCE, SPACE, select};
+use super::select::{self, Used};
+use super::{DESTINATION, Direct, SHIFT, SOURCE, SPACE};
 use crate::asm::{R9, R10, R11, R15, RCX, RDI, RSI, Reg, Rm};
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register as R};
 
@@ -117,7 +118,7 @@ impl Direct {
     }
 
     fn copied(&mut self, i: &Instruction) -> bool {
-        let (reads, writes) = select::used(&mut self.info, i);
+        let Used { reads, writes, accesses } = select::used(&mut self.info, i);
         let mut out = *i;
         let mut held: [Option<(u8, Reg)>; 2] = [None; 2];
         let memory = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Memory);
@@ -175,7 +176,7 @@ impl Direct {
         for (n, host) in held.iter().flatten().filter(|h| writes >> h.0 & 1 != 0) {
             self.put(*n, *host);
         }
-        if memory && select::always_accesses(&mut self.info, i) {
+        if memory && accesses {
             self.checks.accessed(i);
         }
         self.checks.executed(i, writes);

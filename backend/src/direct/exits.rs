@@ -143,7 +143,7 @@ impl Direct {
     }
     /// Go to a guest address that the guest code at hand names.
     pub(super) fn go(&mut self, pc: u64, n: usize, links: Links) {
-        match self.numbers.get(&pc).copied() {
+        match self.number(pc) {
             Some(b) if b == n + 1 => self.goes_on = true,
             Some(b) => {
                 let l = self.inside(b, n);
@@ -159,7 +159,7 @@ impl Direct {
     }
     /// Where a branch to a guest address goes.
     fn target(&mut self, pc: u64, n: usize, links: Links) -> Label {
-        if let Some(b) = self.numbers.get(&pc).copied() {
+        if let Some(b) = self.number(pc) {
             return self.inside(b, n);
         }
         let label = self.asm.label();

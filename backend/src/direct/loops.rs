@@ -36,13 +36,17 @@ impl Direct {
             let Some(last) = b.insns.last() else { continue };
             // The same as `exits` looks for; of an instruction without a near target it is 0.
             for pc in [last.next_ip(), last.near_branch_target()] {
-                if let Some(to) = self.numbers.get(&pc) {
-                    self.from[*to].push(n);
+                if let Some(to) = self.number(pc) {
+                    self.from[to].push(n);
                 }
             }
         }
         let is_head = |n: usize| self.from[n].iter().any(|f| *f >= n);
-        self.heads = (0..blocks.len()).map(|n| is_head(n).then(Head::default)).collect();
+        let heads = (0..blocks.len()).map(|n| is_head(n).then(Head::default));
+        let mut all = std::mem::take(&mut self.heads);
+        all.clear();
+        all.extend(heads);
+        self.heads = all;
     }
 
     /// What is known in front of block `n`: what is known on all ways to it from blocks before it. To one that is entered
@@ -68,13 +72,14 @@ impl Direct {
     /// Where block `n` begins and is a head: check what is hoisted, and assume what may be.
     pub(super) fn assume(&mut self, n: usize, pc: u64) {
         let Some(mut head) = self.heads[n].take() else { return };
-        self.copies = Default::default();
         self.pc = pc;
         for f in &head.hoisted {
             if !self.checks.holds(f) {
                 self.check_fact(f);
             }
         }
+        // Who comes back has other values in the scratch registers.
+        self.copies = Default::default();
         if let Some(limit) = &head.limit {
             self.checks.meet(limit, n);
         }

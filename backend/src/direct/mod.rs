@@ -105,25 +105,28 @@ pub struct Words {
     pub step: u32,
 }
 
-/// CRC-32C of each byte.
-const CRC: [u32; 256] = {
-    let mut table = [0; 256];
+/// CRC-32C of each byte, followed by so many zeros.
+const CRC: [[u32; 256]; 8] = {
+    let mut tables = [[0; 256]; 8];
     let mut n = 0;
     while n < 256 {
         let (mut crc, mut bit) = (n as u32, 0);
-        while bit < 8 {
+        while bit < 64 {
             crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
             bit += 1;
+            if bit % 8 == 0 {
+                tables[bit / 8 - 1][n] = crc;
+            }
         }
-        table[n] = crc;
         n += 1;
     }
-    table
+    tables
 };
 
 /// Place of a guest address in the tables that are found by a hash. (CRC32 is an instruction that leaves the flags alone.)
 pub fn hash(pc: u64) -> usize {
-    let crc = pc.to_le_bytes().iter().fold(0u32, |crc, b| crc >> 8 ^ CRC[usize::from(crc as u8 ^ b)]);
+    let bytes = pc.to_le_bytes().into_iter().rev();
+    let crc = CRC.iter().zip(bytes).fold(0, |crc, (table, b)| crc ^ table[usize::from(b)]);
     crc as usize % HASHES
 }
 
@@ -179,6 +182,8 @@ pub struct Direct {
     entries: Vec<Label>,
     /// The number of the block at an address.
     numbers: HashMap<u64, usize>,
+    /// The address of the only block, most often.
+    alone: Option<u64>,
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
     v3: bool,
@@ -224,6 +229,7 @@ impl Direct {
             fronts: vec![],
             entries: vec![],
             numbers: HashMap::new(),
+            alone: None,
             cold: vec![],
             left_out: vec![],
             v3: true,
@@ -236,8 +242,9 @@ impl Direct {
     pub fn copy(&mut self, blocks: &[Block], v3: bool, links: &mut dyn FnMut(u64) -> u32) -> Option<Code<'_>> {
         self.v3 = v3;
         self.numbers.clear();
-        for (n, b) in blocks.iter().enumerate() {
-            self.numbers.entry(b.pc).or_insert(n);
+        self.alone = if let [b] = blocks { Some(b.pc) } else { None };
+        if self.alone.is_none() {
+            blocks.iter().enumerate().for_each(|(n, b)| _ = self.numbers.entry(b.pc).or_insert(n));
         }
         self.find_ways(blocks);
         let mut pass = 0;
@@ -255,6 +262,14 @@ impl Direct {
         self.starts.extend(self.entries.iter().map(|l| self.asm.at(*l)));
         let (code, pcs, starts) = (&self.asm.code[..], &self.pcs[..], &self.starts[..]);
         Some(Code { code, pcs, starts, left_out: &self.left_out })
+    }
+
+    /// The number of the block at an address.
+    fn number(&self, pc: u64) -> Option<usize> {
+        match self.alone {
+            Some(at) => (at == pc).then_some(0),
+            None => self.numbers.get(&pc).copied(),
+        }
     }
 
     fn attempt(&mut self, blocks: &[Block], links: &mut dyn FnMut(u64) -> u32) {

@@ -160,15 +160,6 @@ pub(super) fn has_source(i: &Instruction) -> bool {
     i.op0_kind() == OpKind::MemorySegRSI || i.op1_kind() == OpKind::MemorySegRSI
 }
 
-/// Whether an instruction with a memory operand accesses it whatever its other operands are.
-pub(super) fn always_accesses(info: &mut InstructionInfoFactory, i: &Instruction) -> bool {
-    let sure = |a| matches!(a, OpAccess::Read | OpAccess::Write | OpAccess::ReadWrite | OpAccess::ReadCondWrite);
-    info.info_options(i, iced_x86::InstructionInfoOptions::NO_REGISTER_USAGE)
-        .used_memory()
-        .iter()
-        .any(|m| sure(m.access()))
-}
-
 /// Whether a compiler does better with the block of these instructions: it has arithmetic that is not copied.
 pub(super) fn is_for_compiler(insns: &[Instruction]) -> bool {
     let unit = |f: &F| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::MMX);
@@ -285,13 +276,25 @@ fn is_memory(i: &Instruction) -> bool {
 /// General registers that an instruction writes, a bit each.
 #[cfg(test)]
 pub(super) fn written(info: &mut InstructionInfoFactory, i: &Instruction) -> u16 {
-    used(info, i).1
+    used(info, i).writes
 }
 
-/// General registers that an instruction reads, and writes. What it writes in part, or perhaps, it reads as well.
-pub(super) fn used(info: &mut InstructionInfoFactory, i: &Instruction) -> (u16, u16) {
-    let (mut reads, mut writes) = (0, 0);
-    for u in info.info(i).used_registers().iter().filter(|u| u.register().is_gpr()) {
+/// What an instruction does, as far as its copy needs it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    /// General registers that it reads, a bit each.
+    pub reads: u16,
+    /// Those that it writes. What it writes in part, or perhaps, it reads as well.
+    pub writes: u16,
+    /// It accesses memory, whatever its other operands are.
+    pub accesses: bool,
+}
+
+pub(super) fn used(info: &mut InstructionInfoFactory, i: &Instruction) -> Used {
+    let info = info.info(i);
+    let sure = |a| matches!(a, OpAccess::Read | OpAccess::Write | OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+    let mut used = Used { accesses: info.used_memory().iter().any(|m| sure(m.access())), ..Used::default() };
+    for u in info.used_registers().iter().filter(|u| u.register().is_gpr()) {
         let r = u.register();
         let bit = 1 << regs::number(r);
         let (read, write) = match u.access() {
@@ -300,8 +303,8 @@ pub(super) fn used(info: &mut InstructionInfoFactory, i: &Instruction) -> (u16, 
             OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => (true, true),
             OpAccess::None | OpAccess::NoMemAccess => (false, false),
         };
-        reads |= if read { bit } else { 0 };
-        writes |= if write { bit } else { 0 };
+        used.reads |= if read { bit } else { 0 };
+        used.writes |= if write { bit } else { 0 };
     }
-    (reads, writes)
+    used
 }

@@ -240,9 +240,8 @@ fn checks_of_blocks(front: &[u8], turn: &[&[u8]]) -> [usize; 2] {
     let c = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
     let all: Vec<Instruction> = Decoder::with_ip(64, c.code, 0, DecoderOptions::NONE).iter().collect();
     let back = all.iter().find(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).expect("a jump back");
-    let checks = |from: u64, to: u64| {
-        all.iter().filter(|i| i.mnemonic() == M::Shrx && (from..to).contains(&i.ip())).count()
-    };
+    let checks =
+        |from: u64, to: u64| all.iter().filter(|i| i.mnemonic() == M::Shrx && (from..to).contains(&i.ip())).count();
     [checks(0, back.near_branch_target()), checks(back.near_branch_target(), back.ip())]
 }
 
