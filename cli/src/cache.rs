@@ -71,7 +71,7 @@ fn look(f: &Folder, l: &folder::Listed, verify: bool) -> Kept {
         let key = View::key_of(&bytes).ok_or("it is no file of translations, or of another version")?;
         let v = View::new(&bytes, &key).map_err(|e| e.to_string())?;
         kept.image = String::from_utf8_lossy(v.label()).chars().filter(|c| !c.is_control()).collect();
-        kept.blocks = v.all_pages().flat_map(|p| p.entries().collect::<Vec<_>>()).filter(|e| e.is_translated()).count();
+        kept.blocks = v.translated();
         kept.regions = v.region_count();
         if key.name() != l.name {
             return Err("it has another's name".into());

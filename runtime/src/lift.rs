@@ -122,7 +122,10 @@ fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, optio
     // Each round finds what is behind instructions that the one before did not copy. A file may have a million of these in a row; what is
     // left is copied by the run.
     const ROUNDS: usize = 16;
-    let mut missed: Vec<u32> = found.indirect.iter().copied().collect();
+    // What is known to begin a function may be called by what is not found.
+    let mut missed: Vec<u32> = found.indirect.union(&found.functions).copied().collect();
+    missed.retain(|pc| found.blocks.contains(pc));
+    let mut seen = BTreeSet::new();
     for _ in 0..ROUNDS {
         let starts = pass(key, text, content, found, &missed, options.threads, progress);
         let new = |pc: &u32| match content.entries.get(pc) {
@@ -130,7 +133,7 @@ fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, optio
             Some((_, Known::Alone(_))) => false,
             Some((_, Known::Named)) | None => true,
         };
-        missed = starts.into_iter().filter(new).collect();
+        missed = starts.into_iter().filter(new).filter(|pc| seen.insert(*pc)).collect();
         if missed.is_empty() {
             break;
         }

@@ -379,6 +379,17 @@ impl Asm {
         self.byte(0xc0 | (to & 7) << 3 | (from & 7));
     }
 
+    /// `from` rotated right (BMI2, 64 bits), flags untouched.
+    pub fn rorx(&mut self, to: Reg, from: Reg, by: u8) {
+        let inverted = |high: u8, at: u8| (high ^ 1) << at;
+        self.byte(0xc4);
+        self.byte(inverted(to >> 3, 7) | 1 << 6 | inverted(from >> 3, 5) | 3);
+        self.byte(1 << 7 | 15 << 3 | 3);
+        self.byte(0xf0);
+        self.byte(0xc0 | (to & 7) << 3 | (from & 7));
+        self.byte(by);
+    }
+
     /// The bits of `from` that are set in the word at `[base + d]`, together (BMI2, 64 bits), flags untouched.
     pub fn pext(&mut self, to: Reg, from: Reg, mask: Rm) {
         let Rm::Mem(base, d) = mask else { return };
@@ -462,6 +473,7 @@ mod tests {
             (&|a| a.sse_imm(0x66, 8, 0x0f3a16, 9, Rm::Reg(RCX), 1), "pextrq rcx,xmm9,0x1"),
             (&|a| a.shrx(R10, RSI, R9), "shrx r10,rsi,r9"),
             (&|a| a.pext(13, R10, Rm::Mem(14, 8)), "pext r13,r10,[r14+0x8]"),
+            (&|a| a.rorx(R10, 13, 4), "rorx r10,r13,0x4"),
             (&|a| a.shrx(RAX, 13, RDX), "shrx rax,r13,rdx"),
             (&|a| a.load(8, R10, Rm::Table(13, 3, -8)), "mov r10,[r13*8-0x8]"),
             (&|a| a.lea(8, R10, Rm::Scaled(R11, R9, 2, 4)), "lea r10,[r11+r9*4+0x4]"),

@@ -69,6 +69,10 @@ impl Direct {
         self.asm.load(4, R15, count);
         self.asm.lea(4, R15, Rm::Mem(R15, 1));
         self.asm.store(4, count, R15);
+        if self.alone.is_none() {
+            // A unit is good already: one in 16 counts.
+            self.asm.rorx(R15, R15, 4);
+        }
         self.asm.pext(R15, R15, hot);
         let before = std::mem::replace(&mut self.pc, pc | HOT);
         self.guard(R15);

@@ -62,7 +62,7 @@ pub const DESTINATION: u64 = 1 << 61;
 pub const SOURCE: u64 = 1 << 60;
 /// Bytes of a record: the address of the code, and the guest address negated.
 pub const RECORD: u32 = 16;
-/// Entries of a counted block that make it hot.
+/// Entries of a counted block that make it hot, if it is alone; in a unit there have to be 16 times as many.
 pub const ENTRIES: u32 = 1024;
 /// Guest addresses in [`Code::pcs`] without marks.
 pub const ADDRESS: u64 = SOURCE - 1;

@@ -84,7 +84,7 @@ impl Image {
         // One lock at a time: `news` takes the same two.
         let mut hot: Vec<(u32, u32)> = lock(&self.new).iter().copied().filter_map(warm).collect();
         if let Some(kept) = self.kept {
-            let known = kept.view.translated().filter(|e| e.1 < self.used());
+            let known = kept.view.coded().filter(|e| e.1 < self.used());
             hot.extend(known.map(|(pc, slot)| (pc, self.first() + slot)).filter_map(warm));
         }
         // They are for regions.

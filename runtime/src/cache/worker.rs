@@ -344,7 +344,7 @@ fn is_worth(folder: &Folder, n: &News, what: What) -> bool {
         What::Blocks => {
             let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.is_translated())).count();
             let missed = n.missed.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
-            missing + MISSED * missed >= enough(m.view.translated().count())
+            missing + MISSED * missed >= enough(m.view.translated())
         }
         What::Regions => wants_regions(&m.view, n),
     }

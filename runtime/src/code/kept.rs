@@ -183,7 +183,7 @@ impl CodeSpace {
             all.extend(kept.view.code_of(&page, &e).map(|(offset, _)| (e, kept.host(offset))));
         }
         // Those that only their unit goes to are installed with it.
-        let inside = if unit && !again { page.entries().filter(|e| e.in_unit && !e.has_code()).count() } else { 0 };
+        let inside = if unit && !again { page.inside_len() } else { 0 };
         let same = |l: &Looked| self.version(l.addr) == l.version;
         Some(self.installing(|| {
             let bound = !self.traps()

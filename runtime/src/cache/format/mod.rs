@@ -5,7 +5,7 @@
 //! pages    64 bytes each, ascending: a guest page and its parts of what follows
 //! entries  32 bytes each, by pc: slot, piece of code or place in the page's unit, guest bytes
 //! regions  64 bytes each: optimized code and its parts of what follows
-//! words    of units: source (pc, length); of regions: entries (pc, slot), source (pc, length), blocks (pc, slot)
+//! words    of units: source (pc, length), blocks that are not entered (pc); of regions: entries (pc, slot), source (pc, length), blocks (pc, slot)
 //! targets  8 bytes each, ascending: an indirect jump, where it went
 //! pcs      8 bytes each: offset in the page's or region's code, guest pc
 //! bytes    guest bytes that the code was made from

@@ -25,8 +25,8 @@ fn content() -> Content {
         c.entries.insert(pc, (slot, if pc == 0x30 { Known::Named } else { Known::Alone(piece) }));
     }
     for (pc, entered) in [(0x40u32, true), (0x48, false), (0x50, true)] {
-        let slot = c.slot(pc, 100).unwrap();
-        c.entries.insert(pc, (if entered { slot } else { NO_SLOT }, Known::InUnit { entered }));
+        let slot = if entered { c.slot(pc, 100).unwrap() } else { NO_SLOT };
+        c.entries.insert(pc, (slot, Known::InUnit { entered }));
     }
     let unit = Unit {
         source: vec![(0x40, 12), (0x50, 3)],

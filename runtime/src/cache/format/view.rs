@@ -42,6 +42,8 @@ pub struct Page<'a> {
     pcs: (u32, u32),
     /// Place in the words, number of ranges, and length of code of its unit.
     unit: (u32, u32, u32),
+    /// Blocks of its unit that are not entered: a word each.
+    inside: &'a [u8],
     sum: u64,
 }
 
@@ -192,6 +194,7 @@ impl<'a> View<'a> {
             bytes: (w(5)?, w(6)?),
             pcs: (w(7)?, w(8)?),
             unit: (w(9)?, w(10)?, w(11)?),
+            inside: part(self.words, (w(9)?.checked_add(w(10)?.checked_mul(8)?)?, w(12)?.checked_mul(4)?))?,
             sum: long(b, 56)?,
         })
     }
@@ -263,9 +266,14 @@ impl<'a> View<'a> {
         (at >= p.code.0 && u64::from(at) + u64::from(len) <= u64::from(p.code.0) + u64::from(p.code.1))
             .then_some((self.code_at + u64::from(at), len))
     }
-    /// Entries that are translated, of all pages: pc and slot.
-    pub fn translated(&self) -> impl Iterator<Item = (u32, u32)> {
-        let is = |e: &&[u8]| word(e, 8) != Some(NO_CODE) || word(e, 24).is_some_and(|marks| marks & IN_UNIT != 0);
+    /// How many blocks are translated.
+    pub fn translated(&self) -> usize {
+        let of_page = |p: Page<'_>| p.inside_len() + p.entries().filter(Entry::is_translated).count();
+        self.all_pages().map(of_page).sum()
+    }
+    /// Entries that have code, of all pages: pc and slot.
+    pub fn coded(&self) -> impl Iterator<Item = (u32, u32)> {
+        let is = |e: &&[u8]| word(e, 8) != Some(NO_CODE);
         self.entries.chunks_exact(ENTRY_SIZE).filter(is).filter_map(|e| Some((word(e, 0)?, word(e, 4)?)))
     }
     /// The entry of a pc told from `lo`.
@@ -338,12 +346,16 @@ impl<'a> View<'a> {
                 let known = good.then(|| self.known(&p, &e, pcs, unit.is_some())).flatten();
                 c.entries.insert(e.pc, (e.slot, known.unwrap_or_default()));
             }
+            // Of a unit that is not good they are nothing.
+            let inside = if unit.is_some() { p.inside } else { &[] };
+            let inside = inside.chunks_exact(4).filter_map(|w| word(w, 0));
+            c.entries.extend(inside.map(|pc| (pc, (NO_SLOT, Known::InUnit { entered: false }))));
             c.units.extend(unit.map(|u| (p.number, u)));
         }
         c.label = self.label().to_vec();
         self.targets().for_each(|(jump, to)| c.target(jump, to));
         c.regions = (0..self.region_count()).filter_map(|i| self.whole_region(i)).collect();
-        (c.entries.len() == n).then_some(c)
+        (c.entries.len() >= n).then_some(c)
     }
     fn whole_region(&self, i: usize) -> Option<Region> {
         let r = self.region(i).filter(|r| self.is_region_intact(r))?;
@@ -440,7 +452,22 @@ impl Page<'_> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Its entries.
+    /// How many blocks of its unit are not entered.
+    pub fn inside_len(&self) -> usize {
+        self.inside.len() / 4
+    }
+    fn is_inside(&self, pc: u32) -> bool {
+        let (mut lo, mut hi) = (0, self.inside_len());
+        while lo < hi {
+            let mid = lo.midpoint(hi);
+            match word(self.inside, 4 * mid) {
+                Some(at) if at < pc => lo = mid + 1,
+                _ => hi = mid,
+            }
+        }
+        word(self.inside, 4 * lo) == Some(pc)
+    }
+    /// Its entries: addresses that have a slot.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         (0..self.entries.len() / ENTRY_SIZE).filter_map(|i| self.entry_at(i))
     }
@@ -449,8 +476,9 @@ impl Page<'_> {
         let (mut lo, mut hi) = (0, self.entries.len() / ENTRY_SIZE);
         while lo < hi {
             let mid = lo.midpoint(hi);
-            if self.entry_at(mid)?.pc < pc { lo = mid + 1 } else { hi = mid }
+            if self.entry_at(mid).is_some_and(|e| e.pc < pc) { lo = mid + 1 } else { hi = mid }
         }
-        self.entry_at(lo).filter(|e| e.pc == pc)
+        let inside = Entry { pc, slot: NO_SLOT, code: None, bytes: (0, 0), copied: true, in_unit: true };
+        self.entry_at(lo).filter(|e| e.pc == pc).or_else(|| self.is_inside(pc).then_some(inside))
     }
 }

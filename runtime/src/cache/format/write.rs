@@ -52,8 +52,10 @@ impl Tables {
         let words = start(&self.words)?;
         let unit = unit.filter(|u| !u.code.is_empty());
         let unit_len = unit.map_or(Some(0), |u| self.unit(u))?;
+        let mut inside = vec![];
         for (pc, (slot, known)) in of_page {
             match known {
+                Known::InUnit { entered: false } if *slot == NO_SLOT => inside.push(**pc),
                 Known::Named => put(&mut self.entries, &[**pc, *slot, NO_CODE, 0, 0, 0, 0, 0]),
                 Known::Alone(p) => self.piece(**pc, *slot, p, code)?,
                 Known::InUnit { entered } => {
@@ -65,8 +67,12 @@ impl Tables {
             }
         }
         let (code_end, bytes_end, pcs_end) = (start(&self.code)?, start(&self.bytes)?, start(&self.pcs)?);
-        put(&mut self.pages, &[page, first, of_page.len() as u32, code, code_end - code, bytes, bytes_end - bytes]);
-        put(&mut self.pages, &[pcs, pcs_end - pcs, words, unit.map_or(0, |u| u.source.len() as u32), unit_len, 0, 0]);
+        put(&mut self.words, &inside);
+        self.words.resize(self.words.len().next_multiple_of(8), 0);
+        let entries = (of_page.len() - inside.len()) as u32;
+        put(&mut self.pages, &[page, first, entries, code, code_end - code, bytes, bytes_end - bytes]);
+        put(&mut self.pages, &[pcs, pcs_end - pcs, words, unit.map_or(0, |u| u.source.len() as u32), unit_len]);
+        put(&mut self.pages, &[inside.len() as u32, 0]);
         let sum = checksum(&self.code[code as usize..], &self.bytes[bytes as usize..], &self.pcs[pcs as usize..]);
         self.pages.extend_from_slice(&sum.to_le_bytes());
         Some(())
