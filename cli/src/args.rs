@@ -243,7 +243,8 @@ pub struct Lift {
     /// The CPU that the program will see [default: x86-64-v3, and x86-64-v2 in a FILE.wasm]
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<CpuModel>,
-    /// Compile every function well, not only what earlier runs have shown to be hot: takes minutes
+    /// Make a region of every function, not only of what earlier runs have shown to be hot. Rarely worth it where
+    /// code is copied (the default engine); else functions are compiled with Cranelift, which takes minutes
     #[arg(long)]
     pub opt: bool,
     /// Threads [default: all]

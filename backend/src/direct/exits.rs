@@ -243,8 +243,13 @@ impl Direct {
         self.checks.forget();
         self.copies = Default::default();
         self.asm.load(8, R10, Rm::Reg(RCX));
-        self.asm.imm_keeping_flags(RCX, ret.wrapping_neg());
-        self.asm.lea(8, RCX, Rm::Index(RCX, R15, 0));
+        match i32::try_from(ret) {
+            Ok(near) => self.asm.lea(8, RCX, Rm::Mem(R15, -near)),
+            Err(_) => {
+                self.asm.imm_keeping_flags(RCX, ret.wrapping_neg());
+                self.asm.lea(8, RCX, Rm::Index(RCX, R15, 0));
+            }
+        }
         let good = self.jrcxz();
         self.asm.load(8, RCX, Rm::Reg(R10));
         // Where it did come back to is looked up.

@@ -224,8 +224,8 @@ fn ways_meet() {
     assert_eq!(checks_in(&unit(&[(x, a, true), (z - 3, falls, true), (z, c, false)]))[2], 1);
 }
 
-/// Checks in front of a loop and in it: `front` is entered; the loop is of these blocks, and ends in a jump back.
-fn checks_of_blocks(front: &[u8], turn: &[&[u8]]) -> [usize; 2] {
+/// The copy of a loop, and where it goes back to: `front` is entered; the loop is of these blocks, and ends in a jump back.
+fn looped(front: &[u8], turn: &[&[u8]]) -> (Vec<Instruction>, Instruction) {
     let mut turn: Vec<Vec<u8>> = turn.iter().map(|b| b.to_vec()).collect();
     let back = -(turn.iter().map(Vec::len).sum::<usize>() as i8) - 2;
     turn.last_mut().expect("a block").extend([0x75, back as u8]);
@@ -239,7 +239,13 @@ fn checks_of_blocks(front: &[u8], turn: &[&[u8]]) -> [usize; 2] {
     let mut d = Direct::new(WORDS);
     let c = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
     let all: Vec<Instruction> = Decoder::with_ip(64, c.code, 0, DecoderOptions::NONE).iter().collect();
-    let back = all.iter().find(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).expect("a jump back");
+    let back = *all.iter().find(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).expect("a jump back");
+    (all, back)
+}
+
+/// Checks in front of such a loop and in it.
+fn checks_of_blocks(front: &[u8], turn: &[&[u8]]) -> [usize; 2] {
+    let (all, back) = looped(front, turn);
     let checks =
         |from: u64, to: u64| all.iter().filter(|i| i.mnemonic() == M::Shrx && (from..to).contains(&i.ip())).count();
     [checks(0, back.near_branch_target()), checks(back.near_branch_target(), back.ip())]
@@ -279,6 +285,17 @@ fn loops_check_in_front() {
     // mov rcx,[rdi]; je over; mov rdx,[rsi]; over: dec rcx: not to the second
     let load: &[u8] = &[0x48, 0x8b, 0x0f, 0x74, 3];
     assert_eq!(checks_of_blocks(&[], &[load, &[0x48, 0x8b, 0x16], &[0x48, 0xff, 0xc9]]), [1, 1]);
+}
+
+/// A register of the state that was looked at in front of a loop is loaded in it: it has changed when the loop comes back.
+#[test]
+fn loops_load_what_changes() {
+    // mov rcx,[r9]; add r9,8; dec rcx
+    let (all, back) = looped(&[], &[&[0x49, 0x8b, 0x09, 0x49, 0x83, 0xc1, 8, 0x48, 0xff, 0xc9]]);
+    let turn = || all.iter().filter(|i| (back.near_branch_target()..back.ip()).contains(&i.ip()));
+    let access = turn().find(|i| i.memory_base() == R::R10 && i.segment_prefix() == R::GS).expect("the access");
+    let loads = |i: &&Instruction| i.mnemonic() == M::Mov && i.op0_register() == R::R10 && i.memory_base() == R::R9;
+    assert!(turn().filter(loads).any(|i| (back.near_branch_target() + 14..access.ip()).contains(&i.ip())), "{all:#?}");
 }
 
 /// Every register of the state is stored when it changes, and what is read is what was stored last: run on paper.

@@ -237,3 +237,77 @@ fn source(text: &Text, blocks: &[Block]) -> Option<(Vec<(u32, u32)>, Vec<u8>)> {
     }
     Some((source, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::format::Key;
+
+    const LO: u64 = 0x40_0000;
+
+    /// Two pages with these pieces of code in them.
+    fn text(pieces: &[(usize, &[u8])]) -> (Key, Text) {
+        let mut bytes = vec![0xcc; 0x2000];
+        pieces.iter().for_each(|(at, code)| bytes[*at..*at + code.len()].copy_from_slice(code));
+        let key = Key { lo: LO, hi: LO + 0x2000, bits: 64, v3: true, copied: true, ..Key::default() };
+        let text = Text::new(&key, bytes, std::fs::File::open("/dev/null").expect("a file"));
+        (key, text)
+    }
+    /// Those of the blocks that are entered, and those that are counted.
+    fn entered(g: &Graph) -> (Vec<u32>, Vec<u32>) {
+        let of = |f: &dyn Fn(&Node) -> bool| g.0.iter().filter(|n| f(n.1)).map(|n| *n.0).collect();
+        (of(&|n| n.entered), of(&|n| n.counted))
+    }
+    fn jump(from: i32, to: i32) -> [u8; 5] {
+        let [a, b, c, d] = (to - from - 5).to_le_bytes();
+        [0xe9, a, b, c, d]
+    }
+
+    #[test]
+    fn what_is_entered() {
+        // 0: call 0x40   5: je 0x5   7: syscall   9: ret   40: jmp 0x1008   1008: je 0x1000   100a: jmp 0x40
+        let (_, text) = text(&[
+            (0, &[0xe8, 0x3b, 0, 0, 0, 0x74, 0xfe, 0x0f, 0x05, 0xc3]),
+            (0x40, &jump(0x40, 0x1008)),
+            (0x1000, &[0xc3]),
+            (0x1008, &[0x74, 0xf6]),
+            (0x100a, &jump(0x100a, 0x40)),
+        ]);
+        let all = [0, 5, 7, 9, 0x40, 0x1000, 0x1008, 0x100a];
+        let g = Graph::new(&text, 64, &Content::default(), &all, &[]);
+        assert_eq!(entered(&g), (vec![0, 9, 0x40, 0x1008], vec![0x40, 0x1008]));
+        // A run says that it came to one from outside.
+        let g = Graph::new(&text, 64, &Content::default(), &all, &[7]);
+        assert_eq!(entered(&g).0, [0, 7, 9, 0x40, 0x1008]);
+        // What is not known to run is not looked at, and what is outside of the image is none.
+        let g = Graph::new(&text, 64, &Content::default(), &[0x1008, 0x100a, 0x3000], &[0x9000]);
+        assert_eq!(entered(&g), (vec![0x1008], vec![]));
+    }
+
+    #[test]
+    fn straight_code_is_found() {
+        let (_, text) = text(&[(0, &[0x90; 200]), (200, &[0xc3])]);
+        let g = Graph::new(&text, 64, &Content::default(), &[0], &[]);
+        assert_eq!(g.0.keys().copied().collect::<Vec<_>>(), [0, 64, 128, 192]);
+    }
+
+    /// A page is made once, and again when more is known of it; what was entered stays so.
+    #[test]
+    fn pages_change_with_what_is_known() {
+        // 0: je 4   2: nop; nop   4: ret
+        let (key, text) = text(&[(0, &[0x74, 2, 0x90, 0x90, 0xc3])]);
+        let mut content = Content::default();
+        let mut maker = Maker::new(&key, &text);
+        assert_eq!(maker.blocks(&mut content, &[0, 4], &[]), 2);
+        let unit = content.units[&0].clone();
+        assert_eq!((unit.source.clone(), unit.starts.len()), (vec![(0, 2), (4, 1)], 1));
+        assert_eq!(unit.bytes, [0x74, 2, 0xc3]);
+        assert_eq!(maker.blocks(&mut content, &[0, 4], &[]), 0);
+        assert_eq!(content.units[&0], unit);
+        assert_eq!(maker.blocks(&mut content, &[2], &[]), 3);
+        assert_eq!(content.units[&0].source, [(0, 5)]);
+        assert_eq!(maker.blocks(&mut content, &[], &[4]), 3);
+        assert_eq!(content.units[&0].starts.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(maker.blocks(&mut content, &[0, 2, 4], &[]), 0);
+    }
+}
