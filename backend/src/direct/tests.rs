@@ -290,12 +290,12 @@ fn loops_check_in_front() {
 /// A register of the state that was looked at in front of a loop is loaded in it: it has changed when the loop comes back.
 #[test]
 fn loops_load_what_changes() {
-    // mov rcx,[r9]; add r9,8; dec rcx
-    let (all, back) = looped(&[], &[&[0x49, 0x8b, 0x09, 0x49, 0x83, 0xc1, 8, 0x48, 0xff, 0xc9]]);
+    // mov rcx,[rdi+r9*8]; inc r9
+    let (all, back) = looped(&[], &[&[0x4a, 0x8b, 0x0c, 0xcf, 0x49, 0xff, 0xc1]]);
     let turn = || all.iter().filter(|i| (back.near_branch_target()..back.ip()).contains(&i.ip()));
-    let access = turn().find(|i| i.memory_base() == R::R10 && i.segment_prefix() == R::GS).expect("the access");
-    let loads = |i: &&Instruction| i.mnemonic() == M::Mov && i.op0_register() == R::R10 && i.memory_base() == R::R9;
-    assert!(turn().filter(loads).any(|i| (back.near_branch_target() + 14..access.ip()).contains(&i.ip())), "{all:#?}");
+    let sum = turn().find(|i| i.mnemonic() == M::Lea && i.memory_index() == R::R15).expect("the address");
+    let load = |i: &Instruction| i.mnemonic() == M::Mov && i.op0_register() == R::R15 && i.memory_base() == R::R9;
+    assert!(turn().any(|i| load(i) && i.ip() < sum.ip()), "{all:#?}");
 }
 
 /// Every register of the state is stored when it changes, and what is read is what was stored last: run on paper.
