@@ -565,14 +565,19 @@ mod tests {
             (seed >> 11) % n
         };
         let mut info = iced_x86::InstructionInfoFactory::new();
-        let mut sums = 0;
+        let (mut sums, mut met) = (0, 0);
         for _ in 0..20_000 {
             let edges = [0, 1, 0xff, 0x0fff_ffff, 0xffff_ffff, SPACE - 1, SPACE, u64::MAX, 1 << 63];
             let mut r: Registers = std::array::from_fn(|_| edges[next(9) as usize]);
             // As at every entry.
             r[RSP] = SPACE - 1;
             let mut c = Checks::default();
-            for _ in 0..40 {
+            c.begin(1);
+            let mut other: Option<(Checks, Registers)> = None;
+            for step in 0..40 {
+                if step == 35 {
+                    other = Some((c.clone(), r));
+                }
                 let n = [0u8, 1, 2, 3, 6, 7][next(6) as usize];
                 if next(3) == 0 && r[usize::from(n)] < SPACE {
                     c.checked(n);
@@ -591,6 +596,10 @@ mod tests {
                         c.checked_sum(Sum::of(&i));
                     }
                 }
+                // As if it was an access.
+                if i.mnemonic() == M::Lea && after[usize::from(number(i.op0_register()))] < SPACE && next(2) == 0 {
+                    c.accessed(&i);
+                }
                 let written = super::super::select::written(&mut info, &i);
                 c.executed(&i, written);
                 r = after;
@@ -599,7 +608,27 @@ mod tests {
                     assert!(k.near.is_none_or(|by| near(r[n], by.into())), "{i}: {:#x} is not near", r[n]);
                 }
             }
+            // Where two ways meet, what is known is so on both.
+            if let Some((way, values)) = &other {
+                let mut both = c.clone();
+                both.meet(way, 3);
+                let value = |r: &Registers, n: R| if n == R::None { 0 } else { r[usize::from(number(n))] };
+                for r in [&r, values] {
+                    for (n, k) in both.known.iter().enumerate() {
+                        let is = |by: u32| r[n].wrapping_add(by.into()) < SPACE + 2 * u64::from(by);
+                        assert!(r[n] <= k.max && k.near.is_none_or(is));
+                        let same = |o: &usize| both.values[n] == both.values[*o];
+                        assert!((0..16).filter(same).all(|o| r[o] == r[n]));
+                    }
+                    for (s, by) in &both.sums {
+                        met += 1;
+                        let sum = value(r, s.base).wrapping_add(value(r, s.index).wrapping_mul(s.scale.into()));
+                        assert!(sum.wrapping_add((*by).into()) < SPACE + 2 * u64::from(*by), "{s:?}: {sum:#x}");
+                    }
+                }
+                assert!(c.is_as_good(&both) && way.is_as_good(&both));
+            }
         }
-        assert!(sums > 10_000, "{sums}");
+        assert!(sums > 10_000 && met > 1000, "{sums} {met}");
     }
 }
