@@ -29,5 +29,5 @@ mod tests;
 pub use describe::{Access, access, describe, disassemble, is_nested_enter, is_undefined};
 pub use hash::AddressHasher;
 pub use iced_x86::Instruction;
-pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, PlanBlock, block, lift, plan};
+pub use region::{Code, LiftError, LiftNote, Lifted, Mode, Options, Plan, PlanBlock, block, lift, plan};
 pub use step::{Misaligned, Step};

@@ -278,16 +278,28 @@ pub struct PlanBlock {
     pub insns: Vec<Instruction>,
     /// An indirect jump goes there.
     pub indirect: bool,
+    /// It ends in an indirect jump of which nothing says where it goes.
+    pub open: bool,
+}
+
+/// What [`plan`] finds.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Blocks, the entry's first.
+    pub blocks: Vec<PlanBlock>,
+    /// Where they go besides: to what is cold, or is left out because of a bound.
+    pub left: Vec<u64>,
 }
 
 /// The blocks that direct jumps reach, in reverse post-order, for those that translate machine code themselves.
-pub fn plan(entry: u64, code: &mut dyn Code, opts: &Options) -> Result<Vec<PlanBlock>, LiftError> {
+pub fn plan(entry: u64, code: &mut dyn Code, opts: &Options) -> Result<Plan, LiftError> {
     let code = &mut Reader::new(code, opts.bits);
     if let Fetched::Fault(addr) = code.decode(entry) {
         return Err(LiftError::Fetch { addr });
     }
     let opts = Options { max_inlined: 0, ..*opts };
-    let mut guest = discover(&[entry], &opts, code, &mut Set::default(), &mut Found::default());
+    let (mut cold, mut known) = (Set::default(), Found::default());
+    let mut guest = discover(&[entry], &opts, code, &mut cold, &mut known);
     let (rpo, _) = order(&guest, &[entry]);
     let mut indirect: Set = Set::default();
     for g in guest.values().filter(|g| g.insns.last().is_some_and(|i| i.is_jmp_near_indirect())) {
@@ -295,9 +307,11 @@ pub fn plan(entry: u64, code: &mut dyn Code, opts: &Options) -> Result<Vec<PlanB
     }
     let block = |pc: &u64| {
         let g = guest.remove(pc)?;
-        Some(PlanBlock { pc: *pc, insns: g.insns, indirect: indirect.contains(pc) })
+        let last = g.insns.last();
+        let open = last.is_some_and(|i| i.is_jmp_near_indirect() && !known.tables.contains_key(&i.ip()));
+        Some(PlanBlock { pc: *pc, insns: g.insns, indirect: indirect.contains(pc), open })
     };
-    Ok(rpo.iter().filter_map(block).collect())
+    Ok(Plan { blocks: rpo.iter().filter_map(block).collect(), left: cold.into_iter().collect() })
 }
 
 /// What discovery knows beside the blocks.
@@ -372,6 +386,9 @@ fn discover(
                     (first, insns) = (at, 0);
                 } else if insns == opts.block_insns {
                     let pc = inline::pc_of(at);
+                    if call == 0 && !code.code.is_taken(pc) {
+                        missed.insert(at);
+                    }
                     if leaders.len() >= opts.max_blocks || code.code.is_taken(pc) || !code.code.is_warm(pc) {
                         break;
                     }

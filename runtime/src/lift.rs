@@ -117,60 +117,60 @@ pub fn coverage(file: &File, offset: u64, size: u64, bits: u32, starts: &[u64]) 
     Ok(discover(&key, &text, &starts, &|_| {}))
 }
 
-/// Translate all blocks that have a slot and no code, and with `optimize` all functions.
+/// Translate all blocks that were found and have no code, and with `optimize` all functions.
 fn translate(key: &Key, text: &Text, content: &mut Content, found: &Found, options: LiftOptions, progress: &Progress) {
+    let mut run = |content: &mut Content, jobs| run(key, text, content, jobs, options.threads, progress);
+    let is_new = |pc: &u32| content.entries.get(pc).is_none_or(|e| !e.1.is_block());
+    let blocks: Vec<u32> = found.blocks.iter().copied().filter(is_new).collect();
+    if key.copied {
+        copy_pages(key, text, content, found, &blocks, &mut run);
+    } else {
+        const CHUNK: usize = 256;
+        let with_slot = |pc: &u32| content.slot(*pc, key.slots()).is_some();
+        let blocks: Vec<u32> = blocks.into_iter().filter(with_slot).collect();
+        run(content, blocks.chunks(CHUNK).map(|some| Job::Blocks(some.to_vec())).collect());
+    }
+    if options.optimize {
+        let functions = found.functions.iter().filter(|pc| content.entries.contains_key(pc));
+        let functions = functions.map(|pc| Job::Function(*pc)).collect();
+        run(content, functions);
+    }
+}
+
+/// Copy all pages that these blocks are in.
+fn copy_pages(
+    key: &Key,
+    text: &Text,
+    content: &mut Content,
+    found: &Found,
+    blocks: &[u32],
+    run: &mut dyn FnMut(&mut Content, Vec<Job>) -> BTreeSet<u32>,
+) {
     // Each round finds what is behind instructions that the one before did not copy. A file may have a million of these in a row; what is
     // left is copied by the run.
     const ROUNDS: usize = 16;
     // What is known to begin a function may be called by what is not found.
-    let mut missed: Vec<u32> = found.indirect.union(&found.functions).copied().collect();
-    missed.retain(|pc| found.blocks.contains(pc));
+    let mut entered: Vec<u32> = found.indirect.union(&found.functions).copied().collect();
+    entered.retain(|pc| found.blocks.contains(pc));
+    let mut graph = Graph::new(text, key.bits, content, blocks, &entered);
     let mut seen = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let starts = pass(key, text, content, found, &missed, options.threads, progress);
+        graph.entered().for_each(|pc| {
+            content.slot(pc, key.slots());
+        });
+        let pages = graph.changed(content).into_iter().map(|(page, nodes)| Job::Page(page, nodes)).collect();
+        let starts = run(content, pages);
         let new = |pc: &u32| match content.entries.get(pc) {
             Some((_, Known::InUnit { entered })) => !entered,
             Some((_, Known::Alone(_))) => false,
             Some((_, Known::Named)) | None => true,
         };
-        missed = starts.into_iter().filter(new).filter(|pc| seen.insert(*pc)).collect();
-        if missed.is_empty() {
+        let more: Vec<u32> = starts.into_iter().filter(new).filter(|pc| seen.insert(*pc)).collect();
+        if more.is_empty() {
             break;
         }
+        graph.enter(text, key.bits, &more);
     }
-    if options.optimize {
-        let functions: Vec<Job> =
-            found.functions.iter().filter(|pc| content.entries.contains_key(pc)).map(|pc| Job::Function(*pc)).collect();
-        run(key, text, content, functions, options.threads, progress);
-    }
-}
-
-/// Translate all blocks that have a slot and no code; those that were `missed` are entered from outside. Gives where runs will go on
-/// besides.
-fn pass(
-    key: &Key,
-    text: &Text,
-    content: &mut Content,
-    found: &Found,
-    missed: &[u32],
-    threads: usize,
-    progress: &Progress,
-) -> BTreeSet<u32> {
-    const CHUNK: usize = 256;
-    let is_new = |content: &Content, pc: &u32| content.entries.get(pc).is_none_or(|e| !e.1.is_block());
-    let blocks: Vec<u32> = found.blocks.iter().copied().filter(|pc| is_new(content, pc)).collect();
-    let jobs: Vec<Job> = if key.copied {
-        let graph = Graph::new(text, key.bits, content, &blocks, missed);
-        graph.entered().for_each(|pc| {
-            content.slot(pc, key.slots());
-        });
-        graph.changed(content).into_iter().map(|(page, nodes)| Job::Page(page, nodes)).collect()
-    } else {
-        let with_slot = |pc: &u32| content.slot(*pc, key.slots()).is_some();
-        let blocks: Vec<u32> = blocks.into_iter().filter(with_slot).collect();
-        blocks.chunks(CHUNK).map(|some| Job::Blocks(some.to_vec())).collect()
-    };
-    run(key, text, content, jobs, threads, progress)
 }
 
 /// What a thread does at a time.

@@ -2,8 +2,8 @@
 
 use super::format::Key;
 use super::maker::{Text, Warm};
-use evm_ir::{Op, Region, Term, Value};
-use evm_lifter::{Mode, Options};
+use crate::code::translate::BLOCK_INSNS;
+use evm_lifter::{Instruction, Options, PlanBlock};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was found in an image.
@@ -19,7 +19,7 @@ pub struct Found {
     pub covered: BTreeMap<u32, u32>,
     /// Indirect jumps whose targets are not known.
     pub unresolved: usize,
-    /// Guest instructions, those in overlapping regions more than once.
+    /// Guest instructions.
     pub insns: u64,
 }
 
@@ -37,68 +37,50 @@ impl Found {
     }
 }
 
+/// Instructions and blocks that are followed together. What is found already is not followed again.
+const BOUNDS: Options =
+    Options { max_insns: 5000, max_blocks: 2000, block_insns: BLOCK_INSNS, ..crate::code::translate::UNPROFILED };
+
 /// Follow control flow from `starts`, which are told from the image's first address. `seen` is told of progress.
 pub(crate) fn discover(key: &Key, text: &Text, starts: &[u32], seen: &dyn Fn(u64)) -> Found {
     let mut found = Found { functions: starts.iter().copied().collect(), ..Found::default() };
     let mut work: Vec<u32> = starts.to_vec();
-    let near = |pc: u64| (text.lo..text.hi).contains(&pc).then(|| (pc - text.lo) as u32);
-    let opts = Options { mode: Mode::Region, bits: key.bits, v3: key.v3, ..Options::default() };
+    let opts = Options { bits: key.bits, v3: key.v3, ..BOUNDS };
     while let Some(pc) = work.pop() {
-        if near(text.lo + u64::from(pc)).is_none() || found.blocks.contains(&pc) {
+        let at = text.lo + u64::from(pc);
+        if text.near(at).is_none() || found.blocks.contains(&pc) {
             continue;
         }
-        let mut code = Warm::all(text);
-        let Ok(lifted) = evm_lifter::lift(text.lo + u64::from(pc), &[], &mut code, &opts) else { continue };
+        let is_found = |pc| found.blocks.contains(&pc);
+        let mut code = Warm { taken: &is_found, ..Warm::all(text) };
+        let Ok(plan) = evm_lifter::plan(at, &mut code, &opts) else { continue };
         // What does not decode was no code.
-        if lifted.notes.iter().any(|n| n.pc == text.lo + u64::from(pc)) {
+        if plan.blocks.first().and_then(|b| b.insns.first()).is_none_or(Instruction::is_invalid) {
             continue;
         }
-        let r = lifted.region;
-        found.blocks.insert(pc);
-        found.blocks.extend(r.blocks.iter().filter(|b| b.insn_start).filter_map(|b| near(b.pc)));
-        let cases = r.blocks.iter().filter_map(|b| if let Term::Switch(_, to, ..) = &b.term { Some(to) } else { None });
-        let cases = cases.flatten().filter_map(|b| near(r.blocks[b.0 as usize].pc));
-        found.indirect.extend(cases);
-        found.insns += u64::from(r.insns);
-        for (a, n) in &r.source {
-            if let (Some(a), Some(b)) = (near(*a), near(*a + u64::from(*n) - 1)) {
-                found.cover(a, b + 1);
-            }
+        work.extend(plan.left.iter().filter_map(|pc| text.near(*pc)));
+        let before = found.insns;
+        for b in &plan.blocks {
+            work.extend(found.add(text, b));
         }
-        for t in targets(&r, &mut found.unresolved) {
-            let Some(at) = near(t.pc) else { continue };
-            if t.call {
-                found.functions.insert(at);
-            }
-            work.push(at);
-        }
-        seen(u64::from(r.insns));
+        seen(found.insns - before);
     }
     found
 }
 
-struct Target {
-    pc: u64,
-    call: bool,
-}
-
-/// Where a region goes at known addresses.
-fn targets(r: &Region, unresolved: &mut usize) -> Vec<Target> {
-    let mut out = vec![];
-    for b in &r.blocks {
-        let constant = |v: Value| b.insts.iter().find(|i| i.dst == v && i.op == Op::Const).map(|i| i.imm as u64);
-        match &b.term {
-            Term::Exit(v) => match constant(*v) {
-                Some(pc) => out.push(Target { pc, call: false }),
-                None => *unresolved += 1,
-            },
-            Term::Call { target, ret, .. } => {
-                out.extend(constant(*target).map(|pc| Target { pc, call: true }));
-                out.push(Target { pc: *ret, call: false });
-            }
-            Term::Service { next, .. } => out.push(Target { pc: *next, call: false }),
-            Term::Jump(_) | Term::Br(..) | Term::Switch(..) | Term::Return(_) | Term::Raise { .. } => {}
-        }
+impl Found {
+    /// Add a block; gives what it calls.
+    fn add(&mut self, text: &Text, b: &PlanBlock) -> Option<u32> {
+        let start = text.near(b.pc)?;
+        let end = b.insns.iter().rev().find(|i| !i.is_invalid())?.next_ip();
+        self.blocks.insert(start);
+        self.indirect.extend(b.indirect.then_some(start));
+        self.cover(start, start + (end - b.pc) as u32);
+        self.insns += b.insns.len() as u64;
+        self.unresolved += usize::from(b.open);
+        let call = b.insns.last().filter(|i| i.is_call_near())?;
+        let target = text.near(call.near_branch_target())?;
+        self.functions.insert(target);
+        Some(target)
     }
-    out
 }

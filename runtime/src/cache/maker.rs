@@ -332,7 +332,7 @@ impl Maker<'_> {
         let direct = self.direct.as_mut()?;
         let mut text = Warm { text: self.text, warm, taken, targets: &[] };
         let options = Options { bits: key.bits, v3: key.v3, ..COPIED };
-        let unit = Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut text, &options).ok()?);
+        let unit = Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut text, &options).ok()?.blocks);
         let mut links = Links::new(key, slots);
         let slot = links.index(lo + u64::from(pc)).checked_sub(super::SLOTS + key.first_slot())?;
         let code = direct.copy(&unit.blocks, key.v3, &mut |pc| links.index(pc))?;

@@ -64,12 +64,21 @@ impl Graph {
         for pc in missed {
             nodes.entry(*pc).and_modify(|n| n.entered = true);
         }
-        let jumps = connect(text, bits, &mut nodes);
+        let all = nodes.keys().copied().collect();
+        let jumps = connect(text, bits, &mut nodes, all);
         for node in nodes.values_mut() {
             node.entered |= !node.near;
         }
         count(&mut nodes, &jumps);
         Graph(nodes)
+    }
+    /// These are entered, be they known or not.
+    pub(crate) fn enter(&mut self, text: &Text, bits: u32, blocks: &[u32]) {
+        let new = blocks.iter().copied().filter(|pc| !self.0.contains_key(pc)).collect();
+        for pc in blocks.iter().filter(|pc| u64::from(**pc) < text.hi - text.lo) {
+            self.0.entry(*pc).or_default().entered = true;
+        }
+        connect(text, bits, &mut self.0, new);
     }
     /// Those that have to have a slot.
     pub(crate) fn entered(&self) -> impl Iterator<Item = u32> {
@@ -88,9 +97,8 @@ impl Graph {
     }
 }
 
-/// Find out how blocks are entered and which are compiled. Gives the jumps.
-fn connect(text: &Text, bits: u32, nodes: &mut BTreeMap<u32, Node>) -> Vec<(u32, u32)> {
-    let mut all: Vec<u32> = nodes.keys().copied().collect();
+/// Find out where these of the blocks go, and which of them are compiled. Gives the jumps.
+fn connect(text: &Text, bits: u32, nodes: &mut BTreeMap<u32, Node>, mut all: Vec<u32>) -> Vec<(u32, u32)> {
     let mut jumps = vec![];
     while let Some(from) = all.pop() {
         let insns = instructions(text, bits, from, &|pc| nodes.contains_key(&pc));
@@ -279,6 +287,9 @@ mod tests {
         // A run says that it came to one from outside.
         let g = Graph::new(&text, 64, &Content::default(), &all, &[7]);
         assert_eq!(entered(&g).0, [0, 7, 9, 0x40, 0x1008]);
+        let mut g = Graph::new(&text, 64, &Content::default(), &all, &[]);
+        g.enter(&text, 64, &[7, 0x100c]);
+        assert_eq!(entered(&g).0, [0, 7, 9, 0x40, 0x1008, 0x100c]);
         // What is not known to run is not looked at, and what is outside of the image is none.
         let g = Graph::new(&text, 64, &Content::default(), &[0x1008, 0x100a, 0x3000], &[0x9000]);
         assert_eq!(entered(&g), (vec![0x1008], vec![]));

@@ -436,7 +436,7 @@ pub(crate) fn copied_region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64
     let mut snap = Snapshot::new(space, mm, Some(engine));
     snap.copies = true;
     let unit = match evm_lifter::plan(pc, &mut snap, &Options { v3: space.v3, ..COPIED }) {
-        Ok(plan) => Unit::of(plan),
+        Ok(plan) => Unit::of(plan.blocks),
         Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
         Err(e) => return Err(Failure::Internal(e.to_string())),
     };
