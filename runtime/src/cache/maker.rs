@@ -5,7 +5,7 @@
 
 use super::format::{Content, Key, Known, Piece, Region, View, marked};
 use super::images::News;
-use super::units::Graph;
+use super::units::{Graph, source};
 use crate::code::translate::{BLOCK_INSNS, COPIED, COPIED_LARGE, KEPT, LARGE, UNPROFILED, Unit};
 use crate::host::direct::WORDS;
 use crate::thread::ABI;
@@ -238,8 +238,7 @@ impl<'a> Maker<'a> {
                     let insns = evm_lifter::block(lo + u64::from(pc), &mut { text }, bits, BLOCK_INSNS);
                     insns.is_ok_and(|i| !is_for_compiler(&i))
                 };
-                let made = self.copied_region(&mut Slots::Fixed(slots), &is_copied, &|_| false, pc);
-                made.filter(|r| !is_of_a_unit(r))
+                self.copied_region(&mut Slots::Fixed(slots), &is_copied, &|_| false, pc)
             }
             None => self.compile(&mut Slots::Fixed(slots), &[pc], &UNKNOWN),
         }));
@@ -310,9 +309,6 @@ impl Maker<'_> {
                     )
                 }))
             {
-                if is_of_a_unit(&r) {
-                    continue;
-                }
                 large.extend(Some(*pc).filter(|_| is_large(&&r)));
                 content.regions.push(r);
                 made += 1;
@@ -320,7 +316,7 @@ impl Maker<'_> {
         }
         made
     }
-    /// Copy what is around the block at a pc, of blocks that are `warm` and not `taken`.
+    /// Copy what is around the block at a pc, of blocks that are `warm` and not `taken`. `None` if it is all in one page: its unit has it.
     fn copied_region(
         &mut self,
         slots: &mut Slots<'_>,
@@ -333,21 +329,16 @@ impl Maker<'_> {
         let mut text = Warm { text: self.text, warm, taken, targets: &[] };
         let options = Options { bits: key.bits, v3: key.v3, ..COPIED };
         let unit = Unit::of(evm_lifter::plan(lo + u64::from(pc), &mut text, &options).ok()?.blocks);
+        if unit.blocks.iter().all(|b| b.pc / 4096 == unit.blocks[0].pc / 4096) {
+            return None;
+        }
         let mut links = Links::new(key, slots);
         let slot = links.index(lo + u64::from(pc)).checked_sub(super::SLOTS + key.first_slot())?;
         let code = direct.copy(&unit.blocks, key.v3, &mut |pc| links.index(pc))?;
         if links.full {
             return None;
         }
-        let (mut source, mut bytes) = (vec![], vec![]);
-        for (from, to) in unit.ranges {
-            let b = self.text.range(from, (to - from) as usize);
-            if b.len() as u64 != to - from {
-                return None;
-            }
-            source.push((u32::try_from(from - lo).ok()?, b.len() as u32));
-            bytes.extend_from_slice(b);
-        }
+        let (source, bytes) = source(self.text, unit.ranges)?;
         Some(Region {
             entries: vec![(pc, slot)],
             source,
@@ -358,11 +349,6 @@ impl Maker<'_> {
             ..Region::default()
         })
     }
-}
-
-/// Whether all of a region of copied code is of one page, whose unit has it as well.
-fn is_of_a_unit(r: &Region) -> bool {
-    r.entries.first().is_some_and(|e| r.source.iter().all(|(pc, _)| pc / 4096 == e.0 / 4096))
 }
 
 /// The copy of the block of these instructions.

@@ -8,16 +8,15 @@
 //! itself: a run that finds no code for an address says so, and the block is entered from then on. An entered block starts
 //! knowing nothing of addresses, so there are to be few.
 //!
-//! A loop may go through several pages. What is entered in it by a jump is counted, for a region to have the loop to itself if it is hot.
+//! Where code goes on in other pages, a region is better if it is hot. So what is entered is counted if a jump to another page may follow: of a loop that
+//! goes through several pages, of an interpreter's operation that ends in a jump to the common part.
 
 use super::format::{Content, Known, NO_SLOT, Unit};
 use super::maker::{Links, Maker, Slots, Text};
 use crate::code::translate::BLOCK_INSNS;
 use evm_backend::direct::{Block, Way, is_for_compiler, ways};
 use evm_lifter::Instruction;
-use petgraph::algo::kosaraju_scc;
-use petgraph::graphmap::DiGraphMap;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What is known of a block.
@@ -69,7 +68,7 @@ impl Graph {
         for node in nodes.values_mut() {
             node.entered |= !node.near;
         }
-        count(&mut nodes, &jumps);
+        count(&mut nodes, jumps);
         Graph(nodes)
     }
     /// These are entered, be they known or not.
@@ -125,15 +124,21 @@ fn connect(text: &Text, bits: u32, nodes: &mut BTreeMap<u32, Node>, mut all: Vec
     jumps
 }
 
-/// Have the blocks counted that another page jumps to, if that is in a loop.
-fn count(nodes: &mut BTreeMap<u32, Node>, jumps: &[(u32, u32)]) {
-    let graph: DiGraphMap<u32, ()> = DiGraphMap::from_edges(jumps);
-    let mut part = HashMap::new();
-    for (n, all) in kosaraju_scc(&graph).into_iter().enumerate() {
-        part.extend(all.into_iter().map(|pc| (pc, n)));
+/// Have those of the entered blocks counted from which a jump to another page may follow.
+fn count(nodes: &mut BTreeMap<u32, Node>, mut jumps: Vec<(u32, u32)>) {
+    let is_far = |(from, to): &(u32, u32)| from / 4096 != to / 4096;
+    let mut work: Vec<u32> = jumps.iter().filter(|j| is_far(j)).map(|j| j.0).collect();
+    jumps.retain(|j| !is_far(j));
+    jumps.sort_unstable_by_key(|j| j.1);
+    let mut leaves = HashSet::new();
+    while let Some(pc) = work.pop() {
+        if leaves.insert(pc) {
+            let first = jumps.partition_point(|j| j.1 < pc);
+            work.extend(jumps[first..].iter().take_while(|j| j.1 == pc).map(|j| j.0));
+        }
     }
-    for (_, to) in jumps.iter().filter(|(from, to)| from / 4096 != to / 4096 && part.get(from) == part.get(to)) {
-        nodes.entry(*to).and_modify(|n| n.counted = true);
+    for pc in leaves {
+        nodes.entry(pc).and_modify(|n| n.counted = n.entered);
     }
 }
 
@@ -218,24 +223,25 @@ impl Maker<'_> {
             }
             let starts = order.iter().zip(code.starts).filter(|(o, _)| o.1).map(|(o, at)| (o.0, *at)).collect();
             let (code, pcs) = (code.code.to_vec(), super::maker::near_pcs(code.pcs, key.lo)?);
-            let (source, bytes) = source(text, &blocks)?;
+            let end = |b: &Block| b.insns.last().map_or(b.pc, Instruction::next_ip).max(b.pc + 1);
+            let (source, bytes) = source(text, blocks.iter().map(|b| (b.pc, end(b))).collect())?;
             return Some(Unit { source, bytes, code, pcs, starts });
         }
     }
 }
 
-/// The guest bytes of blocks, which are in the order of their addresses: the ranges, and the bytes one after the other.
-fn source(text: &Text, blocks: &[Block]) -> Option<(Vec<(u32, u32)>, Vec<u8>)> {
-    let mut ranges: Vec<(u64, u64)> = vec![];
-    for b in blocks {
-        let end = b.insns.last().map_or(b.pc, Instruction::next_ip).max(b.pc + 1);
-        match ranges.last_mut().filter(|r| r.1 >= b.pc) {
-            Some(r) => r.1 = r.1.max(end),
-            None => ranges.push((b.pc, end)),
+/// Guest bytes from `start` to `end` of each of these: the ranges, those that touch as one, and the bytes one after the other.
+pub(super) fn source(text: &Text, mut parts: Vec<(u64, u64)>) -> Option<(Vec<(u32, u32)>, Vec<u8>)> {
+    parts.sort_unstable();
+    parts.dedup_by(|next, r| {
+        let touches = next.0 <= r.1;
+        if touches {
+            r.1 = r.1.max(next.1);
         }
-    }
+        touches
+    });
     let (mut source, mut bytes) = (vec![], vec![]);
-    for (from, to) in ranges {
+    for (from, to) in parts {
         let b = text.range(from, (to - from) as usize);
         if b.len() as u64 != to - from {
             return None;
