@@ -8,15 +8,16 @@
 //! itself: a run that finds no code for an address says so, and the block is entered from then on. An entered block starts
 //! knowing nothing of addresses, so there are to be few.
 //!
-//! Where code goes on in other pages, a region is better if it is hot. So what is entered is counted if a jump to another page may follow: of a loop that
-//! goes through several pages, of an interpreter's operation that ends in a jump to the common part.
+//! A loop may go through several pages. What is entered in it by a jump is counted, for a region to have the loop to itself if it is hot.
 
 use super::format::{Content, Known, NO_SLOT, Unit};
 use super::maker::{Links, Maker, Slots, Text};
 use crate::code::translate::BLOCK_INSNS;
 use evm_backend::direct::{Block, Way, is_for_compiler, ways};
 use evm_lifter::Instruction;
-use std::collections::{BTreeMap, HashSet};
+use petgraph::algo::kosaraju_scc;
+use petgraph::graphmap::DiGraphMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What is known of a block.
@@ -68,7 +69,7 @@ impl Graph {
         for node in nodes.values_mut() {
             node.entered |= !node.near;
         }
-        count(&mut nodes, jumps);
+        count(&mut nodes, &jumps);
         Graph(nodes)
     }
     /// These are entered, be they known or not.
@@ -124,21 +125,15 @@ fn connect(text: &Text, bits: u32, nodes: &mut BTreeMap<u32, Node>, mut all: Vec
     jumps
 }
 
-/// Have those of the entered blocks counted from which a jump to another page may follow.
-fn count(nodes: &mut BTreeMap<u32, Node>, mut jumps: Vec<(u32, u32)>) {
-    let is_far = |(from, to): &(u32, u32)| from / 4096 != to / 4096;
-    let mut work: Vec<u32> = jumps.iter().filter(|j| is_far(j)).map(|j| j.0).collect();
-    jumps.retain(|j| !is_far(j));
-    jumps.sort_unstable_by_key(|j| j.1);
-    let mut leaves = HashSet::new();
-    while let Some(pc) = work.pop() {
-        if leaves.insert(pc) {
-            let first = jumps.partition_point(|j| j.1 < pc);
-            work.extend(jumps[first..].iter().take_while(|j| j.1 == pc).map(|j| j.0));
-        }
+/// Have the blocks counted that another page jumps to, if that is in a loop.
+fn count(nodes: &mut BTreeMap<u32, Node>, jumps: &[(u32, u32)]) {
+    let graph: DiGraphMap<u32, ()> = DiGraphMap::from_edges(jumps);
+    let mut part = HashMap::new();
+    for (n, all) in kosaraju_scc(&graph).into_iter().enumerate() {
+        part.extend(all.into_iter().map(|pc| (pc, n)));
     }
-    for pc in leaves {
-        nodes.entry(pc).and_modify(|n| n.counted = n.entered);
+    for (_, to) in jumps.iter().filter(|(from, to)| from / 4096 != to / 4096 && part.get(from) == part.get(to)) {
+        nodes.entry(*to).and_modify(|n| n.counted = true);
     }
 }
 
