@@ -45,7 +45,7 @@ pub struct Progress {
 /// What to do with the code that is found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LiftOptions {
-    /// Compile each function with Cranelift besides.
+    /// Make a region of each function besides.
     pub optimize: bool,
     /// Threads.
     pub threads: usize,

@@ -24,7 +24,7 @@ pub(super) struct Head {
 /// Passes in which checks are hoisted.
 const HOISTING: usize = 2;
 /// The last pass with assumptions.
-const LAST: usize = 5;
+pub(super) const LAST: usize = 5;
 
 impl Direct {
     /// Find out, for each block of a unit, which blocks may go there without leaving the unit: those that name its address in their last

@@ -254,6 +254,10 @@ impl Direct {
                 break;
             }
             pass += 1;
+            // Without assumptions none is wrong; if one is, nothing is copied.
+            if pass > loops::LAST + 1 {
+                return None;
+            }
         }
         self.pcs.sort_unstable();
         if !self.asm.finish(&mut self.pcs) {

@@ -150,7 +150,7 @@ impl Made {
     pub(crate) fn len(&self) -> usize {
         self.blocks.len()
     }
-    /// Add it to what there is; each block gets a slot.
+    /// Add it to what there is; a block that is entered gets a slot.
     pub(crate) fn put(self, content: &mut Content, most: u32) {
         match self.unit {
             Some(u) => content.units.insert(self.page, u),

@@ -1,7 +1,7 @@
 //! Translations kept from other runs in a code space: an image's file is consulted a page of guest code at a time.
 //!
-//! When the run loop first comes to a page, the page is watched, the guest bytes of each of the file's pieces are compared, and
-//! those that are equal are installed together. After that compiled code finds them by itself. A page that changes
+//! When the run loop first comes to a page, the page is watched, the guest bytes of the page's unit and of each of its pieces are compared, and
+//! what is equal is installed together. After that compiled code finds them by itself. A page that changes
 //! drops all of them, and those of the page before that reach into it.
 //!
 //! # Safety

@@ -27,7 +27,7 @@ struct Tables {
 }
 
 /// From so many targets on the tables that find code by a hash have all their memory at once: two page faults for each page of them,
-/// which is read first, cost more. Most processes between fork and execve have fewer.
+/// which is read first, cost more.
 const FEW: u32 = 24;
 
 /// A target that is being made: no address that code has.
