@@ -6,12 +6,13 @@
 
 use crate::code::memory;
 use crate::code::records;
+use crate::code::targets::SAMPLE;
 use crate::code::translate::{self, BlockEntry};
 use crate::host::direct::{self, Shadow};
 use crate::stats::Counters;
 use crate::thread::{LEAVE, Thread};
 use evm_backend::abi::STEP;
-use evm_backend::direct::{ADDRESS, DESTINATION, HOT, POLL, SOURCE};
+use evm_backend::direct::{ADDRESS, DESTINATION, HOT, LOOKUP, POLL, SOURCE};
 use evm_backend::interp;
 use evm_cpu::{CpuState, helpers};
 use evm_lifter::Mode;
@@ -58,6 +59,22 @@ impl Thread {
         // SAFETY: own state.
         unsafe { look_in(self.cpu, hashes, targets) };
     }
+    /// Indirect jumps of this thread go to `pc` at once from now on.
+    fn add_target(&mut self, pc: u64) {
+        let records = self.space_ref().records();
+        records.add_target(pc);
+        let (_, _, targets) = records.words();
+        let cpu = self.cpu;
+        // SAFETY: own state; others touch these words atomically.
+        unsafe {
+            (*cpu).finds = SAMPLE;
+            AtomicU64::from_ptr(&raw mut (*cpu).near_targets).store(targets, Ordering::SeqCst);
+            // Who asks the thread to leave sets the poll word before he hides the table.
+            if AtomicU64::from_ptr(&raw mut (*cpu).poll).load(Ordering::SeqCst) != 0 {
+                hide_copied(cpu);
+            }
+        }
+    }
     /// The hook's part: a fault in copied code, or a jump of it to a record that nobody has named. True: the context goes on elsewhere.
     /// Signal-safe.
     pub(crate) fn leaves_copied(
@@ -89,6 +106,12 @@ impl Thread {
             return true;
         }
         let Some(pc) = memory::copied_pc(rip) else { return false };
+        if pc & LOOKUP == LOOKUP {
+            if !self.space_ref().records().open_targets(addr) {
+                gregs[libc::REG_RIP as usize] = direct::way_dispatch() as i64;
+            }
+            return true;
+        }
         if pc & HOT != 0 {
             // SAFETY: own state.
             unsafe { (*state).hot = 1 };
@@ -212,6 +235,10 @@ pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u
                 (*t).service(evm_cpu::service::SYSCALL, next.wrapping_sub(2), next)
             }
             direct::STEP => (*t).single(next),
+            direct::OFTEN => {
+                (*t).add_target(next);
+                next
+            }
             _ => next,
         })
     }

@@ -158,6 +158,17 @@ impl Checks {
     pub fn done(&self, n: usize) -> &[Fact] {
         if self.origin == Some(n) { &self.done } else { &[] }
     }
+    /// This is known as well, as far as it is on all of these ways.
+    pub fn allow(&mut self, f: &Fact, ways: &[&Checks]) {
+        let most = |drift: &dyn Fn(&Checks) -> Option<u32>| ways.iter().map(|w| drift(w)).max().flatten().unwrap_or(0);
+        match f {
+            Fact::Near(n) => {
+                let n = usize::from(*n);
+                self.known[n].near = Some(most(&|w| w.known[n].near));
+            }
+            Fact::Sum(s) => self.sums.push((*s, most(&|w| w.drift(s)))),
+        }
+    }
     /// Whether that is known.
     pub fn holds(&self, f: &Fact) -> bool {
         match f {

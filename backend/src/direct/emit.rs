@@ -45,7 +45,7 @@ impl Direct {
         self.copies.set(scratch, guest);
     }
     /// Fault unless the address in `r` is one of guest memory. `scratch` may be `r`.
-    fn check(&mut self, r: Reg, scratch: Reg) {
+    pub(super) fn check(&mut self, r: Reg, scratch: Reg) {
         self.copies.lose(scratch);
         self.asm.shrx(scratch, r, R9);
         self.guard(scratch);

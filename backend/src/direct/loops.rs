@@ -9,7 +9,7 @@
 //! the loop's would not have been come to: then the instruction at the head is the interpreter's, as after any check.
 
 use super::checks::{Checks, Fact};
-use super::{Block, Direct};
+use super::{Block, Direct, Way, ways};
 
 /// A head of a loop.
 #[derive(Clone, Debug, Default)]
@@ -22,21 +22,25 @@ pub(super) struct Head {
 }
 
 /// Passes in which checks are hoisted.
-const HOISTING: usize = 2;
+const HOISTING: usize = 4;
+/// From this pass on what became less certain twice is not assumed: it would do so in each.
+const GROWING: usize = 2;
+/// From this pass on nothing is assumed of heads of which too much was.
+const DOUBTING: usize = 6;
 /// The last pass with assumptions.
-pub(super) const LAST: usize = 5;
+pub(super) const LAST: usize = 9;
 
 impl Direct {
-    /// Find out, for each block of a unit, which blocks may go there without leaving the unit: those that name its address in their last
-    /// instruction, or end in front of it. And which are heads.
+    /// Find out, for each block of a unit, which blocks may go there without leaving the unit, but by a call. And which are heads.
     pub(super) fn find_ways(&mut self, blocks: &[Block]) {
         self.from.iter_mut().for_each(Vec::clear);
         self.from.resize(blocks.len().max(self.from.len()), vec![]);
         for (n, b) in blocks.iter().enumerate() {
             let Some(last) = b.insns.last() else { continue };
-            // The same as `exits` looks for; of an instruction without a near target it is 0.
-            for pc in [last.next_ip(), last.near_branch_target()] {
-                if let Some(to) = self.number(pc) {
+            for way in ways(last) {
+                if let Way::Next(pc) | Way::Jump(pc) = way
+                    && let Some(to) = self.number(pc)
+                {
                     self.from[to].push(n);
                 }
             }
@@ -90,24 +94,30 @@ impl Direct {
 
     /// Whether the assumptions of pass `pass` were right; if not, they are other ones now.
     pub(super) fn is_settled(&mut self, pass: usize) -> bool {
-        let mut good = true;
+        let mut settled = true;
         for n in 0..self.heads.len() {
             let Some(mut head) = self.heads[n].take() else { continue };
             let ends: Vec<&Checks> =
                 self.from[n].iter().filter(|f| **f >= n).filter_map(|f| Some(&self.after[*f].as_ref()?.0)).collect();
-            good &= head.settle(n, &ends, pass);
+            let good = head.settle(n, &ends, pass);
+            if !good && pass >= DOUBTING {
+                head.give_up();
+            }
+            settled &= good;
             self.heads[n] = Some(head);
         }
-        if !good && pass >= LAST {
-            for head in self.heads.iter_mut().flatten() {
-                (head.limit, head.hoisted) = (Some(Checks::default()), vec![]);
-            }
+        if !settled && pass >= LAST {
+            self.heads.iter_mut().flatten().for_each(Head::give_up);
         }
-        good
+        settled
     }
 }
 
 impl Head {
+    /// Assume nothing.
+    fn give_up(&mut self) {
+        (self.limit, self.hoisted) = (Some(Checks::default()), vec![]);
+    }
     /// Compare with what is known at the ends of the loop.
     fn settle(&mut self, n: usize, ends: &[&Checks], pass: usize) -> bool {
         if pass < HOISTING
@@ -122,6 +132,9 @@ impl Head {
                 }
             }
             if !found.is_empty() {
+                if let Some(limit) = &mut self.limit {
+                    found.iter().for_each(|f| limit.allow(f, ends));
+                }
                 self.hoisted.append(&mut found);
                 return false;
             }
@@ -131,7 +144,7 @@ impl Head {
         }
         let mut now = self.assumed.clone();
         ends.iter().for_each(|e| now.meet(e, n));
-        if pass >= HOISTING {
+        if pass >= GROWING {
             now.without_growth(&self.assumed);
         }
         self.hoisted.retain(|f| now.holds(f));

@@ -390,12 +390,9 @@ impl CodeSpace {
     pub(crate) fn records(&self) -> &Records {
         &self.records
     }
-    /// Copied code for a guest pc, which indirect jumps of copied code find from now on.
+    /// Copied code for a guest pc.
     pub(crate) fn copied(&self, pc: u64) -> Option<u64> {
-        let index = self.records.index(pc)?;
-        let code = self.records.code(index)?;
-        self.records.find(pc, index, code);
-        Some(code)
+        self.records.index(pc).and_then(|index| self.records.code(index))
     }
     /// Let indirect branches find a pc.
     pub(crate) fn remember(&self, pc: u64, index: u32) {
