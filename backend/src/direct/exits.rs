@@ -33,7 +33,9 @@ pub fn ways(last: &Instruction) -> impl Iterator<Item = Way> {
     let (next, target) = (last.next_ip(), last.near_branch_target());
     let all = match last.flow_control() {
         FlowControl::Next if !select::is_control(last) => [Some(Way::Next(next)), None],
-        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => [Some(Way::Jump(next)), Some(Way::Jump(target))],
+        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => {
+            [Some(Way::Jump(next)), Some(Way::Jump(target))]
+        }
         FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => [Some(Way::Jump(target)), None],
         FlowControl::Call if last.code() == Code::Call_rel32_64 => [Some(Way::Jump(next)), Some(Way::Outside(target))],
         FlowControl::IndirectCall if last.code() == Code::Call_rm64 => [Some(Way::Jump(next)), None],
@@ -172,7 +174,7 @@ impl Direct {
     /// Where block `n` goes to block `b`.
     fn inside(&mut self, b: usize, n: usize) -> Label {
         self.goes_on = true;
-        if b > n { self.fronts[b] } else { self.labels[b] }
+        if b > n || !self.is_end(n, b) { self.fronts[b] } else { self.labels[b] }
     }
     /// Where a branch to a guest address goes.
     fn target(&mut self, pc: u64, n: usize, links: Links) -> Label {

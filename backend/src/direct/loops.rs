@@ -5,6 +5,10 @@
 //! compared with what came of them at the ends; where they were too good they are made worse, and the unit is copied again, until
 //! they are right. ([`LAST`] bounds it: then nothing is assumed.)
 //!
+//! Loops may have their head in common: the region of an inner loop begins with it, and all of the outer one comes behind. If nothing can be
+//! hoisted out of both, ends of which values are not told from the head any more, as they came through another one, are those of the outer loop, and
+//! count as ways from outside on which nothing is known.
+//!
 //! What is checked in each turn of the loop of a value from before it is checked in front of it instead: *hoisted*. Such a check may fail where
 //! the loop's would not have been come to: then the instruction at the head is the interpreter's, as after any check.
 
@@ -19,6 +23,8 @@ pub(super) struct Head {
     /// No more than that is to be assumed.
     limit: Option<Checks>,
     hoisted: Vec<Fact>,
+    /// Ends of the loop, if it is the inner one of two with the same head: those of the outer one go to where checks are hoisted.
+    inner: Option<Vec<usize>>,
 }
 
 /// Passes in which checks are hoisted.
@@ -57,7 +63,8 @@ impl Direct {
     /// from outside one comes knowing nothing.
     pub(super) fn before(&self, n: usize, b: &Block) -> (Checks, super::regs::Copies) {
         let ways = self.from[n].iter().filter(|f| **f < n).filter_map(|f| self.after[*f].as_ref());
-        let known = if n > 0 && !b.entered {
+        let mixed = self.heads[n].as_ref().is_some_and(|h| h.inner.is_some());
+        let known = if n > 0 && !b.entered && !mixed {
             ways.cloned().reduce(|mut known, other| {
                 known.0.meet(&other.0, n);
                 known.1.meet(&other.1);
@@ -71,6 +78,11 @@ impl Direct {
             nothing.begin(n);
             (nothing, Default::default())
         })
+    }
+
+    /// Whether a later block, or this one, that goes to block `n` is an end of its loop.
+    pub(super) fn is_end(&self, from: usize, n: usize) -> bool {
+        self.heads[n].as_ref().is_none_or(|h| h.has_end(from))
     }
 
     /// Where block `n` begins and is a head: check what is hoisted, and assume what may be.
@@ -97,8 +109,11 @@ impl Direct {
         let mut settled = true;
         for n in 0..self.heads.len() {
             let Some(mut head) = self.heads[n].take() else { continue };
-            let ends: Vec<&Checks> =
-                self.from[n].iter().filter(|f| **f >= n).filter_map(|f| Some(&self.after[*f].as_ref()?.0)).collect();
+            let ends: Vec<(usize, &Checks)> = self.from[n]
+                .iter()
+                .filter(|f| **f >= n && head.has_end(**f))
+                .filter_map(|f| Some((*f, &self.after[*f].as_ref()?.0)))
+                .collect();
             let good = head.settle(n, &ends, pass);
             if !good && pass >= DOUBTING {
                 head.give_up();
@@ -118,23 +133,40 @@ impl Head {
     fn give_up(&mut self) {
         (self.limit, self.hoisted) = (Some(Checks::default()), vec![]);
     }
-    /// Compare with what is known at the ends of the loop.
-    fn settle(&mut self, n: usize, ends: &[&Checks], pass: usize) -> bool {
-        if pass < HOISTING
-            && let Some((first, more)) = ends.split_first()
-        {
-            let everywhere = |f: &&Fact| first.holds(f) && more.iter().all(|e| e.done(n).contains(f) && e.holds(f));
-            let new = |f: &&Fact| !self.assumed.holds(f) && !self.hoisted.contains(f);
-            let mut found: Vec<Fact> = vec![];
-            for f in first.done(n).iter().filter(everywhere).filter(new) {
-                if !found.contains(f) {
-                    found.push(*f);
-                }
+    fn has_end(&self, from: usize) -> bool {
+        self.inner.as_ref().is_none_or(|all| all.contains(&from))
+    }
+    /// What else is checked in each turn.
+    fn hoistable(&self, n: usize, ends: &[&Checks]) -> Vec<Fact> {
+        let Some((first, more)) = ends.split_first() else { return vec![] };
+        let everywhere = |f: &&Fact| first.holds(f) && more.iter().all(|e| e.done(n).contains(f) && e.holds(f));
+        let new = |f: &&Fact| !self.assumed.holds(f) && !self.hoisted.contains(f);
+        let mut found: Vec<Fact> = vec![];
+        for f in first.done(n).iter().filter(everywhere).filter(new) {
+            if !found.contains(f) {
+                found.push(*f);
             }
+        }
+        found
+    }
+    /// Compare with what is known at the ends of the loop: blocks, and what is known behind each.
+    fn settle(&mut self, n: usize, all: &[(usize, &Checks)], pass: usize) -> bool {
+        let ends: Vec<&Checks> = all.iter().map(|e| e.1).collect();
+        let ends = &ends[..];
+        if pass < HOISTING {
+            let mut found = self.hoistable(n, ends);
             if !found.is_empty() {
                 if let Some(limit) = &mut self.limit {
                     found.iter().for_each(|f| limit.allow(f, ends));
                 }
+                self.hoisted.append(&mut found);
+                return false;
+            }
+            let (inner, near): (Vec<usize>, Vec<&Checks>) = all.iter().filter(|e| e.1.is_since(n)).copied().unzip();
+            found = self.hoistable(n, &near);
+            if inner.len() < all.len() && !found.is_empty() {
+                self.inner = Some(inner);
+                self.limit = None;
                 self.hoisted.append(&mut found);
                 return false;
             }
