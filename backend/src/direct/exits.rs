@@ -2,7 +2,7 @@
 
 use super::regs::number;
 use super::{BIAS, Block, Direct, HOT, LOOKUP, POLL, RECORD, select};
-use crate::asm::{Label, R10, R11, R15, RCX, Rm};
+use crate::asm::{Label, R10, R15, RCX, Rm};
 use iced_x86::{Code, FlowControl, Instruction, OpKind};
 
 /// A way out of the unit, off the straight path.
@@ -145,11 +145,11 @@ impl Direct {
             }
             FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => {
                 self.near_rsp();
-                self.mark();
-                self.asm.gs();
-                self.asm.load(8, R15, Rm::Mem(R11, 0));
+                let from = self.stack(0);
+                self.asm.load(8, R15, from);
                 let more = if i.code() == Code::Retnq { 0 } else { i32::from(i.immediate16()) };
                 self.move_rsp(8 + more);
+                self.end_run();
                 self.asm.ret();
             }
             _ => return false,
@@ -221,16 +221,13 @@ impl Direct {
     /// Push a return address on the guest's stack. Keeps R15.
     fn push_return(&mut self, ret: u64) {
         self.near_rsp();
-        let to = Rm::Mem(R11, -8);
         if i32::try_from(ret).is_ok() {
-            self.mark();
-            self.asm.gs();
+            let to = self.stack(-8);
             self.asm.store_imm(8, to, ret);
         } else {
             self.copies.lose(R10);
             self.asm.imm_keeping_flags(R10, ret);
-            self.mark();
-            self.asm.gs();
+            let to = self.stack(-8);
             self.asm.store(8, to, R10);
         }
         self.move_rsp(-8);

@@ -190,6 +190,7 @@ pub struct Direct {
     alone: Option<u64>,
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
+    run: emit::Run,
     v3: bool,
     /// Guest address of the instruction at hand.
     pc: u64,
@@ -237,6 +238,7 @@ impl Direct {
             alone: None,
             cold: vec![],
             left_out: vec![],
+            run: emit::Run::default(),
             v3: true,
             pc: 0,
         }
@@ -329,6 +331,7 @@ impl Direct {
         for i in &b.insns {
             self.pc = i.ip();
             next = i.next_ip();
+            self.runs(i);
             if select::is_control(i) {
                 ended = self.control(i, n, links);
                 if !ended {
@@ -343,6 +346,7 @@ impl Direct {
                 break;
             }
         }
+        self.end_run();
         if !ended {
             let last = std::mem::replace(&mut self.pc, next);
             self.settle_rsp();
@@ -354,6 +358,7 @@ impl Direct {
 
     /// This instruction is for the interpreter.
     fn leave_out(&mut self, i: &Instruction) {
+        self.end_run();
         self.left_out.push(i.next_ip());
         self.way(self.words.step, i.ip());
     }
