@@ -98,9 +98,16 @@ impl Direct {
         match i.flow_control() {
             FlowControl::ConditionalBranch if i.is_jcc_short_or_near() => {
                 self.settle_rsp();
-                let l = self.target(i.near_branch_target(), n, links);
-                self.asm.jcc(i.condition_code() as u8 - 1, l);
-                self.go(i.next_ip(), n, links);
+                let (mut target, mut next, mut condition) =
+                    (i.near_branch_target(), i.next_ip(), i.condition_code() as u8 - 1);
+                // The block behind this one needs no jump.
+                if self.number(target) == Some(n + 1) {
+                    std::mem::swap(&mut target, &mut next);
+                    condition ^= 1;
+                }
+                let l = self.target(target, n, links);
+                self.asm.jcc(condition, l);
+                self.go(next, n, links);
             }
             FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => {
                 self.settle_rsp();
