@@ -134,6 +134,7 @@ impl Direct {
             return true;
         }
         match i.mnemonic() {
+            _ if select::is_prefetch(i) => self.prefetch(i),
             M::Push => self.push(i),
             M::Pop => self.pop(i),
             M::Leave => self.leave(i),
@@ -454,6 +455,24 @@ impl Direct {
         done
     }
 
+    /// Without a check: a program may ask for lines of addresses that it must not load, and gets no fault and no data. One that has no host
+    /// address by a base and an index is left out.
+    fn prefetch(&mut self, i: &Instruction) -> bool {
+        let wide = |r: R| r == R::None || r.is_gpr64();
+        let (base, index, disp) = (i.memory_base(), i.memory_index(), i.memory_displacement64());
+        if base == R::None
+            || !wide(base)
+            || !wide(index)
+            || i.memory_segment() == R::FS
+            || i32::try_from(disp as i64).is_err()
+        {
+            return true;
+        }
+        self.sum(Sum::of(i), disp as i32, 8);
+        let mut out = *i;
+        out.set_segment_prefix(R::GS);
+        self.operand(&mut out, R10, 0).is_some() && self.encode(&out)
+    }
     fn push(&mut self, i: &Instruction) -> bool {
         let value = match i.code() {
             Code::Push_r64 => Some(self.register(number(i.op0_register()), R15)),

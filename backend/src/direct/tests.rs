@@ -68,7 +68,8 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
         if string && (!checked || prior != M::Lea) {
             return bad("a string that was not checked");
         }
-        let memory = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Memory) && i.mnemonic() != M::Lea;
+        let harmless = i.mnemonic() == M::Lea || select::is_prefetch(&i);
+        let memory = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Memory) && !harmless;
         if memory {
             let (base, disp) = (i.memory_base(), i.memory_displacement64() as i64);
             let own = i.segment_prefix() == R::None
