@@ -14,7 +14,6 @@ use evm_backend::abi::STEP;
 use evm_backend::direct::{ADDRESS, DESTINATION, HOT, POLL, SOURCE};
 use evm_backend::interp;
 use evm_cpu::{CpuState, helpers};
-use evm_lifter::Mode;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -149,7 +148,7 @@ impl Thread {
         self.exit(exit, mem)
     }
     fn translate_single(&self, pc: u64) -> Result<BlockEntry, translate::Failure> {
-        crate::guard::caught(pc, || translate::block(self.engine_ref(), self.space_ref(), self.mm(), pc, Mode::Strict))
+        crate::guard::caught(pc, || translate::single(self.engine_ref(), self.space_ref(), self.mm(), pc))
     }
 }
 

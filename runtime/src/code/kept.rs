@@ -5,8 +5,8 @@
 //! drops all of them, and those of the page before that reach into it.
 //!
 //! # Safety
-//! Records of images are shared by `Arc`, of which the space keeps one for each pointer in its table until it is dropped: the
-//! write fault handler, which runs while the space is alive, may follow the pointers.
+//! Records of images are shared by `Arc`, of which one is kept beside each pointer in the table: the
+//! write fault handler, which runs while the space is alive, may follow the pointers, and so may who empties the tables after that.
 #![allow(unsafe_code)]
 
 use crate::cache::format::Entry;
@@ -65,12 +65,6 @@ impl Attached {
 struct Looked {
     addr: u64,
     version: u32,
-}
-
-impl Drop for CodeSpace {
-    fn drop(&mut self) {
-        self.harvest();
-    }
 }
 
 impl CodeSpace {
@@ -199,7 +193,7 @@ impl CodeSpace {
                 if e.copied {
                     self.records().set(lo + u64::from(e.pc), index, *code);
                 } else {
-                    self.entries.slice()[index as usize].store(*code, Ordering::Release);
+                    self.set_entry(index, *code);
                 }
             }
             state.store(first.version.wrapping_add(1), Ordering::Release);
@@ -231,10 +225,13 @@ impl CodeSpace {
             }
         }
     }
-    /// A page changed: drop what an image's file has of it, or of the page before. Signal-safe.
-    pub(super) fn drop_kept(&self, node: u32, page: u64) {
+}
+
+impl Kept {
+    /// The entry indices of what an image's file has of a page, or of the page before, as a node of the page says. Signal-safe.
+    pub(super) fn each_of(&self, node: u32, page: u64, each: &mut impl FnMut(u32)) {
         let number = node & !(KEPT | BEFORE);
-        let Some(p) = self.kept.table.get(number as usize) else { return };
+        let Some(p) = self.table.get(number as usize) else { return };
         let p = p.load(Ordering::Acquire);
         if p.is_null() {
             return;
@@ -244,10 +241,6 @@ impl CodeSpace {
         let Some(kept) = a.image.kept else { return };
         let page = page - u64::from(node & BEFORE != 0);
         let Some(page) = page.checked_sub(a.image.key.lo / PAGE).and_then(|n| kept.view.page(n as u32)) else { return };
-        for e in page.entries().filter(|e| e.has_code() && e.slot < a.image.used()) {
-            let index = a.image.first() + e.slot;
-            self.entries.slice()[index as usize].store(0, Ordering::Release);
-            self.records().drop(index);
-        }
+        page.entries().filter(|e| e.has_code() && e.slot < a.image.used()).for_each(|e| each(a.image.first() + e.slot));
     }
 }

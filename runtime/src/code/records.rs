@@ -170,4 +170,27 @@ impl Records {
     pub(super) fn clear(&self, entries: Range<usize>) {
         entries.filter(|index| *index != 0).for_each(|index| self.drop(index as u32));
     }
+    /// The entry has no code and is nobody's. Nothing runs that jumps through the records.
+    pub(super) fn forget(&self, index: u32) {
+        if let Some(r) = self.record(index).filter(|_| index != 0)
+            && r[0].load(Ordering::Relaxed) != 0
+        {
+            r[1].store(0, Ordering::Relaxed);
+            r[0].store(way_out(), Ordering::Relaxed);
+        }
+    }
+    /// Nothing is found by a hash. Nothing runs that looks.
+    pub(super) fn forget_found(&mut self) -> std::io::Result<()> {
+        let Some(t) = &mut self.tables else { return Ok(()) };
+        if *t.found.get_mut() < FEW {
+            *t.found.get_mut() = 0;
+            t.hashes.discard()?;
+            t.targets.discard()?;
+        } else {
+            // They have all their memory, and keep it.
+            t.hashes.clear();
+            t.targets.clear();
+        }
+        Ok(())
+    }
 }

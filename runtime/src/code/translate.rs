@@ -137,7 +137,7 @@ impl evm_lifter::Code for Snapshot<'_> {
 /// A basic block ready for the interpreter.
 pub(crate) struct BlockEntry {
     pub pc: u64,
-    pub code: interp::Code,
+    pub code: Arc<interp::Code>,
     /// Guest bytes [pc, pc + len).
     pub len: u64,
     /// Page versions it was made from.
@@ -172,7 +172,7 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
     let len = end.saturating_sub(pc).max(1);
     let entry = BlockEntry {
         pc,
-        code: interp::prepare(&region, &crate::thread::ABI),
+        code: Arc::new(interp::prepare(&region, &crate::thread::ABI)),
         len,
         versions: snap.versions(pc, len),
         generation: AtomicU64::new(0),
@@ -182,6 +182,49 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
     };
     region.recycle();
     Ok(entry)
+}
+
+/// A single instruction ready for the interpreter, and what it was made from: for other processes that come to the same.
+#[derive(Clone)]
+pub(crate) struct Single {
+    bytes: Vec<u8>,
+    bits: u32,
+    v3: bool,
+    traps: bool,
+    code: Arc<interp::Code>,
+    insns: u32,
+}
+
+/// Translate one instruction for the interpreter, or take it over from another process.
+pub(crate) fn single(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
+    let (bits, v3, traps) = (space.bits, space.v3, space.traps());
+    if let Some(s) = engine.single(pc).filter(|s| (s.bits, s.v3, s.traps) == (bits, v3, traps)) {
+        let mut snap = Snapshot::new(space, mm, None);
+        let mut here = vec![0; s.bytes.len()];
+        if snap.fetch(pc, &mut here) == here.len() && here == s.bytes {
+            let len = here.len() as u64;
+            return Ok(BlockEntry {
+                pc,
+                code: s.code,
+                len,
+                versions: snap.versions(pc, len),
+                generation: AtomicU64::new(0),
+                count: AtomicU32::new(0),
+                index: engine.entry_index(pc),
+                insns: s.insns,
+            });
+        }
+    }
+    let b = block(engine, space, mm, pc, Mode::Strict)?;
+    let mut bytes = vec![0; b.len as usize];
+    // If they are others by now the translation is none of them; and if it traps by now it is none for that.
+    if space.arena.mem().copy_out(pc, &mut bytes).is_ok()
+        && space.versions(pc, b.len) == b.versions
+        && space.traps() == traps
+    {
+        engine.add_single(pc, Single { bytes, bits, v3, traps, code: b.code.clone(), insns: b.insns });
+    }
+    Ok(b)
 }
 
 /// Compile the region at `pc` and install it.
