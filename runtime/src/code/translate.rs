@@ -227,6 +227,41 @@ pub(crate) fn single(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Re
     Ok(b)
 }
 
+/// Instructions by which a program asks about the CPU and the time, dozens of them while it starts: to be done as they are, as
+/// translating them would take longer than much that they are followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Cpuid,
+    Rdtsc,
+    Xgetbv,
+}
+
+impl Plain {
+    /// By their bytes, without prefixes.
+    const ALL: [(Plain, &'static [u8]); 3] =
+        [(Plain::Cpuid, &[0x0f, 0xa2]), (Plain::Rdtsc, &[0x0f, 0x31]), (Plain::Xgetbv, &[0x0f, 0x01, 0xd0])];
+    fn of(bytes: &[u8]) -> Option<(Plain, u64)> {
+        Plain::ALL.iter().find(|p| bytes.starts_with(p.1)).map(|p| (p.0, p.1.len() as u64))
+    }
+}
+
+/// A plain instruction at a pc, and the versions of the pages that it was read from.
+#[derive(Clone, Copy)]
+pub(crate) struct PlainAt {
+    pub what: Plain,
+    pub len: u64,
+    pub versions: u64,
+}
+
+/// The plain instruction at `pc`, if it can be fetched and is one.
+pub(crate) fn plain(space: &CodeSpace, mm: &Mm, pc: u64) -> Option<PlainAt> {
+    let mut snap = Snapshot::new(space, mm, None);
+    let mut bytes = [0; 3];
+    let n = snap.fetch(pc, &mut bytes);
+    let (what, len) = Plain::of(&bytes[..n])?;
+    Some(PlainAt { what, len, versions: snap.versions(pc, len) })
+}
+
 /// Compile the region at `pc` and install it.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn region(
@@ -525,4 +560,20 @@ pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
         versions += snap.versions(*a, bytes.len() as u64);
     }
     space.install(r, versions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_instructions_by_their_bytes() {
+        assert_eq!(Plain::of(&[0x0f, 0xa2, 0xcc]), Some((Plain::Cpuid, 2)));
+        assert_eq!(Plain::of(&[0x0f, 0x31]), Some((Plain::Rdtsc, 2)));
+        assert_eq!(Plain::of(&[0x0f, 0x01, 0xd0]), Some((Plain::Xgetbv, 3)));
+        // Cut off, with a prefix, and others of the group.
+        for other in [&[0x0f][..], &[0x0f, 0x01], &[0x48, 0x0f, 0xa2], &[0x0f, 0x01, 0xf9], &[]] {
+            assert_eq!(Plain::of(other), None);
+        }
+    }
 }
