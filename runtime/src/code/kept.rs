@@ -154,13 +154,12 @@ impl CodeSpace {
         let first = self.look(mm, addr, this)?;
         let end = |pc: u32, len: u32| u64::from(pc) % PAGE + u64::from(len);
         let wanted = |e: &Entry| e.has_code() && e.slot < a.image.used() && (!again || lo + u64::from(e.pc) == pc);
-        let unit = kept
-            .view
-            .unit_source(&page)
-            .filter(|_| self.records().used() && page.entries().any(|e| e.in_unit && wanted(&e)));
+        let entries: Vec<Entry> = page.entries().filter(wanted).collect();
+        let unit =
+            if self.records().used() && entries.iter().any(|e| e.in_unit) { kept.view.unit_source(&page) } else { None };
         let unit_reaches = unit.iter().flatten().any(|(pc, bytes)| end(*pc, bytes.len() as u32) > PAGE);
         let reaches = |e: &Entry| !e.in_unit && end(e.pc, e.guest_bytes()) > PAGE;
-        let next = unit_reaches || page.entries().any(|e| wanted(&e) && reaches(&e));
+        let next = unit_reaches || entries.iter().any(reaches);
         let next = if next { self.look(mm, addr + PAGE, behind) } else { None };
         let is_here = |pc: u32, bytes: &[u8]| {
             let at = (u64::from(pc) % PAGE) as usize;
@@ -172,9 +171,9 @@ impl CodeSpace {
             true => unit,
             false => kept.view.source(e).is_some_and(|s| is_here(e.pc, s)) && (!e.copied || self.records().used()),
         };
-        let mut all = Vec::with_capacity(page.len());
-        for e in page.entries().filter(|e| wanted(e) && good(e)) {
-            all.extend(kept.view.code_of(&page, &e).map(|(offset, _)| (e, kept.host(offset))));
+        let mut all = Vec::with_capacity(entries.len());
+        for e in entries.iter().filter(|e| good(e)) {
+            all.extend(kept.view.code_of(&page, e).map(|(offset, _)| (*e, kept.host(offset))));
         }
         // Those that only their unit goes to are installed with it.
         let inside = if unit && !again { page.inside_len() } else { 0 };

@@ -92,9 +92,13 @@ impl Records {
     }
     pub(super) fn set(&self, pc: u64, index: u32, code: u64) {
         if let Some(r) = self.record(index) {
-            r[1].store(pc.wrapping_neg(), Ordering::Relaxed);
+            let negated = pc.wrapping_neg();
+            // A record that was another's, or nobody's, had no code for this address by which a target could have been made.
+            let again = r[1].swap(negated, Ordering::Relaxed) == negated;
             r[0].store(code, Ordering::Release);
-            self.change_target(pc.wrapping_neg(), code);
+            if again {
+                self.change_target(negated, code);
+            }
         }
     }
     /// Copied code names this entry.

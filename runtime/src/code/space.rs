@@ -228,8 +228,8 @@ impl CodeSpace {
         }
         let mut done = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut chunk, to) = (first / CHUNK, (first + len).div_ceil(CHUNK).min((ALL_ENTRIES as u32) / CHUNK));
-        while let Some(from) = (chunk..to).find(|c| !done.contains(c)) {
-            let end = (from..to).find(|c| done.contains(c)).unwrap_or(to);
+        while let Some(from) = (chunk..to).find(|c| !done.contains(&u64::from(*c))) {
+            let end = (from..to).find(|c| done.contains(&u64::from(*c))).unwrap_or(to);
             let (at, n) = ((from * CHUNK) as usize, ((end - from) * CHUNK) as usize);
             let rw = libc::PROT_READ | libc::PROT_WRITE;
             if self.entries.protect(at, n, rw).is_err()
@@ -243,7 +243,7 @@ impl CodeSpace {
             } else if n > CHUNK as usize {
                 self.entries.populate(at, n);
             }
-            done.extend(from..end);
+            done.extend(u64::from(from)..u64::from(end));
             chunk = end;
         }
         true

@@ -17,8 +17,10 @@ use crate::code::records::Records;
 use crate::config::EngineKind;
 use evm_backend::abi::{IBTC, TARGETS};
 use evm_backend::direct::RECORD;
+use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE};
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -134,7 +136,7 @@ pub(crate) struct Tables {
     /// There is, or was, code other than copied code: `entries`, `ibtc` and `targets` are empty otherwise.
     pub(super) has_entries: AtomicBool,
     /// Chunks of images' slots that can be written.
-    pub(super) committed: Mutex<HashSet<u32>>,
+    pub(super) committed: Mutex<HashSet<u64, BuildHasherDefault<AddressHasher>>>,
 }
 
 impl Tables {
