@@ -199,7 +199,8 @@ impl Host for Shared {
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
-        let space = CodeSpace::new(mm.arena().clone(), mm.bits, self.v3, self.kind, &self.tables).map_err(|_| Errno::ENOMEM)?;
+        let space =
+            CodeSpace::new(mm.arena().clone(), mm.bits, self.v3, self.kind, &self.tables).map_err(|_| Errno::ENOMEM)?;
         // It is new, so nothing is attached yet.
         let space = Arc::new(space);
         if self.engine.images().is_some() {

@@ -155,8 +155,11 @@ impl CodeSpace {
         let end = |pc: u32, len: u32| u64::from(pc) % PAGE + u64::from(len);
         let wanted = |e: &Entry| e.has_code() && e.slot < a.image.used() && (!again || lo + u64::from(e.pc) == pc);
         let entries: Vec<Entry> = page.entries().filter(wanted).collect();
-        let unit =
-            if self.records().used() && entries.iter().any(|e| e.in_unit) { kept.view.unit_source(&page) } else { None };
+        let unit = if self.records().used() && entries.iter().any(|e| e.in_unit) {
+            kept.view.unit_source(&page)
+        } else {
+            None
+        };
         let unit_reaches = unit.iter().flatten().any(|(pc, bytes)| end(*pc, bytes.len() as u32) > PAGE);
         let reaches = |e: &Entry| !e.in_unit && end(e.pc, e.guest_bytes()) > PAGE;
         let next = unit_reaches || entries.iter().any(reaches);

@@ -12,9 +12,9 @@
 use crate::code::kept::Kept;
 use crate::code::records::Records;
 pub(super) use crate::code::tables::KEPT;
-use crate::code::tables::{Lent, MAX_NODES, Pool};
-pub(super) use crate::code::tables::{ALL_ENTRIES, CHUNK, Table, Tables};
 pub(crate) use crate::code::tables::MAX_ENTRIES;
+pub(super) use crate::code::tables::{ALL_ENTRIES, CHUNK, Table, Tables};
+use crate::code::tables::{Lent, MAX_NODES, Pool};
 use crate::code::translate::{BlockEntry, COPIED_LARGE};
 use crate::config::EngineKind;
 use evm_backend::abi::ibtc_slot;
@@ -185,7 +185,13 @@ impl Drop for CodeSpace {
 }
 
 impl CodeSpace {
-    pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool, kind: EngineKind, pool: &Arc<Pool>) -> std::io::Result<CodeSpace> {
+    pub(crate) fn new(
+        arena: Arc<Arena>,
+        bits: u32,
+        v3: bool,
+        kind: EngineKind,
+        pool: &Arc<Pool>,
+    ) -> std::io::Result<CodeSpace> {
         let tables = pool.lend(&arena, bits, kind)?;
         #[cfg(feature = "wasm")]
         // The one of a process before its execve is smaller, and nothing runs in it.
@@ -218,7 +224,7 @@ impl CodeSpace {
     }
     /// Set an entry to code other than copied code, or to 0.
     pub(super) fn set_entry(&self, index: u32, code: u64) {
-        self.has_entries.store(true, Ordering::Relaxed);
+        self.note_entries();
         self.entries.slice()[index as usize].store(code, Ordering::Release);
     }
     /// Make the entries and counters of these indices writable. False if the host refuses.
@@ -324,7 +330,7 @@ impl CodeSpace {
         if self.records.code(index).is_some() {
             self.records.remember(pc, index);
         } else if pc >> 48 == 0 {
-            self.has_entries.store(true, Ordering::Relaxed);
+            self.note_entries();
             self.ibtc.slice()[ibtc_slot(pc)].store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
         }
     }
@@ -454,7 +460,9 @@ impl CodeSpace {
     /// generation was `generation`. `entries` is the number of entry indices in use. Nothing runs here yet.
     pub(crate) fn inherit(&self, parent: &CodeSpace, generation: u64, entries: usize) {
         self.traps.store(parent.traps(), Ordering::SeqCst);
-        self.has_entries.store(parent.has_entries.load(Ordering::Relaxed), Ordering::Relaxed);
+        if parent.has_entries.load(Ordering::Relaxed) {
+            self.note_entries();
+        }
         // No installation is half done.
         let _guard = parent.installs.lock().unwrap_or_else(PoisonError::into_inner);
         if parent.generation.load(Ordering::Acquire) != generation {

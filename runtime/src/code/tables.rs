@@ -141,15 +141,10 @@ pub(crate) struct Tables {
 
 impl Tables {
     fn new(copies: bool, pages: usize) -> std::io::Result<Tables> {
-        let records = Records::new(copies)?;
-        let ibtc = Table::new(IBTC)?;
-        if !records.used() {
-            ibtc.populate(0, IBTC);
-        }
         Ok(Tables {
             entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
-            records,
-            ibtc,
+            records: Records::new(copies)?,
+            ibtc: Table::new(IBTC)?,
             counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
             targets: Table::new(TARGETS)?,
             page_state: Table::new(pages)?,
@@ -161,6 +156,14 @@ impl Tables {
             has_entries: AtomicBool::new(false),
             committed: Mutex::default(),
         })
+    }
+    /// There is code other than copied code from now on.
+    pub(super) fn note_entries(&self) {
+        let first = !self.has_entries.load(Ordering::Relaxed) && !self.has_entries.swap(true, Ordering::Relaxed);
+        if first && !self.records.used() {
+            // All code is of this kind then, and nearly all of the table will be used.
+            self.ibtc.populate(0, IBTC);
+        }
     }
     /// The entry indices that have code made from a page, which has none after that. Signal-safe.
     pub(super) fn take_page(&self, kept: &Kept, page: usize, mut each: impl FnMut(u32)) {
@@ -258,5 +261,57 @@ impl Drop for Lent {
                 sets.push(Used { tables, kept, watched });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_the_next_process_are_empty() {
+        let pool: Arc<Pool> = Arc::default();
+        let arena = Arena::reserve(evm_backend::direct::SPACE).unwrap();
+        let lend = || pool.lend(&arena, 64, EngineKind::Direct).unwrap();
+        let kept = || pool.0.lock().unwrap().len();
+        let (page, zero) = (3, Ordering::Relaxed);
+        // With few targets and with many, which are forgotten in different ways; and once more what was emptied.
+        for targets in [1, 100, 100] {
+            let mut t = lend();
+            assert_eq!(kept(), 0);
+            for index in 1..=targets {
+                let pc = page as u64 * PAGE + u64::from(index);
+                assert_eq!((t.records.code(index), t.records.index(pc)), (None, None));
+                t.records.set(pc, index, 0x1234);
+                t.records.remember(pc, index);
+                t.records.find(pc, index, 0x1234);
+                assert_eq!((t.records.code(index), t.records.index(pc)), (Some(0x1234), Some(index)));
+                t.nodes.slice()[index as usize][0].store(index, zero);
+                t.nodes.slice()[index as usize][1].store(index - 1, zero);
+                assert_eq!(t.counts.slice()[index as usize].fetch_add(5, zero), 0);
+            }
+            assert_eq!(t.node_count.swap(targets + 1, zero), 1);
+            assert_eq!(t.page_head.slice()[page].swap(targets, zero), 0);
+            assert_eq!(t.page_state.slice()[page].swap(1, zero), 0);
+            assert_eq!(t.page_version.slice()[page].swap(2, zero), 0);
+            assert_eq!(t.aliases.slice()[page].swap(9, zero), 0);
+            assert_eq!(t.entries.slice()[1].load(zero), 0);
+            t.note_entries();
+            t.entries.slice()[1].store(0x5678, zero);
+            t.done(Kept::default(), vec![page as u32, page as u32]);
+            drop(t);
+            assert_eq!(kept(), 1);
+        }
+        // Those of a process that does not say that it is done are not used again, and others have none.
+        drop(lend());
+        assert_eq!(kept(), 0);
+        let mut t = pool.lend(&arena, 64, EngineKind::Jit).unwrap();
+        t.done(Kept::default(), vec![]);
+        drop(t);
+        assert_eq!(kept(), 0);
+        let mut all: Vec<_> = (0..SETS + 2).map(|_| lend()).collect();
+        all.iter_mut().for_each(|t| t.done(Kept::default(), vec![]));
+        drop(all);
+        assert_eq!(kept(), SETS);
     }
 }
