@@ -69,7 +69,7 @@ impl Searched {
     /// Note what was seen at a path, looked for since `now`; gives the same answer. ENOTDIR: it is neither.
     pub(super) fn saw(&self, who: &Caller, path: &[u8], stat: &Stat, now: Moment) -> Result<()> {
         let (seen, r) = match kind_of(stat.mode) {
-            libc::S_IFDIR => (Seen::Dir(stat.clone()), who.check(stat, X)),
+            libc::S_IFDIR => (Seen::Dir(*stat), who.check(stat, X)),
             libc::S_IFLNK => (Seen::Link, Err(Errno::ELOOP)),
             _ => return Err(Errno::ENOTDIR),
         };
