@@ -1,6 +1,6 @@
 //! The tables that copied code jumps through: see `evm_backend::direct`.
 
-use crate::code::space::{ALL_ENTRIES, MAX_ENTRIES, Table};
+use crate::code::tables::{ALL_ENTRIES, MAX_ENTRIES, Table};
 use crate::code::targets::{self, TargetTable};
 use crate::host::direct::way_out;
 use evm_backend::direct::{BIAS, HASHES, RECORD, hash};
@@ -91,12 +91,15 @@ impl Records {
     }
     pub(super) fn set(&self, pc: u64, index: u32, code: u64) {
         if let Some(r) = self.record(index) {
-            r[1].store(pc.wrapping_neg(), Ordering::Relaxed);
+            // A record that was another's, or nobody's, had no code for this address by which a target could have been made.
+            let again = r[1].swap(pc.wrapping_neg(), Ordering::Relaxed) == pc.wrapping_neg();
             r[0].store(code, Ordering::Release);
-            self.change_target(pc, Some(code));
-            // What dropped the code meanwhile may not have seen the target.
-            if self.code(index) != Some(code) {
-                self.change_target(pc, None);
+            if again {
+                self.change_target(pc, Some(code));
+                // What dropped the code meanwhile may not have seen the target.
+                if self.code(index) != Some(code) {
+                    self.change_target(pc, None);
+                }
             }
         }
     }
@@ -164,5 +167,27 @@ impl Records {
     }
     pub(super) fn clear(&self, entries: Range<usize>) {
         entries.filter(|index| *index != 0).for_each(|index| self.drop(index as u32));
+    }
+    /// The entry has no code and is nobody's. Nothing runs that jumps through the records.
+    pub(super) fn forget(&self, index: u32) {
+        if let Some(r) = self.record(index).filter(|_| index != 0)
+            && r[0].load(Ordering::Relaxed) != 0
+        {
+            r[1].store(0, Ordering::Relaxed);
+            r[0].store(way_out(), Ordering::Relaxed);
+        }
+    }
+    /// Nothing is found, by a hash or as a target. Nothing runs that looks.
+    pub(super) fn forget_found(&mut self) -> std::io::Result<()> {
+        let Some(t) = &mut self.tables else { return Ok(()) };
+        t.targets.take();
+        if *t.found.get_mut() < FEW {
+            *t.found.get_mut() = 0;
+            t.hashes.discard()?;
+        } else {
+            // It has all its memory, and keeps it.
+            t.hashes.clear();
+        }
+        Ok(())
     }
 }

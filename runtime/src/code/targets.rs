@@ -13,7 +13,7 @@
 //! read and stored as atomics, and only in chunks that are open.
 #![allow(unsafe_code)]
 
-use crate::code::space::Table;
+use crate::code::tables::Table;
 use crate::host::direct::way_dispatch;
 use evm_backend::direct::SPACE;
 use std::io;
