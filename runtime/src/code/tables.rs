@@ -284,7 +284,7 @@ mod tests {
                 assert_eq!((t.records.code(index), t.records.index(pc)), (None, None));
                 t.records.set(pc, index, 0x1234);
                 t.records.remember(pc, index);
-                t.records.add_target(pc);
+                (0..200).for_each(|_| t.records.add_target(pc));
                 assert_eq!((t.records.code(index), t.records.index(pc)), (Some(0x1234), Some(index)));
                 t.nodes.slice()[index as usize][0].store(index, zero);
                 t.nodes.slice()[index as usize][1].store(index - 1, zero);

@@ -5,7 +5,7 @@
 //! all are that way, and has memory of its own where targets were added. What is added is a sample: what that way finds,
 //! each [`SAMPLE`]th time. So a target that is jumped to often is there soon, and those that are not cost no memory.
 //!
-//! A process has its own table from its first target on. Until then, and while it is asked to leave copied code, it uses the *empty* one, that of all
+//! A process has its own table when it has made many jumps. Until then, and while it is asked to leave copied code, it uses the *empty* one, that of all
 //! processes, to which nothing is added.
 //!
 //! # Safety
@@ -18,8 +18,8 @@ use crate::host::direct::way_dispatch;
 use evm_backend::direct::SPACE;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Each so many finds of the way that looks further are added.
 pub(crate) const SAMPLE: u64 = 16;
@@ -47,7 +47,12 @@ pub(super) struct TargetTable {
     opened: AtomicU32,
     /// Targets can be added.
     own: bool,
+    /// Those that were, up to [`LOG`].
+    added: Mutex<Vec<u64>>,
 }
+
+/// A table that has more targets is not emptied for another process.
+const LOG: usize = 1 << 14;
 
 fn file() -> Option<&'static OwnedFd> {
     let made = || {
@@ -84,7 +89,7 @@ impl TargetTable {
         }
         let start = p as u64;
         match Table::new(CHUNKS) {
-            Ok(open) => Ok(TargetTable { start, open, opened: AtomicU32::new(0), own }),
+            Ok(open) => Ok(TargetTable { start, open, opened: AtomicU32::new(0), own, added: Mutex::default() }),
             Err(e) => {
                 // SAFETY: the mapping made above, which nobody knows.
                 unsafe { libc::munmap(p, SIZE as usize) };
@@ -140,9 +145,21 @@ impl TargetTable {
         if let Some(n) = pc.checked_mul(WORD).and_then(|n| self.chunk(self.start.wrapping_add(n))) {
             self.open(n);
         }
-        if let Some(w) = self.word(pc) {
-            w.store(code, Ordering::Release);
+        if let Some(w) = self.word(pc)
+            && w.swap(code, Ordering::AcqRel) == way_dispatch()
+        {
+            let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+            if added.len() <= LOG {
+                added.push(pc);
+            }
         }
+    }
+    /// Nothing is added, and what is open stays so. False: it cannot be done.
+    pub(super) fn clear(&mut self) -> bool {
+        let added = std::mem::take(self.added.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let all = added.len() <= LOG;
+        added.into_iter().filter_map(|pc| self.word(pc)).for_each(|w| w.store(way_dispatch(), Ordering::Relaxed));
+        all
     }
     /// The same if it was added. `None`: it has no code any more. Signal-safe.
     pub(super) fn change(&self, pc: u64, code: Option<u64>) {
