@@ -116,15 +116,14 @@ impl Direct {
             FlowControl::Call if i.code() == Code::Syscall => self.way(self.words.service, i.next_ip()),
             FlowControl::Call if i.code() == Code::Call_rel32_64 => {
                 let target = i.near_branch_target();
-                match self.callee(target) {
-                    Some(l) => {
-                        self.push_return(i.next_ip());
-                        self.asm.call_label(l);
-                    }
+                let callee = self.callee(target);
+                let index = if callee.is_none() { links(target) } else { 0 };
+                self.push_return(i.next_ip());
+                // Where to go on if the stack of calls is full.
+                self.asm.imm_keeping_flags(R15, target);
+                match callee {
+                    Some(l) => self.asm.call_label(l),
                     None => {
-                        let index = links(target);
-                        self.push_return(i.next_ip());
-                        self.asm.imm_keeping_flags(R15, target);
                         let record = self.record(index);
                         self.asm.call(record);
                     }

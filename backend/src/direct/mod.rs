@@ -95,8 +95,6 @@ pub struct Words {
     pub targets: u32,
     /// u64: base of the guest's FS if it is in guest memory, or an address that is not.
     pub fs: u32,
-    /// u64: scratch.
-    pub saved: u32,
     /// u64: address of the way out. R15 is the guest address to go on at. The record of entry index 0 has it for its code.
     pub out: u32,
     /// u64: address of the way to the code of the guest address in R15.

@@ -13,7 +13,6 @@ const WORDS: Words = Words {
     hot: 240,
     targets: 248,
     fs: 256,
-    saved: 264,
     out: 272,
     dispatch: 280,
     service: 288,
