@@ -145,6 +145,12 @@ impl Shared {
     pub(crate) fn unregister(&self, tid: i32) {
         lock(&self.threads).remove(&tid);
     }
+    /// The threads that share the address space of this state's thread shall leave their code soon.
+    pub(crate) fn leave_code(&self, of: *mut CpuState) {
+        for cpu in lock(&self.threads).values() {
+            thread::request_poll_beside(*cpu as *mut CpuState, of);
+        }
+    }
     /// The bytes of the instruction at `pc`, and some behind it.
     pub(crate) fn code_at(&self, mem: Mem, pc: u64) -> Vec<u8> {
         let mut bytes = [0u8; 15];
