@@ -51,6 +51,11 @@ impl Module {
         let name = path.file_name().map_or_else(|| "program".into(), |n| n.to_string_lossy().into_owned());
         Module { name: format!("/usr/local/bin/{name}"), source: Source::Host(path.into()) }
     }
+    /// The same, seen by the guest at this path.
+    pub fn at(mut self, path: &str) -> Module {
+        self.name = path.into();
+        self
+    }
     /// A program of the guest's own file system.
     pub fn from_guest_path(path: &str) -> Module {
         Module { name: path.into(), source: Source::Guest }
