@@ -1,7 +1,7 @@
 //! `evm run`: options to a job, and the job's end to an exit status.
 
 use crate::args::{self, Run};
-use crate::units::{Clock, EnvVar, Limits, Seed, Stats, Sysroot};
+use crate::units::{Clock, EnvVar, Limits, Mount, Seed, Stats, Sysroot};
 use crate::{lift, profile, stats, status};
 use anyhow::{Context, Result};
 use evm_runtime::cache;
@@ -132,6 +132,35 @@ pub fn module(sysroot: &Sysroot, name: &OsStr) -> Result<(PathBuf, Module)> {
     })
 }
 
+/// The program where the guest has it already, in a folder that was given or among the host's libraries (`system`): it may look for its
+/// files beside itself. One that is not in the folder that is the guest's root is shown in memory, as nothing of the job's making
+/// belongs into that.
+fn place(module: Module, program: &Path, dirs: &[Mount], system: bool) -> Module {
+    let real = |p: &Path| p.canonicalize().ok();
+    let inside = |d: &Mount| {
+        let (host, path) = (real(&d.host)?, std::path::absolute(program).ok()?);
+        let (folder, name) = (real(path.parent()?)?, path.file_name()?);
+        // A link stays one, if it leads to what is in the folder too.
+        real(&path)?.starts_with(&host).then_some(())?;
+        Some(d.guest.join(folder.strip_prefix(&host).ok()?).join(name))
+    };
+    // The mount that comes last covers those before.
+    let folders = dirs.iter().filter(|d| d.host.is_dir());
+    if let Some(path) = folders.clone().rev().find_map(inside).as_ref().and_then(|p| p.to_str()) {
+        return Module::from_guest_path(path);
+    }
+    if folders.clone().any(|d| d.guest == Path::new("/")) {
+        let name = module.guest_path().rsplit('/').next().unwrap_or("program").to_owned();
+        return module.at(&format!("/dev/program/{name}"));
+    }
+    let among = |p: &PathBuf| ["/usr/lib", "/usr/libexec", "/usr/share"].iter().any(|d| p.starts_with(d));
+    let public = |p: &PathBuf| std::fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o5 == 0o5);
+    match real(program).filter(|p| system && among(p) && public(p)).as_ref().and_then(|p| p.to_str()) {
+        Some(path) => Module::from_guest_path(path),
+        None => module,
+    }
+}
+
 /// Where the program starts: where we are if the guest's root is the host's.
 fn cwd(o: &args::Run) -> String {
     let root = o.dirs.iter().find(|d| d.guest == Path::new("/"));
@@ -181,6 +210,10 @@ pub fn run(o: &Run) -> Result<ExitCode> {
     }
     let name = lifted.as_ref().map_or(name.as_os_str(), |l| l.path.as_os_str());
     let (program, module) = module(&o.sysroot, name)?;
+    let module = match o.sysroot {
+        Sysroot::Dir(_) => module,
+        Sysroot::Host | Sysroot::None => place(module, &program, &o.dirs, matches!(o.sysroot, Sysroot::Host)),
+    };
     let config = Config {
         engine: match o.engine {
             // A dump shows what is compiled.
@@ -388,6 +421,29 @@ mod tests {
             let e = find_host_program(OsStr::new(name), path).unwrap_err();
             assert_eq!(e.status(), status, "{name}: {e}");
         }
+    }
+
+    #[test]
+    fn where_programs_are() {
+        let folder = std::env::temp_dir().join(format!("evm-place-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("bin")).unwrap();
+        std::fs::write(folder.join("bin/real"), "").unwrap();
+        let link = |to: &str, name: &str| _ = std::os::unix::fs::symlink(to, folder.join(name));
+        link("bin/real", "inner");
+        link("/bin/true", "outer");
+        let dir = |host: &Path, guest: &str| Mount { host: host.into(), guest: guest.into(), read_only: false };
+        let at = |program: &str, dirs: &[Mount]| {
+            let program = folder.join(program);
+            place(Module::from_host_file(&program), &program, dirs, true).guest_path().to_owned()
+        };
+        let here = dir(&folder, "/work");
+        assert_eq!(at("bin/real", std::slice::from_ref(&here)), "/work/bin/real");
+        assert_eq!(at("inner", std::slice::from_ref(&here)), "/work/inner");
+        assert_eq!(at("outer", std::slice::from_ref(&here)), "/usr/local/bin/outer");
+        assert_eq!(at("bin/real", &[]), "/usr/local/bin/real");
+        assert_eq!(at("bin/real", &[dir(Path::new("/"), "/")]), folder.join("bin/real").to_str().unwrap());
+        assert_eq!(at("/bin/true", &[dir(&folder, "/")]), "/dev/program/true");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -54,6 +54,13 @@ impl Thread {
     pub(crate) fn calls_end(&self) -> Option<u64> {
         self.copied.as_ref().map(|c| c.shadow.bottom())
     }
+    /// Returns look up where they go: the code that they would go to may be old.
+    pub(crate) fn forget_calls(&mut self) {
+        if let Some(own) = &self.copied {
+            // SAFETY: own state.
+            unsafe { (*self.cpu).shadow = own.shadow.bottom() };
+        }
+    }
     /// The poll word was served: indirect jumps find their targets again.
     pub(crate) fn find_copied(&mut self) {
         let (_, hashes, targets) = self.space_ref().records().words();

@@ -83,6 +83,8 @@ pub(crate) struct Thread {
     pub(crate) cpu: *mut CpuState,
     space: Arc<CodeSpace>,
     pub(crate) space_ptr: *const CodeSpace,
+    /// Value of [`CodeSpace::stale`] at which nothing of this thread was in code that had been dropped.
+    stale: u64,
     /// See [`CodeSpace::write_fault`].
     pub(crate) retried: (u64, u32),
     shared: Arc<Shared>,
@@ -125,6 +127,7 @@ pub(crate) fn main(task: Task, shared: Arc<Shared>) {
         task,
         cpu,
         space_ptr: Arc::as_ptr(&space),
+        stale: space.stale(),
         retried: (u64::MAX, 0),
         space,
         engine: shared.engine.clone(),
@@ -200,6 +203,7 @@ impl Thread {
     fn rebind(&mut self, t: *mut Thread) {
         self.space = self.shared.space_of(self.task.mm());
         self.space_ptr = Arc::as_ptr(&self.space);
+        self.stale = self.space.stale();
         self.cache.fill(None);
         self.refused.clear();
         self.strict.clear();
@@ -281,6 +285,28 @@ impl Thread {
         }
         // It asks for write access first, from the first byte on.
         (exc::PF_WRITE, access.first_missing(arg, |at| mem.fetch_or(at, 1, 0).is_err()))
+    }
+    /// Whether code was dropped, as it changed, that this thread may be in or return to.
+    fn is_stale(&self) -> bool {
+        self.stale != self.space.stale()
+    }
+    /// Have the other threads of this address space leave such code as well.
+    fn tell(&self) {
+        let stale = self.space.stale();
+        if self.space.tells(stale) {
+            self.shared.leave_code(self.cpu);
+        }
+    }
+    /// No caller of this thread is compiled code: from here on all of its code is new.
+    fn renew(&mut self) {
+        self.stale = self.space.stale();
+        self.forget_calls();
+    }
+    /// Leave all code on the host's stack, and go on at `pc`.
+    fn unwind(&mut self, pc: u64) -> u64 {
+        self.set_rip(pc);
+        self.leave = Leave::Unwind;
+        LEAVE
     }
     /// Serve the poll word. False: leave.
     fn poll(&mut self) -> bool {
@@ -695,6 +721,13 @@ unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u64 {
                 pc = if (*t).poll() { (*t).rip() } else { LEAVE };
                 continue;
             }
+            if (*t).is_stale() {
+                (*t).tell();
+                if until.is_some() {
+                    return (*t).unwind(pc);
+                }
+                (*t).renew();
+            }
             if let Some(u) = until
                 && (pc == u.ret || (*t).rsp() > u.rsp)
             {
@@ -836,6 +869,27 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
     }
 }
 
+/// Ask the calling thread, whose state it is, to leave guest code soon. Signal-safe.
+///
+/// # Safety
+/// The state is alive.
+pub(crate) unsafe fn ask_own(cpu: *mut CpuState) {
+    // SAFETY: by the contract; other threads touch these words atomically alone.
+    unsafe {
+        AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
+        AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
+/// [`request_poll`] if it is not `own`, which is the caller's, and has the same guest memory.
+pub(crate) fn request_poll_beside(cpu: *mut CpuState, own: *mut CpuState) {
+    // SAFETY: as in `request_poll`. The word is written by its thread alone, when it begins and at execve, when it is alone.
+    let base = |cpu: *mut CpuState| unsafe { AtomicU64::from_ptr(&raw mut (*cpu).mem_base).load(Ordering::Relaxed) };
+    if cpu != own && base(cpu) == base(own) {
+        request_poll(cpu);
+    }
+}
+
 /// The state has no mirror any more. Called as [`request_poll`] is.
 #[cfg(feature = "wasm")]
 pub(crate) fn clear_mirror(cpu: *mut CpuState) {
@@ -919,7 +973,10 @@ pub(crate) unsafe extern "sysv64" fn fn_service(state: *mut CpuState, code: u32,
     // SAFETY: as in `fn_call`; the reference ends before compiled code goes on.
     unsafe {
         (*state).x87_settle();
-        (*owner(state)).service(code, pc, next)
+        let th = &mut *owner(state);
+        let pc = th.service(code, pc, next);
+        // Compiled code waits for the end of this.
+        if pc != LEAVE && th.is_stale() { th.unwind(pc) } else { pc }
     }
 }
 

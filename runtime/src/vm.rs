@@ -52,6 +52,11 @@ impl Module {
         let name = path.file_name().map_or_else(|| "program".into(), |n| n.to_string_lossy().into_owned());
         Module { name: format!("/usr/local/bin/{name}"), source: Source::Host(path.into()) }
     }
+    /// The same, seen by the guest at this path.
+    pub fn at(mut self, path: &str) -> Module {
+        self.name = path.into();
+        self
+    }
     /// A program of the guest's own file system.
     pub fn from_guest_path(path: &str) -> Module {
         Module { name: path.into(), source: Source::Guest }
@@ -148,6 +153,12 @@ impl Shared {
     }
     pub(crate) fn unregister(&self, tid: i32) {
         lock(&self.threads).remove(&tid);
+    }
+    /// The threads that share the address space of this state's thread shall leave their code soon.
+    pub(crate) fn leave_code(&self, of: *mut CpuState) {
+        for cpu in lock(&self.threads).values() {
+            thread::request_poll_beside(*cpu as *mut CpuState, of);
+        }
     }
     /// The bytes of the instruction at `pc`, and some behind it.
     pub(crate) fn code_at(&self, mem: Mem, pc: u64) -> Vec<u8> {

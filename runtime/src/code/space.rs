@@ -141,6 +141,10 @@ pub(crate) struct CodeSpace {
     watched: Mutex<Vec<u32>>,
     /// Changes whenever any page's version does.
     pub(crate) generation: AtomicU64,
+    /// Changes whenever translations are dropped because their page changed: threads may still be in them, or return to them.
+    stale: AtomicU64,
+    /// The last value of `stale` that all threads have been told of.
+    told: AtomicU64,
     /// Host base of guest memory.
     base: u64,
     regions: Mutex<ByPc<Arc<Compiled>>>,
@@ -206,6 +210,8 @@ impl CodeSpace {
             kept: Kept::default(),
             watched: Mutex::new(Vec::new()),
             generation: AtomicU64::new(1),
+            stale: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             base: arena.base(),
             regions: Mutex::default(),
             owners: Mutex::default(),
@@ -345,6 +351,14 @@ impl CodeSpace {
         }
         sum
     }
+    /// Changes whenever translations are dropped that a thread may still run, or return to.
+    pub(crate) fn stale(&self) -> u64 {
+        self.stale.load(Ordering::Acquire)
+    }
+    /// Whether nobody has told the other threads yet that this is the value of [`CodeSpace::stale`]; the caller does so.
+    pub(crate) fn tells(&self, stale: u64) -> bool {
+        self.told.fetch_max(stale, Ordering::AcqRel) < stale
+    }
     /// Note that translations are made from a page, before its bytes are read; gives its version.
     pub(crate) fn watch(&self, view: &PageView<'_>) -> u32 {
         let page = (view.addr / PAGE) as usize;
@@ -434,7 +448,12 @@ impl CodeSpace {
             // SAFETY: a plain system call. Who installs writes to no guest memory, so this is another thread.
             let _ = unsafe { libc::sched_yield() };
         }
+        let mut any = false;
         self.take_page(&self.kept, page, |index| {
+            // Before anyone can see that the code is gone.
+            if !std::mem::replace(&mut any, true) {
+                self.stale.fetch_add(1, Ordering::SeqCst);
+            }
             self.entries.slice()[index as usize].store(0, Ordering::Release);
             self.records.drop(index);
         });

@@ -133,10 +133,17 @@ fn hook(f: &mut HostFault<'_>) -> Action {
     // SAFETY: the state lives as long as the record.
     let (base, limit) = unsafe { ((*state).mem_base, (*state).mem_limit) };
     let guest = f.addr.wrapping_sub(base);
+    let gregs = &mut f.context.uc_mcontext.gregs;
+    let stale = space.stale();
     if f.signal == libc::SIGSEGV && f.write && guest < limit && space.write_fault(guest, retried) {
+        // Code was dropped, perhaps what runs here. Copied code is left, and the interpreter does what writes.
+        // SAFETY: as above.
+        if stale != space.stale() && unsafe { !(*t).leaves_copied(state, gregs, f.signal, f.addr) } {
+            // SAFETY: as above.
+            unsafe { crate::thread::ask_own(state) };
+        }
         return Action::Resume;
     }
-    let gregs = &mut f.context.uc_mcontext.gregs;
     // SAFETY: as above.
     if unsafe { (*t).leaves_copied(state, gregs, f.signal, f.addr) } {
         return Action::Resume;
