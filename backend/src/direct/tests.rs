@@ -403,3 +403,52 @@ fn hashes_are_those_of_the_instruction() {
         }
     }
 }
+
+/// Two loops with the same head: what is checked in the inner one is checked where the outer one comes, too.
+#[test]
+fn loops_with_one_head() {
+    // a: mov rcx,[rdi+rdx*8]; inc rdx; mov [rdi+rdx*8],rcx; jne a    b: mov r8,[rsi]; inc rsi; jne b    c: mov rdi,rsi; jmp a
+    let a: &[u8] = &[0x48, 0x8b, 0x0c, 0xd7, 0x48, 0xff, 0xc2, 0x48, 0x89, 0x0c, 0xd7, 0x75, 0xf3];
+    let b: &[u8] = &[0x4c, 0x8b, 0x06, 0x48, 0xff, 0xc6, 0x75, 0xf8];
+    let c: &[u8] = &[0x48, 0x89, 0xf7, 0xeb, 0xe6];
+    let blocks = unit(&[(0x40_0000, a, true), (0x40_000d, b, false), (0x40_0015, c, false)]);
+    let mut d = Direct::new(WORDS);
+    let code = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy").code.to_vec();
+    let all: Vec<Instruction> = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).iter().collect();
+    let backs: Vec<&Instruction> =
+        all.iter().filter(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).collect();
+    assert_eq!(backs.len(), 2, "{all:#?}");
+    for back in &backs {
+        let turn = |i: &&Instruction| (back.near_branch_target()..back.ip()).contains(&i.ip());
+        assert_eq!(all.iter().filter(turn).filter(|i| i.mnemonic() == M::Shrx).count(), 0, "{all:#?}");
+    }
+    let outer = all.iter().find(|i| i.is_jmp_short_or_near()).expect("the outer loop");
+    assert_eq!(outer.near_branch_target(), 0, "{all:#?}");
+    assert!(all.iter().any(|i| i.mnemonic() == M::Shrx && i.ip() < backs[0].near_branch_target()));
+}
+
+/// Pushes move RSP once, where they end; a fault in one of them is one of the first.
+#[test]
+fn runs_move_rsp_once() {
+    // push rbx; push rbp; push 7; mov ebx,1; pop rax; pop rbp; ret
+    let blocks = unit(&[(0x40_0000, &[0x53, 0x55, 0x6a, 7, 0xbb, 1, 0, 0, 0, 0x58, 0x5d, 0xc3], true)]);
+    let mut d = Direct::new(WORDS);
+    let c = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let all: Vec<Instruction> = Decoder::with_ip(64, c.code, 0, DecoderOptions::NONE).iter().collect();
+    let moves = |i: &&Instruction| i.mnemonic() == M::Lea && i.op0_register() == R::R11;
+    let by: Vec<i64> = all.iter().filter(moves).map(|i| i.memory_displacement64() as i64).collect();
+    assert_eq!(by, [-24, 24], "{all:#?}");
+    let known: Vec<u64> = c.pcs.iter().map(|p| p.1).collect();
+    assert_eq!(known, [0x40_0000, 0x40_0000, 0x40_0000, 0x40_0009, 0x40_0009, 0x40_0009]);
+}
+
+/// What asks for a line of the cache still does so.
+#[test]
+fn prefetches_are_copied() {
+    // prefetcht0 [rax+rcx*4+8]; prefetchw [r9]
+    let (code, _, out) = copy(&[block(&[0x0f, 0x18, 0x4c, 0x88, 8, 0x41, 0x0f, 0x0d, 0x09])]);
+    let all: Vec<Instruction> = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).iter().collect();
+    let found: Vec<M> =
+        all.iter().filter(|i| select::is_prefetch(i) && i.segment_prefix() == R::GS).map(|i| i.mnemonic()).collect();
+    assert_eq!((found, out), (vec![M::Prefetcht0, M::Prefetchw], 0), "{all:#?}");
+}

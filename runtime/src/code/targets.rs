@@ -177,3 +177,59 @@ impl Drop for TargetTable {
         unsafe { libc::munmap(self.start as *mut libc::c_void, SIZE as usize) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_added_changed_and_forgotten() {
+        let way = way_dispatch();
+        let mut t = TargetTable::new(true).unwrap();
+        let code = |t: &TargetTable, pc| t.word(pc).map(|w| w.load(Ordering::Relaxed));
+        // Nothing is open. What is not added is not changed.
+        assert_eq!(code(&t, 0x1234_5678), None);
+        t.change(0x1234_5678, Some(7));
+        assert_eq!(code(&t, 0x1234_5678), None);
+        t.add(0x1234_5678, 5);
+        assert_eq!((code(&t, 0x1234_5678), code(&t, 0x1234_5679)), (Some(5), Some(way)));
+        t.change(0x1234_5679, Some(7));
+        t.change(0x1234_5678, Some(6));
+        assert_eq!((code(&t, 0x1234_5678), code(&t, 0x1234_5679)), (Some(6), Some(way)));
+        t.change(0x1234_5678, None);
+        assert_eq!(code(&t, 0x1234_5678), Some(way));
+        // The last address of guest memory, and those behind it.
+        t.add(SPACE - 1, 8);
+        assert_eq!(code(&t, SPACE - 1), Some(8));
+        for pc in [SPACE, 1 << 61, u64::MAX] {
+            t.add(pc, 9);
+            assert_eq!(code(&t, pc), None);
+        }
+        assert!(t.clear());
+        assert_eq!((code(&t, 0x1234_5678), code(&t, SPACE - 1)), (Some(way), Some(way)));
+        // One with many is not for another process.
+        (0..=LOG as u64).for_each(|pc| t.add(pc, 1));
+        assert!(!t.clear());
+    }
+
+    #[test]
+    fn chunks_are_opened_where_one_looks_and_not_all() {
+        let t = TargetTable::new(true).unwrap();
+        let at = |n: u64| t.address() + n * CHUNK;
+        assert!(!open(Some(&t), t.address() - 8) && !open(Some(&t), NOWHERE) && !open(None, at(0)));
+        for n in 0..u64::from(MOST) {
+            assert!(open(Some(&t), at(n) + 8));
+            assert!(open(Some(&t), at(n)));
+        }
+        assert!(!open(Some(&t), at(MOST.into())));
+        assert!(open(Some(&t), at(0)));
+        // SAFETY: it was opened.
+        assert_eq!(unsafe { (at(1) as *const u64).read() }, way_dispatch());
+        // Nothing is added to the empty one.
+        let addr = empty() + 16;
+        assert!(open(None, addr));
+        // SAFETY: it was opened.
+        assert_eq!(unsafe { (addr as *const u64).read() }, way_dispatch());
+        assert!(EMPTY.get().and_then(Option::as_ref).is_some_and(|e| e.word(2).is_none()));
+    }
+}
