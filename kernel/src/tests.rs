@@ -38,7 +38,7 @@ fn fork_exit_wait() {
     assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, 0, WNOHANG as u64, 0]), 0);
     assert_eq!(call(&mut t, SYS_kill, &[pid as u64, SIGSEGV as u64]), 0);
     assert_eq!(call(&mut t, SYS_wait4, &[pid as u64, ADDR + 8, 0, 0]), pid);
-    assert_eq!(word(&t, ADDR + 8), SIGSEGV | 0x80);
+    assert_eq!(word(&t, ADDR + 8), SIGSEGV);
     // Stopped and continued.
     h.bodies_clear();
     h.next(|c| {
@@ -166,7 +166,7 @@ fn handlers_and_restarts() {
     assert!(begin.elapsed() >= Duration::from_millis(19));
     // A fault without a handler ends the process.
     assert_eq!(t.exception(evm_cpu::exc::PF, 8), crate::kernel::Flow::Exit);
-    assert_eq!(*t.process.group_exit.lock().unwrap(), Some(SIGSEGV | 0x80));
+    assert_eq!(*t.process.group_exit.lock().unwrap(), Some(SIGSEGV));
 }
 
 #[test]

@@ -103,6 +103,12 @@ const SYSTEM: &[&str] = &[
     "/etc/perl",
 ];
 
+/// Ports by name.
+const SERVICES: &str = "echo\t7/tcp\necho\t7/udp\ndiscard\t9/tcp\tsink null\ndaytime\t13/tcp\nftp\t21/tcp\nssh\t22/tcp\n\
+                        telnet\t23/tcp\nsmtp\t25/tcp\tmail\ntime\t37/tcp\ndomain\t53/tcp\ndomain\t53/udp\ntftp\t69/udp\n\
+                        http\t80/tcp\twww\npop3\t110/tcp\nntp\t123/udp\nimap2\t143/tcp\timap\nsnmp\t161/udp\nldap\t389/tcp\n\
+                        https\t443/tcp\nhttps\t443/udp\nsyslog\t514/udp\nimaps\t993/tcp\npop3s\t995/tcp\n";
+
 /// As many descriptors for the host process as it may have.
 fn more_descriptors() {
     #[cfg(not(target_family = "wasm"))]
@@ -275,7 +281,7 @@ impl Builder {
             ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n"),
             ("os-release", "NAME=\"EVM\"\nID=evm\nID_LIKE=debian\nPRETTY_NAME=\"EVM virtual Linux\"\n"),
             ("shells", "/bin/sh\n"),
-            ("services", "http\t80/tcp\nhttps\t443/tcp\ndomain\t53/udp\nssh\t22/tcp\n"),
+            ("services", SERVICES),
             ("protocols", "ip\t0\tIP\nicmp\t1\tICMP\ntcp\t6\tTCP\nudp\t17\tUDP\n"),
             ("timezone", "Etc/UTC\n"),
         ];

@@ -53,11 +53,12 @@ impl Mm {
                 return Err(Errno::EPERM);
             }
         }
+        let shrinks = flags & (FIXED | DONTUNMAP) == 0 && old_len > 0 && new_len <= old_len;
         // A moved mapping must be one mapping.
         {
             let s = lock(&self.space);
             let (_, v) = s.at(old).ok_or(Errno::EFAULT)?;
-            if old_end > v.end {
+            if old_end > v.end && !shrinks {
                 return Err(Errno::EFAULT);
             }
             if old_len == 0 && !v.shared {
@@ -67,13 +68,13 @@ impl Mm {
         if flags & FIXED != 0 {
             self.unmap(to, new_len)?;
         }
-        if flags & (FIXED | DONTUNMAP) == 0 && old_len > 0 {
-            if new_len <= old_len {
-                if new_len < old_len {
-                    self.unmap(old + new_len, old_len - new_len)?;
-                }
-                return Ok(old);
+        if shrinks {
+            if new_len < old_len {
+                self.unmap(old + new_len, old_len - new_len)?;
             }
+            return Ok(old);
+        }
+        if flags & (FIXED | DONTUNMAP) == 0 && old_len > 0 {
             if self.grow(old, old_end, new_len - old_len, limit, who)? {
                 return Ok(old);
             }

@@ -1,6 +1,6 @@
 //! Delivery: what a thread does about its signals before it goes on in the guest.
 
-use super::{CORES, SIG_DFL, STOPS, SigAction, SigInfo, SigSet, UNBLOCKABLE, bit, frame, frame32};
+use super::{SIG_DFL, STOPS, SigAction, SigInfo, SigSet, UNBLOCKABLE, bit, frame, frame32};
 use crate::arch::trap::{self, Trap};
 use crate::errno::{Errno, Result};
 use crate::kernel::{EndReason, Flow};
@@ -275,9 +275,7 @@ impl Task {
 
     /// End because of a fatal signal.
     fn killed_by(&mut self, sig: i32) -> Flow {
-        let core = CORES & bit(sig) != 0 && self.process.dumpable.load(Ordering::Relaxed) == 1;
-        let _ = core; // no file is written; the status says that one would have been
-        super::send::kill_group(&self.process, super::send::death_status(sig));
+        super::send::kill_group(&self.process, super::send::death_status(&self.process, sig));
         self.die()
     }
 
@@ -286,7 +284,7 @@ impl Task {
         let status = *lock(&self.process.group_exit);
         let status = status.unwrap_or(match *lock(&self.kernel().end) {
             Some(EndReason::Exit(c)) => (c & 0xff) << 8,
-            Some(EndReason::Signal(s)) => super::send::death_status(s),
+            Some(EndReason::Signal(s)) => super::send::death_status(&self.process, s),
             _ => libc::SIGKILL,
         });
         self.exit_thread(status)

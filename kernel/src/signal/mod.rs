@@ -27,7 +27,7 @@ pub const UNBLOCKABLE: SigSet = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
 pub const STOPS: SigSet = bit(libc::SIGSTOP) | bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU);
 /// Signals that are ignored by default.
 pub const IGNORED: SigSet = bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
-/// Signals that dump core by default (the status says so; no file is written).
+/// Signals that dump core by default (no file is written).
 pub const CORES: SigSet = bit(libc::SIGQUIT)
     | bit(libc::SIGILL)
     | bit(libc::SIGTRAP)

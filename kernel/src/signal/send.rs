@@ -13,9 +13,11 @@ pub(crate) fn attend(host: &dyn Host, t: &Thread) {
     host.kick(t.tid());
 }
 
-/// Wait status of a process that a signal kills.
-pub(crate) fn death_status(sig: i32) -> i32 {
-    sig | if CORES & bit(sig) != 0 { 0x80 } else { 0 }
+/// Wait status of a process that a signal kills. No file is written; the status says whether one would have been, which the limit that
+/// processes begin with does not let be.
+pub(crate) fn death_status(p: &Process, sig: i32) -> i32 {
+    let allowed = p.rlimit(libc::RLIMIT_CORE as usize).cur >= 4096 && p.dumpable.load(Ordering::Relaxed) == 1;
+    sig | if allowed && CORES & bit(sig) != 0 { 0x80 } else { 0 }
 }
 
 fn queue_limit(p: &Process) -> usize {
@@ -26,7 +28,7 @@ fn queue_limit(p: &Process) -> usize {
 fn prepare(p: &Process, info: &SigInfo, blocked: SigSet, action: &SigAction) -> bool {
     let b = bit(info.signo);
     if info.signo == libc::SIGKILL {
-        kill_group(p, death_status(libc::SIGKILL));
+        kill_group(p, libc::SIGKILL);
         return false;
     }
     if b & STOPS != 0 {

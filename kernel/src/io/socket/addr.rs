@@ -74,11 +74,11 @@ impl Addr {
         self.0.get(2..4).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
     }
     /// AF_*.
-    fn family(&self) -> i32 {
+    pub fn family(&self) -> i32 {
         self.0.first_chunk().map_or(libc::AF_UNSPEC, |b| i32::from(u16::from_le_bytes(*b)))
     }
     /// The IPv4 address, also of an IPv4-mapped one.
-    pub(super) fn v4(&self) -> Option<[u8; 4]> {
+    pub fn v4(&self) -> Option<[u8; 4]> {
         match self.family() {
             libc::AF_INET => self.0.get(4..8)?.try_into().ok(),
             libc::AF_INET6 if self.0.get(8..20)? == MAPPED => self.0.get(20..24)?.try_into().ok(),

@@ -118,6 +118,7 @@ const F_GETOWN_EX: i32 = 16;
 const F_SETOWN_EX: i32 = 15;
 const F_GETSIG: i32 = 11;
 const F_SETSIG: i32 = 10;
+const DN_MULTISHOT: u32 = 0x8000_0000;
 const RW_HINTS: std::ops::RangeInclusive<i32> = 1035..=1038;
 
 pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64> {
@@ -148,6 +149,8 @@ pub(super) fn fcntl(task: &mut Task, [fd, cmd, arg, ..]: [u64; 6]) -> Result<u64
         libc::F_GETOWN | F_GETSIG => Ok(0),
         F_GETOWN_EX => task.mem().write(arg, 0u64).map(|()| 0).map_err(Errno::from),
         libc::F_SETOWN | F_SETOWN_EX | F_SETSIG => Ok(0),
+        // No notification is ever sent; to ask for none is fine.
+        libc::F_NOTIFY if arg as u32 & !DN_MULTISHOT == 0 => Ok(0),
         libc::F_GETLEASE => Ok(libc::F_UNLCK as u64),
         libc::F_SETLEASE => Err(Errno::EAGAIN),
         libc::F_SETPIPE_SZ => match d.file.as_any().downcast_ref::<PipeEnd>() {

@@ -281,7 +281,10 @@ fn recv_header(task: &Task, d: &Description, at: u64, flags: i32) -> Result<u64>
         ControlOut { task, at: h.control, left: if h.control == 0 { 0 } else { h.control_len }, used: 0, cut: false };
     if s.options().pass_cred {
         let b = [r.cred.pid.to_le_bytes(), r.cred.uid.to_le_bytes(), r.cred.gid.to_le_bytes()].concat();
-        c.put(libc::SCM_CREDENTIALS, &b)?;
+        c.put(libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &b)?;
+    }
+    if s.kind == Kind::Datagram {
+        c.put_packet(s, &r)?;
     }
     let rights = std::mem::take(&mut r.rights);
     c.put_rights(rights, flags & libc::MSG_CMSG_CLOEXEC != 0)?;
@@ -303,7 +306,7 @@ struct ControlOut<'a> {
 }
 
 impl ControlOut<'_> {
-    fn put(&mut self, kind: i32, data: &[u8]) -> Result<()> {
+    fn put(&mut self, level: i32, kind: i32, data: &[u8]) -> Result<()> {
         if self.left < 16 {
             self.cut = true;
             return Ok(());
@@ -313,7 +316,7 @@ impl ControlOut<'_> {
         let len = full.min(self.left);
         let mem = self.task.mem();
         mem.write(self.at, len)?;
-        mem.write(self.at + 8, libc::SOL_SOCKET)?;
+        mem.write(self.at + 8, level)?;
         mem.write(self.at + 12, kind)?;
         mem.copy_in(self.at + 16, &data[..(len - 16) as usize])?;
         let step = len.next_multiple_of(8).min(self.left);
@@ -342,7 +345,47 @@ impl ControlOut<'_> {
                 }
             }
         }
-        if fds.is_empty() { Ok(()) } else { self.put(libc::SCM_RIGHTS, &fds) }
+        if fds.is_empty() { Ok(()) } else { self.put(libc::SOL_SOCKET, libc::SCM_RIGHTS, &fds) }
+    }
+    /// What the receiver of a datagram asked to be told of it: it came from `lo`, and with the hops and class that packets start with.
+    fn put_packet(&mut self, s: &Socket, r: &Received) -> Result<()> {
+        const HOPS: i32 = 64;
+        let asked = |level, name| s.kept(level, name).is_some_and(|v| v != 0);
+        let lo = 1u32.to_le_bytes();
+        let six = r.from.family() == libc::AF_INET6 && r.from.v4().is_none();
+        let to = match (s.local().reached(), r.from.v4()) {
+            // Bound to all addresses of both families.
+            (to, Some(_)) if to.v4().is_none() => [127, 0, 0, 1],
+            (to, _) => to.v4().unwrap_or_default(),
+        };
+        if s.family == libc::AF_INET6 {
+            let ip = match s.local().reached().0.get(8..24) {
+                Some(ip) if six => ip.to_vec(),
+                _ => [&[0; 10][..], &[0xff; 2], &to].concat(),
+            };
+            if asked(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) {
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[&ip[..], &lo].concat())?;
+            }
+            if six && asked(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) {
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &HOPS.to_le_bytes())?;
+            }
+            if six && asked(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS) {
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0i32.to_le_bytes())?;
+            }
+        }
+        if s.family == libc::AF_UNIX || six {
+            return Ok(());
+        }
+        if asked(libc::IPPROTO_IP, libc::IP_PKTINFO) {
+            self.put(libc::IPPROTO_IP, libc::IP_PKTINFO, &[lo, to, to].concat())?;
+        }
+        if asked(libc::IPPROTO_IP, libc::IP_RECVTTL) {
+            self.put(libc::IPPROTO_IP, libc::IP_TTL, &HOPS.to_le_bytes())?;
+        }
+        if asked(libc::IPPROTO_IP, libc::IP_RECVTOS) {
+            self.put(libc::IPPROTO_IP, libc::IP_TOS, &[0])?;
+        }
+        Ok(())
     }
 }
 

@@ -31,6 +31,8 @@ fn first_value(level: i32, name: i32) -> i32 {
         (libc::IPPROTO_TCP, libc::TCP_QUICKACK) | (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER) => 1,
         (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT) => -1,
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => 64,
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL | libc::IP_MULTICAST_LOOP) => 1,
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS | libc::IPV6_MULTICAST_LOOP | libc::IPV6_MTU_DISCOVER) => 1,
         _ => 0,
     }
 }
@@ -40,7 +42,13 @@ fn without_effect(level: i32, name: i32) -> bool {
     match level {
         libc::SOL_SOCKET => matches!(
             name,
-            libc::SO_PRIORITY | libc::SO_OOBINLINE | libc::SO_RCVLOWAT | libc::SO_DONTROUTE | libc::SO_TIMESTAMP
+            libc::SO_PRIORITY
+                | libc::SO_BUSY_POLL
+                | libc::SO_RXQ_OVFL
+                | libc::SO_OOBINLINE
+                | libc::SO_RCVLOWAT
+                | libc::SO_DONTROUTE
+                | libc::SO_TIMESTAMP
         ),
         libc::IPPROTO_TCP => matches!(
             name,
@@ -57,10 +65,34 @@ fn without_effect(level: i32, name: i32) -> bool {
                 | libc::TCP_NOTSENT_LOWAT
         ),
         libc::IPPROTO_IP => {
-            matches!(name, libc::IP_TOS | libc::IP_TTL | libc::IP_MTU_DISCOVER | libc::IP_RECVERR | libc::IP_PKTINFO)
+            matches!(
+                name,
+                libc::IP_TOS
+                    | libc::IP_TTL
+                    | libc::IP_MTU_DISCOVER
+                    | libc::IP_RECVERR
+                    | libc::IP_PKTINFO
+                    | libc::IP_RECVTTL
+                    | libc::IP_RECVTOS
+                    | libc::IP_FREEBIND
+                    | libc::IP_BIND_ADDRESS_NO_PORT
+                    | libc::IP_MULTICAST_TTL
+                    | libc::IP_MULTICAST_LOOP
+            )
         }
         libc::IPPROTO_IPV6 => {
-            matches!(name, libc::IPV6_TCLASS | libc::IPV6_UNICAST_HOPS | libc::IPV6_RECVPKTINFO | libc::IPV6_RECVERR)
+            matches!(
+                name,
+                libc::IPV6_TCLASS
+                    | libc::IPV6_UNICAST_HOPS
+                    | libc::IPV6_RECVPKTINFO
+                    | libc::IPV6_RECVHOPLIMIT
+                    | libc::IPV6_RECVTCLASS
+                    | libc::IPV6_RECVERR
+                    | libc::IPV6_MTU_DISCOVER
+                    | libc::IPV6_MULTICAST_HOPS
+                    | libc::IPV6_MULTICAST_LOOP
+            )
         }
         _ => false,
     }
