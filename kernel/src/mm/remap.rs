@@ -74,10 +74,8 @@ impl Mm {
             }
             return Ok(old);
         }
-        if flags & (FIXED | DONTUNMAP) == 0 && old_len > 0 {
-            if self.grow(old, old_end, new_len - old_len, limit, who)? {
-                return Ok(old);
-            }
+        if flags & (FIXED | DONTUNMAP) == 0 && old_len > 0 && self.grow(old, old_end, new_len - old_len, limit, who)? {
+            return Ok(old);
         }
         if flags & MAYMOVE == 0 {
             return Err(Errno::ENOMEM);
