@@ -287,7 +287,8 @@ pub fn link(runtime: &[u8], lifted: &Module, blobs: &[Blob]) -> Result<Vec<u8>, 
         elements.push(add(Sym::Region(pc), ty));
     }
     for (pc, of) in lifted.entries() {
-        let n = places.get(&of).copied().ok_or(super::Error::Invalid("an entry of a region that is not in the module"))?;
+        let n =
+            places.get(&of).copied().ok_or(super::Error::Invalid("an entry of a region that is not in the module"))?;
         places.insert(pc, n);
         if let Some(f) = numbers.get(&Sym::Region(of)).copied() {
             numbers.insert(Sym::Region(pc), f);

@@ -110,7 +110,9 @@ impl Module {
             count += 1;
         }
         for (pc, of) in self.entries() {
-            let n = *numbers.get(&Sym::Region(of)).ok_or(Error::Invalid("an entry of a region that is not in the module"))?;
+            let n = *numbers
+                .get(&Sym::Region(of))
+                .ok_or(Error::Invalid("an entry of a region that is not in the module"))?;
             numbers.insert(Sym::Region(pc), n);
         }
         if used.iter().any(|s| !numbers.contains_key(s)) {
