@@ -109,8 +109,10 @@ pub struct CpuState {
     pub records: u64,
     /// Address of the table from hashes of guest addresses to records. Another one, which is empty, while `poll` is set.
     pub hashes: u64,
-    /// Address of the table from hashes to the code that copied code looks at first. As `hashes` while `poll` is set.
+    /// Address of the table of targets of indirect jumps of copied code. An empty one while `poll` is set.
     pub near_targets: u64,
+    /// How many more times such a target is found by its hash before it is added to that table.
+    pub finds: u64,
     /// Base of FS if it is in guest memory, else an address behind it.
     pub fs_near: u64,
     /// A register of copied code for a moment.
@@ -306,6 +308,7 @@ impl Default for CpuState {
             records: 0,
             hashes: 0,
             near_targets: 0,
+            finds: 0,
             fs_near: 0,
             saved: 0,
             way_out: 0,

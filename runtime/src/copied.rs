@@ -6,15 +6,15 @@
 
 use crate::code::memory;
 use crate::code::records;
-use crate::code::translate::{self, BlockEntry};
+use crate::code::targets::SAMPLE;
+use crate::code::translate::{self, BlockEntry, Plain, PlainAt};
 use crate::host::direct::{self, Shadow};
 use crate::stats::Counters;
 use crate::thread::{LEAVE, Thread};
 use evm_backend::abi::STEP;
-use evm_backend::direct::{ADDRESS, DESTINATION, HOT, POLL, SOURCE};
+use evm_backend::direct::{ADDRESS, DESTINATION, HOT, LOOKUP, POLL, SOURCE};
 use evm_backend::interp;
-use evm_cpu::{CpuState, helpers};
-use evm_lifter::Mode;
+use evm_cpu::{CpuState, helper, helpers};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +26,8 @@ pub(crate) struct CopiedThread {
     shadow: Shadow,
     /// Instructions that are not copied.
     singles: HashMap<u64, BlockEntry>,
+    /// Those among them that take no translation.
+    plain: HashMap<u64, PlainAt>,
 }
 
 impl Thread {
@@ -43,7 +45,7 @@ impl Thread {
                 let cpu = unsafe { &mut *self.cpu };
                 direct::bind(cpu, &shadow);
                 (cpu.records, cpu.hashes, cpu.near_targets) = words;
-                self.copied = Some(CopiedThread { shadow, singles: HashMap::new() });
+                self.copied = Some(CopiedThread { shadow, singles: HashMap::new(), plain: HashMap::new() });
             }
             Err(e) => self.report(format!("no stack for copied code ({e})")),
         }
@@ -57,6 +59,22 @@ impl Thread {
         let (_, hashes, targets) = self.space_ref().records().words();
         // SAFETY: own state.
         unsafe { look_in(self.cpu, hashes, targets) };
+    }
+    /// Indirect jumps of this thread go to `pc` at once from now on.
+    fn add_target(&mut self, pc: u64) {
+        let records = self.space_ref().records();
+        records.add_target(pc);
+        let (_, _, targets) = records.words();
+        let cpu = self.cpu;
+        // SAFETY: own state; others touch these words atomically.
+        unsafe {
+            (*cpu).finds = SAMPLE;
+            AtomicU64::from_ptr(&raw mut (*cpu).near_targets).store(targets, Ordering::SeqCst);
+            // Who asks the thread to leave sets the poll word before he hides the table.
+            if AtomicU64::from_ptr(&raw mut (*cpu).poll).load(Ordering::SeqCst) != 0 {
+                hide_copied(cpu);
+            }
+        }
     }
     /// The hook's part: a fault in copied code, or a jump of it to a record that nobody has named. True: the context goes on elsewhere.
     /// Signal-safe.
@@ -89,6 +107,12 @@ impl Thread {
             return true;
         }
         let Some(pc) = memory::copied_pc(rip) else { return false };
+        if pc & LOOKUP == LOOKUP {
+            if !self.space_ref().records().open_targets(addr) {
+                gregs[libc::REG_RIP as usize] = direct::way_dispatch() as i64;
+            }
+            return true;
+        }
         if pc & HOT != 0 {
             // SAFETY: own state.
             unsafe { (*state).hot = 1 };
@@ -129,6 +153,9 @@ impl Thread {
     fn single(&mut self, pc: u64) -> u64 {
         let known = self.copied.as_ref().and_then(|c| c.singles.get(&pc)).is_some_and(|b| self.space_ref().fresh(b));
         if !known {
+            if let Some(next) = self.plain(pc) {
+                return next;
+            }
             match self.translate_single(pc) {
                 Ok(b) => {
                     if let Some(c) = &mut self.copied {
@@ -148,8 +175,40 @@ impl Thread {
         let exit = unsafe { interp::run(&b.code, 0, self.cpu.cast(), mem, &helpers::FNS, &mut self.frame) };
         self.exit(exit, mem)
     }
+    /// Do a plain instruction; gives the next pc. `None`: it is another, or raises an exception.
+    fn plain(&mut self, pc: u64) -> Option<u64> {
+        let known = self.copied.as_ref()?.plain.get(&pc).copied();
+        let p = match known.filter(|p| self.space_ref().versions(pc, p.len) == p.versions) {
+            Some(p) => p,
+            None => {
+                let p = translate::plain(self.space_ref(), self.mm(), pc)?;
+                let all = &mut self.copied.as_mut()?.plain;
+                if all.len() >= SINGLES {
+                    all.clear();
+                }
+                all.insert(pc, p);
+                p
+            }
+        };
+        // SAFETY: own state; the reference ends before the helper has it.
+        let (rcx, model) = unsafe { ((*self.cpu).gpr[1] as u32, (*self.cpu).model) };
+        let helper = match p.what {
+            Plain::Cpuid => helper::CPUID,
+            Plain::Rdtsc => helper::RDTSC,
+            Plain::Xgetbv if rcx == 0 && evm_cpu::model::xcr0(model) != 0 => helper::XGETBV,
+            Plain::Xgetbv => return None,
+        };
+        // SAFETY: own state, to which nothing refers.
+        let value = unsafe { helpers::FNS[usize::from(helper)].call(self.cpu.cast(), &[0; 4], &[0; 3]) } as u64;
+        if p.what != Plain::Cpuid {
+            // SAFETY: own state.
+            let cpu = unsafe { &mut *self.cpu };
+            (cpu.gpr[0], cpu.gpr[2]) = (value & 0xffff_ffff, value >> 32);
+        }
+        Some(pc + p.len)
+    }
     fn translate_single(&self, pc: u64) -> Result<BlockEntry, translate::Failure> {
-        crate::guard::caught(pc, || translate::block(self.engine_ref(), self.space_ref(), self.mm(), pc, Mode::Strict))
+        crate::guard::caught(pc, || translate::single(self.engine_ref(), self.space_ref(), self.mm(), pc))
     }
 }
 
@@ -212,6 +271,10 @@ pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u
                 (*t).service(evm_cpu::service::SYSCALL, next.wrapping_sub(2), next)
             }
             direct::STEP => (*t).single(next),
+            direct::OFTEN => {
+                (*t).add_target(next);
+                next
+            }
             _ => next,
         })
     }

@@ -4,7 +4,7 @@
 use crate::cache::images::Images;
 use crate::code::kept::Attached;
 use crate::code::space::{CodeSpace, Compiled, MAX_ENTRIES, QuickStore};
-use crate::code::translate;
+use crate::code::translate::{self, Single};
 use crate::config::EngineKind;
 use crate::dump::Dump;
 use crate::guard;
@@ -30,6 +30,8 @@ const OUTSIDE: u32 = 256;
 const MAX_HOT_ENTRIES: usize = 32;
 /// Most entries of one region.
 const MAX_REGION_ENTRIES: usize = 256;
+/// Single instructions that are kept, at most.
+const SINGLES: usize = 1 << 14;
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,6 +65,8 @@ struct Inner {
     wasm_store: Mutex<HashMap<u64, Vec<Arc<Compiled>>>>,
     /// The same for code of the quick tier.
     quick_store: Mutex<QuickStore>,
+    /// Single instructions that are interpreted among copied code, by pc.
+    singles: Mutex<HashMap<u64, Single>>,
     /// Translations kept from other runs.
     images: OnceLock<Images>,
     queue: Mutex<VecDeque<Job>>,
@@ -98,6 +102,7 @@ impl Engine {
                 wasm: OnceLock::new(),
                 wasm_store: Mutex::new(HashMap::new()),
                 quick_store: Mutex::default(),
+                singles: Mutex::default(),
                 images: OnceLock::new(),
                 queue: Mutex::new(VecDeque::new()),
                 wake: Condvar::new(),
@@ -260,6 +265,18 @@ impl Engine {
         }
         lock(&self.inner.quick_store).add(p);
         Ok(true)
+    }
+    /// The instruction at `pc`, as the last process that came to it made it.
+    pub(crate) fn single(&self, pc: u64) -> Option<Single> {
+        lock(&self.inner.singles).get(&pc).cloned()
+    }
+    /// See [`Engine::single`].
+    pub(crate) fn add_single(&self, pc: u64, s: Single) {
+        let mut all = lock(&self.inner.singles);
+        if all.len() >= SINGLES {
+            all.clear();
+        }
+        all.insert(pc, s);
     }
     /// Compile now, on this thread. True if code for `pc` is installed.
     pub(crate) fn compile_now(&self, j: &Job) -> bool {

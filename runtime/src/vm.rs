@@ -4,6 +4,7 @@ use crate::cache::folder::Folder;
 use crate::cache::images::Images;
 use crate::cache::worker::Worker;
 use crate::code::space::CodeSpace;
+use crate::code::tables::Pool;
 use crate::config::{Config, EngineKind};
 use crate::engine::{self, Engine, lock};
 use crate::host::confine::{Confinement, confine};
@@ -112,6 +113,8 @@ pub(crate) struct Shared {
     survey: AtomicBool,
     /// Code spaces that may still be there.
     spaces: Mutex<Vec<Weak<CodeSpace>>>,
+    /// Tables of processes that have ended.
+    tables: Arc<Pool>,
     me: Weak<Shared>,
 }
 
@@ -125,6 +128,7 @@ impl Shared {
             unlifted: Mutex::default(),
             survey: AtomicBool::new(false),
             spaces: Mutex::default(),
+            tables: Arc::default(),
             me: me.clone(),
         })
     }
@@ -195,7 +199,8 @@ impl Host for Shared {
         }
     }
     fn new_arena(&self, mm: &Mm) -> Result<(), Errno> {
-        let space = CodeSpace::new(mm.arena().clone(), mm.bits, self.v3, self.kind).map_err(|_| Errno::ENOMEM)?;
+        let space =
+            CodeSpace::new(mm.arena().clone(), mm.bits, self.v3, self.kind, &self.tables).map_err(|_| Errno::ENOMEM)?;
         // It is new, so nothing is attached yet.
         let space = Arc::new(space);
         if self.engine.images().is_some() {

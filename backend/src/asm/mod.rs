@@ -126,6 +126,11 @@ impl Asm {
         self.fixups.push((self.pos(), l));
         self.dword(0);
     }
+    pub fn call_label(&mut self, l: Label) {
+        self.byte(0xe8);
+        self.fixups.push((self.pos(), l));
+        self.dword(0);
+    }
     pub fn jcc(&mut self, cc: u8, l: Label) {
         self.byte(0x0f);
         self.byte(0x80 | cc);

@@ -11,6 +11,8 @@ pub(crate) struct Jumps {
     saved: Vec<u32>,
 }
 
+const CALL: u8 = 0xe8;
+
 impl Asm {
     /// Bytes that a jump with its displacement at `at` saves by being short: JMP is one byte and four, Jcc two and four.
     fn saving(&self, at: u32) -> u32 {
@@ -27,7 +29,8 @@ impl Asm {
     /// Make jumps short where they can be. All labels are bound, and nothing of the constants is there yet.
     pub(crate) fn shorten(&mut self, marks: &mut [(u32, u64)]) {
         self.jumps.long.clear();
-        self.jumps.long.resize(self.fixups.len(), false);
+        // Calls have no short form.
+        self.jumps.long.extend(self.fixups.iter().map(|f| self.code[f.0 as usize - 1] == CALL));
         while self.lengthen() {}
         for k in 0..self.labels.len() {
             self.labels[k] = if self.labels[k] == super::UNBOUND { self.labels[k] } else { self.moved(self.labels[k]) };
@@ -68,7 +71,7 @@ impl Asm {
         for n in 0..self.fixups.len() {
             let at = self.fixups[n].0 as usize;
             let jmp = self.is_jmp(at as u32);
-            let start = if jmp { at - 1 } else { at - 2 };
+            let start = if jmp || self.code[at - 1] == CALL { at - 1 } else { at - 2 };
             self.code.copy_within(from..start, to);
             to += start - from;
             if self.jumps.long[n] {

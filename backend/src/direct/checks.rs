@@ -67,13 +67,15 @@ pub(super) struct Checks {
     known: [Known; 16],
     /// Registers with the same number here have the same value.
     values: [u32; 16],
+    /// The same but for what was added to it: a constant.
+    roots: [u32; 16],
     /// The next number that no register has.
     next: u32,
     /// Sums that are near, and by how much they may have left guest memory.
     sums: Vec<(Sum, u32)>,
-    /// The block at whose beginning each register had the value of its own number.
+    /// The block at whose beginning each register had the value, and root, of its own number.
     origin: Option<usize>,
-    /// What was checked of the values there.
+    /// What was checked of what has the values there for its roots.
     done: Vec<Fact>,
 }
 
@@ -82,7 +84,7 @@ impl Default for Checks {
         let mut known = [UNKNOWN; 16];
         known[RSP].near = Some(0);
         let values = std::array::from_fn(|n| n as u32);
-        Checks { known, values, next: 16, sums: vec![], origin: None, done: vec![] }
+        Checks { known, values, roots: values, next: 16, sums: vec![], origin: None, done: vec![] }
     }
 }
 
@@ -104,6 +106,7 @@ impl Checks {
     /// Block `n` begins: values are told from here.
     pub fn begin(&mut self, n: usize) {
         self.values = std::array::from_fn(|n| n as u32);
+        self.roots = self.values;
         self.next = 16;
         self.origin = Some(n);
         self.done.clear();
@@ -126,7 +129,8 @@ impl Checks {
         }
         self.done.retain(|f| other.done.contains(f));
         // Other numbers than those of the beginning may stand for different values on different ways.
-        for (v, o) in self.values.iter_mut().zip(other.values) {
+        let all = self.values.iter_mut().zip(other.values).chain(self.roots.iter_mut().zip(other.roots));
+        for (v, o) in all {
             if *v != o || *v >= 16 {
                 *v = self.next;
                 self.next += 1;
@@ -154,9 +158,24 @@ impl Checks {
             .all(|(k, o)| k.max <= o.max && o.near.is_none_or(|most| k.near.is_some_and(|n| n <= most)));
         known && other.sums.iter().all(|(s, most)| self.drift(s).is_some_and(|d| d <= *most))
     }
-    /// What was checked since the beginning of block `n`, on all ways, of the values that registers had there.
+    /// What was checked since the beginning of block `n`, on all ways, of the values that registers had there and what moved from them.
     pub fn done(&self, n: usize) -> &[Fact] {
-        if self.origin == Some(n) { &self.done } else { &[] }
+        if self.is_since(n) { &self.done } else { &[] }
+    }
+    /// Whether values are told from the beginning of block `n`: on all ways from there was no head of a loop.
+    pub fn is_since(&self, n: usize) -> bool {
+        self.origin == Some(n)
+    }
+    /// This is known as well, as far as it is on all of these ways.
+    pub fn allow(&mut self, f: &Fact, ways: &[&Checks]) {
+        let most = |drift: &dyn Fn(&Checks) -> Option<u32>| ways.iter().map(|w| drift(w)).max().flatten().unwrap_or(0);
+        match f {
+            Fact::Near(n) => {
+                let n = usize::from(*n);
+                self.known[n].near = Some(most(&|w| w.known[n].near));
+            }
+            Fact::Sum(s) => self.sums.push((*s, most(&|w| w.drift(s)))),
+        }
     }
     /// Whether that is known.
     pub fn holds(&self, f: &Fact) -> bool {
@@ -167,9 +186,9 @@ impl Checks {
     }
     /// The value of this register was compared with the size of guest memory.
     pub fn checked(&mut self, n: u8) {
-        let value = self.values[usize::from(n)];
-        if value < 16 {
-            self.done.push(Fact::Near(value as u8));
+        let root = self.roots[usize::from(n)];
+        if root < 16 {
+            self.done.push(Fact::Near(root as u8));
         }
         self.is_now_near(n, 0);
     }
@@ -208,7 +227,7 @@ impl Checks {
     }
     /// The sum was.
     pub fn checked_sum(&mut self, s: Sum) {
-        let same = |r: R| r == R::None || self.values[usize::from(number(r))] == u32::from(number(r));
+        let same = |r: R| r == R::None || self.roots[usize::from(number(r))] == u32::from(number(r));
         if same(s.base) && same(s.index) {
             self.done.push(Fact::Sum(s));
         }
@@ -256,12 +275,15 @@ impl Checks {
             (most < DRIFT as u64).then_some((*s, most as u32))
         };
         let sums = self.sums.iter().filter_map(moved).collect();
+        let root = self.roots[usize::from(n)];
         self.write(n, k);
         self.sums = sums;
+        self.roots[usize::from(n)] = root;
     }
     fn write(&mut self, n: u8, k: Known) {
         self.known[usize::from(n)] = k;
         self.values[usize::from(n)] = self.next;
+        self.roots[usize::from(n)] = self.next;
         self.next += 1;
         self.sums.retain(|s| s.0.factor(n) == 0);
     }
@@ -271,9 +293,10 @@ impl Checks {
     }
     /// One register was moved to another.
     pub fn copied(&mut self, from: u8, to: u8) {
-        let (k, value) = (self.known[usize::from(from)], self.values[usize::from(from)]);
+        let from = usize::from(from);
+        let (k, value, root) = (self.known[from], self.values[from], self.roots[from]);
         self.write(to, k);
-        self.values[usize::from(to)] = value;
+        (self.values[usize::from(to)], self.roots[usize::from(to)]) = (value, root);
     }
     /// After an instruction that writes these general registers (a bit each).
     pub fn executed(&mut self, i: &Instruction, written: u16) {

@@ -11,6 +11,37 @@ use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register as R};
 const GUARD_WORD: i32 = evm_memory::LIMIT_AT + evm_memory::PAGE as i32 - 8;
 const RBP: Reg = 5;
 
+/// What a run of stack instructions does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Runs {
+    Push,
+    /// A return may be the last.
+    Pop,
+}
+
+/// Stack instructions one behind the other, for which the guest's RSP is moved once. A fault in one of them is one of the first: all of them can be
+/// done again, as they store the same words or load the same registers.
+#[derive(Default)]
+pub(super) struct Run {
+    kind: Option<Runs>,
+    /// Address of the first, or of a stack instruction that is in no run.
+    pc: u64,
+    /// How much RSP is still to be moved.
+    by: i32,
+}
+
+impl Runs {
+    fn of(i: &Instruction) -> Option<Runs> {
+        match i.code() {
+            Code::Push_r64 if i.op0_register() != R::RSP => Some(Runs::Push),
+            Code::Pushq_imm8 | Code::Pushq_imm32 => Some(Runs::Push),
+            Code::Pop_r64 if i.op0_register() != R::RSP => Some(Runs::Pop),
+            Code::Retnq | Code::Retnq_imm16 => Some(Runs::Pop),
+            _ => None,
+        }
+    }
+}
+
 impl Direct {
     /// A word of the state.
     pub(super) fn state(&self, offset: u32) -> Rm {
@@ -45,7 +76,7 @@ impl Direct {
         self.copies.set(scratch, guest);
     }
     /// Fault unless the address in `r` is one of guest memory. `scratch` may be `r`.
-    fn check(&mut self, r: Reg, scratch: Reg) {
+    pub(super) fn check(&mut self, r: Reg, scratch: Reg) {
         self.copies.lose(scratch);
         self.asm.shrx(scratch, r, R9);
         self.guard(scratch);
@@ -103,6 +134,7 @@ impl Direct {
             return true;
         }
         match i.mnemonic() {
+            _ if select::is_prefetch(i) => self.prefetch(i),
             M::Push => self.push(i),
             M::Pop => self.pop(i),
             M::Leave => self.leave(i),
@@ -423,6 +455,24 @@ impl Direct {
         done
     }
 
+    /// Without a check: a program may ask for lines of addresses that it must not load, and gets no fault and no data. One that has no host
+    /// address by a base and an index is left out.
+    fn prefetch(&mut self, i: &Instruction) -> bool {
+        let wide = |r: R| r == R::None || r.is_gpr64();
+        let (base, index, disp) = (i.memory_base(), i.memory_index(), i.memory_displacement64());
+        if base == R::None
+            || !wide(base)
+            || !wide(index)
+            || i.memory_segment() == R::FS
+            || i32::try_from(disp as i64).is_err()
+        {
+            return true;
+        }
+        self.sum(Sum::of(i), disp as i32, 8);
+        let mut out = *i;
+        out.set_segment_prefix(R::GS);
+        self.operand(&mut out, R10, 0).is_some() && self.encode(&out)
+    }
     fn push(&mut self, i: &Instruction) -> bool {
         let value = match i.code() {
             Code::Push_r64 => Some(self.register(number(i.op0_register()), R15)),
@@ -437,19 +487,43 @@ impl Direct {
             _ => return false,
         };
         self.near_rsp();
-        self.mark();
-        self.asm.gs();
+        let to = self.stack(-8);
         match value {
-            Some(r) => self.asm.store(8, Rm::Mem(R11, -8), r),
+            Some(r) => self.asm.store(8, to, r),
             None => {
-                self.asm.store_imm(8, Rm::Mem(R11, -8), i.immediate(0));
+                self.asm.store_imm(8, to, i.immediate(0));
             }
         }
         self.move_rsp(-8);
         true
     }
+    /// The word at this distance from the guest's RSP, for the access that comes next.
+    pub(super) fn stack(&mut self, at: i32) -> Rm {
+        self.pcs.push((self.asm.pos(), self.run.pc));
+        self.asm.gs();
+        Rm::Mem(R11, self.run.by + at)
+    }
+    /// `i` comes next: it goes on with the run, or one begins.
+    pub(super) fn runs(&mut self, i: &Instruction) {
+        let kind = Runs::of(i);
+        if kind.is_none() || kind != self.run.kind {
+            self.end_run();
+            (self.run.kind, self.run.pc) = (kind, i.ip());
+        }
+    }
+    /// RSP is what it has to be.
+    pub(super) fn end_run(&mut self) {
+        let by = std::mem::take(&mut self.run.by);
+        if by != 0 {
+            self.asm.lea(8, R11, Rm::Mem(R11, by));
+        }
+        self.run.kind = None;
+    }
     pub(super) fn move_rsp(&mut self, by: i32) {
-        self.asm.lea(8, R11, Rm::Mem(R11, by));
+        self.run.by += by;
+        if self.run.kind.is_none() {
+            self.end_run();
+        }
         self.checks.moved(4, by.into());
         // It is moved where memory is accessed, at the old address or the new one.
         self.checks.proved_rsp();
@@ -464,10 +538,9 @@ impl Direct {
             _ => R15,
         };
         self.near_rsp();
-        self.mark();
-        self.asm.gs();
         self.copies.lose(to);
-        self.asm.load(8, to, Rm::Mem(R11, 0));
+        let from = self.stack(0);
+        self.asm.load(8, to, from);
         self.move_rsp(8);
         match place(n) {
             Place::Host(GUEST_RSP) => self.asm.load(8, R11, Rm::Reg(R15)),

@@ -1,8 +1,8 @@
 //! How copied code goes from block to block.
 
 use super::regs::number;
-use super::{BIAS, Block, Direct, HOT, POLL, RECORD, select};
-use crate::asm::{Label, R10, R11, R15, RCX, Rm};
+use super::{BIAS, Block, Direct, HOT, LOOKUP, POLL, RECORD, select};
+use crate::asm::{Label, R10, R15, RCX, Rm};
 use iced_x86::{Code, FlowControl, Instruction, OpKind};
 
 /// A way out of the unit, off the straight path.
@@ -24,22 +24,25 @@ pub enum Way {
     Next(u64),
     /// In copied code, to a block of the unit if it has that: by a jump, or from a call that returns.
     Jump(u64),
-    /// By a record, or the runtime.
+    /// To a block that is entered: by a call, a record, or the runtime.
     Outside(u64),
 }
 
 /// Where copied code goes from a block with this last instruction, as far as the instruction says so.
-pub fn ways(last: &Instruction) -> Vec<Way> {
+pub fn ways(last: &Instruction) -> impl Iterator<Item = Way> {
     let (next, target) = (last.next_ip(), last.near_branch_target());
-    match last.flow_control() {
-        FlowControl::Next if !select::is_control(last) => vec![Way::Next(next)],
-        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => vec![Way::Jump(next), Way::Jump(target)],
-        FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => vec![Way::Jump(target)],
-        FlowControl::Call if last.code() == Code::Call_rel32_64 => vec![Way::Jump(next), Way::Outside(target)],
-        FlowControl::IndirectCall if last.code() == Code::Call_rm64 => vec![Way::Jump(next)],
-        FlowControl::Return | FlowControl::IndirectBranch => vec![],
-        _ => vec![Way::Outside(next), Way::Outside(target)],
-    }
+    let all = match last.flow_control() {
+        FlowControl::Next if !select::is_control(last) => [Some(Way::Next(next)), None],
+        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => {
+            [Some(Way::Jump(next)), Some(Way::Jump(target))]
+        }
+        FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => [Some(Way::Jump(target)), None],
+        FlowControl::Call if last.code() == Code::Call_rel32_64 => [Some(Way::Jump(next)), Some(Way::Outside(target))],
+        FlowControl::IndirectCall if last.code() == Code::Call_rm64 => [Some(Way::Jump(next)), None],
+        FlowControl::Return | FlowControl::IndirectBranch => [None, None],
+        _ => [Some(Way::Outside(next)), Some(Way::Outside(target))],
+    };
+    all.into_iter().flatten()
 }
 
 type Links<'a> = &'a mut dyn FnMut(u64) -> u32;
@@ -95,9 +98,16 @@ impl Direct {
         match i.flow_control() {
             FlowControl::ConditionalBranch if i.is_jcc_short_or_near() => {
                 self.settle_rsp();
-                let l = self.target(i.near_branch_target(), n, links);
-                self.asm.jcc(i.condition_code() as u8 - 1, l);
-                self.go(i.next_ip(), n, links);
+                let (mut target, mut next, mut condition) =
+                    (i.near_branch_target(), i.next_ip(), i.condition_code() as u8 - 1);
+                // The block behind this one needs no jump.
+                if self.number(target) == Some(n + 1) {
+                    std::mem::swap(&mut target, &mut next);
+                    condition ^= 1;
+                }
+                let l = self.target(target, n, links);
+                self.asm.jcc(condition, l);
+                self.go(next, n, links);
             }
             FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => {
                 self.settle_rsp();
@@ -106,11 +116,19 @@ impl Direct {
             FlowControl::Call if i.code() == Code::Syscall => self.way(self.words.service, i.next_ip()),
             FlowControl::Call if i.code() == Code::Call_rel32_64 => {
                 let target = i.near_branch_target();
-                let index = links(target);
-                self.push_return(i.next_ip());
-                self.asm.imm_keeping_flags(R15, target);
-                let record = self.record(index);
-                self.asm.call(record);
+                match self.callee(target) {
+                    Some(l) => {
+                        self.push_return(i.next_ip());
+                        self.asm.call_label(l);
+                    }
+                    None => {
+                        let index = links(target);
+                        self.push_return(i.next_ip());
+                        self.asm.imm_keeping_flags(R15, target);
+                        let record = self.record(index);
+                        self.asm.call(record);
+                    }
+                }
                 self.back(i.next_ip());
                 self.go(i.next_ip(), n, links);
             }
@@ -119,8 +137,8 @@ impl Direct {
                     return false;
                 }
                 self.push_return(i.next_ip());
-                self.look_up();
-                self.asm.call(Rm::Mem(R10, 8));
+                let code = self.look_up();
+                self.asm.call(code);
                 self.back(i.next_ip());
                 self.go(i.next_ip(), n, links);
             }
@@ -129,21 +147,25 @@ impl Direct {
                     return false;
                 }
                 self.settle_rsp();
-                self.look_up();
-                self.asm.jmp_rm(Rm::Mem(R10, 8));
+                let code = self.look_up();
+                self.asm.jmp_rm(code);
             }
             FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => {
                 self.near_rsp();
-                self.mark();
-                self.asm.gs();
-                self.asm.load(8, R15, Rm::Mem(R11, 0));
+                let from = self.stack(0);
+                self.asm.load(8, R15, from);
                 let more = if i.code() == Code::Retnq { 0 } else { i32::from(i.immediate16()) };
                 self.move_rsp(8 + more);
+                self.end_run();
                 self.asm.ret();
             }
             _ => return false,
         }
         true
+    }
+    /// The block of the unit that is called at this address: one that may be entered by anyone.
+    fn callee(&self, pc: u64) -> Option<Label> {
+        self.number(pc).filter(|b| self.entered[*b]).map(|b| self.fronts[b])
     }
     /// Go to a guest address that the guest code at hand names.
     pub(super) fn go(&mut self, pc: u64, n: usize, links: Links) {
@@ -159,7 +181,7 @@ impl Direct {
     /// Where block `n` goes to block `b`.
     fn inside(&mut self, b: usize, n: usize) -> Label {
         self.goes_on = true;
-        if b > n { self.fronts[b] } else { self.labels[b] }
+        if b > n || !self.is_end(n, b) { self.fronts[b] } else { self.labels[b] }
     }
     /// Where a branch to a guest address goes.
     fn target(&mut self, pc: u64, n: usize, links: Links) -> Label {
@@ -206,37 +228,28 @@ impl Direct {
     /// Push a return address on the guest's stack. Keeps R15.
     fn push_return(&mut self, ret: u64) {
         self.near_rsp();
-        let to = Rm::Mem(R11, -8);
         if i32::try_from(ret).is_ok() {
-            self.mark();
-            self.asm.gs();
+            let to = self.stack(-8);
             self.asm.store_imm(8, to, ret);
         } else {
             self.copies.lose(R10);
             self.asm.imm_keeping_flags(R10, ret);
-            self.mark();
-            self.asm.gs();
+            let to = self.stack(-8);
             self.asm.store(8, to, R10);
         }
         self.move_rsp(-8);
     }
-    /// Make `[r10 + 8]` the address of the code of the guest address in R15, or of the way that looks further.
-    fn look_up(&mut self) {
-        let (saved, targets) = (self.state(self.words.saved), self.state(self.words.targets));
-        let Rm::Mem(state, dispatch) = self.state(self.words.dispatch) else { return };
-        self.asm.store(8, saved, RCX);
-        self.asm.imm_keeping_flags(RCX, 0);
-        self.asm.sse(0xf2, 8, 0x0f38f1, RCX, Rm::Reg(R15));
-        self.asm.load(2, RCX, Rm::Reg(RCX));
+    /// The operand that is the code of the guest address in R15, or the way that looks further, for the jump or call that comes next.
+    /// Changes R10.
+    fn look_up(&mut self) -> Rm {
+        let targets = self.state(self.words.targets);
+        let at = self.pc;
+        self.pc |= LOOKUP;
+        self.check(R15, R10);
         self.asm.load(8, R10, targets);
-        self.asm.lea(8, RCX, Rm::Index(RCX, RCX, 0));
-        self.asm.lea(8, R10, Rm::Scaled(R10, RCX, 3, 0));
-        self.asm.load(8, RCX, Rm::Mem(R10, 0));
-        self.asm.lea(8, RCX, Rm::Index(RCX, R15, 0));
-        let found = self.jrcxz();
-        self.asm.lea(8, R10, Rm::Mem(state, dispatch - 8));
-        self.land(found);
-        self.asm.load(8, RCX, saved);
+        self.mark();
+        self.pc = at;
+        Rm::Scaled(R10, R15, 3, 0)
     }
     /// Behind a call that returns to `ret`: the guest address that it came back to is in R15.
     fn back(&mut self, ret: u64) {

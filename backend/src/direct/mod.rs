@@ -18,8 +18,8 @@
 //! number of a word behind the only one of its page that can be read.
 //!
 //! Control (`exits`): code of another unit is reached through the table of *records*, one for each entry index: its code, and
-//! the guest address negated. A direct jump knows the index; an indirect one finds the code by a hash of the address and compares, first in the table of
-//! *targets*, then, in the way [`Words::dispatch`], by a table of records. A call is
+//! the guest address negated. A direct jump knows the index. An indirect one takes its code from the table of *targets*, which has a word for each
+//! guest address: often that is the way [`Words::dispatch`], which finds the record by a hash of the address and compares. A call is
 //! a host call, so that the host's prediction of returns works: but what the host's stack holds is a guess, and the way back is
 //! compared with the address that the guest's RET took from the guest's stack. Any part of that stack may be dropped at
 //! any time.
@@ -64,11 +64,14 @@ pub const SOURCE: u64 = 1 << 60;
 pub const RECORD: u32 = 16;
 /// Entries of a counted block that make it hot, if it is alone; in a unit there have to be 16 times as many.
 pub const ENTRIES: u32 = 1024;
+/// The same of an indirect jump or call to the address in R15, which is not one of guest memory, or of which the table of targets has no
+/// memory. It has done all else.
+pub const LOOKUP: u64 = POLL | HOT;
 /// Guest addresses in [`Code::pcs`] without marks.
 pub const ADDRESS: u64 = SOURCE - 1;
 /// How far behind the table of records the word [`Words::records`] points.
 pub const BIAS: u64 = 1 << 31;
-/// Entries of the tables that are found by a hash of a guest address.
+/// Entries of the table that is found by a hash of a guest address.
 pub const HASHES: usize = 1 << 16;
 
 /// Byte offsets in the guest state of what copied code uses.
@@ -88,8 +91,7 @@ pub struct Words {
     pub counts: u32,
     /// u64: the bits of a count that are set from [`ENTRIES`] on.
     pub hot: u32,
-    /// u64: address of the table of targets by [`hash`]: the guest address negated, and the address of its code. What it holds of an address
-    /// stays that address's.
+    /// u64: address of the table of targets: for each guest address the address of its code, or that of the way [`Words::dispatch`].
     pub targets: u32,
     /// u64: base of the guest's FS if it is in guest memory, or an address that is not.
     pub fs: u32,
@@ -123,7 +125,7 @@ const CRC: [[u32; 256]; 8] = {
     tables
 };
 
-/// Place of a guest address in the tables that are found by a hash. (CRC32 is an instruction that leaves the flags alone.)
+/// Place of a guest address in the table that is found by a hash. (CRC32 is an instruction that leaves the flags alone.)
 pub fn hash(pc: u64) -> usize {
     let bytes = pc.to_le_bytes().into_iter().rev();
     let crc = CRC.iter().zip(bytes).fold(0, |crc, (table, b)| crc ^ table[usize::from(b)]);
@@ -180,12 +182,15 @@ pub struct Direct {
     fronts: Vec<Label>,
     /// Where blocks are entered from outside.
     entries: Vec<Label>,
+    /// Which are.
+    entered: Vec<bool>,
     /// The number of the block at an address.
     numbers: HashMap<u64, usize>,
     /// The address of the only block, most often.
     alone: Option<u64>,
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
+    run: emit::Run,
     v3: bool,
     /// Guest address of the instruction at hand.
     pc: u64,
@@ -228,10 +233,12 @@ impl Direct {
             labels: vec![],
             fronts: vec![],
             entries: vec![],
+            entered: vec![],
             numbers: HashMap::new(),
             alone: None,
             cold: vec![],
             left_out: vec![],
+            run: emit::Run::default(),
             v3: true,
             pc: 0,
         }
@@ -246,6 +253,8 @@ impl Direct {
         if self.alone.is_none() {
             blocks.iter().enumerate().for_each(|(n, b)| _ = self.numbers.entry(b.pc).or_insert(n));
         }
+        self.entered.clear();
+        self.entered.extend(blocks.iter().map(|b| b.entered));
         self.find_ways(blocks);
         let mut pass = 0;
         loop {
@@ -322,6 +331,7 @@ impl Direct {
         for i in &b.insns {
             self.pc = i.ip();
             next = i.next_ip();
+            self.runs(i);
             if select::is_control(i) {
                 ended = self.control(i, n, links);
                 if !ended {
@@ -336,6 +346,7 @@ impl Direct {
                 break;
             }
         }
+        self.end_run();
         if !ended {
             let last = std::mem::replace(&mut self.pc, next);
             self.settle_rsp();
@@ -347,6 +358,7 @@ impl Direct {
 
     /// This instruction is for the interpreter.
     fn leave_out(&mut self, i: &Instruction) {
+        self.end_run();
         self.left_out.push(i.next_ip());
         self.way(self.words.step, i.ip());
     }

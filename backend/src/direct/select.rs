@@ -135,10 +135,12 @@ const NOT: &[M] = &[
 
 /// Whether an instruction has no effect on what is compared: it need not be there.
 pub(super) fn is_nothing(i: &Instruction) -> bool {
-    matches!(
-        i.mnemonic(),
-        M::Nop | M::Endbr64 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchw
-    )
+    matches!(i.mnemonic(), M::Nop | M::Endbr64)
+}
+
+/// Whether it asks for a line of the cache: it faults at no address and loads nothing that can be seen.
+pub(super) fn is_prefetch(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchw)
 }
 
 /// Whether it is a string instruction that is copied, with all of its addresses in 64-bit registers and no segment.

@@ -11,6 +11,7 @@
 //! Inode numbers are hashed with a key; device numbers are the mount's.
 
 use super::node::*;
+use super::searched::{self, Moment, Searched};
 use crate::errno::{Errno, Result};
 use crate::file::{DirEntry, File, Stat};
 use crate::wait::Blocking;
@@ -46,6 +47,8 @@ pub struct HostFs {
     openat2: AtomicBool,
     /// The host checks no permissions for us (we run as its root): look at each directory.
     strict: bool,
+    /// Directories that were looked at, below the root.
+    searched: Searched,
     /// FIFOs that the job made here, by inode number: these work between its processes.
     fifos: Mutex<HashSet<u64>>,
     /// Set-id bits that the job gave its files, by inode number.
@@ -69,16 +72,18 @@ impl HostFs {
             reopen,
             openat2: AtomicBool::new(true),
             strict,
+            searched: Searched::default(),
             fifos: Mutex::default(),
             set_id: Mutex::default(),
             has_set_id: AtomicBool::new(false),
             charged: Mutex::default(),
         });
-        Ok(fs.node(root)?.node)
+        let kind = kind_of(fs.stat_fd(root.as_fd())?.mode);
+        Ok(Arc::new(HostNode { fs, fd: root, kind, top: true }))
     }
     fn node(self: &Arc<Self>, fd: OwnedFd) -> Result<Found> {
         let stat = self.stat_fd(fd.as_fd())?;
-        Ok(Found { node: Arc::new(HostNode { fs: self.clone(), fd, kind: kind_of(stat.mode) }), stat })
+        Ok(Found { node: Arc::new(HostNode { fs: self.clone(), fd, kind: kind_of(stat.mode), top: false }), stat })
     }
     fn stat_fd(&self, fd: BorrowedFd<'_>) -> Result<Stat> {
         let s = fs::statx(fd, c"", AtFlags::EMPTY_PATH, fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME)?;
@@ -179,6 +184,8 @@ pub struct HostNode {
     fs: Arc<HostFs>,
     fd: OwnedFd,
     kind: u32,
+    /// It is the mount's root.
+    top: bool,
 }
 
 /// Names that come here are single components; make sure of it.
@@ -200,6 +207,76 @@ impl HostNode {
     }
     fn dir(&self) -> Result<()> {
         if self.kind == libc::S_IFDIR { Ok(()) } else { Err(Errno::ENOTDIR) }
+    }
+    /// A handle of what a run of names leads to, without links. `None`: the host does not say.
+    fn run(&self, names: &[&[u8]]) -> Option<Result<OwnedFd>> {
+        if !self.fs.openat2.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut path = Vec::with_capacity(64);
+        for (i, n) in names.iter().enumerate() {
+            if let Err(e) = single(n) {
+                return Some(Err(e));
+            }
+            if i != 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(n);
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match fs::openat2(&self.fd, &path[..], flags, Mode::empty(), resolve) {
+            Ok(fd) => Some(Ok(fd)),
+            // EAGAIN: a rename raced. EXDEV: the kernel could not tell that the path stays below.
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::XDEV) => None,
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                // Missing, or a seccomp filter forbids it.
+                self.fs.openat2.store(false, Ordering::Relaxed);
+                None
+            }
+            Err(e) => Some(Err(e.into())),
+        }
+    }
+    /// Whether `who` may search each directory of a run from the root, which it may search. ELOOP: there is a link among them.
+    /// `None`: that cannot be said at once.
+    fn search(&self, who: &Caller, names: &[&[u8]]) -> Option<Result<()>> {
+        // Elsewhere the path is no name for what is found: the directory may be renamed.
+        if !self.top || !self.fs.openat2.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now = Moment::now();
+        let mut path = Vec::with_capacity(64);
+        // The directory at the path so far, if it was opened.
+        let mut dir: Option<OwnedFd> = None;
+        for (i, name) in names.iter().enumerate() {
+            if i != 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            match self.fs.searched.check(who, &path, now) {
+                Some(Ok(())) => {
+                    dir = None;
+                    continue;
+                }
+                Some(e) => return Some(e),
+                None => {}
+            }
+            let opened = match dir.take() {
+                None => self.run(&names[..=i])?,
+                Some(d) => single(name).and_then(|name| {
+                    Ok(fs::openat(d, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+                }),
+            };
+            let seen = opened.and_then(|fd| {
+                self.fs.searched.saw(who, &path, &self.fs.stat_fd(fd.as_fd())?, now)?;
+                Ok(fd)
+            });
+            match seen {
+                Ok(fd) => dir = Some(fd),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        Some(Ok(()))
     }
     /// Size and inode number if `name` is a regular file whose last name this is, for the account.
     fn last_name(&self, name: &[u8]) -> Option<(u64, u64)> {
@@ -225,33 +302,15 @@ impl Node for HostNode {
         let fd = fs::openat(&self.fd, single(name)?, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         self.fs.node(fd)
     }
-    fn lookup_run(&self, names: &[&[u8]]) -> Option<Result<Found>> {
-        if self.fs.strict || !self.fs.openat2.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut path = Vec::with_capacity(64);
-        for (i, n) in names.iter().enumerate() {
-            if let Err(e) = single(n) {
-                return Some(Err(e));
+    fn lookup_run(&self, who: &Caller, names: &[&[u8]]) -> Option<Result<Found>> {
+        if self.fs.strict {
+            match self.search(who, names.split_last()?.1) {
+                Some(Ok(())) => {}
+                Some(Err(e)) => return Some(Err(e)),
+                None => return None,
             }
-            if i != 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(n);
         }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::openat2(&self.fd, &path[..], flags, Mode::empty(), resolve) {
-            Ok(fd) => Some(self.fs.node(fd)),
-            // EAGAIN: a rename raced. EXDEV: the kernel could not tell that the path stays below.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::XDEV) => None,
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
-                // Missing, or a seccomp filter forbids it.
-                self.fs.openat2.store(false, Ordering::Relaxed);
-                None
-            }
-            Err(e) => Some(Err(e.into())),
-        }
+        Some(self.run(names)?.and_then(|fd| self.fs.node(fd)))
     }
     fn readlink(&self, _: &Caller) -> Result<Link> {
         if self.kind != libc::S_IFLNK {
@@ -348,6 +407,9 @@ impl Node for HostNode {
         let name = single(name)?;
         let gone = if dir { None } else { self.last_name(name) };
         fs::unlinkat(&self.fd, name, if dir { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
+        if dir {
+            searched::changed();
+        }
         if let Some((ino, size)) = gone {
             self.fs.shrink(ino, size, 0);
         }
@@ -361,6 +423,7 @@ impl Node for HostNode {
         let flags = fs::RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
         let gone = if flags.is_empty() { to.last_name(to_name) } else { None };
         fs::renameat_with(&self.fd, single(name)?, &to.fd, single(to_name)?, flags)?;
+        searched::changed();
         if let Some((ino, size)) = gone {
             self.fs.shrink(ino, size, 0);
         }
@@ -380,6 +443,7 @@ impl Node for HostNode {
                 return Err(Errno::EOPNOTSUPP);
             }
             fs::chmodat(&self.fs.reopen, self.fd.as_raw_fd().to_string(), host_mode(m), AtFlags::empty())?;
+            searched::changed();
             self.fs.keep_set_id(self.stat()?.ino, m);
         }
         if c.atime.is_some() || c.mtime.is_some() {

@@ -21,6 +21,8 @@ pub mod notify;
 pub mod ops;
 pub mod procfs;
 mod procmaps;
+#[cfg(not(target_family = "wasm"))]
+mod searched;
 pub mod setup;
 #[cfg(test)]
 mod tests;

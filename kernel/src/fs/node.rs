@@ -157,8 +157,9 @@ pub trait Node: Send + Sync {
     fn lookup(&self, who: &Caller, name: &[u8]) -> Result<Found> {
         Err(Errno::ENOTDIR)
     }
-    /// Several lookups at once, if the file system can do that faster. `None`: do it one by one.
-    fn lookup_run(&self, names: &[&[u8]]) -> Option<Result<Found>> {
+    /// Several lookups at once, with the check that `who` may search the directories between, if the file system can do that faster.
+    /// `None`: do it one by one. ELOOP: there is a link between.
+    fn lookup_run(&self, who: &Caller, names: &[&[u8]]) -> Option<Result<Found>> {
         None
     }
     /// Target of a symbolic link.

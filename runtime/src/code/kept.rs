@@ -5,8 +5,8 @@
 //! drops all of them, and those of the page before that reach into it.
 //!
 //! # Safety
-//! Records of images are shared by `Arc`, of which the space keeps one for each pointer in its table until it is dropped: the
-//! write fault handler, which runs while the space is alive, may follow the pointers.
+//! Records of images are shared by `Arc`, of which one is kept beside each pointer in the table: the
+//! write fault handler, which runs while the space is alive, may follow the pointers, and so may who empties the tables after that.
 #![allow(unsafe_code)]
 
 use crate::cache::format::Entry;
@@ -65,12 +65,6 @@ impl Attached {
 struct Looked {
     addr: u64,
     version: u32,
-}
-
-impl Drop for CodeSpace {
-    fn drop(&mut self) {
-        self.harvest();
-    }
 }
 
 impl CodeSpace {
@@ -160,13 +154,15 @@ impl CodeSpace {
         let first = self.look(mm, addr, this)?;
         let end = |pc: u32, len: u32| u64::from(pc) % PAGE + u64::from(len);
         let wanted = |e: &Entry| e.has_code() && e.slot < a.image.used() && (!again || lo + u64::from(e.pc) == pc);
-        let unit = kept
-            .view
-            .unit_source(&page)
-            .filter(|_| self.records().used() && page.entries().any(|e| e.in_unit && wanted(&e)));
+        let entries: Vec<Entry> = page.entries().filter(wanted).collect();
+        let unit = if self.records().used() && entries.iter().any(|e| e.in_unit) {
+            kept.view.unit_source(&page)
+        } else {
+            None
+        };
         let unit_reaches = unit.iter().flatten().any(|(pc, bytes)| end(*pc, bytes.len() as u32) > PAGE);
         let reaches = |e: &Entry| !e.in_unit && end(e.pc, e.guest_bytes()) > PAGE;
-        let next = unit_reaches || page.entries().any(|e| wanted(&e) && reaches(&e));
+        let next = unit_reaches || entries.iter().any(reaches);
         let next = if next { self.look(mm, addr + PAGE, behind) } else { None };
         let is_here = |pc: u32, bytes: &[u8]| {
             let at = (u64::from(pc) % PAGE) as usize;
@@ -178,9 +174,9 @@ impl CodeSpace {
             true => unit,
             false => kept.view.source(e).is_some_and(|s| is_here(e.pc, s)) && (!e.copied || self.records().used()),
         };
-        let mut all = Vec::with_capacity(page.len());
-        for e in page.entries().filter(|e| wanted(e) && good(e)) {
-            all.extend(kept.view.code_of(&page, &e).map(|(offset, _)| (e, kept.host(offset))));
+        let mut all = Vec::with_capacity(entries.len());
+        for e in entries.iter().filter(|e| good(e)) {
+            all.extend(kept.view.code_of(&page, e).map(|(offset, _)| (*e, kept.host(offset))));
         }
         // Those that only their unit goes to are installed with it.
         let inside = if unit && !again { page.inside_len() } else { 0 };
@@ -199,7 +195,7 @@ impl CodeSpace {
                 if e.copied {
                     self.records().set(lo + u64::from(e.pc), index, *code);
                 } else {
-                    self.entries.slice()[index as usize].store(*code, Ordering::Release);
+                    self.set_entry(index, *code);
                 }
             }
             state.store(first.version.wrapping_add(1), Ordering::Release);
@@ -231,10 +227,13 @@ impl CodeSpace {
             }
         }
     }
-    /// A page changed: drop what an image's file has of it, or of the page before. Signal-safe.
-    pub(super) fn drop_kept(&self, node: u32, page: u64) {
+}
+
+impl Kept {
+    /// The entry indices of what an image's file has of a page, or of the page before, as a node of the page says. Signal-safe.
+    pub(super) fn each_of(&self, node: u32, page: u64, each: &mut impl FnMut(u32)) {
         let number = node & !(KEPT | BEFORE);
-        let Some(p) = self.kept.table.get(number as usize) else { return };
+        let Some(p) = self.table.get(number as usize) else { return };
         let p = p.load(Ordering::Acquire);
         if p.is_null() {
             return;
@@ -244,10 +243,6 @@ impl CodeSpace {
         let Some(kept) = a.image.kept else { return };
         let page = page - u64::from(node & BEFORE != 0);
         let Some(page) = page.checked_sub(a.image.key.lo / PAGE).and_then(|n| kept.view.page(n as u32)) else { return };
-        for e in page.entries().filter(|e| e.has_code() && e.slot < a.image.used()) {
-            let index = a.image.first() + e.slot;
-            self.entries.slice()[index as usize].store(0, Ordering::Release);
-            self.records().drop(index);
-        }
+        page.entries().filter(|e| e.has_code() && e.slot < a.image.used()).for_each(|e| each(a.image.first() + e.slot));
     }
 }

@@ -1,19 +1,17 @@
 //! The tables that copied code jumps through: see `evm_backend::direct`.
 
-use crate::code::space::{ALL_ENTRIES, MAX_ENTRIES, Table};
+use crate::code::tables::{ALL_ENTRIES, MAX_ENTRIES, Table};
+use crate::code::targets::{self, TargetTable};
 use crate::host::direct::way_out;
 use evm_backend::direct::{BIAS, HASHES, RECORD, hash};
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The records of a process and the tables that find code by a hash.
+/// The records of a process, the table that finds them by a hash, and that of targets.
 ///
 /// Of a record, the address of its code is the way out if there is none; all is 0 if nobody has named its
 /// entry index yet: copied code that jumps to 0 is sent on its way out by the fault hook. Record 0 stands for what is not found.
-///
-/// A target is a guest address negated and its code. Who finds the address may read the code a moment later: so a target belongs to the
-/// address that had it first, and others of that hash are found by their records.
 pub(crate) struct Records {
     tables: Option<Tables>,
 }
@@ -21,25 +19,27 @@ pub(crate) struct Records {
 struct Tables {
     records: Table<[AtomicU64; 2]>,
     hashes: Table<AtomicU32>,
-    targets: Table<[AtomicU64; 2]>,
-    /// How many targets were made, up to [`FEW`].
+    /// `None`: the host has no address space for it.
+    targets: OnceLock<Option<TargetTable>>,
+    /// How many targets came before there was a table for them.
+    early: AtomicU32,
+    /// How many indices were remembered, up to [`FEW`].
     found: AtomicU32,
 }
 
-/// From so many targets on the tables that find code by a hash have all their memory at once: two page faults for each page of them,
+/// From so many indices on the table that finds them has all its memory at once: two page faults for each page of it,
 /// which is read first, cost more.
 const FEW: u32 = 24;
 
-/// A target that is being made: no address that code has.
-const TAKEN: u64 = 1;
+/// Targets that a process is too short for a table of: the table costs as much as to look up a few thousand.
+const EARLY: u32 = 128;
 
-/// Tables that find nothing, for threads that are asked to leave.
+/// Tables that find nothing, for threads that are asked to leave: values of the state's words `hashes` and `near_targets`.
 pub(crate) fn nothing() -> std::io::Result<(u64, u64)> {
-    static NOTHING: OnceLock<Option<(Table<AtomicU32>, Table<[AtomicU64; 2]>)>> = OnceLock::new();
-    let t = NOTHING.get_or_init(|| Some((Table::new(HASHES).ok()?, Table::new(HASHES).ok()?)));
-    let address =
-        |t: &(Table<AtomicU32>, Table<[AtomicU64; 2]>)| (t.0.slice().as_ptr() as u64, t.1.slice().as_ptr() as u64);
-    t.as_ref().map(address).ok_or_else(std::io::Error::last_os_error)
+    static NOTHING: OnceLock<Option<Table<AtomicU32>>> = OnceLock::new();
+    let t = NOTHING.get_or_init(|| Table::new(HASHES).ok());
+    let hashes = t.as_ref().ok_or_else(std::io::Error::last_os_error)?.slice().as_ptr() as u64;
+    Ok((hashes, targets::empty()))
 }
 
 impl Records {
@@ -56,7 +56,8 @@ impl Records {
             tables: Some(Tables {
                 records,
                 hashes: Table::new(HASHES)?,
-                targets: Table::new(HASHES)?,
+                targets: OnceLock::new(),
+                early: AtomicU32::new(0),
                 found: AtomicU32::new(0),
             }),
         })
@@ -69,17 +70,21 @@ impl Records {
     pub(crate) fn words(&self) -> (u64, u64, u64) {
         let all = |t: &Tables| {
             let (records, hashes) = (t.records.slice().as_ptr() as u64, t.hashes.slice().as_ptr() as u64);
-            (records + BIAS, hashes, t.targets.slice().as_ptr() as u64)
+            (records + BIAS, hashes, self.targets().map_or_else(targets::empty, TargetTable::address))
         };
         self.tables.as_ref().map_or((0, 0, 0), all)
     }
-    /// Change the code of the target of a guest address, told negated, if it has one.
-    fn change_target(&self, negated: u64, code: u64) {
-        if let Some(t) = &self.tables {
-            let target = &t.targets.slice()[hash(negated.wrapping_neg())];
-            if target[0].load(Ordering::Acquire) == negated {
-                target[1].store(code, Ordering::Release);
-            }
+    fn targets(&self) -> Option<&TargetTable> {
+        self.tables.as_ref()?.targets.get()?.as_ref()
+    }
+    /// Copied code found no memory at this address of a table of targets. Whether it does now. Signal-safe.
+    pub(crate) fn open_targets(&self, addr: u64) -> bool {
+        targets::open(self.targets(), addr)
+    }
+    /// Change the code of a guest address that is a target.
+    fn change_target(&self, pc: u64, code: Option<u64>) {
+        if let Some(t) = self.targets() {
+            t.change(pc, code);
         }
     }
     fn record(&self, index: u32) -> Option<&[AtomicU64; 2]> {
@@ -92,9 +97,16 @@ impl Records {
     }
     pub(super) fn set(&self, pc: u64, index: u32, code: u64) {
         if let Some(r) = self.record(index) {
-            r[1].store(pc.wrapping_neg(), Ordering::Relaxed);
+            // A record that was another's, or nobody's, had no code for this address by which a target could have been made.
+            let again = r[1].swap(pc.wrapping_neg(), Ordering::Relaxed) == pc.wrapping_neg();
             r[0].store(code, Ordering::Release);
-            self.change_target(pc.wrapping_neg(), code);
+            if again {
+                self.change_target(pc, Some(code));
+                // What dropped the code meanwhile may not have seen the target.
+                if self.code(index) != Some(code) {
+                    self.change_target(pc, None);
+                }
+            }
         }
     }
     /// Copied code names this entry.
@@ -116,12 +128,15 @@ impl Records {
             && r[0].load(Ordering::Relaxed) != 0
         {
             r[0].store(way_out(), Ordering::Release);
-            self.change_target(r[1].load(Ordering::Relaxed), way_out());
+            self.change_target(r[1].load(Ordering::Relaxed).wrapping_neg(), None);
         }
     }
     /// Let indirect jumps find the record of `pc`, whose entry index it is.
     pub(super) fn remember(&self, pc: u64, index: u32) {
         if let Some(t) = &self.tables {
+            if t.found.load(Ordering::Relaxed) < FEW && t.found.fetch_add(1, Ordering::Relaxed) + 1 == FEW {
+                t.hashes.populate(0, HASHES);
+            }
             t.hashes.slice()[hash(pc)].store(index * RECORD, Ordering::Release);
         }
     }
@@ -130,26 +145,18 @@ impl Records {
         let index = self.tables.as_ref()?.hashes.slice()[hash(pc)].load(Ordering::Acquire) / RECORD;
         (self.record(index)?[1].load(Ordering::Relaxed) == pc.wrapping_neg()).then_some(index)
     }
-    /// Let indirect jumps find `pc`, which has this code.
-    pub(crate) fn find(&self, pc: u64, index: u32, code: u64) {
+    /// Indirect jumps go to `pc` often: they are to go to its code at once.
+    pub(crate) fn add_target(&self, pc: u64) {
         let Some(t) = &self.tables else { return };
-        if t.found.load(Ordering::Relaxed) < FEW && t.found.fetch_add(1, Ordering::Relaxed) + 1 == FEW {
-            t.hashes.populate(0, HASHES);
-            t.targets.populate(0, HASHES);
+        if t.targets.get().is_none() && t.early.fetch_add(1, Ordering::Relaxed) < EARLY {
+            return;
         }
-        let (at, negated) = (hash(pc), pc.wrapping_neg());
-        let target = &t.targets.slice()[at];
-        if pc != 0 && target[0].compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            target[1].store(code, Ordering::Release);
-            target[0].store(negated, Ordering::Release);
-            // What dropped the code meanwhile did not see the target.
-            if self.code(index) != Some(code) {
-                target[1].store(way_out(), Ordering::Release);
-            }
-        } else if target[0].load(Ordering::Acquire) == negated && target[1].load(Ordering::Acquire) == way_out() {
-            target[1].store(code, Ordering::Release);
-            if self.code(index) != Some(code) {
-                target[1].store(way_out(), Ordering::Release);
+        let Some(code) = self.index(pc).and_then(|index| self.code(index)) else { return };
+        if let Some(targets) = t.targets.get_or_init(|| TargetTable::new(true).ok()) {
+            targets.add(pc, code);
+            // What dropped the code meanwhile may not have seen the target.
+            if self.index(pc).and_then(|index| self.code(index)) != Some(code) {
+                targets.change(pc, None);
             }
         }
     }
@@ -169,5 +176,32 @@ impl Records {
     }
     pub(super) fn clear(&self, entries: Range<usize>) {
         entries.filter(|index| *index != 0).for_each(|index| self.drop(index as u32));
+    }
+    /// The entry has no code and is nobody's. Nothing runs that jumps through the records.
+    pub(super) fn forget(&self, index: u32) {
+        if let Some(r) = self.record(index).filter(|_| index != 0)
+            && r[0].load(Ordering::Relaxed) != 0
+        {
+            r[1].store(0, Ordering::Relaxed);
+            r[0].store(way_out(), Ordering::Relaxed);
+        }
+    }
+    /// Nothing is found, by a hash or as a target. Nothing runs that looks.
+    pub(super) fn forget_found(&mut self) -> std::io::Result<()> {
+        let Some(t) = &mut self.tables else { return Ok(()) };
+        if let Some(Some(targets)) = t.targets.get_mut()
+            && !targets.clear()
+        {
+            t.targets.take();
+        }
+        *t.early.get_mut() = 0;
+        if *t.found.get_mut() < FEW {
+            *t.found.get_mut() = 0;
+            t.hashes.discard()?;
+        } else {
+            // It has all its memory, and keeps it.
+            t.hashes.clear();
+        }
+        Ok(())
     }
 }

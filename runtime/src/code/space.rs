@@ -5,38 +5,27 @@
 //! signal handler. Registration takes the lock.
 //!
 //! # Safety
-//! The tables are anonymous mappings owned by the space and viewed as slices of atomics; zero is a
-//! valid initial value of each. The part of the entry tables that belongs to images' slots is mapped to read until
-//! [`CodeSpace::commit`] is called for an index in it, so every store to an entry or a counter comes after that.
+//! Plain system calls in what runs in a signal handler. For the tables see [`super::tables`]: every store to an entry, a record or a
+//! counter of an image's slot comes after [`CodeSpace::commit`] for its index.
 #![allow(unsafe_code)]
 
-use crate::cache::format::{BYTES_PER_SLOT, IMAGE_END};
 use crate::code::kept::Kept;
 use crate::code::records::Records;
+pub(super) use crate::code::tables::KEPT;
+pub(crate) use crate::code::tables::MAX_ENTRIES;
+pub(super) use crate::code::tables::{ALL_ENTRIES, CHUNK, Table, Tables};
+use crate::code::tables::{Lent, MAX_NODES, Pool};
 use crate::code::translate::{BlockEntry, COPIED_LARGE};
 use crate::config::EngineKind;
-use evm_backend::abi::{IBTC, TARGETS, ibtc_slot};
-use evm_backend::direct::RECORD;
+use evm_backend::abi::ibtc_slot;
 use evm_kernel::mm::PageView;
 use evm_lifter::AddressHasher;
 use evm_memory::{Arena, PAGE, Prot};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Entry indices an engine can give out one by one; those of images' slots follow.
-pub(crate) const MAX_ENTRIES: usize = 1 << 22;
-/// All entry indices.
-pub(super) const ALL_ENTRIES: usize =
-    (MAX_ENTRIES + (IMAGE_END / BYTES_PER_SLOT) as usize).next_multiple_of(CHUNK as usize);
-const _: () = assert!(ALL_ENTRIES * 8 <= i32::MAX as usize);
-const _: () = assert!(ALL_ENTRIES * (RECORD as usize) <= u32::MAX as usize);
-/// Slots whose entries are made writable together: two pages of entries, one of counters.
-const CHUNK: u32 = 1024;
-const MAX_NODES: usize = 1 << 22;
-/// Bit of a node's index: all translations that an image's file has of a page.
-pub(super) const KEPT: u32 = 1 << 31;
 
 /// Whoever writes to code waits while it is there: it goes even if what is done meanwhile panics.
 struct Busy<'a>(&'a AtomicBool);
@@ -57,65 +46,6 @@ const RELEASING: u8 = 4;
 /// Where indirect jumps and calls went, by the low half of their address.
 pub(crate) type Targets = HashMap<u32, Vec<u64>>;
 type ByPc<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
-
-/// A zero-initialised table that costs memory only where it is touched.
-pub(super) struct Table<T> {
-    ptr: *mut T,
-    len: usize,
-}
-// SAFETY: T is an atomic type (see the uses below), shared access is what it is for.
-unsafe impl<T: Sync> Sync for Table<T> {}
-// SAFETY: the mapping has no thread affinity.
-unsafe impl<T: Send> Send for Table<T> {}
-
-impl<T> Table<T> {
-    pub(super) fn new(len: usize) -> std::io::Result<Table<T>> {
-        // SAFETY: a fresh mapping.
-        let p = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len * size_of::<T>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if p == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        Ok(Table { ptr: p.cast(), len })
-    }
-    /// A table of which `[0, writable)` can be written; the rest counts as no memory until it is opened.
-    pub(super) fn partly(len: usize, writable: usize) -> std::io::Result<Table<T>> {
-        let t = Table::new(len)?;
-        t.protect(writable, len - writable, libc::PROT_READ)?;
-        Ok(t)
-    }
-    pub(super) fn protect(&self, from: usize, len: usize, prot: i32) -> std::io::Result<()> {
-        assert!(from <= self.len && len <= self.len - from);
-        // SAFETY: inside the owned mapping; what is mapped to read holds zeros that nobody stores to.
-        let r = unsafe { libc::mprotect(self.ptr.add(from).cast(), len * size_of::<T>(), prot) };
-        if r == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    }
-    /// Have memory for a part that will be used nearly all: a page fault for each page, or two if it is read first, costs several
-    /// times as much. A host that does not know how leaves it to the faults.
-    pub(super) fn populate(&self, from: usize, len: usize) {
-        assert!(from <= self.len && len <= self.len - from);
-        // SAFETY: inside the owned mapping, and no content changes.
-        unsafe { libc::madvise(self.ptr.add(from).cast(), len * size_of::<T>(), libc::MADV_POPULATE_WRITE) };
-    }
-    pub(super) fn slice(&self) -> &[T] {
-        // SAFETY: the mapping is `len` zeroed atomics and lives as long as self.
-        unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
-    }
-}
-impl<T> Drop for Table<T> {
-    fn drop(&mut self) {
-        // SAFETY: owned mapping.
-        unsafe { libc::munmap(self.ptr.cast(), self.len * size_of::<T>()) };
-    }
-}
 
 /// A compiled region as installed in code spaces.
 #[derive(Debug)]
@@ -197,30 +127,14 @@ impl QuickStore {
 }
 
 pub(crate) struct CodeSpace {
-    pub(super) entries: Table<AtomicU64>,
-    ibtc: Table<AtomicU64>,
-    counts: Table<AtomicU32>,
-    /// What copied code jumps through.
-    records: Records,
-    /// Where indirect jumps went.
-    targets: Table<[AtomicU64; 2]>,
+    /// In front of what else there is, as [`CodeSpace`] reads like them.
+    tables: Lent,
     /// Times that a pc was reported hot.
     asked: Mutex<HashMap<u64, u32>>,
-    /// [`UNUSED`] and so on. Changed under the lock of the address space, except by [`CodeSpace::write_fault`].
-    page_state: Table<AtomicU8>,
-    page_version: Table<AtomicU32>,
-    page_head: Table<AtomicU32>,
-    /// For a page at which a page with translations can be written as well: that page's number plus 1.
-    aliases: Table<AtomicU32>,
-    /// Nodes (entry index, next node); node 0 is "none".
-    nodes: Table<[AtomicU32; 2]>,
-    node_count: AtomicU32,
     /// Held while translations are installed.
     installs: Mutex<()>,
     /// Entries are being set whose versions were looked at before; see [`CodeSpace::installing`].
     busy: AtomicBool,
-    /// Chunks of images' slots that can be written.
-    committed: Mutex<HashSet<u32>>,
     /// Translations of images that were kept from other runs.
     pub(super) kept: Kept,
     /// Pages that ever had translations; two threads that come to one together may name it twice.
@@ -255,36 +169,40 @@ pub(crate) struct CodeSpace {
     pub(crate) front: Option<crate::wasm::Front>,
 }
 
+impl Deref for CodeSpace {
+    type Target = Tables;
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
+impl Drop for CodeSpace {
+    fn drop(&mut self) {
+        self.harvest();
+        let watched = std::mem::take(self.watched.get_mut().unwrap_or_else(PoisonError::into_inner));
+        self.tables.done(std::mem::take(&mut self.kept), watched);
+    }
+}
+
 impl CodeSpace {
-    pub(crate) fn new(arena: Arc<Arena>, bits: u32, v3: bool, kind: EngineKind) -> std::io::Result<CodeSpace> {
-        let pages = (arena.size() / PAGE) as usize;
-        let records =
-            Records::new(kind == EngineKind::Direct && bits == 64 && arena.size() == evm_backend::direct::SPACE)?;
-        let ibtc = Table::new(IBTC)?;
-        if !records.used() {
-            ibtc.populate(0, IBTC);
-        }
+    pub(crate) fn new(
+        arena: Arc<Arena>,
+        bits: u32,
+        v3: bool,
+        kind: EngineKind,
+        pool: &Arc<Pool>,
+    ) -> std::io::Result<CodeSpace> {
+        let tables = pool.lend(&arena, bits, kind)?;
         #[cfg(feature = "wasm")]
         // The one of a process before its execve is smaller, and nothing runs in it.
         let window = kind == EngineKind::Wasm && bits == 64 && arena.size() == crate::wasm::ARENA;
         #[cfg(feature = "wasm")]
         let front = if window { Some(crate::wasm::Front::new(arena.clone())?) } else { None };
         Ok(CodeSpace {
-            entries: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
-            records,
-            ibtc,
-            counts: Table::partly(ALL_ENTRIES, MAX_ENTRIES)?,
-            targets: Table::new(TARGETS)?,
+            tables,
             asked: Mutex::new(HashMap::new()),
-            page_state: Table::new(pages)?,
-            page_version: Table::new(pages)?,
-            page_head: Table::new(pages)?,
-            aliases: Table::new(pages)?,
-            nodes: Table::new(MAX_NODES)?,
-            node_count: AtomicU32::new(1),
             installs: Mutex::new(()),
             busy: AtomicBool::new(false),
-            committed: Mutex::default(),
             kept: Kept::default(),
             watched: Mutex::new(Vec::new()),
             generation: AtomicU64::new(1),
@@ -304,43 +222,49 @@ impl CodeSpace {
             front,
         })
     }
+    /// Set an entry to code other than copied code, or to 0.
+    pub(super) fn set_entry(&self, index: u32, code: u64) {
+        self.note_entries();
+        self.entries.slice()[index as usize].store(code, Ordering::Release);
+    }
     /// Make the entries and counters of these indices writable. False if the host refuses.
     pub(crate) fn commit(&self, first: u32, len: u32) -> bool {
         if (first + len) as usize <= MAX_ENTRIES || len == 0 {
             return true;
         }
         let mut done = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (from, to) = (first / CHUNK, (first + len).div_ceil(CHUNK).min((ALL_ENTRIES as u32) / CHUNK));
-        if (from..to).all(|c| done.contains(&c)) {
-            return true;
+        let (mut chunk, to) = (first / CHUNK, (first + len).div_ceil(CHUNK).min((ALL_ENTRIES as u32) / CHUNK));
+        while let Some(from) = (chunk..to).find(|c| !done.contains(&u64::from(*c))) {
+            let end = (from..to).find(|c| done.contains(&u64::from(*c))).unwrap_or(to);
+            let (at, n) = ((from * CHUNK) as usize, ((end - from) * CHUNK) as usize);
+            let rw = libc::PROT_READ | libc::PROT_WRITE;
+            if self.entries.protect(at, n, rw).is_err()
+                || self.counts.protect(at, n, rw).is_err()
+                || self.records.commit(at, n).is_err()
+            {
+                return false;
+            }
+            if self.records.used() {
+                self.records.name_all(at..at + n);
+            } else if n > CHUNK as usize {
+                self.entries.populate(at, n);
+            }
+            done.extend(u64::from(from)..u64::from(end));
+            chunk = end;
         }
-        let (at, n) = ((from * CHUNK) as usize, ((to - from) * CHUNK) as usize);
-        let rw = libc::PROT_READ | libc::PROT_WRITE;
-        if self.entries.protect(at, n, rw).is_err()
-            || self.counts.protect(at, n, rw).is_err()
-            || self.records.commit(at, n).is_err()
-        {
-            return false;
-        }
-        if self.records.used() {
-            self.records.name_all(at..at + n);
-        } else if n > CHUNK as usize {
-            self.entries.populate(at, n);
-        }
-        done.extend(from..to);
         true
     }
     /// Host address of the entry table.
     pub(crate) fn entries_ptr(&self) -> u64 {
-        self.entries.ptr as u64
+        self.entries.slice().as_ptr() as u64
     }
     /// Host address of the table of entry counters.
     pub(crate) fn counts_ptr(&self) -> u64 {
-        self.counts.ptr as u64
+        self.counts.slice().as_ptr() as u64
     }
     /// Host address of the table of targets of indirect jumps.
     pub(crate) fn targets_ptr(&self) -> u64 {
-        self.targets.ptr as u64
+        self.targets.slice().as_ptr() as u64
     }
     /// Where indirect jumps and calls went, by the low half of their address.
     pub(crate) fn targets(&self) -> Targets {
@@ -372,7 +296,7 @@ impl CodeSpace {
     }
     /// Host address of the indirect branch table.
     pub(crate) fn ibtc_ptr(&self) -> u64 {
-        self.ibtc.ptr as u64
+        self.ibtc.slice().as_ptr() as u64
     }
     /// Compiled code for an entry index, or 0.
     pub(crate) fn code(&self, index: u32) -> u64 {
@@ -380,6 +304,10 @@ impl CodeSpace {
     }
     /// Compiled code for a guest pc by the indirect branch table, or 0.
     pub(crate) fn lookup(&self, pc: u64) -> u64 {
+        if !self.has_entries.load(Ordering::Relaxed) {
+            // The table is empty; looking there would cost a page fault for nearly every pc.
+            return 0;
+        }
         let w = self.ibtc.slice()[ibtc_slot(pc)].load(Ordering::Relaxed);
         if w >> 32 != pc >> 16 || w == 0 {
             return 0;
@@ -390,18 +318,16 @@ impl CodeSpace {
     pub(crate) fn records(&self) -> &Records {
         &self.records
     }
-    /// Copied code for a guest pc, which indirect jumps of copied code find from now on.
+    /// Copied code for a guest pc.
     pub(crate) fn copied(&self, pc: u64) -> Option<u64> {
-        let index = self.records.index(pc)?;
-        let code = self.records.code(index)?;
-        self.records.find(pc, index, code);
-        Some(code)
+        self.records.index(pc).and_then(|index| self.records.code(index))
     }
     /// Let indirect branches find a pc.
     pub(crate) fn remember(&self, pc: u64, index: u32) {
         if self.records.code(index).is_some() {
             self.records.remember(pc, index);
         } else if pc >> 48 == 0 {
+            self.note_entries();
             self.ibtc.slice()[ibtc_slot(pc)].store((pc >> 16) << 32 | u64::from(index), Ordering::Relaxed);
         }
     }
@@ -508,23 +434,15 @@ impl CodeSpace {
             // SAFETY: a plain system call. Who installs writes to no guest memory, so this is another thread.
             let _ = unsafe { libc::sched_yield() };
         }
-        let mut n = self.page_head.slice()[page].swap(0, Ordering::AcqRel);
-        while n != 0 {
-            let node = &self.nodes.slice()[n as usize];
-            match node[0].load(Ordering::Relaxed) {
-                index if index & KEPT != 0 => self.drop_kept(index, page as u64),
-                index => {
-                    self.entries.slice()[index as usize].store(0, Ordering::Release);
-                    self.records.drop(index);
-                }
-            }
-            n = node[1].load(Ordering::Relaxed);
-        }
+        self.take_page(&self.kept, page, |index| {
+            self.entries.slice()[index as usize].store(0, Ordering::Release);
+            self.records.drop(index);
+        });
     }
     /// The guest's mapping of a range changed: drop what was translated from it.
     pub(crate) fn changed(&self, addr: u64, len: u64) {
         self.forget_images(addr, addr + len);
-        let last = (addr + len).div_ceil(PAGE).min(self.page_state.len as u64);
+        let last = (addr + len).div_ceil(PAGE).min(self.page_state.slice().len() as u64);
         for page in addr / PAGE..last {
             let state = &self.page_state.slice()[page as usize];
             if state.load(Ordering::Acquire) != UNUSED {
@@ -539,6 +457,9 @@ impl CodeSpace {
     /// generation was `generation`. `entries` is the number of entry indices in use. Nothing runs here yet.
     pub(crate) fn inherit(&self, parent: &CodeSpace, generation: u64, entries: usize) {
         self.traps.store(parent.traps(), Ordering::SeqCst);
+        if parent.has_entries.load(Ordering::Relaxed) {
+            self.note_entries();
+        }
         // No installation is half done.
         let _guard = parent.installs.lock().unwrap_or_else(PoisonError::into_inner);
         if parent.generation.load(Ordering::Acquire) != generation {
@@ -675,7 +596,7 @@ impl CodeSpace {
                 if r.copied {
                     self.records.set(*pc, *index, r.code);
                 } else {
-                    self.entries.slice()[*index as usize].store(r.code, Ordering::Release);
+                    self.set_entry(*index, r.code);
                 }
                 self.remember(*pc, *index);
             }
@@ -716,7 +637,7 @@ impl CodeSpace {
                 if p.copied {
                     self.records.set(p.pc, index, p.code);
                 } else {
-                    self.entries.slice()[index as usize].store(p.code, Ordering::Release);
+                    self.set_entry(index, p.code);
                 }
                 self.remember(p.pc, index);
             }

@@ -137,7 +137,7 @@ impl evm_lifter::Code for Snapshot<'_> {
 /// A basic block ready for the interpreter.
 pub(crate) struct BlockEntry {
     pub pc: u64,
-    pub code: interp::Code,
+    pub code: Arc<interp::Code>,
     /// Guest bytes [pc, pc + len).
     pub len: u64,
     /// Page versions it was made from.
@@ -172,7 +172,7 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
     let len = end.saturating_sub(pc).max(1);
     let entry = BlockEntry {
         pc,
-        code: interp::prepare(&region, &crate::thread::ABI),
+        code: Arc::new(interp::prepare(&region, &crate::thread::ABI)),
         len,
         versions: snap.versions(pc, len),
         generation: AtomicU64::new(0),
@@ -182,6 +182,84 @@ pub(crate) fn block(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64, mode: 
     };
     region.recycle();
     Ok(entry)
+}
+
+/// A single instruction ready for the interpreter, and what it was made from: for other processes that come to the same.
+#[derive(Clone)]
+pub(crate) struct Single {
+    bytes: Vec<u8>,
+    bits: u32,
+    v3: bool,
+    traps: bool,
+    code: Arc<interp::Code>,
+    insns: u32,
+}
+
+/// Translate one instruction for the interpreter, or take it over from another process.
+pub(crate) fn single(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64) -> Result<BlockEntry, Failure> {
+    let (bits, v3, traps) = (space.bits, space.v3, space.traps());
+    if let Some(s) = engine.single(pc).filter(|s| (s.bits, s.v3, s.traps) == (bits, v3, traps)) {
+        let mut snap = Snapshot::new(space, mm, None);
+        let mut here = vec![0; s.bytes.len()];
+        if snap.fetch(pc, &mut here) == here.len() && here == s.bytes {
+            let len = here.len() as u64;
+            return Ok(BlockEntry {
+                pc,
+                code: s.code,
+                len,
+                versions: snap.versions(pc, len),
+                generation: AtomicU64::new(0),
+                count: AtomicU32::new(0),
+                index: engine.entry_index(pc),
+                insns: s.insns,
+            });
+        }
+    }
+    let b = block(engine, space, mm, pc, Mode::Strict)?;
+    let mut bytes = vec![0; b.len as usize];
+    // If they are others by now the translation is none of them; and if it traps by now it is none for that.
+    if space.arena.mem().copy_out(pc, &mut bytes).is_ok()
+        && space.versions(pc, b.len) == b.versions
+        && space.traps() == traps
+    {
+        engine.add_single(pc, Single { bytes, bits, v3, traps, code: b.code.clone(), insns: b.insns });
+    }
+    Ok(b)
+}
+
+/// Instructions by which a program asks about the CPU and the time, dozens of them while it starts: to be done as they are, as
+/// translating them would take longer than much that they are followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Cpuid,
+    Rdtsc,
+    Xgetbv,
+}
+
+impl Plain {
+    /// By their bytes, without prefixes.
+    const ALL: [(Plain, &'static [u8]); 3] =
+        [(Plain::Cpuid, &[0x0f, 0xa2]), (Plain::Rdtsc, &[0x0f, 0x31]), (Plain::Xgetbv, &[0x0f, 0x01, 0xd0])];
+    fn of(bytes: &[u8]) -> Option<(Plain, u64)> {
+        Plain::ALL.iter().find(|p| bytes.starts_with(p.1)).map(|p| (p.0, p.1.len() as u64))
+    }
+}
+
+/// A plain instruction at a pc, and the versions of the pages that it was read from.
+#[derive(Clone, Copy)]
+pub(crate) struct PlainAt {
+    pub what: Plain,
+    pub len: u64,
+    pub versions: u64,
+}
+
+/// The plain instruction at `pc`, if it can be fetched and is one.
+pub(crate) fn plain(space: &CodeSpace, mm: &Mm, pc: u64) -> Option<PlainAt> {
+    let mut snap = Snapshot::new(space, mm, None);
+    let mut bytes = [0; 3];
+    let n = snap.fetch(pc, &mut bytes);
+    let (what, len) = Plain::of(&bytes[..n])?;
+    Some(PlainAt { what, len, versions: snap.versions(pc, len) })
 }
 
 /// Compile the region at `pc` and install it.
@@ -482,4 +560,20 @@ pub(crate) fn adopt(space: &CodeSpace, mm: &Mm, r: &Arc<Compiled>) -> bool {
         versions += snap.versions(*a, bytes.len() as u64);
     }
     space.install(r, versions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_instructions_by_their_bytes() {
+        assert_eq!(Plain::of(&[0x0f, 0xa2, 0xcc]), Some((Plain::Cpuid, 2)));
+        assert_eq!(Plain::of(&[0x0f, 0x31]), Some((Plain::Rdtsc, 2)));
+        assert_eq!(Plain::of(&[0x0f, 0x01, 0xd0]), Some((Plain::Xgetbv, 3)));
+        // Cut off, with a prefix, and others of the group.
+        for other in [&[0x0f][..], &[0x0f, 0x01], &[0x48, 0x0f, 0xa2], &[0x0f, 0x01, 0xf9], &[]] {
+            assert_eq!(Plain::of(other), None);
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! the stack that `evm_direct_enter` saved it on.
 #![allow(unsafe_code)]
 
+use crate::code::targets::SAMPLE;
 use evm_backend::direct::{BIAS, SHIFT, Words};
 use evm_cpu::{CpuState, cc};
 use std::arch::global_asm;
@@ -36,6 +37,8 @@ pub(crate) const WORDS: Words = Words {
 pub(crate) const SERVICE: u64 = 1;
 /// The same: the instruction at hand is not copied.
 pub(crate) const STEP: u64 = 2;
+/// The same: indirect jumps go often to where it goes on.
+pub(crate) const OFTEN: u64 = 3;
 
 /// For each vector register: its number, and its distance from the first in the state.
 macro_rules! each_vector {
@@ -159,10 +162,19 @@ global_asm!(
     "mov rcx, [r10 + 8]",
     "lea rcx, [rcx + r15]",
     "jrcxz 2f",
-    "lea r10, [r9 + {way_out}]",
+    "mov rcx, [r9 + {saved}]",
+    "jmp qword ptr [r9 + {way_out}]",
     "2:",
+    "mov rcx, [r9 + {finds}]",
+    "lea rcx, [rcx - 1]",
+    "mov [r9 + {finds}], rcx",
+    "jrcxz 6f",
     "mov rcx, [r9 + {saved}]",
     "jmp qword ptr [r10]",
+    "6:",
+    "mov rcx, [r9 + {saved}]",
+    "mov r10d, 3",
+    "jmp 3f",
     ".global evm_direct_service",
     "evm_direct_service:",
     "mov r10d, 1",
@@ -222,6 +234,7 @@ global_asm!(
     records = const at(offset_of!(CpuState, records)),
     way_out = const at(offset_of!(CpuState, way_out)),
     left = const at(offset_of!(CpuState, left)),
+    finds = const at(offset_of!(CpuState, finds)),
     xmm = const at(offset_of!(CpuState, xmm)),
     ymm = const at(offset_of!(CpuState, ymm_hi)),
 );
@@ -238,6 +251,11 @@ unsafe extern "sysv64" {
 /// Address of the way out.
 pub(crate) fn way_out() -> u64 {
     evm_direct_out as *const () as u64
+}
+
+/// Address of the way to the code of a guest address.
+pub(crate) fn way_dispatch() -> u64 {
+    evm_direct_dispatch as *const () as u64
 }
 
 /// Whether this host runs copied code: see [`evm_backend::direct::supported`]; the kernel lets programs set the base of GS; and the
@@ -306,7 +324,8 @@ impl Drop for Shadow {
 /// Set the words of a state that do not change while its thread runs.
 pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
     cpu.way_out = way_out();
-    cpu.way_dispatch = evm_direct_dispatch as *const () as u64;
+    cpu.way_dispatch = way_dispatch();
+    cpu.finds = SAMPLE;
     cpu.way_service = evm_direct_service as *const () as u64;
     cpu.way_step = evm_direct_step as *const () as u64;
     cpu.count_mask = u64::from(0u32.wrapping_sub(evm_backend::direct::ENTRIES));

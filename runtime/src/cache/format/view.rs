@@ -222,7 +222,13 @@ impl<'a> View<'a> {
     }
     /// A page by its number.
     pub fn page(&self, number: u32) -> Option<Page<'a>> {
-        self.page_at(self.partition(|p| p.number < number)).filter(|p| p.number == number)
+        // Processes ask for hundreds of pages while they start: of those in between only the number is read.
+        let (mut lo, mut hi) = (0, self.page_count());
+        while lo < hi {
+            let mid = lo.midpoint(hi);
+            if word(self.pages, mid * PAGE_SIZE)? < number { lo = mid + 1 } else { hi = mid }
+        }
+        self.page_at(lo).filter(|p| p.number == number)
     }
     /// Whether what a page refers to is as it was written.
     pub fn is_intact(&self, p: &Page<'_>) -> bool {
@@ -476,7 +482,7 @@ impl Page<'_> {
         let (mut lo, mut hi) = (0, self.entries.len() / ENTRY_SIZE);
         while lo < hi {
             let mid = lo.midpoint(hi);
-            if self.entry_at(mid).is_some_and(|e| e.pc < pc) { lo = mid + 1 } else { hi = mid }
+            if word(self.entries, mid * ENTRY_SIZE)? < pc { lo = mid + 1 } else { hi = mid }
         }
         let inside = Entry { pc, slot: NO_SLOT, code: None, bytes: (0, 0), copied: true, in_unit: true };
         self.entry_at(lo).filter(|e| e.pc == pc).or_else(|| self.is_inside(pc).then_some(inside))

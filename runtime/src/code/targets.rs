@@ -1,0 +1,179 @@
+//! The table of targets that indirect jumps of copied code go through: see `evm_backend::direct`.
+//!
+//! It has a word for each address of guest memory: the code of the block there or, nearly everywhere, the way that looks further. That is
+//! address space, of which a *chunk* is opened when a jump first comes to it (the fault hook does). An open chunk shows a file of words that
+//! all are that way, and has memory of its own where targets were added. What is added is a sample: what that way finds,
+//! each [`SAMPLE`]th time. So a target that is jumped to often is there soon, and those that are not cost no memory.
+//!
+//! A process has its own table when it has made many jumps. Until then, and while it is asked to leave copied code, it uses the *empty* one, that of all
+//! processes, to which nothing is added.
+//!
+//! # Safety
+//! A table owns its reservation. Chunks are opened in it, by fixed mappings of a file that is never shortened, and never closed; words are
+//! read and stored as atomics, and only in chunks that are open.
+#![allow(unsafe_code)]
+
+use crate::code::tables::Table;
+use crate::host::direct::way_dispatch;
+use evm_backend::direct::SPACE;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Each so many finds of the way that looks further are added.
+pub(crate) const SAMPLE: u64 = 16;
+
+const WORD: u64 = 8;
+/// Bytes of a table.
+const SIZE: u64 = SPACE * WORD;
+/// Bytes that are opened at once: for 64 KiB of the guest's code.
+const CHUNK: u64 = 1 << 19;
+const CHUNKS: usize = (SIZE / CHUNK) as usize;
+/// Chunks of a table that are opened at most, as the host bounds the number of mappings. Jumps to others fault, and are looked up.
+const MOST: u32 = 4096;
+/// What has no table has this address for it, at which every access faults.
+const NOWHERE: u64 = 1 << 62;
+
+/// Words that all are the way that looks further: a chunk.
+static FILE: OnceLock<Option<OwnedFd>> = OnceLock::new();
+static EMPTY: OnceLock<Option<TargetTable>> = OnceLock::new();
+
+/// A table.
+pub(super) struct TargetTable {
+    start: u64,
+    /// What the hook does if threads come to the same chunk at once: one opens it.
+    open: Table<AtomicU8>,
+    opened: AtomicU32,
+    /// Targets can be added.
+    own: bool,
+    /// Those that were, up to [`LOG`].
+    added: Mutex<Vec<u64>>,
+}
+
+/// A table that has more targets is not emptied for another process.
+const LOG: usize = 1 << 14;
+
+fn file() -> Option<&'static OwnedFd> {
+    let made = || {
+        let fd = rustix::fs::memfd_create("evm-targets", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
+        let words = [way_dispatch().to_le_bytes(); 1 << 12];
+        let bytes = words.as_flattened();
+        let all = CHUNK / bytes.len() as u64;
+        (0..all).all(|_| rustix::io::write(&fd, bytes) == Ok(bytes.len())).then_some(fd)
+    };
+    FILE.get_or_init(made).as_ref()
+}
+
+/// The address of the empty table.
+pub(super) fn empty() -> u64 {
+    EMPTY.get_or_init(|| TargetTable::new(false).ok()).as_ref().map_or(NOWHERE, |t| t.start)
+}
+
+/// A jump in copied code found no memory at this host address. Whether it does now, if it is in this table or the empty one.
+/// Signal-safe.
+pub(super) fn open(table: Option<&TargetTable>, addr: u64) -> bool {
+    let empty = EMPTY.get().and_then(Option::as_ref);
+    [table, empty].into_iter().flatten().any(|t| t.chunk(addr).is_some_and(|n| t.open(n)))
+}
+
+impl TargetTable {
+    /// `own`: to which targets can be added.
+    pub(super) fn new(own: bool) -> io::Result<TargetTable> {
+        file().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping.
+        let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE as usize, libc::PROT_NONE, flags, -1, 0) };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = p as u64;
+        match Table::new(CHUNKS) {
+            Ok(open) => Ok(TargetTable { start, open, opened: AtomicU32::new(0), own, added: Mutex::default() }),
+            Err(e) => {
+                // SAFETY: the mapping made above, which nobody knows.
+                unsafe { libc::munmap(p, SIZE as usize) };
+                Err(e)
+            }
+        }
+    }
+    pub(super) fn address(&self) -> u64 {
+        self.start
+    }
+    /// The chunk of a host address.
+    fn chunk(&self, addr: u64) -> Option<usize> {
+        let at = addr.wrapping_sub(self.start);
+        (at < SIZE).then_some((at / CHUNK) as usize)
+    }
+    fn is_open(&self, chunk: usize) -> bool {
+        self.open.slice()[chunk].load(Ordering::Acquire) != 0
+    }
+    /// Open a chunk, if it is not. A second thread that does so takes away what was added, which is looked up again. Signal-safe.
+    fn open(&self, chunk: usize) -> bool {
+        if self.is_open(chunk) {
+            return true;
+        }
+        let Some(fd) = FILE.get().and_then(Option::as_ref) else { return false };
+        if self.opened.fetch_add(1, Ordering::Relaxed) >= MOST {
+            self.opened.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        let (prot, kind) = match self.own {
+            true => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE),
+            false => (libc::PROT_READ, libc::MAP_SHARED),
+        };
+        let at = self.start + chunk as u64 * CHUNK;
+        let flags = kind | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: inside the reservation of this table; the file has as many bytes.
+        let p = unsafe { libc::mmap(at as *mut libc::c_void, CHUNK as usize, prot, flags, fd.as_raw_fd(), 0) };
+        if p == libc::MAP_FAILED {
+            self.opened.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.open.slice()[chunk].store(1, Ordering::Release);
+        true
+    }
+    /// The word of a guest address, if there is memory for it.
+    fn word(&self, pc: u64) -> Option<&AtomicU64> {
+        let addr = self.start + pc.checked_mul(WORD).filter(|n| *n < SIZE)?;
+        let there = self.own && self.is_open(self.chunk(addr)?);
+        // SAFETY: an aligned word of an open chunk of this table, which can be written and lives as long as self.
+        there.then(|| unsafe { AtomicU64::from_ptr(addr as *mut u64) })
+    }
+    /// The code of a guest address, for who jumps there.
+    pub(super) fn add(&self, pc: u64, code: u64) {
+        if let Some(n) = pc.checked_mul(WORD).and_then(|n| self.chunk(self.start.wrapping_add(n))) {
+            self.open(n);
+        }
+        if let Some(w) = self.word(pc)
+            && w.swap(code, Ordering::AcqRel) == way_dispatch()
+        {
+            let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+            if added.len() <= LOG {
+                added.push(pc);
+            }
+        }
+    }
+    /// Nothing is added, and what is open stays so. False: it cannot be done.
+    pub(super) fn clear(&mut self) -> bool {
+        let added = std::mem::take(self.added.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let all = added.len() <= LOG;
+        added.into_iter().filter_map(|pc| self.word(pc)).for_each(|w| w.store(way_dispatch(), Ordering::Relaxed));
+        all
+    }
+    /// The same if it was added. `None`: it has no code any more. Signal-safe.
+    pub(super) fn change(&self, pc: u64, code: Option<u64>) {
+        if let Some(w) = self.word(pc)
+            && w.load(Ordering::Acquire) != way_dispatch()
+        {
+            w.store(code.unwrap_or_else(way_dispatch), Ordering::Release);
+        }
+    }
+}
+
+impl Drop for TargetTable {
+    fn drop(&mut self) {
+        // SAFETY: owned mapping.
+        unsafe { libc::munmap(self.start as *mut libc::c_void, SIZE as usize) };
+    }
+}
