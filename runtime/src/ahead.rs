@@ -5,8 +5,9 @@
 //! called, and at each block that two regions would come to; so a block is in one region, and regions are entered at their start alone.
 //! Then workers make a function of each region. The result does not depend on their number.
 //!
-//! Each outermost loop of a region, and each that calls, gets a region of its own, of its blocks alone, for who comes back into the middle of a function from the
-//! interpreter: after a signal, a longjmp, or a stack too deep for calls inside each other.
+//! Who comes back into the middle of a function from the interpreter (after a signal, a longjmp, or a stack too deep for calls inside each
+//! other) is back in compiled code at the next loop: the header of each outermost loop is an entry of the region as well. Each loop that calls inside another
+//! gets a region of its own, of its blocks alone; entries into the middle of loops would leave none that can be written as loops.
 
 use crate::engine::lock;
 use crate::guard;
@@ -75,6 +76,8 @@ pub struct Summary {
     pub regions: usize,
     /// Of them, those of loops.
     pub loops: usize,
+    /// Entries at loops.
+    pub entries: usize,
     /// Bytes of WebAssembly, without what the linker puts in.
     pub wasm: usize,
     /// Indirect jumps whose targets are not known.
@@ -131,7 +134,9 @@ pub fn lower(image: &Image, v3: bool, threads: usize, into: &mut Module, progres
         sum.loops += usize::from(matches!(kind, Kind::Loop(_)));
         sum.wasm += m.body.code.len();
         sum.unresolved += m.unresolved;
+        sum.entries += m.entries.len();
         m.source.iter().for_each(|(a, n)| sum.cover(*a, a + u64::from(*n)));
+        m.entries.iter().for_each(|e| into.add_entry(*e, pc));
         into.add(pc, m.body);
     }
     sum
@@ -259,10 +264,17 @@ impl evm_lifter::Code for Inside<'_> {
 }
 
 /// The region at an address; `None` if nothing there can be decoded, so that it is no code.
-fn lift(text: &Text<'_>, pc: u64, bounds: (usize, usize), v3: bool, warm: &dyn Fn(u64) -> bool) -> Option<Lifted> {
+fn lift(
+    text: &Text<'_>,
+    pc: u64,
+    more: &[u64],
+    bounds: (usize, usize),
+    v3: bool,
+    warm: &dyn Fn(u64) -> bool,
+) -> Option<Lifted> {
     let (max_insns, max_blocks) = bounds;
     let opts = Options { mode: Mode::Region, max_insns, max_blocks, bits: 64, v3, ..Options::default() };
-    let lifted = evm_lifter::lift(pc, &[], &mut Inside { text, warm }, &opts).ok()?;
+    let lifted = evm_lifter::lift(pc, more, &mut Inside { text, warm }, &opts).ok()?;
     (!lifted.notes.iter().any(|n| n.pc == pc)).then_some(lifted)
 }
 
@@ -372,7 +384,7 @@ impl Search {
             }
             let blocks = &self.graph.blocks;
             let warm = |to: u64| to == pc || !blocks.contains_key(&to);
-            let made = guard::caught(pc, || Ok(lift(text, pc, FIRST, v3, &warm))).ok().flatten();
+            let made = guard::caught(pc, || Ok(lift(text, pc, &[], FIRST, v3, &warm))).ok().flatten();
             let Some(lifted) = made else {
                 self.dead.insert(pc);
                 continue;
@@ -435,24 +447,38 @@ fn successors(r: &Region, from: usize) -> Vec<u64> {
 struct Made {
     body: Body,
     next: Vec<(u64, Kind)>,
+    /// Other addresses at which it can be entered.
+    entries: Vec<u64>,
     unresolved: usize,
     source: Vec<(u64, u32)>,
 }
 
 fn region(text: &Text<'_>, graph: &Graph, pc: u64, kind: &Kind, v3: bool) -> Option<Made> {
     let rest = (INSNS.1, BLOCKS.1);
+    let owned = |to: u64| graph.owners.get(&to) == Some(&pc);
     let lifted = match kind {
-        Kind::Region => lift(text, pc, (INSNS.0, BLOCKS.0), v3, &|to| graph.owners.get(&to) == Some(&pc)),
-        Kind::Rest => lift(text, pc, rest, v3, &|to| to == pc || !graph.starts.contains(&to)),
-        Kind::Loop(blocks) => lift(text, pc, (INSNS.0, BLOCKS.0), v3, &|to| blocks.contains(&to)),
+        Kind::Region => lift(text, pc, &[], (INSNS.0, BLOCKS.0), v3, &owned),
+        Kind::Rest => lift(text, pc, &[], rest, v3, &|to| to == pc || !graph.starts.contains(&to)),
+        Kind::Loop(blocks) => lift(text, pc, &[], (INSNS.0, BLOCKS.0), v3, &|to| blocks.contains(&to)),
     };
     let mut r = lifted?.region;
     let (to, unresolved) = targets(&r);
-    let mut next = vec![];
+    let (mut next, mut entries) = (vec![], vec![]);
     if let Kind::Region = kind {
         let unknown = |pc: &u64| !graph.starts.contains(pc) && text.segment(*pc, true).is_some();
         next.extend(to.iter().map(|t| t.pc).filter(unknown).map(|pc| (pc, Kind::Rest)));
-        next.extend(loops(&r, pc));
+        let (outer, inner): (Vec<_>, Vec<_>) = loops(&r, pc).into_iter().partition(|l| l.outermost);
+        let own = |l: Loop| (l.header, Kind::Loop(Arc::new(l.blocks)));
+        next.extend(inner.into_iter().map(own));
+        let headers: Vec<u64> = outer.iter().map(|l| l.header).collect();
+        let entered = || lift(text, pc, &headers, (INSNS.0, BLOCKS.0), v3, &owned);
+        match Some(&headers).filter(|h| !h.is_empty()).and_then(|_| entered()) {
+            Some(l) if wasm::is_reducible(&l.region) || !wasm::is_reducible(&r) => {
+                r = l.region;
+                entries = headers;
+            }
+            _ => next.extend(outer.into_iter().map(own)),
+        }
     }
     let source = r.source.clone();
     evm_ir::validate(&r).ok()?;
@@ -460,7 +486,7 @@ fn region(text: &Text<'_>, graph: &Graph, pc: u64, kind: &Kind, v3: bool) -> Opt
     evm_ir::validate(&r).ok()?;
     let here = |pc: u64| if text.segment(pc, true).is_some() { Link::Direct } else { Link::Table };
     let body = wasm::compile(&r, &SETTINGS, &here).ok()?;
-    Some(Made { body, next, unresolved, source })
+    Some(Made { body, next, entries, unresolved, source })
 }
 
 /// Where a region goes.
@@ -499,9 +525,16 @@ fn targets(r: &Region) -> (Vec<Target>, usize) {
     (out, unresolved)
 }
 
+/// A loop that is entered from outside.
+struct Loop {
+    header: u64,
+    blocks: HashSet<u64>,
+    outermost: bool,
+}
+
 /// Headers of loops, but for the region's own address, and what belongs to the loops. Blocks are in reverse post-order, so a
 /// loop's are behind its header, and reach it without going before it.
-fn loops(r: &Region, start: u64) -> Vec<(u64, Kind)> {
+fn loops(r: &Region, start: u64) -> Vec<Loop> {
     let mut before: Vec<Vec<usize>> = vec![vec![]; r.blocks.len()];
     for (n, b) in r.blocks.iter().enumerate() {
         b.term.for_each_target(|t| before[t.0 as usize].push(n));
@@ -517,11 +550,12 @@ fn loops(r: &Region, start: u64) -> Vec<(u64, Kind)> {
             }
         }
         let calls = |b: &usize| matches!(r.blocks[*b].term, Term::Call { .. } | Term::Service { .. });
-        let wanted = !covered.contains(&h) || inside.iter().any(calls);
+        let outermost = !covered.contains(&h);
+        let wanted = outermost || inside.iter().any(calls);
         covered.extend(inside.iter().copied());
         if wanted && r.blocks[h].pc != start {
-            let pcs = inside.iter().map(|b| &r.blocks[*b]).filter(|b| b.insn_start).map(|b| b.pc);
-            out.push((r.blocks[h].pc, Kind::Loop(Arc::new(pcs.collect()))));
+            let blocks = inside.iter().map(|b| &r.blocks[*b]).filter(|b| b.insn_start).map(|b| b.pc).collect();
+            out.push(Loop { header: r.blocks[h].pc, blocks, outermost });
         }
     }
     out

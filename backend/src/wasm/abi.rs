@@ -23,7 +23,7 @@
 //! # Memory
 //! Guest address `a` is at `mem_base + a`. An access needs `a + size <= mem_limit` and the permission of all pages it touches:
 //! the byte `perms + (a >> 12)` of the table described in [`evm_memory::perm`]. Code tests one of the two `NEAR` bits of
-//! the first page; where that is not set, it calls [`Import::Access`] for the whole range. If that says no, the region leaves
+//! the first page, and for an address beyond `mem_limit` those of page 0, which is never mapped; where that is not set, it calls [`Import::Access`] for the whole range. If that says no, the region leaves
 //! with [`STEP`] pending, before the instruction: the runtime interprets it, which finds out what is the matter (a
 //! fault with its exact address, a write to a page with translations), and goes on. `mem_limit` is a multiple of
 //! the page size, and `mem_base + mem_limit` is at most 4 GiB less 64 KiB. A look is valid until the next call of a function
@@ -37,9 +37,9 @@
 //! the result is the return address, else asks [`Import::Resume`]. What can be known when the module is made is called
 //! directly. A jump out of the region is a tail call (with tail calls switched off: a call, counted as one).
 //!
-//! The word `depth` counts the bytes of stack that may still be used: a call takes what its caller has on the stack from it and gives it back; if there is not
-//! as much left, the region returns the callee's address instead. The return address is in guest memory, so
-//! the caller, and at last the run loop, goes on there.
+//! The word `depth` counts the bytes of stack that may still be used: a call takes what its caller has on the stack from it and gives it back. A region that
+//! has calls and is entered with less than 0 returns its `pc`, and so does its caller. The return address is in guest memory, so
+//! the run loop, which enters regions with more than that only, goes on there.
 //!
 //! # Polls
 //! Loops look at the word `poll`; not zero: they return the loop's address.

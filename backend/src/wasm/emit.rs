@@ -154,6 +154,17 @@ impl Body {
         self.ins().br_table(table, default);
     }
 
+    /// An `i32.const` whose number is set later; gives its place.
+    pub fn wide_const(&mut self) -> usize {
+        self.code.extend([0x41, 0x80, 0x80, 0]);
+        self.code.len() - 3
+    }
+    /// Set it; up to 20 bits.
+    pub fn set_wide_const(&mut self, place: usize, k: i32) {
+        let k = k.clamp(0, (1 << 20) - 1);
+        self.code[place..place + 3].copy_from_slice(&[k as u8 | 0x80, (k >> 7) as u8 | 0x80, (k >> 14) as u8]);
+    }
+
     /// A 64-bit word of the state (`cpu` is local 0).
     pub fn load64(&mut self, offset: u32) {
         self.ins().local_get(0).i64_load(at(offset));

@@ -272,7 +272,7 @@ impl Lower<'_> {
             Term::Service { code, pc, next, cont } => {
                 self.b.ins().local_get(0).i64_const(i64::from(*code)).i64_const(*pc as i64).i64_const(*next as i64);
                 self.import(Import::Service);
-                self.go_on(*next, *cont, false);
+                self.go_on(*next, *cont, false)?;
             }
             Term::Raise { code, arg, pc } => {
                 self.b.ins().local_get(0).i64_const(i64::from(*code)).i64_const(*arg as i64).i64_const(*pc as i64);
@@ -311,52 +311,89 @@ impl Lower<'_> {
             self.lose(target);
             self.b.ins().local_get(0).i64_const(pc as i64).i64_const(ret as i64);
             self.import(Import::Call);
-            self.go_on(ret, cont, false);
-            return Ok(());
+            return self.go_on(ret, cont, false);
         }
-        let frame = self.frame();
-        let (pc, left) = (self.temp(ValType::I64), self.temp(ValType::I32));
-        self.push(target)?;
-        self.b.ins().local_set(pc);
-        self.b.load32(self.s.abi.depth);
-        self.b.ins().i32_const(frame).i32_sub().local_tee(left).i32_const(0).i32_lt_s();
-        self.b.if_();
-        self.b.ins().local_get(pc).return_();
-        self.b.end();
+        let Some((before, left)) = self.stack else {
+            return Err(Error::Invalid("a call in a function without calls"));
+        };
         let depth = at(self.s.abi.depth);
         self.b.ins().local_get(0).local_get(left).i32_store(depth);
-        self.b.ins().local_get(0).local_get(pc);
+        self.b.ins().local_get(0);
+        self.push(target)?;
         self.b.call(match link {
             Some((pc, Link::Direct)) => Sym::Region(pc),
             _ => Sym::Intern(Intern::Jump),
         });
-        self.b.ins().local_get(0).local_get(left).i32_const(frame).i32_add().i32_store(depth);
-        self.free(pc);
-        self.free(left);
-        self.go_on(ret, cont, true);
-        Ok(())
+        self.b.ins().local_get(0).local_get(before).i32_store(depth);
+        self.go_on(ret, cont, true)
     }
 
     /// Go on behind a call or service if what is on the stack is `next`; else return it, after a try to resume if it came
     /// from compiled code.
-    fn go_on(&mut self, next: u64, cont: Option<Block>, resume: bool) {
-        let r = self.temp(ValType::I64);
-        self.b.ins().local_tee(r).i64_const(next as i64).i64_ne();
-        self.b.if_();
-        if resume {
-            self.b.ins().local_get(0).local_get(r).i64_const(next as i64);
-            self.import(Import::Resume);
-            self.b.ins().local_tee(r).i64_const(next as i64).i64_ne();
+    fn go_on(&mut self, next: u64, cont: Option<Block>, resume: bool) -> Result<(), Error> {
+        let Some((gone, r)) = self.gone else {
+            return Err(Error::Invalid("a call in a function without calls"));
+        };
+        self.b.ins().local_tee(r).i64_const(next as i64);
+        if let Some((_, left)) = self.stack.filter(|_| resume) {
+            let n = self.temp(ValType::I64);
+            self.b.ins().local_tee(n).i64_ne();
             self.b.if_();
-            self.b.ins().local_get(r).return_();
+            self.b.ins().local_get(0).local_get(r).local_get(n).local_get(left);
+            self.b.call(Sym::Intern(Intern::Back));
+            self.b.ins().local_tee(r).local_get(n).i64_ne();
+            self.b.br_if(gone);
             self.b.end();
+            self.free(n);
         } else {
-            self.b.ins().local_get(r).return_();
+            self.b.ins().i64_ne();
+            self.b.br_if(gone);
         }
-        self.b.end();
-        self.free(r);
         if cont.is_none() {
             self.jump_to(next);
+        }
+        Ok(())
+    }
+
+    /// What a function with calls does first: it goes back to where it was asked for if its caller has no stack left for it.
+    /// Gives the place in the code of its own need of stack.
+    pub(super) fn open_calls(&mut self) -> Option<usize> {
+        let reached = |b: &usize| self.shape.place[*b] != usize::MAX;
+        let calls = |b: usize| matches!(self.r.blocks[b].term, Term::Call { .. });
+        let leaves = |b: usize| matches!(self.r.blocks[b].term, Term::Call { .. } | Term::Service { .. });
+        let reached: Vec<usize> = (0..self.r.blocks.len()).filter(reached).collect();
+        let (calls, leaves) = (reached.iter().any(|b| calls(*b)), reached.iter().any(|b| leaves(*b)));
+        let mut place = None;
+        if calls {
+            let (before, left) = (self.local(ValType::I32), self.local(ValType::I32));
+            self.stack = Some((before, left));
+            self.b.load32(self.s.abi.depth);
+            self.b.ins().local_tee(before).i32_const(0).i32_lt_s();
+            self.b.if_();
+            self.b.ins().local_get(1).return_();
+            self.b.end();
+            self.b.ins().local_get(before);
+            place = Some(self.b.wide_const());
+            self.b.ins().i32_sub().local_set(left);
+        }
+        if leaves {
+            let r = self.local(ValType::I64);
+            self.gone = Some((self.b.block(), r));
+        }
+        place
+    }
+    /// The function's end.
+    pub(super) fn close_calls(&mut self, frame: Option<usize>) {
+        if let Some(place) = frame {
+            let frame = self.frame();
+            self.b.set_wide_const(place, frame);
+        }
+        match self.gone {
+            Some((_, r)) => {
+                self.b.end();
+                self.b.ins().local_get(r);
+            }
+            None => drop(self.b.ins().unreachable()),
         }
     }
 

@@ -41,6 +41,8 @@ struct Shape {
     sign: i128,
     exponent: i128,
     infinity: i128,
+    /// One in each lane, as an integer.
+    unit: i128,
     /// The least normal number, and 2^64 times it.
     least: i128,
     scaled: i128,
@@ -58,6 +60,7 @@ const PS: Shape = Shape {
     sign: four(1 << 31),
     exponent: INF_PS,
     infinity: INF_PS,
+    unit: four(1),
     least: four(1 << 23),
     scaled: four(65 << 23),
     scale: four((127 + 64) << 23),
@@ -73,6 +76,7 @@ const PD: Shape = Shape {
     sign: twice(1 << 63),
     exponent: INF_PD,
     infinity: INF_PD,
+    unit: twice(1),
     least: twice(1 << 52),
     scaled: twice(65 << 52),
     scale: twice((1023 + 64) << 52),
@@ -106,9 +110,25 @@ fn count(b: &mut Body, abi: &WasmAbi, s: &Shape, operands: &[u32], mask: u32) {
     b.end();
 }
 
+/// Lanes that may be denormal or the least normal number: those of local `v` that are not zero, but small.
+fn small(b: &mut Body, s: &Shape, v: u32) {
+    b.ins().local_get(v);
+    b.op(s.abs);
+    b.ins().v128_const(s.least + s.unit);
+    b.op(s.lt);
+    b.ins().local_get(v).v128_const(0);
+    b.op(s.ne);
+    b.ins().v128_and();
+}
+
 /// [`Intern::Counted`].
 pub fn counted(b: &mut Body, abi: &WasmAbi, single: bool) {
     b.locals.push(ValType::V128);
+    small(b, shape(single), 1);
+    b.ins().v128_any_true().i32_eqz();
+    b.if_();
+    b.ins().local_get(1).return_();
+    b.end();
     count(b, abi, shape(single), &[1], 2);
     b.ins().local_get(1);
 }
@@ -119,6 +139,30 @@ pub fn flushed(b: &mut Body, abi: &WasmAbi, op: Arith, single: bool) {
     let (x, y, r, mask) = (1, 2, 3, 4);
     let s = shape(single);
     let f = s.arith[op as usize];
+    // Nearly always nothing is small, and the result is the one it would be otherwise.
+    let two = op != Arith::Sqrt;
+    b.ins().local_get(x);
+    if two {
+        b.ins().local_get(y);
+    }
+    b.op(f);
+    b.ins().local_set(r);
+    small(b, s, x);
+    if two {
+        small(b, s, y);
+        b.ins().v128_or();
+    }
+    small(b, s, r);
+    b.ins().v128_or();
+    b.ins().local_get(r);
+    b.op(s.abs);
+    b.ins().v128_const(s.infinity);
+    b.op(s.lt);
+    // (Finite and not small.)
+    b.ins().v128_not().v128_or().v128_any_true().i32_eqz();
+    b.if_();
+    b.ins().local_get(r).return_();
+    b.end();
     count(b, abi, s, &[x, y], mask);
     b.ins().local_get(x);
     if op != Arith::Sqrt {

@@ -39,6 +39,12 @@ pub enum Intern {
     FlushedDemote,
     /// As [`Import::Access`](super::abi::Import::Access), which it calls if the range has more than two pages or may not be accessed.
     Access,
+    /// `(cpu, addr: i64, place: i32, what: i32) -> i32`: `place`, which is not 0, if an access may not be made, else 0. `what` is twice
+    /// its length, and 1 more if it writes.
+    Refused,
+    /// `(cpu, next: i64, ret: i64, left: i32) -> i64`: as [`Import::Resume`](super::abi::Import::Resume), but `next` if no stack was left
+    /// for what was called.
+    Back,
 }
 
 /// MXCSR's flags.
@@ -62,6 +68,8 @@ impl Intern {
             Intern::Counted(_) => (vec![I32, V128], vec![V128]),
             Intern::FlushedDemote => (vec![I32, F64, F32], vec![F32]),
             Intern::Access => super::abi::Import::Access.signature(),
+            Intern::Refused => (vec![I32, I64, I32, I32], vec![I32]),
+            Intern::Back => (vec![I32, I64, I64, I32], vec![I64]),
         }
     }
     /// The function.
@@ -86,6 +94,8 @@ impl Intern {
             Intern::Counted(single) => flush::counted(&mut b, abi, single),
             Intern::FlushedDemote => flush::flushed_demote(&mut b, abi),
             Intern::Access => access(&mut b, abi),
+            Intern::Refused => refused(&mut b),
+            Intern::Back => back(&mut b),
         }
         b.ins().end();
         b
@@ -160,6 +170,25 @@ fn access(b: &mut Body, abi: &WasmAbi) {
     b.end();
     b.ins().local_get(0).local_get(addr).local_get(len).local_get(write);
     b.call(Sym::Import(super::abi::Import::Access));
+}
+
+fn refused(b: &mut Body) {
+    let (addr, place, what) = (1, 2, 3);
+    b.ins().i32_const(0).local_get(place).local_get(0).local_get(addr);
+    b.ins().local_get(what).i32_const(1).i32_shr_u().i64_extend_i32_u();
+    b.ins().local_get(what).i32_const(1).i32_and();
+    b.call(Sym::Intern(Intern::Access));
+    b.ins().select();
+}
+
+fn back(b: &mut Body) {
+    let (next, ret, left) = (1, 2, 3);
+    b.ins().local_get(left).i32_const(0).i32_lt_s();
+    b.if_();
+    b.ins().local_get(next).return_();
+    b.end();
+    b.ins().local_get(0).local_get(next).local_get(ret);
+    b.call(Sym::Import(super::abi::Import::Resume));
 }
 
 /// By four products of 32-bit halves.

@@ -249,8 +249,8 @@ impl More {
     }
 }
 
-/// Merge the regions of `lifted` with a runtime. `entries`: further guest addresses at which a region can be entered, and the region.
-pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Blob]) -> Result<Vec<u8>, LinkError> {
+/// Merge the regions of `lifted` with a runtime.
+pub fn link(runtime: &[u8], lifted: &Module, blobs: &[Blob]) -> Result<Vec<u8>, LinkError> {
     let rt = Runtime::read(runtime)?;
     let (Some(table), Some(memory)) = (rt.table, rt.memory) else {
         return Err(LinkError::Unsupported("has no table, or no memory"));
@@ -286,6 +286,14 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
         places.insert(pc, table.0 as u32 + elements.len() as u32);
         elements.push(add(Sym::Region(pc), ty));
     }
+    for (pc, of) in lifted.entries() {
+        let n =
+            places.get(&of).copied().ok_or(super::Error::Invalid("an entry of a region that is not in the module"))?;
+        places.insert(pc, n);
+        if let Some(f) = numbers.get(&Sym::Region(of)).copied() {
+            numbers.insert(Sym::Region(pc), f);
+        }
+    }
     let mut code = More::default();
     for b in interns.values().chain(lifted.bodies()) {
         for (_, s) in &b.refs {
@@ -296,11 +304,6 @@ pub fn link(runtime: &[u8], lifted: &Module, entries: &[(u64, u64)], blobs: &[Bl
         }
         b.finish(|s| numbers[&s]).encode(&mut code.bytes);
         code.count += 1;
-    }
-    for (pc, of) in entries {
-        let n =
-            places.get(of).copied().ok_or(super::Error::Invalid("an entry of a region that is not in the module"))?;
-        places.entry(*pc).or_insert(n);
     }
     let (data, pages) = data(&rt, memory.0, &places, blobs)?;
     Output { rt, table, memory, parts, functions, elements, nowhere, code, data, pages }.write()

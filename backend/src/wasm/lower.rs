@@ -26,6 +26,12 @@ pub fn val_type(t: Type) -> ValType {
     }
 }
 
+/// The lowest address of the region's instructions.
+fn first_pc(r: &Region) -> u64 {
+    let markers = r.blocks.iter().flat_map(|b| &b.insts).filter(|i| i.op == Op::Marker).map(|i| i.imm as u64);
+    r.blocks.iter().map(|b| b.pc).chain(markers).min().unwrap_or(0)
+}
+
 /// Most instructions that are written inside one another.
 const DEEPEST: u32 = 24;
 
@@ -82,13 +88,17 @@ pub(super) struct Lower<'a> {
     /// Slots to be stored if the code is left at the next instruction.
     pub keep: SlotSet,
     pub pc: u64,
-    /// Guest address that `rel` counts from.
+    /// Guest address that `rel` counts from: below all of the region's, so that it is not 0.
     pub pc0: u64,
     /// Locals: address to leave for less `pc0`; base of guest memory, its size, the table of permissions.
     pub rel: u32,
     pub base: u32,
     pub limit: u32,
     pub perms: u32,
+    /// Where there are calls: locals with the stack that was left at the entry, and that is left for callees; where the guest goes
+    /// on if it is not here, and the label to leave for that.
+    pub stack: Option<(u32, u32)>,
+    pub gone: Option<(Label, u32)>,
     pub bails: HashMap<(Bail, SlotSet), Label>,
     pub block_labels: HashMap<usize, Label>,
     pub loop_labels: HashMap<usize, Label>,
@@ -107,7 +117,7 @@ impl<'a> Lower<'a> {
             s,
             links,
             b: Body::default(),
-            pc0: shape.entries[0].0,
+            pc0: first_pc(r).wrapping_sub(1),
             shape,
             vals: vec![Val::Unset; r.types.len()],
             uses: vec![0; r.types.len()],
@@ -128,6 +138,8 @@ impl<'a> Lower<'a> {
             base: 0,
             limit: 0,
             perms: 0,
+            stack: None,
+            gone: None,
             bails: HashMap::new(),
             block_labels: HashMap::new(),
             loop_labels: HashMap::new(),
@@ -154,6 +166,7 @@ impl<'a> Lower<'a> {
             self.b.load64(self.s.abi.mem_limit);
             self.b.ins().local_set(self.limit);
         }
+        let frame = self.open_calls();
         let bails = self.open_bails();
         if self.shape.reducible {
             self.nested()?;
@@ -161,6 +174,7 @@ impl<'a> Lower<'a> {
             self.dispatched()?;
         }
         self.close_bails(&bails)?;
+        self.close_calls(frame);
         self.b.ins().end();
         Ok(self.b)
     }
@@ -213,7 +227,7 @@ impl<'a> Lower<'a> {
         self.last_set = Some((self.b.code.len(), start, l));
     }
     /// `local.get`; `last`: the local is not read again.
-    fn get_local(&mut self, l: u32, last: bool) {
+    pub fn get_local(&mut self, l: u32, last: bool) {
         if let Some((end, start, set)) = self.last_set
             && end == self.b.code.len()
             && set == l
@@ -245,6 +259,14 @@ impl<'a> Lower<'a> {
     pub fn constant(&self, v: Value) -> Option<i64> {
         match self.vals.get(v.0 as usize) {
             Some(Val::Int(k)) => Some(*k),
+            _ => None,
+        }
+    }
+    /// The local that a value is in as it stands.
+    pub fn in_local(&mut self, v: Value) -> Option<u32> {
+        match self.vals.get(v.0 as usize) {
+            Some(Val::Slot(s)) => Some(self.slot_local(*s)),
+            Some(Val::Local(l)) => Some(*l),
             _ => None,
         }
     }
@@ -375,6 +397,8 @@ impl<'a> Lower<'a> {
                 self.bail_if(Bail::Step, self.keep)?;
             }
         }
+        let known = std::mem::take(&mut self.plans[index].ensure);
+        self.ensure(&known, data.pc)?;
         self.terminator(data)
     }
 
@@ -554,8 +578,12 @@ impl<'a> Lower<'a> {
 
     /// Note an address to leave for.
     pub fn at_pc(&mut self, pc: u64) {
-        let rel = pc.wrapping_sub(self.pc0) as i32;
+        let rel = self.from_start(pc);
         self.b.ins().i32_const(rel).local_set(self.rel);
+    }
+    /// What `rel` is for an address; not 0.
+    pub fn from_start(&self, pc: u64) -> i32 {
+        pc.wrapping_sub(self.pc0) as i32
     }
     fn bail_label(&self, why: Bail, set: SlotSet) -> Result<Label, Error> {
         self.bails.get(&(why, set)).copied().ok_or(Error::Invalid("nothing says what to store here"))
@@ -589,6 +617,7 @@ impl<'a> Lower<'a> {
                 all.extend(self.r.slot_sets.get(i.imm as usize).map(|s| (Bail::Step, *s)));
                 has[1] = true;
             }
+            has[1] |= !self.plans[n].ensure.is_empty();
         }
         // The empty sets are the ends of the chains.
         for (why, has) in [(Bail::Poll, has[0]), (Bail::Step, has[1])] {
@@ -626,7 +655,6 @@ impl<'a> Lower<'a> {
                 self.b.ins().i64_const(pc0).local_get(rel).i64_extend_i32_s().i64_add().return_();
             }
         }
-        self.b.ins().unreachable();
         Ok(())
     }
 

@@ -2,20 +2,36 @@
 
 use super::Error;
 use super::emit::{Ins, MemIns, Sym, at, ins, mem_ins};
-use super::facts::{Access, Group};
+use super::facts::{Access, Group, Range};
 use super::intern::Intern;
 use super::lower::{Bail, Lower, val_type};
-use evm_ir::{Inst, Op, Type};
+use evm_ir::{Inst, Op, Slot, SlotSet, Type};
 use evm_memory::perm;
 use wasm_encoder::{MemArg, ValType};
 
 const PAGE: i32 = evm_memory::PAGE as i32;
 
-/// Where an access is: at an address in a local, if there is one, and how far behind.
+/// What an access's offset counts from.
+#[derive(Clone, Copy)]
+enum At {
+    Local(u32),
+    Zero,
+    /// It is on the stack already, for one access.
+    Stack,
+}
+
+/// Where an access is.
 #[derive(Clone, Copy)]
 struct Place {
-    local: Option<u32>,
+    at: At,
     offset: u32,
+}
+
+/// A guest address.
+#[derive(Clone, Copy)]
+enum Ea {
+    Local(u32),
+    Fixed(u32),
 }
 
 /// Loads and stores by type.
@@ -129,10 +145,11 @@ impl Lower<'_> {
     }
 
     fn address(&mut self, p: Place) {
-        match p.local {
-            Some(l) => self.b.ins().local_get(l),
-            None => self.b.ins().i32_const(0),
-        };
+        match p.at {
+            At::Local(l) => drop(self.b.ins().local_get(l)),
+            At::Zero => drop(self.b.ins().i32_const(0)),
+            At::Stack => {}
+        }
     }
 
     /// Find where the access is, after the check if it is the first of its group.
@@ -147,32 +164,41 @@ impl Lower<'_> {
         let offset = behind + self.s.fixed.map_or(0, |f| f.base);
         if let Some(local) = self.groups.get(&g).copied().filter(|_| !group.fixed) {
             self.lose(i.a);
-            return Ok(Place { local: Some(local), offset });
+            return Ok(Place { at: At::Local(local), offset });
         }
         if group.fixed {
             return self.fixed(g, i, behind);
         }
-        self.push(i.a)?;
         let add = i.imm - i64::from(behind);
-        if add != 0 {
-            self.b.ins().i64_const(add).i64_add();
-        }
-        let local = self.temp(ValType::I32);
-        if group.check {
-            let ea = self.temp(ValType::I64);
-            self.b.ins().local_set(ea);
-            self.check(&group, None, ea)?;
-            self.b.ins().local_get(ea);
-            self.free(ea);
+        let ready = self.in_local(i.a).filter(|_| add == 0 && group.check);
+        if let Some(ea) = ready {
+            self.check(&group, Ea::Local(ea))?;
+            self.push(i.a)?;
+        } else {
+            self.push(i.a)?;
+            if add != 0 {
+                self.b.ins().i64_const(add).i64_add();
+            }
+            if group.check {
+                let ea = self.temp(ValType::I64);
+                self.set_local(ea);
+                self.check(&group, Ea::Local(ea))?;
+                self.b.ins().local_get(ea);
+                self.free(ea);
+            }
         }
         self.b.ins().i32_wrap_i64();
         if self.s.fixed.is_none() {
             let base = self.base;
             self.b.ins().local_get(base).i32_add();
         }
-        self.b.ins().local_set(local);
+        if group.accesses == 1 && matches!(i.op, Op::Load | Op::Store) {
+            return Ok(Place { at: At::Stack, offset });
+        }
+        let local = self.temp(ValType::I32);
+        self.set_local(local);
         self.groups.insert(g, local);
-        Ok(Place { local: Some(local), offset })
+        Ok(Place { at: At::Local(local), offset })
     }
 
     /// The address is a constant.
@@ -194,58 +220,89 @@ impl Lower<'_> {
                 self.at_pc(self.pc);
                 self.bail(Bail::Step, keep)?;
             } else if group.check {
-                let ea = self.temp(ValType::I64);
-                self.b.ins().i64_const(start).local_set(ea);
-                self.check(&group, Some(start as u32), ea)?;
-                self.free(ea);
+                self.check(&group, Ea::Fixed(start as u32))?;
             }
             self.groups.insert(g, local);
         }
-        let local = self.s.fixed.is_none().then_some(local);
-        Ok(Place { local, offset: if inside { to as u32 + base } else { 0 } })
+        let at = if self.s.fixed.is_none() { At::Local(local) } else { At::Zero };
+        Ok(Place { at, offset: if inside { to as u32 + base } else { 0 } })
     }
 
-    /// Go on only if the group's range, which starts at `ea`, may be accessed. `fixed`: what `ea` is.
-    fn check(&mut self, group: &Group, fixed: Option<u32>, ea: u32) -> Result<(), Error> {
-        let (limit, perms) = (self.limit, self.perms);
+    /// Go on only if the group's range, which starts at `ea`, may be accessed.
+    ///
+    /// Beyond the size of guest memory nothing is in the table: there the byte of page 0 is looked at, which never allows anything.
+    fn check(&mut self, group: &Group, ea: Ea) -> Result<(), Error> {
+        let (limit, perms, known) = (self.limit, self.perms, self.s.fixed);
         let near = if group.range.write { perm::WRITE_NEAR } else { perm::READ_NEAR };
-        let ok = self.b.block();
-        let slow = self.b.block();
-        let known = self.s.fixed;
-        self.b.ins().local_get(ea);
-        match known {
-            Some(f) => self.b.ins().i64_const(f.limit as i64),
-            None => self.b.ins().local_get(limit),
-        };
-        self.b.ins().i64_ge_u();
-        self.b.br_if(slow);
-        if self.s.trust_pages {
-            self.b.ins().local_get(ea).i64_const(i64::from(evm_memory::PAGE as u32)).i64_ge_u();
-        } else if let Some(start) = fixed {
-            let page = start >> 12;
+        let below_limit = |me: &mut Self| {
+            me.ea(ea);
             match known {
-                Some(f) => self.b.ins().i32_const(0).i32_load8_u(at(page + f.perms)),
-                None => self.b.ins().local_get(perms).i32_load8_u(at(page)),
+                Some(f) => me.b.ins().i64_const(f.limit as i64).i64_lt_u(),
+                None => me.b.ins().local_get(limit).i64_lt_u(),
             };
-            self.b.ins().i32_const(i32::from(near)).i32_and();
-        } else {
-            self.b.ins().local_get(ea).i64_const(12).i64_shr_u().i32_wrap_i64();
+        };
+        match ea {
+            _ if self.s.trust_pages => {
+                self.ea(ea);
+                self.b.ins().i64_const(i64::from(PAGE)).i64_ge_u();
+                below_limit(self);
+                self.b.ins().i32_and();
+            }
+            Ea::Fixed(start) => {
+                self.b.ins().i32_const((start >> 12) as i32);
+                below_limit(self);
+                self.b.ins().i32_mul();
+            }
+            Ea::Local(_) => {
+                self.ea(ea);
+                self.b.ins().i64_const(12).i64_shr_u().i32_wrap_i64().i32_const(0);
+                below_limit(self);
+                self.b.ins().select();
+            }
+        }
+        if !self.s.trust_pages {
             match known {
                 Some(f) => self.b.ins().i32_load8_u(at(f.perms)),
                 None => self.b.ins().local_get(perms).i32_add().i32_load8_u(at(0)),
             };
             self.b.ins().i32_const(i32::from(near)).i32_and();
         }
-        self.b.br_if(ok);
-        self.b.end();
-        let len = group.range.hi - group.range.lo;
-        self.b.ins().local_get(0).local_get(ea).i64_const(len).i32_const(i32::from(group.range.write));
-        self.b.call(Sym::Intern(Intern::Access));
-        self.b.br_if(ok);
+        self.b.ins().i32_eqz();
+        self.b.if_();
+        self.b.ins().local_get(0);
+        self.ea(ea);
         let keep = self.keep;
-        self.at_pc(self.pc);
-        self.bail(Bail::Step, keep)?;
+        self.refuse(&group.range, self.pc, keep)?;
         self.b.end();
+        Ok(())
+    }
+    fn ea(&mut self, ea: Ea) {
+        match ea {
+            Ea::Local(l) => self.get_local(l, false),
+            Ea::Fixed(k) => drop(self.b.ins().i64_const(k.into())),
+        }
+    }
+    /// Leave for the interpreter at `pc` if the range that starts at the address on the stack may not be accessed; the state's
+    /// address is below it.
+    fn refuse(&mut self, range: &Range, pc: u64, keep: SlotSet) -> Result<(), Error> {
+        let (place, rel) = (self.from_start(pc), self.rel);
+        let what = 2 * (range.hi - range.lo) as i32 + i32::from(range.write);
+        self.b.ins().i32_const(place).i32_const(what);
+        self.b.call(Sym::Intern(Intern::Refused));
+        self.b.ins().local_tee(rel);
+        self.bail_if(Bail::Step, keep)
+    }
+
+    /// Where the region is entered at a place of which something is known: find out whether it is true.
+    pub(super) fn ensure(&mut self, known: &[(Slot, Range)], pc: u64) -> Result<(), Error> {
+        for (s, range) in known {
+            let l = self.slot_local(*s);
+            self.b.ins().local_get(0).local_get(l);
+            if range.lo != 0 {
+                self.b.ins().i64_const(range.lo).i64_add();
+            }
+            self.refuse(range, pc, SlotSet::default())?;
+        }
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //! exact wherever the code may be left.
 
 pub mod abi;
+mod ahead;
 mod emit;
 mod exits;
 mod facts;
@@ -105,4 +106,9 @@ pub fn prepare(r: &mut Region) {
 /// Compile a region that went through [`prepare`].
 pub fn compile(r: &Region, s: &Settings, links: &dyn Fn(u64) -> Link) -> Result<Body, Error> {
     lower::Lower::new(r, s, links)?.run()
+}
+
+/// Whether a region can be written as blocks and loops inside one another, without a loop around everything that goes from block to block.
+pub fn is_reducible(r: &Region) -> bool {
+    shape::Shape::new(r).is_ok_and(|s| s.reducible)
 }

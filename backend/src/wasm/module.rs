@@ -19,16 +19,25 @@ pub struct Module {
     helpers: &'static [HelperSig],
     /// By the guest address of the first entry.
     regions: BTreeMap<u64, Body>,
+    /// Addresses of other entries, and the region.
+    entries: BTreeMap<u64, u64>,
 }
 
 impl Module {
     /// An empty one, for regions with these helpers.
     pub fn new(settings: Settings, helpers: &'static [HelperSig]) -> Module {
-        Module { settings, helpers, regions: BTreeMap::new() }
+        Module { settings, helpers, regions: BTreeMap::new(), entries: BTreeMap::new() }
     }
     /// Add a region, by the address of its first entry.
     pub fn add(&mut self, pc: u64, body: Body) {
         self.regions.insert(pc, body);
+    }
+    /// The region whose first entry is at `of` has one at `pc` as well.
+    pub fn add_entry(&mut self, pc: u64, of: u64) {
+        self.entries.insert(pc, of);
+    }
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.entries.iter().filter(|e| !self.regions.contains_key(e.0)).map(|e| (*e.0, *e.1))
     }
     /// Guest addresses in the order of the functions.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
@@ -99,6 +108,12 @@ impl Module {
             numbers.insert(Sym::Region(*pc), count);
             exports.export(&format!("r{pc:x}"), ExportKind::Func, count);
             count += 1;
+        }
+        for (pc, of) in self.entries() {
+            let n = *numbers
+                .get(&Sym::Region(of))
+                .ok_or(Error::Invalid("an entry of a region that is not in the module"))?;
+            numbers.insert(Sym::Region(pc), n);
         }
         if used.iter().any(|s| !numbers.contains_key(s)) {
             return Err(Error::Invalid("a call of a region that is not in the module"));

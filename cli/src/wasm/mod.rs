@@ -66,7 +66,7 @@ pub fn lift(o: &Lift) -> Result<()> {
     let rows: Vec<(String, Summary)> =
         placed.iter().map(|p| (p.image.label.clone(), lower(p, o, &mut module))).collect();
     drop((placed, entries));
-    let mut bytes = link::link(RUNTIME, &module, &[], &blobs)?;
+    let mut bytes = link::link(RUNTIME, &module, &blobs)?;
     link::add_section(&mut bytes, REPORT, Value::from(rows.iter().map(row).collect::<Vec<_>>()).to_string().as_bytes());
     validate(&bytes, &SETTINGS).map_err(|e| anyhow::anyhow!("the module is not valid, which is a bug: {e}"))?;
     std::fs::write(&o.output, &bytes).with_context(|| o.output.display().to_string())?;
@@ -90,7 +90,7 @@ fn lower(p: &Placed, o: &Lift, module: &mut Module) -> Summary {
 fn row((label, s): &(String, Summary)) -> Value {
     json!({
         "image": label, "code_bytes": s.code, "found_bytes": s.found(), "pieces": s.covered.len(), "regions": s.regions,
-        "loops": s.loops, "without": s.without, "unresolved": s.unresolved, "wasm_bytes": s.wasm,
+        "loops": s.loops, "entries": s.entries, "without": s.without, "unresolved": s.unresolved, "wasm_bytes": s.wasm,
     })
 }
 

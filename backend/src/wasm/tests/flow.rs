@@ -54,10 +54,20 @@ fn calls() {
             assert!(m.store.data().0.is_empty());
             // What calls took of the stack was given back.
             assert_eq!((s.scratch[1] >> 64) as u64, 1 << 16);
+            // Who calls nobody needs no stack, if the way there takes none.
+            if m.settings.tail_calls || to == 0x3000 {
+                let mut s = new_state();
+                assert_eq!(m.run(&f, &mut s, 0x1000, 0), 0x9000);
+                assert_eq!(s.r[..3], [1, 1, 1]);
+            }
+            m.forget();
             // No stack left: the callee's address is what comes back.
+            let f = m.load(&[caller(0x1000, to, 0x1010), caller(to, 0x5001, to + 0x10)]);
             let mut s = new_state();
             assert_eq!(m.run(&f, &mut s, 0x1000, 0), to);
             assert_eq!(s.r[..3], [1, 0, 0]);
+            assert!(m.store.data().0.is_empty());
+            assert_eq!((s.scratch[1] >> 64) as u64, 0);
             m.forget();
         }
         // It comes back elsewhere.
@@ -134,6 +144,50 @@ fn irreducible() {
         s.poll = 1;
         assert_eq!(m.run(&f, &mut s, 0x1010, 0), 0x1000);
         assert_eq!(s.r[..2], [0, 1]);
+    }
+}
+
+/// A loop that is entered in its middle finds out what its checks of other ways in have found.
+#[test]
+fn entered_at_a_loop() {
+    let mut b = start(0x1000);
+    let at = b.get(r(1));
+    let x = b.get(r(0));
+    b.store(Type::I64, at, 0, x);
+    let again = b.block(0x1010, true);
+    b.region.entries.push(again);
+    b.region.blocks[again.0 as usize].loop_header = true;
+    b.term(Term::Jump(again));
+    b.switch_to(again);
+    b.marker(0x1010);
+    let at = b.get(r(1));
+    let old = b.load(Type::I64, at, 0);
+    let new = b.bin(Op::Add, Type::I64, old, at);
+    b.store(Type::I64, at, 0, new);
+    add(&mut b, 2, 1);
+    let x = b.get(r(2));
+    let k = b.iconst(Type::I64, 3);
+    let c = b.icmp(Cond::Slt, Type::I64, x, k);
+    let done = b.block(0x1020, true);
+    b.term(Term::Br(c, again, done));
+    b.switch_to(done);
+    finish(&mut b, 0x9000);
+    for mut m in machines() {
+        m.protect(DATA + 0x4000, 0x1000, perm::READ);
+        let f = m.load(std::slice::from_ref(&b.region));
+        for pc in [0x1000, 0x1010] {
+            let mut s = new_state();
+            s.r[1] = DATA + 8;
+            assert_eq!(m.run(&f, &mut s, pc, 0), 0x9000);
+            assert_eq!(s.r[2], 3);
+            // What may not be written, and what is not there.
+            for wrong in [DATA + 0x4000, LIMIT - 4, u64::MAX - 2, 1 << 44] {
+                let mut s = new_state();
+                s.r[1] = wrong;
+                assert_eq!(m.run(&f, &mut s, pc, 0), u64::MAX);
+                assert_eq!((s.pending, s.rip, s.r[2]), (STEP, pc, 0));
+            }
+        }
     }
 }
 

@@ -118,7 +118,9 @@ fn lifted() -> super::super::Module {
 #[test]
 fn linked() {
     let blob = Blob { name: *b"files\0\0\0", bytes: vec![0x5a; 70_000] };
-    let bytes = link(&runtime(""), &lifted(), &[(0x1010, 0x1000)], &[blob]).unwrap();
+    let mut lifted = lifted();
+    lifted.add_entry(0x1010, 0x1000);
+    let bytes = link(&runtime(""), &lifted, &[blob]).unwrap();
     validate(&bytes, &Settings::new(ABI)).unwrap();
     let engine = wasmtime::Engine::default();
     let module = wasmtime::Module::new(&engine, &bytes).unwrap();
@@ -149,10 +151,10 @@ fn linked() {
 
 #[test]
 fn missing() {
-    let gone = |name: &str| match link(&runtime(name), &lifted(), &[], &[]) {
+    let gone = |name: &str| match link(&runtime(name), &lifted(), &[]) {
         Err(LinkError::Missing(n)) => n == name,
         e => panic!("{e:?}"),
     };
     assert!(gone(FUNCTION_LIST) && gone(HELPER_LIST) && gone(LIFTED));
-    assert!(matches!(link(b"\0asm", &lifted(), &[], &[]), Err(LinkError::Read(_))));
+    assert!(matches!(link(b"\0asm", &lifted(), &[]), Err(LinkError::Read(_))));
 }
