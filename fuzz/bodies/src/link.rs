@@ -20,7 +20,7 @@ pub fn link(data: &[u8]) -> bool {
         Image { data: code.to_vec(), segments: vec![segment], functions: vec![at], guesses, ..Image::default() };
     let done = ahead::lower(&image, how & 2 != 0, 1, &mut module, &Progress::default());
     if how & 1 == 0 {
-        let bytes = linker::link(RUNTIME, &module, &[], &[]).unwrap_or_else(|e| panic!("{e}"));
+        let bytes = linker::link(RUNTIME, &module, &[]).unwrap_or_else(|e| panic!("{e}"));
         if let Err(e) = validate(&bytes, &SETTINGS) {
             panic!("{e}");
         }
@@ -33,5 +33,5 @@ pub fn link(data: &[u8]) -> bool {
         let at = if c[3] & 1 == 0 { place } else { runtime.len() - 1 - place };
         runtime[at] = c[2];
     }
-    linker::link(&runtime, &module, &[], &[]).is_ok()
+    linker::link(&runtime, &module, &[]).is_ok()
 }
