@@ -206,7 +206,10 @@ impl Folder {
         for l in &mut out {
             l.uses = order.get(&*l.name).map_or(0, |o| o.0);
         }
-        out.sort_by_key(|l| (order.get(&*l.name).map_or(0, |o| o.1), l.used));
+        // What has just been written could not be used yet: a folder that is full would never keep anything new.
+        let day = SystemTime::now() - Duration::from_secs(24 * 3600);
+        let unused = |l: &Listed| if l.used > day { usize::MAX } else { 0 };
+        out.sort_by_key(|l| (order.get(&*l.name).map_or_else(|| unused(l), |o| o.1), l.used));
         Ok(out)
     }
     fn uses(&self) -> String {
