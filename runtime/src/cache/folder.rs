@@ -279,3 +279,24 @@ impl AsFd for Folder {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_folder_keeps_what_is_new() {
+        let path = std::env::temp_dir().join(format!("evm-folder-{}", std::process::id()));
+        let f = Folder::open(&path).unwrap();
+        for name in ["a.img", "b.img", "c.img"] {
+            f.write(name, &[0; 100]).unwrap();
+        }
+        f.note_uses(["b.img", "a.img"].into_iter()).unwrap();
+        // C could not be used yet; B was not used for the longest time.
+        f.shrink(200).unwrap();
+        let left = f.list().unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();
+        assert_eq!(left, ["a.img", "c.img"]);
+        assert_eq!(f.clear().unwrap(), 2);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}
