@@ -436,9 +436,9 @@ mod tests {
             let program = folder.join(program);
             place(Module::from_host_file(&program), &program, dirs, true).guest_path().to_owned()
         };
-        let here = dir(&folder, "/work");
-        assert_eq!(at("bin/real", std::slice::from_ref(&here)), "/work/bin/real");
-        assert_eq!(at("inner", std::slice::from_ref(&here)), "/work/inner");
+        let here = dir(&folder, "/data");
+        assert_eq!(at("bin/real", std::slice::from_ref(&here)), "/data/bin/real");
+        assert_eq!(at("inner", std::slice::from_ref(&here)), "/data/inner");
         assert_eq!(at("outer", std::slice::from_ref(&here)), "/usr/local/bin/outer");
         assert_eq!(at("bin/real", &[]), "/usr/local/bin/real");
         assert_eq!(at("bin/real", &[dir(Path::new("/"), "/")]), folder.join("bin/real").to_str().unwrap());

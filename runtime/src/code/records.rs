@@ -127,7 +127,8 @@ impl Records {
         if let Some(r) = self.record(index)
             && r[0].load(Ordering::Relaxed) != 0
         {
-            r[0].store(way_out(), Ordering::Release);
+            // A swap, as the target is looked at after that is seen: who adds it stores it and then looks here.
+            r[0].swap(way_out(), Ordering::SeqCst);
             self.change_target(r[1].load(Ordering::Relaxed).wrapping_neg(), None);
         }
     }
