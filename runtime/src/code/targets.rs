@@ -32,6 +32,9 @@ const CHUNK: u64 = 1 << 19;
 const CHUNKS: usize = (SIZE / CHUNK) as usize;
 /// Chunks of a table that are opened at most, as the host bounds the number of mappings. Jumps to others fault, and are looked up.
 const MOST: u32 = 4096;
+/// The same of all tables together: a quarter of the mappings that Linux lets a process have.
+const MOST_OF_ALL: u32 = 16384;
+static OPENED: AtomicU32 = AtomicU32::new(0);
 /// What has no table has this address for it, at which every access faults.
 const NOWHERE: u64 = 1 << 62;
 
@@ -114,8 +117,11 @@ impl TargetTable {
             return true;
         }
         let Some(fd) = FILE.get().and_then(Option::as_ref) else { return false };
-        if self.opened.fetch_add(1, Ordering::Relaxed) >= MOST {
-            self.opened.fetch_sub(1, Ordering::Relaxed);
+        let counts = [(&self.opened, MOST), (&OPENED, MOST_OF_ALL)];
+        let undo = || counts.iter().for_each(|c| _ = c.0.fetch_sub(1, Ordering::Relaxed));
+        // Both count, whether or not there is room.
+        if counts.map(|(n, most)| n.fetch_add(1, Ordering::Relaxed) >= most).contains(&true) {
+            undo();
             return false;
         }
         let (prot, kind) = match self.own {
@@ -127,7 +133,7 @@ impl TargetTable {
         // SAFETY: inside the reservation of this table; the file has as many bytes.
         let p = unsafe { libc::mmap(at as *mut libc::c_void, CHUNK as usize, prot, flags, fd.as_raw_fd(), 0) };
         if p == libc::MAP_FAILED {
-            self.opened.fetch_sub(1, Ordering::Relaxed);
+            undo();
             return false;
         }
         self.open.slice()[chunk].store(1, Ordering::Release);
@@ -173,6 +179,7 @@ impl TargetTable {
 
 impl Drop for TargetTable {
     fn drop(&mut self) {
+        OPENED.fetch_sub(self.opened.load(Ordering::Relaxed), Ordering::Relaxed);
         // SAFETY: owned mapping.
         unsafe { libc::munmap(self.start as *mut libc::c_void, SIZE as usize) };
     }
