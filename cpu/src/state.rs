@@ -352,9 +352,11 @@ impl CpuState {
         }
     }
     /// Whether code will do that rounds to nearest and does not raise the inexact flag: no other rounding and no exception is
-    /// asked for, and that flag is set already or nobody has looked at it yet. (FTZ and DAZ it looks at itself.)
+    /// asked for, and that flag is set already or nobody has looked at it yet. (FTZ, alone and with DAZ, it looks at itself.)
     fn fp_is_plain(&self) -> bool {
-        self.mxcsr & 0x7f80 == 0x1f80 && (self.mxcsr & PE != 0 || self.fp_seen & FP_LOOKED == 0)
+        self.mxcsr & 0x7f80 == 0x1f80
+            && self.mxcsr & 0x8040 != 0x40
+            && (self.mxcsr & PE != 0 || self.fp_seen & FP_LOOKED == 0)
     }
     /// RFLAGS as PUSHFQ shows it.
     pub fn rflags(&self) -> u64 {

@@ -454,26 +454,30 @@ struct Made {
 }
 
 fn region(text: &Text<'_>, graph: &Graph, pc: u64, kind: &Kind, v3: bool) -> Option<Made> {
-    let rest = (INSNS.1, BLOCKS.1);
-    let owned = |to: u64| graph.owners.get(&to) == Some(&pc);
-    let lifted = match kind {
-        Kind::Region => lift(text, pc, &[], (INSNS.0, BLOCKS.0), v3, &owned),
-        Kind::Rest => lift(text, pc, &[], rest, v3, &|to| to == pc || !graph.starts.contains(&to)),
-        Kind::Loop(blocks) => lift(text, pc, &[], (INSNS.0, BLOCKS.0), v3, &|to| blocks.contains(&to)),
+    let (whole, rest) = ((INSNS.0, BLOCKS.0), (INSNS.1, BLOCKS.1));
+    let inside = |to: u64| match kind {
+        Kind::Region => graph.owners.get(&to) == Some(&pc),
+        Kind::Rest => to == pc || !graph.starts.contains(&to),
+        Kind::Loop(blocks) => blocks.contains(&to),
     };
-    let mut r = lifted?.region;
+    let bounds = if matches!(kind, Kind::Rest) { rest } else { whole };
+    let mut r = lift(text, pc, &[], bounds, v3, &inside)?.region;
     let (to, unresolved) = targets(&r);
     let (mut next, mut entries) = (vec![], vec![]);
     if let Kind::Region = kind {
         let unknown = |pc: &u64| !graph.starts.contains(pc) && text.segment(*pc, true).is_some();
         next.extend(to.iter().map(|t| t.pc).filter(unknown).map(|pc| (pc, Kind::Rest)));
-        let (outer, inner): (Vec<_>, Vec<_>) = loops(&r, pc).into_iter().partition(|l| l.outermost);
+    }
+    if !matches!(kind, Kind::Loop(_)) {
+        // Where blocks are numbered anyway, every loop can be entered; else the outermost ones can, and others are functions.
+        let numbered = !wasm::is_reducible(&r);
+        let (outer, inner): (Vec<_>, Vec<_>) = loops(&r, pc).into_iter().partition(|l| l.outermost || numbered);
         let own = |l: Loop| (l.header, Kind::Loop(Arc::new(l.blocks)));
-        next.extend(inner.into_iter().map(own));
+        next.extend(inner.into_iter().filter(|l| l.calls).map(own));
         let headers: Vec<u64> = outer.iter().map(|l| l.header).collect();
-        let entered = || lift(text, pc, &headers, (INSNS.0, BLOCKS.0), v3, &owned);
+        let entered = || lift(text, pc, &headers, bounds, v3, &inside);
         match Some(&headers).filter(|h| !h.is_empty()).and_then(|_| entered()) {
-            Some(l) if wasm::is_reducible(&l.region) || !wasm::is_reducible(&r) => {
+            Some(l) if numbered || wasm::is_reducible(&l.region) => {
                 r = l.region;
                 entries = headers;
             }
@@ -530,6 +534,8 @@ struct Loop {
     header: u64,
     blocks: HashSet<u64>,
     outermost: bool,
+    /// There are calls in it.
+    calls: bool,
 }
 
 /// Headers of loops, but for the region's own address, and what belongs to the loops. Blocks are in reverse post-order, so a
@@ -550,12 +556,11 @@ fn loops(r: &Region, start: u64) -> Vec<Loop> {
             }
         }
         let calls = |b: &usize| matches!(r.blocks[*b].term, Term::Call { .. } | Term::Service { .. });
-        let outermost = !covered.contains(&h);
-        let wanted = outermost || inside.iter().any(calls);
+        let (outermost, calls) = (!covered.contains(&h), inside.iter().any(calls));
         covered.extend(inside.iter().copied());
-        if wanted && r.blocks[h].pc != start {
+        if r.blocks[h].pc != start {
             let blocks = inside.iter().map(|b| &r.blocks[*b]).filter(|b| b.insn_start).map(|b| b.pc).collect();
-            out.push(Loop { header: r.blocks[h].pc, blocks, outermost });
+            out.push(Loop { header: r.blocks[h].pc, blocks, outermost, calls });
         }
     }
     out

@@ -46,7 +46,7 @@
 //!
 //! # Floating point
 //! WebAssembly rounds to nearest, knows denormals, and has no exception flags. Compiled code looks at the bits FTZ and DAZ of the word `mxcsr`
-//! itself, at each operation (`flush.rs`). Where the word `fp_exact` is not zero, a block with
+//! itself, where a result may be touched by them (`special.rs`). Where the word `fp_exact` is not zero, a block with
 //! floating-point arithmetic is not run: the region leaves with [`STEP`] pending at the block's address, and the
 //! interpreter, which is exact, runs it. The word is not zero (`evm_cpu::CpuState` has the rules)
 //! * while MXCSR's control bits are other than round to nearest, all exceptions masked;

@@ -123,7 +123,7 @@ pub fn plan(r: &Region) -> Vec<Plan> {
 }
 
 /// Entries in the middle, as far as nothing but the entry goes there and they only fill variables: their block, and where it goes.
-fn late_entries(r: &Region) -> Vec<(usize, usize)> {
+pub(super) fn late_entries(r: &Region) -> Vec<(usize, usize)> {
     let mut reached = vec![false; r.blocks.len()];
     for b in &r.blocks {
         for t in successors(&b.term) {

@@ -9,6 +9,7 @@
 use super::abi::Import;
 use super::emit::{Body, Label, Sym, at};
 use super::facts::{self, Plan};
+use super::normal;
 use super::shape::Shape;
 use super::{Error, Link, Settings};
 use evm_ir::{Inst, Op, Region, Sig, Slot, SlotSet, Type, Value};
@@ -105,6 +106,11 @@ pub(super) struct Lower<'a> {
     /// In a graph that is not reducible: the loop around everything, and the local with the number of the block.
     pub dispatch: Option<(Label, u32)>,
     polls: Vec<bool>,
+    /// Which floats are not denormal: at blocks' starts, and here.
+    known: normal::Known,
+    pub normal: normal::Walk,
+    /// Locals with what counts of operands of floating-point operations, by value and shape.
+    pub counted: HashMap<(Value, Type), u32>,
     /// Markers behind which `fp_exact` is looked at.
     floats: HashSet<(usize, usize)>,
 }
@@ -146,6 +152,9 @@ impl<'a> Lower<'a> {
             dispatch: None,
             // Calls do not look.
             polls: crate::polls::polls(r, false),
+            known: normal::known(r),
+            normal: normal::Walk::default(),
+            counted: HashMap::new(),
             floats: super::floats::marks(r),
         };
         l.count_uses();
@@ -331,6 +340,16 @@ impl<'a> Lower<'a> {
         };
         Ok(())
     }
+    /// A value that is in a local has one use less. True if it was the last one, and the local is a temporary one; it is not free yet.
+    pub fn used(&mut self, v: Value) -> bool {
+        let n = v.0 as usize;
+        self.uses[n] = self.uses[n].saturating_sub(1);
+        let last = self.uses[n] == 0;
+        if last {
+            self.pending.retain(|p| *p != v);
+        }
+        last && matches!(self.vals[n], Val::Local(_))
+    }
     /// Give a value that is on the stack a local, or drop it if nobody wants it.
     pub fn define(&mut self, v: Value, dirty: bool) -> Result<(), Error> {
         let n = v.0 as usize;
@@ -376,6 +395,8 @@ impl<'a> Lower<'a> {
         self.pc = data.pc;
         self.groups.clear();
         self.pending.clear();
+        self.counted.clear();
+        self.normal = normal::Walk::new(self.known.starts.get(index).cloned().unwrap_or_default());
         for l in std::mem::take(&mut self.in_use) {
             let t = self.b.locals[l as usize - 2];
             self.free.entry(t).or_default().push(l);
@@ -387,6 +408,10 @@ impl<'a> Lower<'a> {
         }
         for (n, i) in data.insts.iter().enumerate() {
             self.inst(n, i)?;
+            self.normal.step(r, i);
+            if i.op == Op::Call {
+                self.counted.clear();
+            }
             // The marker's `keep` comes behind it.
             if n > 0 && self.floats.contains(&(index, n - 1)) {
                 if i.op != Op::Keep {
@@ -399,6 +424,8 @@ impl<'a> Lower<'a> {
         }
         let known = std::mem::take(&mut self.plans[index].ensure);
         self.ensure(&known, data.pc)?;
+        let known = self.known.ensure.remove(&index).unwrap_or_default();
+        self.ensure_normal(&known, data.pc)?;
         self.terminator(data)
     }
 
@@ -617,7 +644,7 @@ impl<'a> Lower<'a> {
                 all.extend(self.r.slot_sets.get(i.imm as usize).map(|s| (Bail::Step, *s)));
                 has[1] = true;
             }
-            has[1] |= !self.plans[n].ensure.is_empty();
+            has[1] |= !self.plans[n].ensure.is_empty() || self.known.ensure.contains_key(&n);
         }
         // The empty sets are the ends of the chains.
         for (why, has) in [(Bail::Poll, has[0]), (Bail::Step, has[1])] {

@@ -1,12 +1,10 @@
-//! Integers, conversions and scalar floating point.
+//! Integers and their conversions.
 
 use super::Error;
 use super::emit::{Ins, Sym, ins};
-use super::flush::Arith;
-use super::intern::{Intern, inf32, inf64};
+use super::intern::Intern;
 use super::lower::{Lower, val_type};
-use evm_ir::{Cond, FCond, Inst, Op, Type};
-use wasm_encoder::{Ieee32, Ieee64};
+use evm_ir::{Cond, Inst, Op, Type};
 
 /// Whether an engine may trap on it, so that it stays where it is.
 pub fn may_trap(op: Op) -> bool {
@@ -66,20 +64,6 @@ fn comparison(c: Cond) -> (Ins, Ins, bool) {
     }
 }
 
-/// Floating comparison and whether its result is inverted; `None`: whether the operands are ordered.
-pub(super) fn float_comparison(imm: i64) -> Result<(Option<FCond>, bool), Error> {
-    Ok(match FCond::ALL.get(imm as usize).ok_or(Error::Invalid("no such condition"))? {
-        FCond::Eq => (Some(FCond::Eq), false),
-        FCond::Ne => (Some(FCond::Ne), false),
-        FCond::Lt => (Some(FCond::Lt), false),
-        FCond::Nlt => (Some(FCond::Lt), true),
-        FCond::Le => (Some(FCond::Le), false),
-        FCond::Nle => (Some(FCond::Le), true),
-        FCond::Ord => (None, false),
-        FCond::Uno => (None, true),
-    })
-}
-
 impl Lower<'_> {
     pub(super) fn scalar(&mut self, i: &Inst) -> Result<bool, Error> {
         let wide = i.ty == Type::I64;
@@ -119,9 +103,7 @@ impl Lower<'_> {
                 Ok(dirty)
             }
             Op::Zext | Op::Sext | Op::Trunc | Op::Bitcast => self.convert(i),
-            Op::FMinX | Op::FMaxX => self.min_max(i),
-            Op::FCmp | Op::FComi => self.float_compare(i),
-            _ => self.float(i),
+            _ => self.floats(i).map(|()| false),
         }
     }
 
@@ -330,226 +312,5 @@ impl Lower<'_> {
                 Ok(false)
             }
         }
-    }
-
-    // ---- floating point -------------------------------------------------------------------------
-
-    /// Operands in locals of their own.
-    fn operands(&mut self, i: &Inst) -> Result<(u32, u32), Error> {
-        let a = self.temp(val_type(self.ty(i.a)?));
-        self.push(i.a)?;
-        self.b.ins().local_set(a);
-        if !i.b.is_some() {
-            return Ok((a, a));
-        }
-        let b = self.temp(val_type(self.ty(i.b)?));
-        self.push(i.b)?;
-        self.b.ins().local_set(b);
-        Ok((a, b))
-    }
-
-    fn min_max(&mut self, i: &Inst) -> Result<bool, Error> {
-        let (a, b) = self.operands(i)?;
-        self.count_scalar(i.ty == Type::F32, &[a, b]);
-        self.b.ins().local_get(a).local_get(b).local_get(a).local_get(b);
-        self.b.op(match (i.op, i.ty) {
-            (Op::FMinX, Type::F32) => ins!(f32_lt),
-            (Op::FMinX, _) => ins!(f64_lt),
-            (_, Type::F32) => ins!(f32_gt),
-            _ => ins!(f64_gt),
-        });
-        self.b.ins().select();
-        self.free(a);
-        self.free(b);
-        Ok(false)
-    }
-
-    fn float_compare(&mut self, i: &Inst) -> Result<bool, Error> {
-        let (c, not) = float_comparison(i.imm)?;
-        let single = i.ty == Type::F32;
-        let (a, b) = self.operands(i)?;
-        match c {
-            Some(c) => {
-                self.count_scalar(single, &[a, b]);
-                self.b.ins().local_get(a).local_get(b);
-                self.b.op(match (c, single) {
-                    (FCond::Eq, true) => ins!(f32_eq),
-                    (FCond::Eq, false) => ins!(f64_eq),
-                    (FCond::Ne, true) => ins!(f32_ne),
-                    (FCond::Ne, false) => ins!(f64_ne),
-                    (FCond::Lt, true) => ins!(f32_lt),
-                    (FCond::Lt, false) => ins!(f64_lt),
-                    (_, true) => ins!(f32_le),
-                    (_, false) => ins!(f64_le),
-                });
-            }
-            None => {
-                let eq = if single { ins!(f32_eq) } else { ins!(f64_eq) };
-                for v in [a, b] {
-                    self.b.ins().local_get(v).local_get(v);
-                    self.b.op(eq);
-                }
-                self.b.ins().i32_and();
-            }
-        }
-        self.free(a);
-        self.free(b);
-        if not {
-            self.b.ins().i32_eqz();
-        }
-        Ok(false)
-    }
-
-    fn float(&mut self, i: &Inst) -> Result<bool, Error> {
-        let single = i.ty == Type::F32;
-        let (op, narrow, wide) = match i.op {
-            Op::FAdd => (Arith::Add, ins!(f32_add), ins!(f64_add)),
-            Op::FSub => (Arith::Sub, ins!(f32_sub), ins!(f64_sub)),
-            Op::FMul => (Arith::Mul, ins!(f32_mul), ins!(f64_mul)),
-            Op::FDiv => (Arith::Div, ins!(f32_div), ins!(f64_div)),
-            Op::FSqrt => (Arith::Sqrt, ins!(f32_sqrt), ins!(f64_sqrt)),
-            Op::FPromote | Op::FDemote => return self.resize(i),
-            Op::CvtIF => return self.from_int(i),
-            Op::CvtFI => return self.to_int(i),
-            op => return Err(Error::Unsupported(op.name(), i.ty.name())),
-        };
-        let f = if single { narrow } else { wide };
-        let (a, b) = self.operands(i)?;
-        let r = self.temp(val_type(i.ty));
-        self.if_flushing();
-        self.b.ins().local_get(0);
-        self.splat(single, a);
-        self.splat(single, b);
-        self.b.call(Sym::Intern(Intern::Flushed(op, single)));
-        self.lane(single);
-        self.b.ins().local_set(r);
-        self.b.else_();
-        self.b.ins().local_get(a);
-        if i.b.is_some() {
-            self.b.ins().local_get(b);
-        }
-        self.b.op(f);
-        self.b.ins().local_tee(r);
-        self.is_odd(single);
-        self.b.if_();
-        self.b.ins().local_get(0).local_get(a).local_get(b).local_get(r).i32_const(i32::from(i.op == Op::FDiv));
-        self.b.call(Sym::Intern(if single { Intern::OddSs } else { Intern::OddSd }));
-        self.b.ins().local_set(r);
-        self.b.end();
-        self.b.end();
-        self.b.ins().local_get(r);
-        for l in [a, b, r] {
-            self.free(l);
-        }
-        Ok(false)
-    }
-    /// Whether the float on the stack is not finite.
-    fn is_odd(&mut self, single: bool) {
-        if single {
-            self.b.ins().f32_abs().f32_const(inf32()).f32_lt().i32_eqz();
-        } else {
-            self.b.ins().f64_abs().f64_const(inf64()).f64_lt().i32_eqz();
-        }
-    }
-
-    fn resize(&mut self, i: &Inst) -> Result<bool, Error> {
-        let (a, _) = self.operands(i)?;
-        let r = self.temp(val_type(i.ty));
-        if i.op == Op::FPromote {
-            self.count_scalar(true, &[a]);
-        }
-        self.b.ins().local_get(a);
-        if i.op == Op::FPromote {
-            self.b.ins().f64_promote_f32().local_set(r).local_get(a).local_get(a).f32_ne();
-            self.b.if_();
-            self.b.ins().local_get(0).local_get(a);
-            self.b.call(Sym::Intern(Intern::OddPromote));
-        } else {
-            self.b.ins().f32_demote_f64().local_tee(r);
-            self.is_odd(true);
-            self.b.if_();
-            self.b.ins().local_get(0).local_get(a).local_get(r);
-            self.b.call(Sym::Intern(Intern::OddDemote));
-        }
-        self.b.ins().local_set(r);
-        self.b.end();
-        if i.op == Op::FDemote {
-            self.if_flushing();
-            self.b.ins().local_get(0).local_get(a).local_get(r);
-            self.b.call(Sym::Intern(Intern::FlushedDemote));
-            self.b.ins().local_set(r);
-            self.b.end();
-        }
-        self.b.ins().local_get(r);
-        self.free(a);
-        self.free(r);
-        Ok(false)
-    }
-
-    fn from_int(&mut self, i: &Inst) -> Result<bool, Error> {
-        let from = self.ty(i.a)?;
-        self.push(i.a)?;
-        self.b.op(match (from, i.ty) {
-            (Type::I32, Type::F32) => ins!(f32_convert_i32_s),
-            (Type::I32, _) => ins!(f64_convert_i32_s),
-            (_, Type::F32) => ins!(f32_convert_i64_s),
-            _ => ins!(f64_convert_i64_s),
-        });
-        Ok(false)
-    }
-
-    /// Out of range and NaN give the minimum integer and the invalid flag.
-    fn to_int(&mut self, i: &Inst) -> Result<bool, Error> {
-        let single = self.ty(i.a)? == Type::F32;
-        let wide = i.ty == Type::I64;
-        let (a, _) = self.operands(i)?;
-        let r = self.temp(val_type(i.ty));
-        self.b.ins().local_get(a);
-        self.b.op(match (single, wide) {
-            (true, false) => ins!(i32_trunc_sat_f32_s),
-            (false, false) => ins!(i32_trunc_sat_f64_s),
-            (true, true) => ins!(i64_trunc_sat_f32_s),
-            (false, true) => ins!(i64_trunc_sat_f64_s),
-        });
-        self.b.ins().local_set(r);
-        // In range: above the largest value that truncates to less than the minimum, below the first that is too large.
-        let top = if wide { 9_223_372_036_854_775_808.0 } else { 2_147_483_648.0f64 };
-        let (bottom, inclusive) = match (single, wide) {
-            (false, false) => (-2_147_483_649.0, false),
-            _ => (-top, true),
-        };
-        let constant = |me: &mut Self, x: f64| {
-            if single {
-                me.b.ins().f32_const(Ieee32::new((x as f32).to_bits()));
-            } else {
-                me.b.ins().f64_const(Ieee64::new(x.to_bits()));
-            }
-        };
-        self.b.ins().local_get(a);
-        constant(self, top);
-        self.b.op(if single { ins!(f32_lt) } else { ins!(f64_lt) });
-        self.b.ins().local_get(a);
-        constant(self, bottom);
-        self.b.op(match (single, inclusive) {
-            (true, true) => ins!(f32_ge),
-            (true, false) => ins!(f32_gt),
-            (false, true) => ins!(f64_ge),
-            (false, false) => ins!(f64_gt),
-        });
-        self.b.ins().i32_and().i32_eqz();
-        self.b.if_();
-        self.b.ins().local_get(0);
-        self.b.call(Sym::Intern(Intern::Invalid));
-        if wide {
-            self.b.ins().i64_const(i64::MIN);
-        } else {
-            self.b.ins().i32_const(i32::MIN);
-        }
-        self.b.ins().local_set(r);
-        self.b.end();
-        self.b.ins().local_get(r);
-        self.free(a);
-        self.free(r);
-        Ok(false)
     }
 }

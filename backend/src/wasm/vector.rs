@@ -1,12 +1,9 @@
 //! 128-bit vectors.
 
 use super::Error;
-use super::emit::{Ins, Sym, ins};
-use super::flush::Arith;
-use super::intern::{INF_PD, INF_PS, Intern};
+use super::emit::{Ins, ins};
 use super::lower::Lower;
-use super::scalar::float_comparison;
-use evm_ir::{FCond, Inst, Op, Sig, Type};
+use evm_ir::{Inst, Op, Sig, Type};
 use wasm_encoder::ValType;
 
 /// An instruction by integer shape.
@@ -57,27 +54,10 @@ fn plain(op: Op, t: Type) -> Option<Ins> {
     }
 }
 
-/// Arithmetic on floats.
-fn float(op: Op, t: Type) -> Option<(Arith, Ins)> {
-    let single = t == Type::F32X4;
-    if !single && t != Type::F64X2 {
-        return None;
-    }
-    let (arith, narrow, wide) = match op {
-        Op::VAdd => (Arith::Add, ins!(f32x4_add), ins!(f64x2_add)),
-        Op::VSub => (Arith::Sub, ins!(f32x4_sub), ins!(f64x2_sub)),
-        Op::VMul => (Arith::Mul, ins!(f32x4_mul), ins!(f64x2_mul)),
-        Op::VDiv => (Arith::Div, ins!(f32x4_div), ins!(f64x2_div)),
-        Op::VSqrt => (Arith::Sqrt, ins!(f32x4_sqrt), ins!(f64x2_sqrt)),
-        _ => return None,
-    };
-    Some((arith, if single { narrow } else { wide }))
-}
-
 impl Lower<'_> {
     pub(super) fn vector(&mut self, i: &Inst) -> Result<(), Error> {
-        if let Some(f) = float(i.op, i.ty) {
-            return self.packed(i, f);
+        if matches!(i.ty, Type::F32X4 | Type::F64X2) && (i.op.raises_flags(i.ty)) && i.op != Op::VCvtIF {
+            return self.floats(i);
         }
         if let Some(f) = plain(i.op, i.ty) {
             self.push(i.a)?;
@@ -89,24 +69,6 @@ impl Lower<'_> {
             return Ok(());
         }
         match (i.op, i.op.sig()) {
-            // What these give for equal and unordered operands is the first one, on x86 the second.
-            (Op::VFMinX | Op::VFMaxX, _) => {
-                let (a, b) = (self.temp(ValType::V128), self.temp(ValType::V128));
-                self.push(i.a)?;
-                self.b.ins().local_set(a);
-                self.push(i.b)?;
-                self.b.ins().local_set(b);
-                self.count_packed(i.ty == Type::F32X4, &[a, b]);
-                self.b.ins().local_get(b).local_get(a);
-                self.b.op(match (i.op, i.ty) {
-                    (Op::VFMinX, Type::F32X4) => ins!(f32x4_pmin),
-                    (Op::VFMinX, _) => ins!(f64x2_pmin),
-                    (_, Type::F32X4) => ins!(f32x4_pmax),
-                    _ => ins!(f64x2_pmax),
-                });
-                self.free(a);
-                self.free(b);
-            }
             (Op::VAndNot, _) => {
                 let a = self.temp(ValType::V128);
                 self.push(i.a)?;
@@ -135,7 +97,6 @@ impl Lower<'_> {
                 self.push(i.a)?;
                 self.b.ins().v128_bitselect();
             }
-            (_, Sig::VFCmp) => self.packed_compare(i)?,
             (_, Sig::Extract) => {
                 self.push(i.a)?;
                 self.extract_lane(i)?;
@@ -174,94 +135,6 @@ impl Lower<'_> {
             Type::F64X2 => n.f64x2_replace_lane(lane),
             t => return Err(Error::Unsupported("insert", t.name())),
         };
-        Ok(())
-    }
-
-    /// Arithmetic; if a result is not finite, what x86 makes of it.
-    fn packed(&mut self, i: &Inst, (op, f): (Arith, Ins)) -> Result<(), Error> {
-        let single = i.ty == Type::F32X4;
-        let (a, r) = (self.temp(ValType::V128), self.temp(ValType::V128));
-        self.push(i.a)?;
-        let mut b = a;
-        if i.b.is_some() {
-            b = self.temp(ValType::V128);
-            self.b.ins().local_set(a);
-            self.push(i.b)?;
-            self.b.ins().local_set(b);
-        } else {
-            self.b.ins().local_set(a);
-        }
-        self.if_flushing();
-        self.b.ins().local_get(0).local_get(a).local_get(b);
-        self.b.call(Sym::Intern(Intern::Flushed(op, single)));
-        self.b.ins().local_set(r);
-        self.b.else_();
-        self.b.ins().local_get(a);
-        if i.b.is_some() {
-            self.b.ins().local_get(b);
-        }
-        self.b.op(f);
-        self.b.ins().local_tee(r);
-        if single {
-            self.b.ins().f32x4_abs().v128_const(INF_PS).f32x4_lt().i32x4_all_true();
-        } else {
-            self.b.ins().f64x2_abs().v128_const(INF_PD).f64x2_lt().i64x2_all_true();
-        }
-        self.b.ins().i32_eqz();
-        self.b.if_();
-        self.b.ins().local_get(0).local_get(a).local_get(b).local_get(r).i32_const(i32::from(i.op == Op::VDiv));
-        self.b.call(Sym::Intern(if single { Intern::OddPs } else { Intern::OddPd }));
-        self.b.ins().local_set(r);
-        self.b.end();
-        self.b.end();
-        self.b.ins().local_get(r);
-        for l in [a, b, r] {
-            self.free(l);
-        }
-        Ok(())
-    }
-
-    fn packed_compare(&mut self, i: &Inst) -> Result<(), Error> {
-        let (c, not) = float_comparison(i.imm)?;
-        let single = i.ty == Type::F32X4;
-        match c {
-            Some(c) => {
-                let (a, b) = (self.temp(ValType::V128), self.temp(ValType::V128));
-                for (v, l) in [(i.a, a), (i.b, b)] {
-                    self.push(v)?;
-                    self.b.ins().local_set(l);
-                }
-                self.count_packed(single, &[a, b]);
-                self.b.ins().local_get(a).local_get(b);
-                self.free(a);
-                self.free(b);
-                self.b.op(match (c, single) {
-                    (FCond::Eq, true) => ins!(f32x4_eq),
-                    (FCond::Eq, false) => ins!(f64x2_eq),
-                    (FCond::Ne, true) => ins!(f32x4_ne),
-                    (FCond::Ne, false) => ins!(f64x2_ne),
-                    (FCond::Lt, true) => ins!(f32x4_lt),
-                    (FCond::Lt, false) => ins!(f64x2_lt),
-                    (_, true) => ins!(f32x4_le),
-                    (_, false) => ins!(f64x2_le),
-                });
-            }
-            None => {
-                let l = self.temp(ValType::V128);
-                let eq = if single { ins!(f32x4_eq) } else { ins!(f64x2_eq) };
-                self.push(i.a)?;
-                self.b.ins().local_tee(l).local_get(l);
-                self.b.op(eq);
-                self.push(i.b)?;
-                self.b.ins().local_tee(l).local_get(l);
-                self.b.op(eq);
-                self.b.ins().v128_and();
-                self.free(l);
-            }
-        }
-        if not {
-            self.b.ins().v128_not();
-        }
         Ok(())
     }
 }

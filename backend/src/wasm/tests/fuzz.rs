@@ -3,6 +3,7 @@
 //! Code may leave for the interpreter earlier than at the access that fails, as one check stands for several. Then its state
 //! has to be what the evaluator's was when it came to that instruction, and memory as well.
 
+use super::ops::{set_mxcsr, small};
 use super::*;
 use crate::cranelift::tests::{LAYOUT, mix, r, raise_if};
 use crate::interp::Exit;
@@ -65,7 +66,13 @@ fn writes_before_access(r: &Region, pc: u64) -> bool {
 }
 
 fn fuzz(settings: Settings, blocks: u64, seeds: std::ops::Range<u64>) {
+    fuzz_under(0x1fa0, settings, blocks, seeds);
+}
+
+fn fuzz_under(mxcsr: u32, settings: Settings, blocks: u64, seeds: std::ops::Range<u64>) {
+    let flushing = mxcsr & 0x8040 != 0;
     let mut m = Machine::new(settings);
+    m.mxcsr = mxcsr.into();
     for page in 0..16 {
         let bits = match page {
             5 => perm::READ,
@@ -110,7 +117,12 @@ fn fuzz(settings: Settings, blocks: u64, seeds: std::ops::Range<u64>) {
             *x = u128::from(rng.bits()) << 64 | u128::from(rng.bits());
         }
         start.r[4] = 20;
-        let data: Vec<u8> = (0..SIZE / 8).flat_map(|_| rng.bits().to_le_bytes()).collect();
+        let mut data: Vec<u8> = (0..SIZE / 8).flat_map(|_| rng.bits().to_le_bytes()).collect();
+        if flushing {
+            let mut rng = super::ops::Rng(seed + 99);
+            start.v.iter_mut().for_each(|v| *v = small(&mut rng));
+            data = (0..SIZE / 16).flat_map(|_| small(&mut rng).to_le_bytes()).collect();
+        }
         let copy = |s: &State| {
             let mut t = new_state();
             (t.r, t.v) = (s.r, s.v);
@@ -122,6 +134,8 @@ fn fuzz(settings: Settings, blocks: u64, seeds: std::ops::Range<u64>) {
         let mut memory = vec![0; SIZE];
         m.memory.read(&m.store, GUEST + DATA as usize, &mut memory).unwrap();
         let log = m.store.data().0.clone();
+        // What the interpreter computes with, here and below.
+        set_mxcsr(mxcsr);
         let what = || format!("seed {seed}, next {next:#x}, {log:x?}\n{region}");
         if next == u64::MAX && got.pending == STEP {
             stepped += 1;
@@ -188,6 +202,7 @@ fn fuzz(settings: Settings, blocks: u64, seeds: std::ops::Range<u64>) {
             what()
         );
     }
+    set_mxcsr(0x1f80);
     assert!(stepped > total / 50 && stepped < total * 9 / 10, "{stepped} of {total}");
 }
 
@@ -204,4 +219,11 @@ fn large() {
 #[test]
 fn variants() {
     fuzz(Settings { atomics: true, tail_calls: false, fixed: Some(FIXED), ..Settings::new(ABI) }, 8, 800..900);
+}
+
+#[test]
+fn flushing() {
+    fuzz_under(0x9fa0, Settings::new(ABI), 8, 1000..1200);
+    fuzz_under(0x9fe0, Settings::new(ABI), 8, 1200..1600);
+    fuzz_under(0x9fe0, Settings::new(ABI), 40, 1600..1640);
 }

@@ -2,17 +2,18 @@
 
 use super::*;
 use crate::cranelift::tests::Machine as Native;
-use crate::cranelift::tests::ops::{From, Rng, cases, region};
+pub(super) use crate::cranelift::tests::ops::Rng;
+use crate::cranelift::tests::ops::{From, cases, region};
 use crate::interp;
 
 /// Set the host's MXCSR, which the interpreter computes with.
-fn set_mxcsr(v: u32) {
+pub(super) fn set_mxcsr(v: u32) {
     // SAFETY: a valid value, and the one of this thread alone.
     unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, readonly)) };
 }
 
 /// Floats, or doubles, near the least normal number, their factors, and others.
-fn small(rng: &mut Rng) -> u128 {
+pub(super) fn small(rng: &mut Rng) -> u128 {
     let mut pick = |n: usize| rng.next() as usize % n;
     let mut lane = |wide: bool| {
         let (bits, bias) = if wide { (52, 1023) } else { (23, 127) };
