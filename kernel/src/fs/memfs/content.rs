@@ -1,7 +1,7 @@
 //! What a regular file holds: bytes in memory, a host memfd, or still what is in the layer below.
 //!
 //! A file begins as bytes. One that grows above [`INLINE_MAX`] or is mapped moves to a memfd, for good: its descriptor is given
-//! out. Content of the layer below is brought up (`overlay`) before it is changed.
+//! out. Content of the layer below is brought up ([`super::overlay`]) before it is changed.
 //!
 //! Content is charged by its length: what it will grow by is charged before it grows, and given back if it did not.
 

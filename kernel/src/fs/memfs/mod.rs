@@ -5,8 +5,8 @@
 //! remembered as a node of this file system, whose content stays below until it is written. Names removed from a lower
 //! directory are kept as white-outs. So an overlay has the semantics of one file system, renames and hard links included.
 //!
-//! Here are the file system and its nodes with their meta data; `directory` has entries of directories, `rename` moves them,
-//! `content` is what files hold, `overlay` asks the layer below, `open` are open files.
+//! Here are the file system and its nodes with their meta data; [`directory`] has entries of directories, [`rename`] moves them,
+//! [`content`] is what files hold, [`overlay`] asks the layer below, [`open`] has open files.
 //!
 //! All content (by length), names and nodes are charged to the job's disk limit.
 //!

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// An open file or directory of a [`MemFs`].
+/// An open file or directory of a [`MemFs`](super::MemFs).
 pub struct MemFile {
     /// The file.
     pub node: Arc<MemNode>,

@@ -3,8 +3,8 @@
 //! No socket of the host is ever opened. A socket has an inbox; sending puts a message into the receiver's. Stream sockets
 //! cut and join messages as they like, the others keep them.
 //!
-//! Here is a socket's state; `connect` is how it gets a name and a peer and loses them, `message` what goes between, `options` what is set on
-//! it, `handle` the open file.
+//! Here is a socket's state; [`connect`] is how it gets a name and a peer and loses them, [`message`] what goes between, [`options`] what is
+//! set on it, [`handle`] the open file, [`netlink`] the one socket that the kernel answers.
 //!
 //! Locking: one socket's state is locked at a time, never two; queues are woken, and descriptions in flight dropped, with none.
 
