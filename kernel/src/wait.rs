@@ -65,6 +65,26 @@ pub trait Blocking {
     fn interrupted(&self) -> bool;
 }
 
+/// Who reads and writes files that never block, where there is no thread of the guest.
+pub struct Nobody(Arc<Waker>);
+
+impl Nobody {
+    /// One.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Nobody {
+        Nobody(Arc::default())
+    }
+}
+
+impl Blocking for Nobody {
+    fn waker(&self) -> &Arc<Waker> {
+        &self.0
+    }
+    fn interrupted(&self) -> bool {
+        true
+    }
+}
+
 /// Something that is told about each wake of a queue but does not sleep itself (epoll). `notify` must not
 /// call back into the file that owns the queue.
 pub trait Listener: Send + Sync {

@@ -10,8 +10,9 @@
 //! The same block stands in the region several times, so that blocks are named by *places*: the address, and the number
 //! of the call above the bits that addresses have.
 
+use crate::decode::{Fetched, Flow, Reader, flow};
 use crate::hash::{Map, Set};
-use crate::region::{Fetched, Flow, Options, Reader, flow};
+use crate::region::Options;
 use iced_x86::Mnemonic;
 
 /// Bits of an address.

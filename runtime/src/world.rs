@@ -139,7 +139,7 @@ fn put(ns: &Arc<Namespace>, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let f = e.place.node.open(&who, libc::O_WRONLY as u32).with_context(what)?;
     let mut done = 0;
     while done < bytes.len() {
-        done += f.write(&evm_kernel::fs::memfs::Nobody::new(), done as u64, &bytes[done..], true).with_context(what)?;
+        done += f.write(&evm_kernel::wait::Nobody::new(), done as u64, &bytes[done..], true).with_context(what)?;
     }
     Ok(())
 }
@@ -224,7 +224,7 @@ impl World {
         let mut out = vec![];
         let mut buf = vec![0; 64 << 10];
         loop {
-            match f.read(&evm_kernel::fs::memfs::Nobody::new(), out.len() as u64, &mut buf, true) {
+            match f.read(&evm_kernel::wait::Nobody::new(), out.len() as u64, &mut buf, true) {
                 Ok(0) => return Some(out),
                 Ok(n) => out.extend_from_slice(&buf[..n]),
                 Err(_) => return None,

@@ -4,7 +4,7 @@
 //! runs is noted in [`Shared`] and done by the loop before the next block, or when a lifted function's call of the kernel ends.
 //!
 //! Lifted functions call each other; where one has to be left, or comes to code that was not lifted, a nested loop goes on until the guest
-//! is back (`evm_runtime`'s `thread.rs` has the same scheme). When functions are dropped or stack runs low, everything unwinds to
+//! is back (`evm_runtime`'s `thread/run.rs` has the same scheme). When functions are dropped or stack runs low, everything unwinds to
 //! the outermost loop.
 //!
 //! While a timer is armed, the word that lifted loops poll stays set, as nobody else could interrupt them: each round of a loop

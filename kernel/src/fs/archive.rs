@@ -260,7 +260,7 @@ mod tests {
         let sh = bin.node.lookup(&who, b"sh").unwrap();
         assert_eq!((sh.stat.size, sh.stat.mtime.0), (5, 7));
         let mut buf = [0; 9];
-        let n = sh.node.open(&who, 0).unwrap().read(&crate::fs::memfs::Nobody::new(), 1, &mut buf, true).unwrap();
+        let n = sh.node.open(&who, 0).unwrap().read(&crate::wait::Nobody::new(), 1, &mut buf, true).unwrap();
         assert_eq!(&buf[..n], b"hell");
         let link = bin.node.lookup(&who, b"link").unwrap().node;
         assert!(matches!(link.readlink(&who), Ok(Link::Path(p)) if p == b"sh"));

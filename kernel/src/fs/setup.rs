@@ -221,7 +221,7 @@ impl Builder {
         }
         let e = self.ns.make(&kernel(), &self.root(), path, Make::File, 0o644)?;
         let f = e.place.node.open(&kernel(), libc::O_WRONLY as u32)?;
-        f.write(&super::memfs::Nobody::new(), 0, text, true)?;
+        f.write(&crate::wait::Nobody::new(), 0, text, true)?;
         Ok(())
     }
     fn link(&self, path: &[u8], to: &[u8]) -> Result<()> {

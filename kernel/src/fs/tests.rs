@@ -1,9 +1,10 @@
 //! The same operations on each file system and on the real kernel; and attempts to get out.
 
 use super::hostfs::{HostFs, HostOptions};
-use super::memfs::{MemFs, Nobody};
+use super::memfs::MemFs;
 use super::node::*;
 use super::*;
+use crate::wait::Nobody;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

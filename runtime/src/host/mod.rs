@@ -5,3 +5,4 @@ pub(crate) mod confine;
 pub(crate) mod direct;
 pub(crate) mod enter;
 pub(crate) mod flags;
+pub(crate) mod mxcsr;

@@ -8,6 +8,7 @@
 use super::front::Front;
 use super::{SETTINGS, WORDS, WasmEngine};
 use crate::code::space::CodeSpace;
+use crate::host::mxcsr::{mxcsr, set_mxcsr};
 use crate::thread::{self, LEAVE, Thread};
 use evm_backend::wasm::abi::{ENV, HELPERS, Import, MODULE};
 use evm_backend::wasm::helper_signature;
@@ -117,12 +118,12 @@ impl WasmThread {
         // meet, it is set at the end.
         unsafe {
             std::ptr::copy_nonoverlapping(state.cast::<u8>(), self.copy.cast::<u8>(), WORDS as usize);
-            (*self.copy).mxcsr = thread::mxcsr();
+            (*self.copy).mxcsr = mxcsr();
             if AtomicU64::from_ptr(&raw mut (*state).poll).load(Ordering::SeqCst) != 0 {
                 AtomicU64::from_ptr(&raw mut (*self.copy).poll).store(1, Ordering::SeqCst);
             }
         }
-        thread::set_mxcsr(0x1f80);
+        set_mxcsr(0x1f80);
     }
     /// Bring the state up to date, after compiled code ran: all but the words that others write.
     fn copy_out(&mut self, state: *mut CpuState) {
@@ -137,7 +138,7 @@ impl WasmThread {
                 let (s, d) = (self.copy.cast::<u8>().add(from), state.cast::<u8>().add(from));
                 std::ptr::copy_nonoverlapping(s, d, to - from);
             }
-            thread::set_mxcsr((*self.copy).mxcsr);
+            set_mxcsr((*self.copy).mxcsr);
         }
     }
 }
@@ -308,10 +309,10 @@ fn imports(l: &mut Linker<Data>) -> wasmtime::Result<()> {
                 }
                 let Some(w) = (*c.data().thread).wasm.as_deref_mut() else { return Ok(()) };
                 let copy = w.copy;
-                thread::set_mxcsr((*copy).mxcsr);
+                set_mxcsr((*copy).mxcsr);
                 let r = f.call(copy.cast(), &i, &v);
-                (*copy).mxcsr = thread::mxcsr();
-                thread::set_mxcsr(0x1f80);
+                (*copy).mxcsr = mxcsr();
+                set_mxcsr(0x1f80);
                 match wide {
                     Some(true) => drop(a[0].write(ValRaw::v128(r))),
                     Some(false) => drop(a[0].write(ValRaw::u64(r as u64))),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::file::Ready;
 use crate::io::poll::tests::Me;
 
 fn send(s: &Arc<Socket>, data: &[u8]) -> Result<usize> {

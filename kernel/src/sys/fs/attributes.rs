@@ -1,0 +1,145 @@
+//! What is set on a file: permissions, owners and times; and the extended attributes, of which there are none.
+
+use super::{Args, CWD, EMPTY, NOFOLLOW, known, path};
+use crate::errno::{Errno, Result};
+use crate::fs::{Caller, Entry, SetTime, at, by_fd};
+use crate::task::Task;
+
+fn chmod_entry(task: &Task, e: &Entry, mode: u64) -> Result<u64> {
+    task.fs().ns().chmod(&Caller::of(task), e, mode as u32)?;
+    Ok(0)
+}
+pub(super) fn chmod(task: &mut Task, a: Args) -> Result<u64> {
+    let e = at(task, &Caller::of(task), CWD, &path(task, a[0])?, 0)?;
+    chmod_entry(task, &e, a[1])
+}
+pub(super) fn fchmod(task: &mut Task, a: Args) -> Result<u64> {
+    let e = by_fd(&*task.fds().get_io(a[0] as i32)?)?;
+    chmod_entry(task, &e, a[1])
+}
+pub(super) fn fchmodat(task: &mut Task, a: Args) -> Result<u64> {
+    let e = at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, 0)?;
+    chmod_entry(task, &e, a[2])
+}
+pub(super) fn fchmodat2(task: &mut Task, a: Args) -> Result<u64> {
+    known(a[3] as u32, NOFOLLOW | EMPTY)?;
+    let e = at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[3] as u32)?;
+    chmod_entry(task, &e, a[2])
+}
+fn chown_entry(task: &Task, e: &Entry, uid: u64, gid: u64) -> Result<u64> {
+    task.fs().ns().chown(&Caller::of(task), e, uid as u32, gid as u32)?;
+    Ok(0)
+}
+pub(super) fn chown(task: &mut Task, a: Args) -> Result<u64> {
+    let e = at(task, &Caller::of(task), CWD, &path(task, a[0])?, 0)?;
+    chown_entry(task, &e, a[1], a[2])
+}
+pub(super) fn lchown(task: &mut Task, a: Args) -> Result<u64> {
+    let e = at(task, &Caller::of(task), CWD, &path(task, a[0])?, NOFOLLOW)?;
+    chown_entry(task, &e, a[1], a[2])
+}
+pub(super) fn fchown(task: &mut Task, a: Args) -> Result<u64> {
+    let e = by_fd(&*task.fds().get_io(a[0] as i32)?)?;
+    chown_entry(task, &e, a[1], a[2])
+}
+pub(super) fn fchownat(task: &mut Task, a: Args) -> Result<u64> {
+    known(a[4] as u32, NOFOLLOW | EMPTY)?;
+    let e = at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[4] as u32)?;
+    chown_entry(task, &e, a[2], a[3])
+}
+
+/// A pair of times: `scale` is the number of nanoseconds in the second member's unit.
+fn times(task: &Task, addr: u64, scale: i64) -> Result<[Option<SetTime>; 2]> {
+    if addr == 0 {
+        return Ok([Some(SetTime::Now); 2]);
+    }
+    let mut out = [None; 2];
+    for (i, t) in out.iter_mut().enumerate() {
+        let (s, n) = (task.mem().read::<i64>(addr + 16 * i as u64)?, task.mem().read::<i64>(addr + 16 * i as u64 + 8)?);
+        *t = match n {
+            libc::UTIME_NOW if scale == 1 => Some(SetTime::Now),
+            libc::UTIME_OMIT if scale == 1 => None,
+            n if (0..1_000_000_000 / scale).contains(&n) => Some(SetTime::At(s, (n * scale) as u32)),
+            _ => return Err(Errno::EINVAL),
+        };
+    }
+    Ok(out)
+}
+fn set_times(task: &Task, e: &Entry, t: [Option<SetTime>; 2]) -> Result<u64> {
+    task.fs().ns().set_times(&Caller::of(task), e, t[0], t[1])?;
+    Ok(0)
+}
+pub(super) fn utime(task: &mut Task, a: Args) -> Result<u64> {
+    let t = match a[1] {
+        0 => [Some(SetTime::Now); 2],
+        p => [Some(SetTime::At(task.mem().read::<i64>(p)?, 0)), Some(SetTime::At(task.mem().read::<i64>(p + 8)?, 0))],
+    };
+    let e = at(task, &Caller::of(task), CWD, &path(task, a[0])?, 0)?;
+    set_times(task, &e, t)
+}
+pub(super) fn utimes(task: &mut Task, a: Args) -> Result<u64> {
+    futimesat(task, [CWD as u64, a[0], a[1], 0, 0, 0])
+}
+pub(super) fn futimesat(task: &mut Task, a: Args) -> Result<u64> {
+    let t = times(task, a[2], 1000)?;
+    let e = if a[1] == 0 {
+        by_fd(&*task.fds().get_io(a[0] as i32)?)?
+    } else {
+        at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, 0)?
+    };
+    set_times(task, &e, t)
+}
+pub(super) fn utimensat(task: &mut Task, a: Args) -> Result<u64> {
+    known(a[3] as u32, NOFOLLOW | EMPTY)?;
+    let t = times(task, a[2], 1)?;
+    if t[0].is_none() && t[1].is_none() {
+        return Ok(0);
+    }
+    let e = if a[1] == 0 && a[0] as i32 != CWD {
+        by_fd(&*task.fds().get_io(a[0] as i32)?)?
+    } else {
+        at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[3] as u32)?
+    };
+    set_times(task, &e, t)
+}
+
+#[derive(Clone, Copy)]
+enum Xattr {
+    Path,
+    Link,
+    Fd,
+}
+fn xattr_entry(task: &Task, a: &Args, kind: Xattr) -> Result<()> {
+    match kind {
+        Xattr::Path => at(task, &Caller::of(task), CWD, &path(task, a[0])?, 0).map(drop),
+        Xattr::Link => at(task, &Caller::of(task), CWD, &path(task, a[0])?, NOFOLLOW).map(drop),
+        Xattr::Fd => task.fds().get_io(a[0] as i32).map(drop),
+    }
+}
+/// There are no extended attributes: getting gives ENODATA, setting EOPNOTSUPP, the list is empty.
+macro_rules! xattr {
+    ($($set:ident $get:ident $list:ident $remove:ident $kind:expr;)*) => { $(
+        pub(super) fn $set(task: &mut Task, a: Args) -> Result<u64> {
+            xattr_entry(task, &a, $kind)?;
+            Err(Errno::EOPNOTSUPP)
+        }
+        pub(super) fn $get(task: &mut Task, a: Args) -> Result<u64> {
+            xattr_entry(task, &a, $kind)?;
+            path(task, a[1])?;
+            Err(Errno::ENODATA)
+        }
+        pub(super) fn $list(task: &mut Task, a: Args) -> Result<u64> {
+            xattr_entry(task, &a, $kind)?;
+            Ok(0)
+        }
+        pub(super) fn $remove(task: &mut Task, a: Args) -> Result<u64> {
+            xattr_entry(task, &a, $kind)?;
+            Err(Errno::EOPNOTSUPP)
+        }
+    )* };
+}
+xattr! {
+    setxattr getxattr listxattr removexattr Xattr::Path;
+    lsetxattr lgetxattr llistxattr lremovexattr Xattr::Link;
+    fsetxattr fgetxattr flistxattr fremovexattr Xattr::Fd;
+}
