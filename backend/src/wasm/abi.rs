@@ -49,7 +49,7 @@
 //! itself, where a result may be touched by them (`special.rs`). Where the word `fp_exact` is not zero, a block with
 //! floating-point arithmetic is not run: the region leaves with [`STEP`] pending at the block's address, and the
 //! interpreter, which is exact, runs it. The word is not zero (`evm_cpu::CpuState` has the rules)
-//! * while MXCSR's control bits are other than round to nearest, all exceptions masked;
+//! * while MXCSR asks for other than rounding to nearest with all exceptions masked, or has DAZ without FTZ;
 //! * while the inexact flag is not set in MXCSR and the guest has ever loaded or stored MXCSR: what sets it next is found
 //!   by the interpreter. (Before it did, the flag is assumed to be set as soon as compiled code did arithmetic.)
 //!

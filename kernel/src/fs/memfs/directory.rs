@@ -73,9 +73,15 @@ impl DirBody {
 }
 
 impl MemNode {
-    pub(super) fn is_empty(&self) -> Result<bool> {
+    /// A directory that is about to go away: nothing can be made in it any more. ENOTEMPTY if something is there.
+    pub(super) fn die_empty(&self) -> Result<()> {
         self.list_lower()?;
-        Ok(lock(self.dir()?).names.is_empty())
+        let mut d = lock(self.dir()?);
+        if !d.names.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        d.dead = true;
+        Ok(())
     }
     /// Add an entry, made by `make` once it is sure that there is none.
     fn add(&self, name: &[u8], make: impl FnOnce() -> Result<Arc<MemNode>>) -> Result<Arc<MemNode>> {
@@ -147,14 +153,7 @@ impl MemNode {
         match (dir, n.kind == libc::S_IFDIR) {
             (true, false) => return Err(Errno::ENOTDIR),
             (false, true) => return Err(Errno::EISDIR),
-            (true, true) => {
-                n.is_empty()?;
-                let mut nd = lock(n.dir()?);
-                if !nd.names.is_empty() {
-                    return Err(Errno::ENOTEMPTY);
-                }
-                nd.dead = true;
-            }
+            (true, true) => n.die_empty()?,
             _ => {}
         }
         lock(self.dir()?).take(name);

@@ -27,7 +27,7 @@ impl MemNode {
             _ => Body::Other,
         };
         let content = if let Body::Symlink(t) = &body { t.len() as u64 } else { 0 };
-        // What the layer below brings is small and bounded by it: charged, but not refused.
+        // What the layer below brings counts as well.
         if !self.fs.world.charge_tmpfs(content + NODE_COST) {
             return Err(Errno::ENOMEM);
         }

@@ -15,29 +15,33 @@ struct Rename<'a> {
     name: &'a [u8],
     to: &'a MemNode,
     to_name: &'a [u8],
-    flags: u32,
     src: Arc<MemNode>,
     /// What has the new name.
     dst: Option<Arc<MemNode>>,
+    /// The two change places.
+    exchange: bool,
 }
 
 impl MemNode {
     /// [`Node::rename`](crate::fs::node::Node::rename).
     pub(super) fn rename_entry(&self, name: &[u8], to: &MemNode, to_name: &[u8], flags: u32) -> Result<()> {
         let _rename = lock(&self.fs.rename);
-        let src = self.entry(name)?.ok_or(Errno::ENOENT)?;
-        let dst = to.entry(to_name)?;
-        match &dst {
-            Some(_) if flags & libc::RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
-            None if flags & libc::RENAME_EXCHANGE != 0 => return Err(Errno::ENOENT),
-            Some(d) if Arc::ptr_eq(d, &src) => return Ok(()),
-            _ => {}
+        loop {
+            let src = self.entry(name)?.ok_or(Errno::ENOENT)?;
+            let dst = to.entry(to_name)?;
+            match &dst {
+                Some(_) if flags & libc::RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
+                None if flags & libc::RENAME_EXCHANGE != 0 => return Err(Errno::ENOENT),
+                Some(d) if Arc::ptr_eq(d, &src) => return Ok(()),
+                _ => {}
+            }
+            let r = Rename { from: self, name, to, to_name, src, dst, exchange: flags & libc::RENAME_EXCHANGE != 0 };
+            r.check()?;
+            if r.change_names()? {
+                r.count();
+                return Ok(());
+            }
         }
-        let r = Rename { from: self, name, to, to_name, flags, src, dst };
-        r.check()?;
-        r.change_names()?;
-        r.count();
-        Ok(())
     }
     fn is_dir(&self) -> bool {
         self.kind == libc::S_IFDIR
@@ -61,47 +65,39 @@ impl MemNode {
 }
 
 impl Rename<'_> {
-    fn exchanges(&self) -> bool {
-        self.flags & libc::RENAME_EXCHANGE != 0
-    }
     /// Whether both ends go together. A directory that is replaced is dead from here on.
     fn check(&self) -> Result<()> {
-        let exchange = self.exchanges();
         // No directory into itself (or, exchanged, into what is below it).
         if self.src.is_dir() && self.to.is_below(&self.src) {
             return Err(Errno::EINVAL);
         }
         let Some(d) = &self.dst else { return Ok(()) };
         if d.is_dir() && self.from.is_below(d) {
-            return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+            return Err(if self.exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
         }
-        if exchange {
+        if self.exchange {
             return Ok(());
         }
         match (self.src.is_dir(), d.is_dir()) {
             (true, false) => return Err(Errno::ENOTDIR),
             (false, true) => return Err(Errno::EISDIR),
             (true, true) => {
-                if !d.is_empty()? {
-                    return Err(Errno::ENOTEMPTY);
-                }
-                lock(d.dir()?).dead = true;
+                d.die_empty()?;
             }
             (false, false) => {}
         }
         Ok(())
     }
-    /// Change the entries of both directories.
-    fn change_names(&self) -> Result<()> {
+    /// Change the entries of both directories. False: something was made under the new name since it was looked up (making takes no
+    /// lock of the whole file system), and nothing has changed.
+    fn change_names(&self) -> Result<bool> {
         let (mut a, mut b) = lock_two(self.from, self.to)?;
         let target = b.as_deref_mut().unwrap_or(&mut *a);
         if target.dead {
             return Err(Errno::ENOENT);
         }
-        // A file was made under the new name meanwhile; the caller sees the order "made, then renamed over".
-        let made = target.node(self.to_name).map(Arc::as_ptr) != self.dst.as_ref().map(Arc::as_ptr);
-        if made && self.flags & libc::RENAME_NOREPLACE != 0 {
-            return Err(Errno::EEXIST);
+        if target.node(self.to_name).map(Arc::as_ptr) != self.dst.as_ref().map(Arc::as_ptr) {
+            return Ok(false);
         }
         target.take(self.to_name);
         target.insert(self.to_name, Child::Node(self.src.clone()));
@@ -109,12 +105,12 @@ impl Rename<'_> {
         if !std::ptr::eq(self.from, self.to) || self.name != self.to_name {
             source.take(self.name);
         }
-        if self.exchanges()
+        if self.exchange
             && let Some(d) = &self.dst
         {
             source.insert(self.name, Child::Node(d.clone()));
         }
-        Ok(())
+        Ok(true)
     }
     /// Parents, counts of links and times, after the names.
     fn count(&self) {
@@ -123,7 +119,7 @@ impl Rename<'_> {
         // Directories that `from` has less, and `to` more.
         let mut moved = i32::from(self.src.is_dir());
         if let Some(d) = &self.dst {
-            if self.exchanges() {
+            if self.exchange {
                 d.reparent(from);
                 d.relink(0);
                 moved -= i32::from(d.is_dir());
