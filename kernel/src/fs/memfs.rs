@@ -539,6 +539,21 @@ impl MemNode {
             }
         }
     }
+    /// Write to `len` bytes that a large file has at `pos`, which needs no exclusive lock; 0 if it has not.
+    fn overwrite(&self, pos: u64, len: u64, write: impl FnOnce(BorrowedFd<'_>) -> Result<usize>) -> Result<usize> {
+        let f = self.file()?;
+        let data = read(&f.data);
+        let inside = matches!(*data, Data::Fd(size) if pos.checked_add(len).is_some_and(|end| end <= size));
+        if !inside || f.seals.load(Ordering::Relaxed) as i32 & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0 {
+            return Ok(0);
+        }
+        let n = write(f.fd.get().ok_or(Errno::EIO)?.as_fd())?;
+        drop(data);
+        if n > 0 {
+            self.touch();
+        }
+        Ok(n)
+    }
     fn write_at(&self, pos: u64, buf: &[u8]) -> Result<usize> {
         let f = self.file()?;
         let seals = f.seals.load(Ordering::Relaxed) as i32;
@@ -549,17 +564,9 @@ impl MemNode {
             return Ok(0);
         }
         self.copy_up()?;
-        if pos != u64::MAX {
-            // Overwriting a large file needs no exclusive lock.
-            let data = read(&f.data);
-            if let Data::Fd(len) = *data
-                && pos.checked_add(buf.len() as u64).is_some_and(|e| e <= len)
-            {
-                let n = rustix::io::pwrite(f.fd.get().ok_or(Errno::EIO)?, buf, pos)?;
-                drop(data);
-                self.touch();
-                return Ok(n);
-            }
+        let done = self.overwrite(pos, buf.len() as u64, |fd| Ok(rustix::io::pwrite(fd, buf, pos)?))?;
+        if done > 0 {
+            return Ok(done);
         }
         let mut data = write(&f.data);
         let old = data.len();
@@ -1032,6 +1039,13 @@ impl File for MemFile {
             self.node.to_fd(f, &mut data).ok()?;
         }
         f.fd.get().map(AsFd::as_fd)
+    }
+    fn write_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        self.node.overwrite(pos, len, |fd| match crate::io::host::pwrite_guest(fd, mem, addr, len, pos) {
+            // A page of it is not there, or has translations: who copies finds out.
+            Err(Errno::EFAULT | Errno::EINTR) => Ok(0),
+            r => r,
+        })
     }
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.lower {

@@ -230,7 +230,7 @@ pub(super) fn write_parts(task: &Task, d: &Description, pos: u64, parts: &[Part]
 /// which the copying write then finds out.
 fn write_direct(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Result<u64> {
     let Some(fd) = d.file.direct(Some(pos.saturating_add(len)))? else {
-        return Ok(0);
+        return Ok(d.file.write_guest(&task.mem(), addr, len, pos)? as u64);
     };
     loop {
         match pwrite_guest(fd, &task.mem(), addr, len, pos) {
