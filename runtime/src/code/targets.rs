@@ -16,6 +16,7 @@
 use crate::code::tables::Table;
 use crate::host::direct::way_dispatch;
 use evm_backend::direct::SPACE;
+use evm_memory::PAGE;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -52,7 +53,14 @@ pub(super) struct TargetTable {
     own: bool,
     /// Those that were, up to [`LOG`].
     added: Mutex<Vec<u64>>,
+    /// How often a target in a page of the table was to be added, by its number modulo their count.
+    asked: Box<[AtomicU8; ASKED]>,
 }
+
+/// A page of the table is written to when targets in it have been to be added so often: the host gives it its own memory then,
+/// which takes as long as looking further a few hundred times.
+const OFTEN: u8 = 8;
+const ASKED: usize = 1 << 12;
 
 /// A table that has more targets is not emptied for another process.
 const LOG: usize = 1 << 14;
@@ -92,7 +100,17 @@ impl TargetTable {
         }
         let start = p as u64;
         match Table::new(CHUNKS) {
-            Ok(open) => Ok(TargetTable { start, open, opened: AtomicU32::new(0), own, added: Mutex::default() }),
+            Ok(open) => {
+                let (opened, added) = (AtomicU32::new(0), Mutex::default());
+                Ok(TargetTable {
+                    start,
+                    open,
+                    opened,
+                    own,
+                    added,
+                    asked: Box::new([const { AtomicU8::new(0) }; ASKED]),
+                })
+            }
             Err(e) => {
                 // SAFETY: the mapping made above, which nobody knows.
                 unsafe { libc::munmap(p, SIZE as usize) };
@@ -146,8 +164,16 @@ impl TargetTable {
         // SAFETY: an aligned word of an open chunk of this table, which can be written and lives as long as self.
         there.then(|| unsafe { AtomicU64::from_ptr(addr as *mut u64) })
     }
-    /// The code of a guest address, for who jumps there.
+    /// The code of a guest address, for who jumps there often.
     pub(super) fn add(&self, pc: u64, code: u64) {
+        let asked = &self.asked[(pc / (PAGE / WORD)) as usize % ASKED];
+        // Two threads that count at once are one.
+        match asked.load(Ordering::Relaxed) {
+            OFTEN.. => self.put(pc, code),
+            n => asked.store(n + 1, Ordering::Relaxed),
+        }
+    }
+    fn put(&self, pc: u64, code: u64) {
         if let Some(n) = pc.checked_mul(WORD).and_then(|n| self.chunk(self.start.wrapping_add(n))) {
             self.open(n);
         }
@@ -164,6 +190,7 @@ impl TargetTable {
     pub(super) fn clear(&mut self) -> bool {
         let added = std::mem::take(self.added.get_mut().unwrap_or_else(PoisonError::into_inner));
         let all = added.len() <= LOG;
+        self.asked.iter_mut().for_each(|n| *n.get_mut() = 0);
         added.into_iter().filter_map(|pc| self.word(pc)).for_each(|w| w.store(way_dispatch(), Ordering::Relaxed));
         all
     }
@@ -198,7 +225,10 @@ mod tests {
         assert_eq!(code(&t, 0x1234_5678), None);
         t.change(0x1234_5678, Some(7));
         assert_eq!(code(&t, 0x1234_5678), None);
-        t.add(0x1234_5678, 5);
+        // Not at once.
+        t.add(0x1234_5678, 4);
+        assert_eq!(code(&t, 0x1234_5678), None);
+        (0..OFTEN).for_each(|_| t.add(0x1234_5678, 5));
         assert_eq!((code(&t, 0x1234_5678), code(&t, 0x1234_5679)), (Some(5), Some(way)));
         t.change(0x1234_5679, Some(7));
         t.change(0x1234_5678, Some(6));
@@ -206,16 +236,16 @@ mod tests {
         t.change(0x1234_5678, None);
         assert_eq!(code(&t, 0x1234_5678), Some(way));
         // The last address of guest memory, and those behind it.
-        t.add(SPACE - 1, 8);
+        t.put(SPACE - 1, 8);
         assert_eq!(code(&t, SPACE - 1), Some(8));
         for pc in [SPACE, 1 << 61, u64::MAX] {
-            t.add(pc, 9);
+            t.put(pc, 9);
             assert_eq!(code(&t, pc), None);
         }
         assert!(t.clear());
         assert_eq!((code(&t, 0x1234_5678), code(&t, SPACE - 1)), (Some(way), Some(way)));
         // One with many is not for another process.
-        (0..=LOG as u64).for_each(|pc| t.add(pc, 1));
+        (0..=LOG as u64).for_each(|pc| t.put(pc, 1));
         assert!(!t.clear());
     }
 
