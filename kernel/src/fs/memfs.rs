@@ -11,6 +11,7 @@
 //! Lock order: the rename lock, then directories (two of them by address), then a node's meta data or content.
 
 use super::node::*;
+use super::window::Windowed;
 use crate::errno::{Errno, Result};
 use crate::file::{DirEntry, File, Stat};
 use crate::wait::Blocking;
@@ -119,6 +120,7 @@ impl Data {
 struct FileBody {
     data: RwLock<Data>,
     fd: OnceLock<OwnedFd>,
+    window: Windowed,
     seals: AtomicU32,
 }
 
@@ -204,8 +206,12 @@ impl MemFs {
     /// A file without a name (memfd_create, O_TMPFILE).
     pub fn anonymous(self: &Arc<Self>, mode: u32, owner: (u32, u32), seals: u32) -> Result<Arc<MemNode>> {
         self.charge(NODE_COST)?;
-        let body =
-            FileBody { data: RwLock::new(Data::Bytes(Vec::new())), fd: OnceLock::new(), seals: AtomicU32::new(seals) };
+        let body = FileBody {
+            data: RwLock::new(Data::Bytes(Vec::new())),
+            fd: OnceLock::new(),
+            window: Windowed::default(),
+            seals: AtomicU32::new(seals),
+        };
         Ok(self.new_node(libc::S_IFREG | (mode & 0o7777), owner, Body::File(body), 0))
     }
 }
@@ -311,6 +317,7 @@ impl MemNode {
             libc::S_IFREG => Body::File(FileBody {
                 data: RwLock::new(Data::Lower(lower.node, s.size)),
                 fd: OnceLock::new(),
+                window: Windowed::default(),
                 seals: AtomicU32::new(libc::F_SEAL_SEAL as u32),
             }),
             libc::S_IFLNK => match lower.node.readlink(&Caller::default())? {
@@ -539,15 +546,21 @@ impl MemNode {
             }
         }
     }
-    /// Write to `len` bytes that a large file has at `pos`, which needs no exclusive lock; 0 if it has not.
-    fn overwrite(&self, pos: u64, len: u64, write: impl FnOnce(BorrowedFd<'_>) -> Result<usize>) -> Result<usize> {
+    /// Write to `len` bytes that a large file has at `pos`, which needs no exclusive lock; 0 if it has not. `write` has the file and its size.
+    fn overwrite(
+        &self,
+        pos: u64,
+        len: u64,
+        write: impl FnOnce(&FileBody, &OwnedFd, u64) -> Result<usize>,
+    ) -> Result<usize> {
         let f = self.file()?;
         let data = read(&f.data);
-        let inside = matches!(*data, Data::Fd(size) if pos.checked_add(len).is_some_and(|end| end <= size));
-        if !inside || f.seals.load(Ordering::Relaxed) as i32 & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0 {
+        let Data::Fd(size) = *data else { return Ok(0) };
+        let sealed = f.seals.load(Ordering::Relaxed) as i32 & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0;
+        if sealed || pos.checked_add(len).is_none_or(|end| end > size) {
             return Ok(0);
         }
-        let n = write(f.fd.get().ok_or(Errno::EIO)?.as_fd())?;
+        let n = write(f, f.fd.get().ok_or(Errno::EIO)?, size)?;
         drop(data);
         if n > 0 {
             self.touch();
@@ -564,7 +577,7 @@ impl MemNode {
             return Ok(0);
         }
         self.copy_up()?;
-        let done = self.overwrite(pos, buf.len() as u64, |fd| Ok(rustix::io::pwrite(fd, buf, pos)?))?;
+        let done = self.overwrite(pos, buf.len() as u64, |_, fd, _| Ok(rustix::io::pwrite(fd, buf, pos)?))?;
         if done > 0 {
             return Ok(done);
         }
@@ -761,6 +774,7 @@ impl Node for MemNode {
                 let f = FileBody {
                     data: RwLock::new(Data::Bytes(Vec::new())),
                     fd: OnceLock::new(),
+                    window: Windowed::default(),
                     seals: AtomicU32::new(libc::F_SEAL_SEAL as u32),
                 };
                 (libc::S_IFREG, Body::File(f), 1)
@@ -1040,11 +1054,24 @@ impl File for MemFile {
         }
         f.fd.get().map(AsFd::as_fd)
     }
+    fn read_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        let (None, Ok(f)) = (&self.lower, self.node.file()) else { return Ok(0) };
+        let data = read(&f.data);
+        let (Data::Fd(size), Some(fd)) = (&*data, f.fd.get()) else { return Ok(0) };
+        let n = len.min(size.saturating_sub(pos));
+        let done = f.window.get(fd, *size).is_some_and(|w| w.read(mem, addr, n, pos));
+        Ok(if done { n as usize } else { 0 })
+    }
     fn write_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
-        self.node.overwrite(pos, len, |fd| match crate::io::host::pwrite_guest(fd, mem, addr, len, pos) {
-            // A page of it is not there, or has translations: who copies finds out.
-            Err(Errno::EFAULT | Errno::EINTR) => Ok(0),
-            r => r,
+        self.node.overwrite(pos, len, |f, fd, size| {
+            if f.window.get(fd, size).is_some_and(|w| w.write(mem, addr, len, pos)) {
+                return Ok(len as usize);
+            }
+            match crate::io::host::pwrite_guest(fd.as_fd(), mem, addr, len, pos) {
+                // A page of it is not there, or has translations: who copies finds out.
+                Err(Errno::EFAULT | Errno::EINTR) => Ok(0),
+                r => r,
+            }
         })
     }
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -27,6 +27,7 @@ pub mod setup;
 #[cfg(test)]
 mod tests;
 pub mod walk;
+mod window;
 
 pub use node::{Caller, Make, SetTime, World};
 pub use ops::Opened;
