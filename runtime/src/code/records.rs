@@ -21,8 +21,6 @@ struct Tables {
     hashes: Table<AtomicU32>,
     /// `None`: the host has no address space for it.
     targets: OnceLock<Option<TargetTable>>,
-    /// How many targets came before there was a table for them.
-    early: AtomicU32,
     /// How many indices were remembered, up to [`FEW`].
     found: AtomicU32,
     /// The records that were set, which are to be emptied for another process.
@@ -32,9 +30,6 @@ struct Tables {
 /// From so many indices on the table that finds them has all its memory at once: two page faults for each page of it,
 /// which is read first, cost more.
 const FEW: u32 = 24;
-
-/// Targets that a process is too short for a table of: the table costs as much as to look up a few thousand.
-const EARLY: u32 = 128;
 
 /// Tables that find nothing, for threads that are asked to leave: values of the state's words `hashes` and `near_targets`.
 pub(crate) fn nothing() -> std::io::Result<(u64, u64)> {
@@ -59,7 +54,6 @@ impl Records {
                 records,
                 hashes: Table::new(HASHES)?,
                 targets: OnceLock::new(),
-                early: AtomicU32::new(0),
                 found: AtomicU32::new(0),
                 set: Mutex::default(),
             }),
@@ -134,7 +128,10 @@ impl Records {
     pub(super) fn name_all(&self, entries: Range<usize>) {
         if let Some(t) = &self.tables {
             t.records.populate(entries.start, entries.len());
-            entries.for_each(|index| self.name(index as u32));
+            // Nobody else has to do with them before they are committed, so no locked access is needed.
+            for r in t.records.slice()[entries].iter().filter(|r| r[0].load(Ordering::Relaxed) == 0) {
+                r[0].store(way_out(), Ordering::Release);
+            }
         }
     }
     /// Signal-safe.
@@ -164,9 +161,6 @@ impl Records {
     /// Indirect jumps go to `pc` often: they are to go to its code at once.
     pub(crate) fn add_target(&self, pc: u64) {
         let Some(t) = &self.tables else { return };
-        if t.targets.get().is_none() && t.early.fetch_add(1, Ordering::Relaxed) < EARLY {
-            return;
-        }
         let Some(code) = self.index(pc).and_then(|index| self.code(index)) else { return };
         if let Some(targets) = t.targets.get_or_init(|| TargetTable::new(true).ok()) {
             targets.add(pc, code);
@@ -221,7 +215,6 @@ impl Records {
         {
             t.targets.take();
         }
-        *t.early.get_mut() = 0;
         if *t.found.get_mut() < FEW {
             *t.found.get_mut() = 0;
             t.hashes.discard()?;

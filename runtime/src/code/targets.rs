@@ -24,13 +24,17 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Each so many finds of the way that looks further are added.
 pub(crate) const SAMPLE: u64 = 16;
+/// The first of a thread comes later: a process that is shorter has no use for a table, which costs as much as looking further a few
+/// thousand times.
+pub(crate) const FIRST: u64 = 128 * SAMPLE;
 
 const WORD: u64 = 8;
 /// Bytes of a table.
 const SIZE: u64 = SPACE * WORD;
 /// Bytes that are opened at once: for 64 KiB of the guest's code.
 const CHUNK: u64 = 1 << 19;
-const CHUNKS: usize = (SIZE / CHUNK) as usize;
+/// The same of the empty table: a short job has no other, and to fill the file takes longer than to open a few more.
+const EMPTY_CHUNK: u64 = 1 << 17;
 /// Chunks of a table that are opened at most, as the host bounds the number of mappings. Jumps to others fault, and are looked up.
 const MOST: u32 = 4096;
 /// The same of all tables together: a quarter of the mappings that Linux lets a process have.
@@ -39,13 +43,16 @@ static OPENED: AtomicU32 = AtomicU32::new(0);
 /// What has no table has this address for it, at which every access faults.
 const NOWHERE: u64 = 1 << 62;
 
-/// Words that all are the way that looks further: a chunk.
+/// Words that all are the way that looks further: a chunk, and one of the empty table.
 static FILE: OnceLock<Option<OwnedFd>> = OnceLock::new();
+static EMPTY_FILE: OnceLock<Option<OwnedFd>> = OnceLock::new();
 static EMPTY: OnceLock<Option<TargetTable>> = OnceLock::new();
 
 /// A table.
 pub(super) struct TargetTable {
     start: u64,
+    /// Size of a chunk.
+    chunk: u64,
     /// What the hook does if threads come to the same chunk at once: one opens it.
     open: Table<AtomicU8>,
     opened: AtomicU32,
@@ -65,15 +72,21 @@ const ASKED: usize = 1 << 12;
 /// A table that has more targets is not emptied for another process.
 const LOG: usize = 1 << 14;
 
-fn file() -> Option<&'static OwnedFd> {
+/// The file of a table's chunks, and their size.
+fn file_of(own: bool) -> (&'static OnceLock<Option<OwnedFd>>, u64) {
+    if own { (&FILE, CHUNK) } else { (&EMPTY_FILE, EMPTY_CHUNK) }
+}
+
+fn file(own: bool) -> Option<&'static OwnedFd> {
+    let (file, size) = file_of(own);
     let made = || {
         let fd = rustix::fs::memfd_create("evm-targets", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
         let words = [way_dispatch().to_le_bytes(); 1 << 12];
         let bytes = words.as_flattened();
-        let all = CHUNK / bytes.len() as u64;
+        let all = size / bytes.len() as u64;
         (0..all).all(|_| rustix::io::write(&fd, bytes) == Ok(bytes.len())).then_some(fd)
     };
-    FILE.get_or_init(made).as_ref()
+    file.get_or_init(made).as_ref()
 }
 
 /// The address of the empty table.
@@ -91,7 +104,8 @@ pub(super) fn open(table: Option<&TargetTable>, addr: u64) -> bool {
 impl TargetTable {
     /// `own`: to which targets can be added.
     pub(super) fn new(own: bool) -> io::Result<TargetTable> {
-        file().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        file(own).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let chunk = file_of(own).1;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh mapping.
         let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE as usize, libc::PROT_NONE, flags, -1, 0) };
@@ -99,11 +113,12 @@ impl TargetTable {
             return Err(io::Error::last_os_error());
         }
         let start = p as u64;
-        match Table::new(CHUNKS) {
+        match Table::new((SIZE / chunk) as usize) {
             Ok(open) => {
                 let (opened, added) = (AtomicU32::new(0), Mutex::default());
                 Ok(TargetTable {
                     start,
+                    chunk,
                     open,
                     opened,
                     own,
@@ -124,7 +139,7 @@ impl TargetTable {
     /// The chunk of a host address.
     fn chunk(&self, addr: u64) -> Option<usize> {
         let at = addr.wrapping_sub(self.start);
-        (at < SIZE).then_some((at / CHUNK) as usize)
+        (at < SIZE).then_some((at / self.chunk) as usize)
     }
     fn is_open(&self, chunk: usize) -> bool {
         self.open.slice()[chunk].load(Ordering::Acquire) != 0
@@ -134,7 +149,7 @@ impl TargetTable {
         if self.is_open(chunk) {
             return true;
         }
-        let Some(fd) = FILE.get().and_then(Option::as_ref) else { return false };
+        let Some(fd) = file_of(self.own).0.get().and_then(Option::as_ref) else { return false };
         let counts = [(&self.opened, MOST), (&OPENED, MOST_OF_ALL)];
         let undo = || counts.iter().for_each(|c| _ = c.0.fetch_sub(1, Ordering::Relaxed));
         // Both count, whether or not there is room.
@@ -146,10 +161,10 @@ impl TargetTable {
             true => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE),
             false => (libc::PROT_READ, libc::MAP_SHARED),
         };
-        let at = self.start + chunk as u64 * CHUNK;
+        let at = self.start + chunk as u64 * self.chunk;
         let flags = kind | libc::MAP_FIXED | libc::MAP_NORESERVE;
         // SAFETY: inside the reservation of this table; the file has as many bytes.
-        let p = unsafe { libc::mmap(at as *mut libc::c_void, CHUNK as usize, prot, flags, fd.as_raw_fd(), 0) };
+        let p = unsafe { libc::mmap(at as *mut libc::c_void, self.chunk as usize, prot, flags, fd.as_raw_fd(), 0) };
         if p == libc::MAP_FAILED {
             undo();
             return false;
