@@ -506,7 +506,7 @@ impl Thread {
         }
     }
     /// A helper, or a host fault, left an exception.
-    fn pending(&mut self) -> u64 {
+    pub(crate) fn pending(&mut self) -> u64 {
         // SAFETY: own state.
         let (code, arg) = unsafe { ((*self.cpu).pending - 1, (*self.cpu).pending_arg) };
         // SAFETY: own state.
