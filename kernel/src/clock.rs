@@ -65,6 +65,16 @@ impl Clock {
             ClockMode::Virtual { start } => start + self.elapsed(STEP),
         }
     }
+    /// CLOCK_REALTIME as the times of files show it: on the host as of its last tick, as Linux has it, which is read in a fraction
+    /// of the time.
+    pub fn file_time(&self) -> Duration {
+        #[cfg(not(target_family = "wasm"))]
+        if matches!(self.mode, ClockMode::Host) {
+            let t = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+            return Duration::new(t.tv_sec.max(0) as u64, t.tv_nsec as u32);
+        }
+        self.realtime()
+    }
     /// Wall time since the job started, on its clock, without advancing it.
     pub fn since_start(&self) -> Duration {
         self.elapsed(Duration::ZERO)

@@ -121,6 +121,14 @@ pub trait File: Send + Sync {
     fn direct(&self, write_end: Option<u64>) -> Result<Option<BorrowedFd<'_>>> {
         Ok(None)
     }
+    /// Read from a position to guest memory at `addr`, without a buffer in between; 0 if that cannot be done so.
+    fn read_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        Ok(0)
+    }
+    /// Write to a position what guest memory has at `addr`, without a buffer in between; 0 if that cannot be done so.
+    fn write_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        Ok(0)
+    }
     /// The host file to read from without a copy, if the content is there now ([`host_fd`](Self::host_fd) may have to move it first).
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
         self.host_fd()

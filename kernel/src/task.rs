@@ -241,19 +241,18 @@ impl Task {
     }
     /// Serve a call: its number as the program gave it, its x86-64 number, what does it.
     pub(crate) fn serve(&mut self, nr: u32, native: u32, entry: Option<&'static sys::Syscall>, args: [u64; 6]) -> Flow {
-        let kernel = self.kernel().clone();
-        kernel.counters.count(native);
+        self.kernel().counters.count(native);
         if self.restarting.take() != Some(nr) {
             self.call_deadline = None;
         }
         self.flow = Flow::Run;
         self.keep_rax = false;
-        let traced = kernel.config.trace.as_ref().map(|_| sys::trace::call(self, entry, native, &args));
+        let traced = self.kernel().config.trace.is_some().then(|| sys::trace::call(self, entry, native, &args));
         let result = match entry {
             Some(s) => (s.f)(self, args),
             None => Err(Errno::ENOSYS),
         };
-        if let (Some(sink), Some(line)) = (&kernel.config.trace, traced) {
+        if let (Some(sink), Some(line)) = (&self.kernel().config.trace, traced) {
             sink(&sys::trace::result(self, &line, result, self.flow));
         }
         if self.flow == Flow::Exit {

@@ -225,6 +225,26 @@ impl Mem {
         let left = unsafe { copy(p, buf.as_ptr() as u64, buf.len() as u64) };
         if left == 0 { Ok(()) } else { Err(Fault { addr: addr + buf.len() as u64 - left, write: true }) }
     }
+    /// Copy guest bytes to `len` bytes of the host at `to`. On a fault of either side some bytes may have been copied.
+    ///
+    /// # Safety
+    /// Host memory, if there is any, that others have no references to.
+    pub unsafe fn copy_out_to(&self, addr: u64, to: u64, len: u64) -> Result<(), Fault> {
+        let p = self.host(addr, len, false)?;
+        // SAFETY: the source is in the guest range, the destination by the contract nobody's.
+        let left = unsafe { copy(to, p, len) };
+        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + len - left, write: false }) }
+    }
+    /// Copy `len` bytes of the host at `from` into guest memory. On a fault of either side some bytes may have been copied.
+    ///
+    /// # Safety
+    /// As of [`Mem::copy_out_to`].
+    pub unsafe fn copy_in_from(&self, addr: u64, from: u64, len: u64) -> Result<(), Fault> {
+        let p = self.host(addr, len, true)?;
+        // SAFETY: as above.
+        let left = unsafe { copy(p, from, len) };
+        if left == 0 { Ok(()) } else { Err(Fault { addr: addr + len - left, write: true }) }
+    }
     /// Fill guest memory with a byte.
     pub fn fill(&self, addr: u64, len: u64, byte: u8) -> Result<(), Fault> {
         let p = self.host(addr, len, true)?;
@@ -242,7 +262,7 @@ impl Mem {
 /// `rep movsb`; gives the number of bytes not copied because of a fault.
 ///
 /// # Safety
-/// Each of the two ranges is either in a guest range or a live Rust buffer that the caller owns.
+/// Each of the two ranges is either in a guest range, or a live Rust buffer that the caller owns, or memory that nobody has references to.
 unsafe fn copy(dst: u64, src: u64, len: u64) -> u64 {
     let mut err: u32 = 0;
     let left: u64;

@@ -204,6 +204,8 @@ impl Thread {
             Plain::Rdtsc => helper::RDTSC,
             Plain::Xgetbv if rcx == 0 && evm_cpu::model::xcr0(model) != 0 => helper::XGETBV,
             Plain::Xgetbv => return None,
+            Plain::Xsavec(at) => return Some(self.save_or_restore(helper::XSAVEC, pc, at, p.len)),
+            Plain::Xrstor(at) => return Some(self.save_or_restore(helper::XRSTOR, pc, at, p.len)),
         };
         // SAFETY: own state, to which nothing refers.
         let value = unsafe { helpers::FNS[usize::from(helper)].call(self.cpu.cast(), &[0; 4], &[0; 3]) } as u64;
@@ -213,6 +215,25 @@ impl Thread {
             (cpu.gpr[0], cpu.gpr[2]) = (value & 0xffff_ffff, value >> 32);
         }
         Some(pc + p.len)
+    }
+    /// XSAVEC or XRSTOR of the area so many bytes behind RSP; gives the next pc or [`LEAVE`].
+    fn save_or_restore(&mut self, helper: u16, pc: u64, at: i8, len: u64) -> u64 {
+        // SAFETY: own state; the reference ends before the helper has it.
+        let [rax, .., rdx, _, rsp] = unsafe { std::array::from_fn::<u64, 5, _>(|n| (*self.cpu).gpr[n]) };
+        let mask = rax & 0xffff_ffff | rdx << 32;
+        let args = [rsp.wrapping_add_signed(at.into()), mask, 0, 0];
+        // SAFETY: own state, to which nothing refers.
+        unsafe { helpers::FNS[usize::from(helper)].call(self.cpu.cast(), &args, &[0; 3]) };
+        // SAFETY: own state.
+        let done = unsafe {
+            (*self.cpu).x87_settle();
+            (*self.cpu).pending == 0
+        };
+        if done {
+            return pc + len;
+        }
+        self.set_rip(pc);
+        self.pending()
     }
     fn translate_single(&self, pc: u64) -> Result<BlockEntry, translate::Failure> {
         crate::guard::caught(pc, || translate::single(self.engine_ref(), self.space_ref(), self.mm(), pc))

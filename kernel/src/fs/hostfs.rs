@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Options of a host mount.
 #[derive(Clone)]
@@ -38,12 +38,23 @@ pub struct HostOptions {
     pub owner: (u32, u32),
 }
 
+/// The host's /proc/self/fd, opened once, as it is not to be reached by its path any more when a job is confined.
+fn handles() -> Result<&'static OwnedFd> {
+    static HANDLES: OnceLock<OwnedFd> = OnceLock::new();
+    match HANDLES.get() {
+        Some(fd) => Ok(fd),
+        None => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = fs::open("/proc/self/fd", flags, Mode::empty())?;
+            Ok(HANDLES.get_or_init(|| fd))
+        }
+    }
+}
+
 /// A host folder.
 pub struct HostFs {
     opt: HostOptions,
     world: Arc<dyn World>,
-    /// The host's /proc/self/fd.
-    reopen: OwnedFd,
     openat2: AtomicBool,
     /// The host checks no permissions for us (we run as its root): look at each directory.
     strict: bool,
@@ -63,13 +74,12 @@ impl HostFs {
     /// The root node for a host path, which is used as it is (by the embedder, with links).
     pub fn mount(path: &std::path::Path, opt: HostOptions, world: Arc<dyn World>) -> Result<Arc<dyn Node>> {
         let root = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let reopen = fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        handles()?;
         world.mounted(path, opt.read_only);
         let strict = !opt.public && rustix::process::geteuid().is_root();
         let fs = Arc::new(HostFs {
             opt,
             world,
-            reopen,
             openat2: AtomicBool::new(true),
             strict,
             searched: Searched::default(),
@@ -131,7 +141,7 @@ impl HostFs {
     /// Open what a handle refers to.
     fn reopen(&self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
         let n = fd.as_raw_fd().to_string();
-        Ok(fs::openat(&self.reopen, n, flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
+        Ok(fs::openat(handles()?, n, flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
     }
     /// Set-id bits of a file.
     fn set_id(&self, ino: u64) -> u32 {
@@ -386,7 +396,7 @@ impl Node for HostNode {
         fs::fchmod(&fd, host_mode(mode))?;
         // The node is a handle without access, as all are.
         let n = fd.as_raw_fd().to_string();
-        let handle = fs::openat(&self.fs.reopen, n, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let handle = fs::openat(handles()?, n, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let found = self.fs.node(handle)?;
         self.fs.keep_set_id(found.stat.ino, mode);
         Ok((found.node, Arc::new(self.fs.file(fd, libc::S_IFREG, true)?)))
@@ -399,7 +409,7 @@ impl Node for HostNode {
             return Err(Errno::EPERM);
         }
         let n = t.fd.as_raw_fd().to_string();
-        Ok(fs::linkat(&self.fs.reopen, n, &self.fd, single(name)?, AtFlags::SYMLINK_FOLLOW)?)
+        Ok(fs::linkat(handles()?, n, &self.fd, single(name)?, AtFlags::SYMLINK_FOLLOW)?)
     }
     fn remove(&self, name: &[u8], dir: bool) -> Result<()> {
         self.dir()?;
@@ -442,7 +452,7 @@ impl Node for HostNode {
             if self.kind == libc::S_IFLNK {
                 return Err(Errno::EOPNOTSUPP);
             }
-            fs::chmodat(&self.fs.reopen, self.fd.as_raw_fd().to_string(), host_mode(m), AtFlags::empty())?;
+            fs::chmodat(handles()?, self.fd.as_raw_fd().to_string(), host_mode(m), AtFlags::empty())?;
             searched::changed();
             self.fs.keep_set_id(self.stat()?.ino, m);
         }
@@ -459,7 +469,7 @@ impl Node for HostNode {
             match fs::utimensat(&self.fd, c"", &times, AtFlags::EMPTY_PATH) {
                 // Before Linux 5.8.
                 Err(rustix::io::Errno::INVAL) if self.kind != libc::S_IFLNK => {
-                    fs::utimensat(&self.fs.reopen, self.fd.as_raw_fd().to_string(), &times, AtFlags::empty())?
+                    fs::utimensat(handles()?, self.fd.as_raw_fd().to_string(), &times, AtFlags::empty())?
                 }
                 r => r?,
             }

@@ -27,6 +27,7 @@ pub mod setup;
 #[cfg(test)]
 mod tests;
 pub mod walk;
+mod window;
 
 pub use node::{Caller, Make, SetTime, World};
 pub use ops::Opened;
@@ -221,7 +222,7 @@ impl World for KernelWorld {
     }
     fn now(&self) -> (i64, u32) {
         self.0.upgrade().map_or((0, 0), |k| {
-            let t = k.clock.realtime();
+            let t = k.clock.file_time();
             (t.as_secs() as i64, t.subsec_nanos())
         })
     }

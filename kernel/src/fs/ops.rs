@@ -116,6 +116,12 @@ impl File for Opened {
         // Who watches is told by read and write.
         if self.ns.watches.any() { Ok(None) } else { self.file.direct(write_end) }
     }
+    fn read_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        if self.ns.watches.any() { Ok(0) } else { self.file.read_guest(mem, addr, len, pos) }
+    }
+    fn write_guest(&self, mem: &evm_memory::Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        if self.ns.watches.any() { Ok(0) } else { self.file.write_guest(mem, addr, len, pos) }
+    }
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
         if self.ns.watches.any() { None } else { self.file.direct_fd() }
     }
@@ -424,8 +430,9 @@ impl Namespace {
         if close_event != 0 {
             self.happened(&place, notify::IN_OPEN);
         }
-        let written = match place.node.stat() {
-            Ok(s) if close_event == notify::IN_CLOSE_WRITE && kind_of(s.mode) == libc::S_IFREG => Some((s.dev, s.ino)),
+        // Those that only read need not be asked what they are.
+        let written = match (close_event == notify::IN_CLOSE_WRITE).then(|| place.node.stat()) {
+            Some(Ok(s)) if kind_of(s.mode) == libc::S_IFREG => Some((s.dev, s.ino)),
             _ => None,
         };
         if let Some(k) = written {

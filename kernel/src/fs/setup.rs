@@ -195,11 +195,13 @@ impl Builder {
         for c in path.split(|c| *c == b'/').filter(|c| !c.is_empty()) {
             sofar.push(b'/');
             sofar.extend_from_slice(c);
-            at = match self.ns.resolve(&kernel(), &self.root(), &sofar, true) {
-                Ok(e) => e.place,
+            at = match self.ns.child(&kernel(), &at, c) {
+                Ok(e) if is_dir(e.stat.mode) => e.place,
+                // A link, most likely.
+                Ok(_) => self.ns.resolve(&kernel(), &self.root(), &sofar, true)?.place,
                 Err(Errno::ENOENT) => {
                     let m = if sofar == path { mode } else { 0o755 };
-                    self.ns.make(&kernel(), &self.root(), &sofar, Make::Dir, m)?.place
+                    self.ns.make(&kernel(), &at, c, Make::Dir, m)?.place
                 }
                 Err(e) => return Err(e),
             };

@@ -18,6 +18,10 @@ pub const DEFAULT_SIZE: u64 = 1 << 30;
 /// Ends of names.
 const IMAGE: &str = ".img";
 const TEMPORARY: &str = ".tmp";
+/// Ends of lists of blocks that were too few to write an image's file for. Without new ones for an hour they go.
+const FEW: &str = ".few.tmp";
+/// Most bytes of such a list.
+const FEW_MAX: u64 = 1 << 12;
 const LOCK: &str = "lock";
 /// One line for each image that a run used: its name.
 const USES: &str = "uses";
@@ -150,6 +154,26 @@ impl Folder {
         }
         done
     }
+    /// Blocks that earlier runs came to and that were too few to write a file for, a block as often as it was come to.
+    pub(crate) fn few(&self, name: &str) -> Vec<u32> {
+        let mut bytes = vec![];
+        if let Ok(fd) = self.image(&format!("{name}{FEW}")) {
+            // Of a list that cannot be read, what was read counts.
+            let _ = std::fs::File::from(fd).take(FEW_MAX).read_to_end(&mut bytes);
+        }
+        bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+    /// Add to them.
+    pub(crate) fn add_few(&self, name: &str, blocks: &[u32]) -> Result<(), String> {
+        let bytes: Vec<u8> = blocks.iter().flat_map(|pc| pc.to_le_bytes()).collect();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, format!("{name}{FEW}"), flags, Mode::RUSR | Mode::WUSR);
+        std::fs::File::from(fd.map_err(|e| why("few", e))?).write_all(&bytes).map_err(|e| why("few", e))
+    }
+    /// They are in the image's file now.
+    pub(crate) fn forget_few(&self, name: &str) {
+        let _ = fs::unlinkat(&self.fd, format!("{name}{FEW}"), AtFlags::empty());
+    }
     fn lock_file(&self) -> Result<OwnedFd, String> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(&self.fd, LOCK, flags, Mode::empty()).map_err(|e| why("lock", e))
@@ -229,6 +253,7 @@ impl Folder {
             if total <= size {
                 break;
             }
+            self.forget_few(&l.name);
             if fs::unlinkat(&self.fd, &*l.name, AtFlags::empty()).is_ok() {
                 total -= l.size;
                 gone += 1;
@@ -296,7 +321,15 @@ mod tests {
         f.shrink(200).unwrap();
         let left = f.list().unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();
         assert_eq!(left, ["a.img", "c.img"]);
+        // Blocks that are too few for an image's file add up, and go with it.
+        f.add_few("a.img", &[1, 2]).unwrap();
+        f.add_few("a.img", &[2]).unwrap();
+        assert_eq!((f.few("a.img"), f.few("c.img")), (vec![1, 2, 2], vec![]));
+        f.forget_few("a.img");
+        assert_eq!(f.few("a.img"), []);
+        f.add_few("a.img", &[3]).unwrap();
         assert_eq!(f.clear().unwrap(), 2);
+        assert_eq!(f.few("a.img"), []);
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -160,6 +160,7 @@ impl Image {
             targets: targets.into_iter().collect(),
             recipes,
             label: self.label.clone(),
+            due: false,
         }
     }
     /// Whether its file has a pc, told from the first address, in a unit.
@@ -231,6 +232,8 @@ pub(crate) struct News {
     pub recipes: Vec<Vec<u32>>,
     /// See [`Image`].
     pub label: Vec<u8>,
+    /// Few as they are, the blocks are to be kept.
+    pub due: bool,
 }
 
 /// An executable mapping as a code space sees it.
@@ -248,6 +251,8 @@ pub(crate) struct Images {
     threshold: u32,
     copies: bool,
     known: RwLock<Vec<Arc<Image>>>,
+    /// Hashes of files' first bytes, by what tells that a file is the same.
+    heads: Mutex<HashMap<[u64; 7], u128>>,
     /// Why files were not used.
     refused: Mutex<Vec<String>>,
 }
@@ -262,7 +267,16 @@ impl Images {
         copies: bool,
     ) -> Images {
         let engine = print::engine(model);
-        Images { folder, artifact, engine, threshold, copies, known: RwLock::default(), refused: Mutex::default() }
+        Images {
+            folder,
+            artifact,
+            engine,
+            threshold,
+            copies,
+            known: RwLock::default(),
+            heads: Mutex::default(),
+            refused: Mutex::default(),
+        }
     }
     /// The image that holds an address.
     pub(crate) fn find(&self, mm: &Mm, space: &CodeSpace, pc: u64) -> Option<Found> {
@@ -317,11 +331,11 @@ impl Images {
         Some(Found { start, end, image })
     }
     fn key(&self, fd: BorrowedFd<'_>, m: &evm_kernel::mm::CodeFile, space: &CodeSpace) -> Option<Key> {
-        let f = std::fs::File::from(fd.try_clone_to_owned().ok()?);
+        let s = rustix::fs::fstat(fd).ok()?;
         let key = Key {
             engine: self.engine,
-            head: head(&f)?,
-            size: f.metadata().ok()?.len(),
+            head: self.head(fd, &s)?,
+            size: u64::try_from(s.st_size).ok()?,
             lo: m.start,
             hi: m.end,
             offset: m.offset,
@@ -332,6 +346,22 @@ impl Images {
             copied: self.copies && space.records().used(),
         };
         key.is_sane().then_some(key)
+    }
+    /// Hash of a file's first 4 KiB. Should it be of what the file was before, all that is found is compared in vain.
+    fn head(&self, fd: BorrowedFd<'_>, s: &rustix::fs::Stat) -> Option<u128> {
+        let time = |s: i64, ns: u64| (s as u64).wrapping_mul(1_000_000_000).wrapping_add(ns);
+        let changed = (time(s.st_mtime, s.st_mtime_nsec), time(s.st_ctime, s.st_ctime_nsec));
+        let same = [s.st_dev, s.st_ino, s.st_size as u64, changed.0, changed.1, s.st_uid.into(), s.st_mode.into()];
+        if let Some(known) = lock(&self.heads).get(&same) {
+            return Some(*known);
+        }
+        let new = head(&std::fs::File::from(fd.try_clone_to_owned().ok()?))?;
+        let mut all = lock(&self.heads);
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(same, new);
+        Some(new)
     }
     /// The translations of an image, and whether they are of the artifact.
     fn open(&self, key: &Key) -> (Option<&'static Mapped>, bool) {

@@ -208,7 +208,8 @@ fn child(socket: &OwnedFd, folder: &Folder, engine: u128, size: u64) -> io::Resu
     for fds in &messages {
         let [_lock, list, files @ ..] = &fds[..] else { continue };
         let Ok(list) = read_list(list) else { continue };
-        let news = news(&list, engine);
+        let mut news = news(&list, engine);
+        news.iter_mut().for_each(|n| with_few(folder, n));
         let used: Vec<String> = news.iter().filter(|n| n.used).map(|n| n.key.name()).collect();
         // A list that cannot be kept costs the order in which files are removed.
         let _ = folder.note_uses(used.iter().map(|n| &**n));
@@ -280,6 +281,7 @@ impl News {
             targets: pairs(targets),
             recipes: lists(&words(recipes)),
             label: label.to_vec(),
+            due: false,
         })
     }
 }
@@ -321,6 +323,26 @@ pub(crate) fn text(key: &Key, file: &OwnedFd) -> io::Result<Option<Text>> {
     Ok(Some(Text::new(key, bytes, f)))
 }
 
+/// Note new blocks that are too few, for later runs to add to. What runs come to again and again is
+/// enough in the end.
+fn with_few(folder: &Folder, n: &mut News) {
+    let name = n.key.name();
+    if n.blocks.is_empty() || !folder.has(&name) || is_worth(folder, n, What::Blocks) {
+        return;
+    }
+    let few = folder.few(&name);
+    if few.len() + n.blocks.len() < WORTH {
+        // They are come to again.
+        let _ = folder.add_few(&name, &n.blocks);
+        return;
+    }
+    folder.forget_few(&name);
+    n.blocks.extend(few);
+    n.blocks.sort_unstable();
+    n.blocks.dedup();
+    n.due = true;
+}
+
 /// What is made of an image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -341,6 +363,7 @@ fn is_worth(folder: &Folder, n: &News, what: What) -> bool {
     let mapped = folder.image(&name).and_then(|fd| Mapped::new(&fd, &n.key));
     let Ok(m) = mapped else { return true };
     match what {
+        What::Blocks if n.due => true,
         What::Blocks => {
             let missing = n.blocks.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.is_translated())).count();
             let missed = n.missed.iter().filter(|pc| m.view.entry(**pc).is_none_or(|e| !e.has_code())).count();
@@ -386,7 +409,7 @@ fn add_blocks(maker: &mut Maker<'_>, content: &mut Content, n: &News) -> usize {
     let is_inside = |pc: &u32| known(pc) == Some(&Known::InUnit { entered: false });
     let missed: Vec<u32> = n.missed.iter().copied().filter(is_inside).collect();
     let there = content.entries.values().filter(|e| e.1.is_block()).count();
-    if missing.len() + MISSED * missed.len() < enough(there) {
+    if !n.due && missing.len() + MISSED * missed.len() < enough(there) {
         return 0;
     }
     maker.blocks(content, &missing, &missed)

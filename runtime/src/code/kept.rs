@@ -193,7 +193,7 @@ impl CodeSpace {
             for (e, code) in &all {
                 let index = a.image.first() + e.slot;
                 if e.copied {
-                    self.records().set(lo + u64::from(e.pc), index, *code);
+                    self.records().set_found(lo + u64::from(e.pc), index, *code);
                 } else {
                     self.set_entry(index, *code);
                 }

@@ -5,8 +5,8 @@ use crate::code::targets::{self, TargetTable};
 use crate::host::direct::way_out;
 use evm_backend::direct::{BIAS, HASHES, RECORD, hash};
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The records of a process, the table that finds them by a hash, and that of targets.
 ///
@@ -21,18 +21,15 @@ struct Tables {
     hashes: Table<AtomicU32>,
     /// `None`: the host has no address space for it.
     targets: OnceLock<Option<TargetTable>>,
-    /// How many targets came before there was a table for them.
-    early: AtomicU32,
     /// How many indices were remembered, up to [`FEW`].
     found: AtomicU32,
+    /// The records that were set, which are to be emptied for another process.
+    set: Mutex<Vec<u32>>,
 }
 
 /// From so many indices on the table that finds them has all its memory at once: two page faults for each page of it,
 /// which is read first, cost more.
 const FEW: u32 = 24;
-
-/// Targets that a process is too short for a table of: the table costs as much as to look up a few thousand.
-const EARLY: u32 = 128;
 
 /// Tables that find nothing, for threads that are asked to leave: values of the state's words `hashes` and `near_targets`.
 pub(crate) fn nothing() -> std::io::Result<(u64, u64)> {
@@ -57,8 +54,8 @@ impl Records {
                 records,
                 hashes: Table::new(HASHES)?,
                 targets: OnceLock::new(),
-                early: AtomicU32::new(0),
                 found: AtomicU32::new(0),
+                set: Mutex::default(),
             }),
         })
     }
@@ -100,13 +97,25 @@ impl Records {
             // A record that was another's, or nobody's, had no code for this address by which a target could have been made.
             let again = r[1].swap(pc.wrapping_neg(), Ordering::Relaxed) == pc.wrapping_neg();
             r[0].store(code, Ordering::Release);
-            if again {
+            if !again {
+                self.note(&[index]);
+            } else {
                 self.change_target(pc, Some(code));
                 // What dropped the code meanwhile may not have seen the target.
                 if self.code(index) != Some(code) {
                     self.change_target(pc, None);
                 }
             }
+        }
+    }
+    /// The same, of code that indirect jumps may go to: they are to find it without asking the run loop, unless it
+    /// would take the place of what was remembered.
+    pub(super) fn set_found(&self, pc: u64, index: u32, code: u64) {
+        self.set(pc, index, code);
+        if let Some(t) = &self.tables
+            && t.hashes.slice()[hash(pc)].load(Ordering::Relaxed) == 0
+        {
+            self.remember(pc, index);
         }
     }
     /// Copied code names this entry.
@@ -119,7 +128,10 @@ impl Records {
     pub(super) fn name_all(&self, entries: Range<usize>) {
         if let Some(t) = &self.tables {
             t.records.populate(entries.start, entries.len());
-            entries.for_each(|index| self.name(index as u32));
+            // Nobody else has to do with them before they are committed, so no locked access is needed.
+            for r in t.records.slice()[entries].iter().filter(|r| r[0].load(Ordering::Relaxed) == 0) {
+                r[0].store(way_out(), Ordering::Release);
+            }
         }
     }
     /// Signal-safe.
@@ -149,9 +161,6 @@ impl Records {
     /// Indirect jumps go to `pc` often: they are to go to its code at once.
     pub(crate) fn add_target(&self, pc: u64) {
         let Some(t) = &self.tables else { return };
-        if t.targets.get().is_none() && t.early.fetch_add(1, Ordering::Relaxed) < EARLY {
-            return;
-        }
         let Some(code) = self.index(pc).and_then(|index| self.code(index)) else { return };
         if let Some(targets) = t.targets.get_or_init(|| TargetTable::new(true).ok()) {
             targets.add(pc, code);
@@ -175,14 +184,25 @@ impl Records {
             }
         }
     }
+    /// Take over which records were set.
+    pub(super) fn inherit_noted(&self, parent: &Records) {
+        if let Some(from) = &parent.tables {
+            let all = from.set.lock().unwrap_or_else(PoisonError::into_inner);
+            self.note(&all);
+        }
+    }
+    fn note(&self, indices: &[u32]) {
+        if let Some(t) = &self.tables {
+            t.set.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(indices);
+        }
+    }
     pub(super) fn clear(&self, entries: Range<usize>) {
         entries.filter(|index| *index != 0).for_each(|index| self.drop(index as u32));
     }
-    /// The entry has no code and is nobody's. Nothing runs that jumps through the records.
-    pub(super) fn forget(&self, index: u32) {
-        if let Some(r) = self.record(index).filter(|_| index != 0)
-            && r[0].load(Ordering::Relaxed) != 0
-        {
+    /// All that were set have no code and are nobody's. Nothing runs that jumps through the records.
+    pub(super) fn forget(&mut self) {
+        let set = self.tables.as_mut().map(|t| std::mem::take(t.set.get_mut().unwrap_or_else(PoisonError::into_inner)));
+        for r in set.iter().flatten().filter(|index| **index != 0).filter_map(|index| self.record(*index)) {
             r[1].store(0, Ordering::Relaxed);
             r[0].store(way_out(), Ordering::Relaxed);
         }
@@ -195,7 +215,6 @@ impl Records {
         {
             t.targets.take();
         }
-        *t.early.get_mut() = 0;
         if *t.found.get_mut() < FEW {
             *t.found.get_mut() = 0;
             t.hashes.discard()?;

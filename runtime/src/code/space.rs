@@ -184,7 +184,7 @@ impl Drop for CodeSpace {
     fn drop(&mut self) {
         self.harvest();
         let watched = std::mem::take(self.watched.get_mut().unwrap_or_else(PoisonError::into_inner));
-        self.tables.done(std::mem::take(&mut self.kept), watched);
+        self.tables.done(watched);
     }
 }
 
@@ -485,6 +485,7 @@ impl CodeSpace {
             return;
         }
         let used: Vec<_> = std::iter::once(0..entries).chain(self.inherit_images(parent)).collect();
+        self.records.inherit_noted(&parent.records);
         used.iter().for_each(|r| self.records.inherit(&parent.records, r.clone()));
         let each = |f: &dyn Fn(&AtomicU64, &AtomicU64)| {
             for r in &used {

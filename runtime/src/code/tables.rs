@@ -2,7 +2,7 @@
 //!
 //! Tables cost more to make than what a short program does with them: mappings, and a page fault for each page that is touched, of
 //! which tables that are looked at by a hash have hundreds. So a job keeps a few sets, and the next process has what the last one
-//! mapped, emptied: an entry is found by the page it was made from, as when the page changes.
+//! mapped, emptied: what was set is noted.
 //!
 //! # Safety
 //! The tables are anonymous mappings owned by a [`Table`] and viewed as slices of atomics; zero is a
@@ -178,15 +178,16 @@ impl Tables {
         }
     }
     /// As new, but for memory that is there already and slots that can be written already.
-    fn empty(&mut self, kept: &Kept, watched: &[u32]) -> std::io::Result<()> {
+    fn empty(&mut self, watched: &[u32]) -> std::io::Result<()> {
         for page in watched.iter().map(|p| *p as usize) {
-            // Entries themselves go below.
-            self.take_page(kept, page, |index| self.records.forget(index));
+            self.page_head.slice()[page].store(0, Ordering::Relaxed);
             self.page_state.slice()[page].store(0, Ordering::Relaxed);
             self.page_version.slice()[page].store(0, Ordering::Relaxed);
             self.aliases.slice()[page].store(0, Ordering::Relaxed);
         }
         self.node_count = AtomicU32::new(1);
+        // Entries themselves go below.
+        self.records.forget();
         self.records.forget_found()?;
         // Copied code counts as well, in few pages.
         self.counts.discard()?;
@@ -202,7 +203,6 @@ impl Tables {
 /// A set that a process is done with: all entries that it has are of pages that are named.
 struct Used {
     tables: Tables,
-    kept: Kept,
     watched: Vec<u32>,
 }
 
@@ -216,7 +216,7 @@ impl Pool {
         let copies = kind == EngineKind::Direct && bits == 64 && arena.size() == evm_backend::direct::SPACE;
         let used = if copies { self.0.lock().unwrap_or_else(PoisonError::into_inner).pop() } else { None };
         // Those that cannot be emptied go.
-        let again = used.and_then(|mut u| u.tables.empty(&u.kept, &u.watched).ok().map(|()| u.tables));
+        let again = used.and_then(|mut u| u.tables.empty(&u.watched).ok().map(|()| u.tables));
         let tables = match again {
             Some(t) => t,
             None => Tables::new(copies, (arena.size() / PAGE) as usize)?,
@@ -229,14 +229,14 @@ impl Pool {
 pub(super) struct Lent {
     tables: ManuallyDrop<Tables>,
     pool: Arc<Pool>,
-    /// What it takes to empty them.
-    rest: Option<(Kept, Vec<u32>)>,
+    /// The pages to be emptied.
+    rest: Option<Vec<u32>>,
 }
 
 impl Lent {
     /// Nothing will run that is found here: when this is dropped the tables may be another process's.
-    pub(super) fn done(&mut self, kept: Kept, watched: Vec<u32>) {
-        self.rest = Some((kept, watched));
+    pub(super) fn done(&mut self, watched: Vec<u32>) {
+        self.rest = Some(watched);
     }
 }
 
@@ -252,13 +252,13 @@ impl Drop for Lent {
         // SAFETY: they are taken once, here.
         let mut tables = unsafe { ManuallyDrop::take(&mut self.tables) };
         let committed = tables.committed.get_mut().unwrap_or_else(PoisonError::into_inner).len();
-        if let Some((kept, watched)) = self.rest.take()
+        if let Some(watched) = self.rest.take()
             && tables.records.used()
             && committed <= MOST
         {
             let mut sets = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
             if sets.len() < SETS {
-                sets.push(Used { tables, kept, watched });
+                sets.push(Used { tables, watched });
             }
         }
     }
@@ -298,7 +298,7 @@ mod tests {
             assert_eq!(t.entries.slice()[1].load(zero), 0);
             t.note_entries();
             t.entries.slice()[1].store(0x5678, zero);
-            t.done(Kept::default(), vec![page as u32, page as u32]);
+            t.done(vec![page as u32, page as u32]);
             drop(t);
             assert_eq!(kept(), 1);
         }
@@ -306,11 +306,11 @@ mod tests {
         drop(lend());
         assert_eq!(kept(), 0);
         let mut t = pool.lend(&arena, 64, EngineKind::Jit).unwrap();
-        t.done(Kept::default(), vec![]);
+        t.done(vec![]);
         drop(t);
         assert_eq!(kept(), 0);
         let mut all: Vec<_> = (0..SETS + 2).map(|_| lend()).collect();
-        all.iter_mut().for_each(|t| t.done(Kept::default(), vec![]));
+        all.iter_mut().for_each(|t| t.done(vec![]));
         drop(all);
         assert_eq!(kept(), SETS);
     }

@@ -234,14 +234,22 @@ pub(crate) enum Plain {
     Cpuid,
     Rdtsc,
     Xgetbv,
+    /// XSAVEC to, and XRSTOR from, so many bytes behind RSP: the dynamic loader does so whenever it binds a symbol.
+    Xsavec(i8),
+    Xrstor(i8),
 }
 
 impl Plain {
-    /// By their bytes, without prefixes.
-    const ALL: [(Plain, &'static [u8]); 3] =
-        [(Plain::Cpuid, &[0x0f, 0xa2]), (Plain::Rdtsc, &[0x0f, 0x31]), (Plain::Xgetbv, &[0x0f, 0x01, 0xd0])];
+    /// By their bytes, without prefixes, and their length.
     fn of(bytes: &[u8]) -> Option<(Plain, u64)> {
-        Plain::ALL.iter().find(|p| bytes.starts_with(p.1)).map(|p| (p.0, p.1.len() as u64))
+        Some(match bytes {
+            [0x0f, 0xa2, ..] => (Plain::Cpuid, 2),
+            [0x0f, 0x31, ..] => (Plain::Rdtsc, 2),
+            [0x0f, 0x01, 0xd0, ..] => (Plain::Xgetbv, 3),
+            [0x0f, 0xc7, 0x64, 0x24, at, ..] => (Plain::Xsavec(*at as i8), 5),
+            [0x0f, 0xae, 0x6c, 0x24, at, ..] => (Plain::Xrstor(*at as i8), 5),
+            _ => return None,
+        })
     }
 }
 
@@ -256,7 +264,7 @@ pub(crate) struct PlainAt {
 /// The plain instruction at `pc`, if it can be fetched and is one.
 pub(crate) fn plain(space: &CodeSpace, mm: &Mm, pc: u64) -> Option<PlainAt> {
     let mut snap = Snapshot::new(space, mm, None);
-    let mut bytes = [0; 3];
+    let mut bytes = [0; 5];
     let n = snap.fetch(pc, &mut bytes);
     let (what, len) = Plain::of(&bytes[..n])?;
     Some(PlainAt { what, len, versions: snap.versions(pc, len) })
@@ -571,6 +579,11 @@ mod tests {
         assert_eq!(Plain::of(&[0x0f, 0xa2, 0xcc]), Some((Plain::Cpuid, 2)));
         assert_eq!(Plain::of(&[0x0f, 0x31]), Some((Plain::Rdtsc, 2)));
         assert_eq!(Plain::of(&[0x0f, 0x01, 0xd0]), Some((Plain::Xgetbv, 3)));
+        assert_eq!(Plain::of(&[0x0f, 0xc7, 0x64, 0x24, 0x40]), Some((Plain::Xsavec(0x40), 5)));
+        assert_eq!(Plain::of(&[0x0f, 0xae, 0x6c, 0x24, 0xf0, 0x90]), Some((Plain::Xrstor(-16), 5)));
+        for other in [&[0x0f, 0xc7, 0x64, 0x24][..], &[0x0f, 0xc7, 0x6c, 0x24, 0], &[0x0f, 0xae, 0x64, 0x24, 0]] {
+            assert_eq!(Plain::of(other), None);
+        }
         // Cut off, with a prefix, and others of the group.
         for other in [&[0x0f][..], &[0x0f, 0x01], &[0x48, 0x0f, 0xa2], &[0x0f, 0x01, 0xf9], &[]] {
             assert_eq!(Plain::of(other), None);

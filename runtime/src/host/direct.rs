@@ -9,7 +9,7 @@
 //! the stack that `evm_direct_enter` saved it on.
 #![allow(unsafe_code)]
 
-use crate::code::targets::SAMPLE;
+use crate::code::targets::FIRST;
 use evm_backend::direct::{BIAS, SHIFT, Words};
 use evm_cpu::{CpuState, cc};
 use std::arch::global_asm;
@@ -324,7 +324,7 @@ impl Drop for Shadow {
 pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
     cpu.way_out = way_out();
     cpu.way_dispatch = way_dispatch();
-    cpu.finds = SAMPLE;
+    cpu.finds = FIRST;
     cpu.way_service = evm_direct_service as *const () as u64;
     cpu.way_step = evm_direct_step as *const () as u64;
     cpu.count_mask = u64::from(0u32.wrapping_sub(evm_backend::direct::ENTRIES));

@@ -118,7 +118,7 @@ impl Thread {
         (exc::PF_WRITE, access.first_missing(arg, |at| mem.fetch_or(at, 1, 0).is_err()))
     }
     /// A helper, or a host fault, left an exception.
-    pub(super) fn pending(&mut self) -> u64 {
+    pub(crate) fn pending(&mut self) -> u64 {
         // SAFETY: own state.
         let (code, arg) = unsafe { ((*self.cpu).pending - 1, (*self.cpu).pending_arg) };
         // SAFETY: own state.

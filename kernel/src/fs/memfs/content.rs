@@ -8,7 +8,9 @@
 use super::MemNode;
 use crate::errno::{Errno, Result};
 use crate::fs::node::{Caller, Node, read, write};
+use crate::fs::window::Windowed;
 use crate::wait::Nobody;
+use evm_memory::Mem;
 use rustix::fs as hfs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,12 +45,18 @@ pub(super) struct FileBody {
     pub(super) data: RwLock<Data>,
     /// The memfd, once there is one.
     fd: OnceLock<OwnedFd>,
+    window: Windowed,
     seals: AtomicU32,
 }
 
 impl FileBody {
     pub(super) fn new(data: Data, seals: u32) -> FileBody {
-        FileBody { data: RwLock::new(data), fd: OnceLock::new(), seals: AtomicU32::new(seals) }
+        FileBody {
+            data: RwLock::new(data),
+            fd: OnceLock::new(),
+            window: Windowed::default(),
+            seals: AtomicU32::new(seals),
+        }
     }
     /// A file that takes no seals, as all but memfds are.
     pub(super) fn unsealable(data: Data) -> FileBody {
@@ -102,16 +110,6 @@ impl FileBody {
                 Ok(n)
             }
             Data::Lower(..) => Err(Errno::EIO),
-        }
-    }
-    /// Overwrite part of a large file, which needs no exclusive lock. `None`: it is another case.
-    fn overwrite(&self, pos: u64, buf: &[u8]) -> Result<Option<usize>> {
-        let data = read(&self.data);
-        match *data {
-            Data::Fd(len) if pos.checked_add(buf.len() as u64).is_some_and(|e| e <= len) => {
-                Ok(Some(rustix::io::pwrite(self.fd.get().ok_or(Errno::EIO)?, buf, pos)?))
-            }
-            _ => Ok(None),
         }
     }
 }
@@ -185,6 +183,50 @@ impl MemNode {
         }
     }
     /// Write; `u64::MAX` is the end of the file.
+    /// Write to `len` bytes that a large file has at `pos`, which needs no exclusive lock; 0 if it has not. `write` has the file, its memfd and
+    /// its size.
+    fn overwrite(
+        &self,
+        pos: u64,
+        len: u64,
+        write: impl FnOnce(&FileBody, &OwnedFd, u64) -> Result<usize>,
+    ) -> Result<usize> {
+        let f = self.file()?;
+        let data = read(&f.data);
+        let Data::Fd(size) = *data else { return Ok(0) };
+        let sealed = f.seals.load(Ordering::Relaxed) as i32 & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0;
+        if sealed || pos.checked_add(len).is_none_or(|end| end > size) {
+            return Ok(0);
+        }
+        let n = write(f, f.fd.get().ok_or(Errno::EIO)?, size)?;
+        drop(data);
+        if n > 0 {
+            self.touch();
+        }
+        Ok(n)
+    }
+    /// [`File::read_guest`](crate::file::File::read_guest), of a file without content in the layer below.
+    pub(super) fn read_guest(&self, mem: &Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        let f = self.file()?;
+        let data = read(&f.data);
+        let (Data::Fd(size), Some(fd)) = (&*data, f.fd.get()) else { return Ok(0) };
+        let n = len.min(size.saturating_sub(pos));
+        let done = f.window.get(fd, *size).is_some_and(|w| w.read(mem, addr, n, pos));
+        Ok(if done { n as usize } else { 0 })
+    }
+    /// [`File::write_guest`](crate::file::File::write_guest).
+    pub(super) fn write_guest(&self, mem: &Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        self.overwrite(pos, len, |f, fd, size| {
+            if f.window.get(fd, size).is_some_and(|w| w.write(mem, addr, len, pos)) {
+                return Ok(len as usize);
+            }
+            match crate::io::host::pwrite_guest(fd.as_fd(), mem, addr, len, pos) {
+                // A page of it is not there, or has translations: who copies finds out.
+                Err(Errno::EFAULT | Errno::EINTR) => Ok(0),
+                r => r,
+            }
+        })
+    }
     pub(super) fn write_at(&self, pos: u64, buf: &[u8]) -> Result<usize> {
         let f = self.file()?;
         let seals = f.seals.load(Ordering::Relaxed) as i32;
@@ -195,11 +237,9 @@ impl MemNode {
             return Ok(0);
         }
         self.copy_up()?;
-        if pos != u64::MAX
-            && let Some(n) = f.overwrite(pos, buf)?
-        {
-            self.touch();
-            return Ok(n);
+        let done = self.overwrite(pos, buf.len() as u64, |_, fd, _| Ok(rustix::io::pwrite(fd, buf, pos)?))?;
+        if done > 0 {
+            return Ok(done);
         }
         let mut data = write(&f.data);
         let old = data.len();

@@ -5,6 +5,7 @@ use crate::errno::Result;
 use crate::file::{DirEntry, File, Stat};
 use crate::fs::node::{Node, write};
 use crate::wait::Blocking;
+use evm_memory::Mem;
 use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -61,6 +62,16 @@ impl File for MemFile {
             f.to_fd(&mut write(&f.data)).ok()?;
         }
         f.host_fd()
+    }
+    fn read_guest(&self, mem: &Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        if self.lower.is_some() || self.node.file().is_err() {
+            Ok(0)
+        } else {
+            self.node.read_guest(mem, addr, len, pos)
+        }
+    }
+    fn write_guest(&self, mem: &Mem, addr: u64, len: u64, pos: u64) -> Result<usize> {
+        self.node.write_guest(mem, addr, len, pos)
     }
     fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.lower {

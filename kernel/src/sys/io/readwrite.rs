@@ -92,6 +92,10 @@ pub(super) fn total(parts: &[Part]) -> u64 {
 fn read_part(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Result<u64> {
     let mem = task.mem();
     let direct = d.file.direct_fd().filter(|_| !d.file.as_any().is::<HostStream>());
+    match d.file.read_guest(&mem, addr, len, pos)? as u64 {
+        0 => {}
+        n => return Ok(n),
+    }
     let mut done = 0;
     while done < len {
         let (at, left) = (addr.checked_add(done).ok_or(Errno::EFAULT)?, len - done);
@@ -230,7 +234,7 @@ pub(super) fn write_parts(task: &Task, d: &Description, pos: u64, parts: &[Part]
 /// which the copying write then finds out.
 fn write_direct(task: &Task, d: &Description, pos: u64, (addr, len): Part) -> Result<u64> {
     let Some(fd) = d.file.direct(Some(pos.saturating_add(len)))? else {
-        return Ok(0);
+        return Ok(d.file.write_guest(&task.mem(), addr, len, pos)? as u64);
     };
     loop {
         match pwrite_guest(fd, &task.mem(), addr, len, pos) {
