@@ -27,6 +27,7 @@ pub mod setup;
 #[cfg(test)]
 mod tests;
 pub mod walk;
+#[cfg_attr(target_family = "wasm", path = "window_none.rs")]
 mod window;
 
 pub use node::{Caller, Make, SetTime, World};

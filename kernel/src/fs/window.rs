@@ -58,7 +58,7 @@ impl Window {
     fn new(fd: &OwnedFd, len: u64) -> Option<Window> {
         // To read from a hole would fill it.
         let filled = rustix::fs::fstat(fd).is_ok_and(|s| s.st_blocks as u64 * 512 >= len);
-        if !filled || len > MOST_BYTES / ROOM || cfg!(target_family = "wasm") {
+        if !filled || len > MOST_BYTES / ROOM {
             return None;
         }
         let len = len.next_power_of_two() * ROOM;
@@ -74,17 +74,12 @@ impl Window {
         WINDOWS.fetch_sub(1, Ordering::Relaxed);
         BYTES.fetch_sub(len, Ordering::Relaxed);
     }
-    #[cfg(not(target_family = "wasm"))]
     fn map(fd: &OwnedFd, len: u64) -> Option<Window> {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
         // SAFETY: a fresh mapping at an address of the host's choice.
         let p = unsafe { mmap(std::ptr::null_mut(), len as usize, prot, flags, fd.as_fd(), 0) };
         p.ok().map(|p| Window { start: p as u64, len })
-    }
-    #[cfg(target_family = "wasm")]
-    fn map(_: &OwnedFd, _: u64) -> Option<Window> {
-        None
     }
     /// The host address of a part of the file.
     fn part(&self, pos: u64, len: u64) -> Option<u64> {
@@ -107,13 +102,12 @@ impl Window {
 impl Drop for Window {
     fn drop(&mut self) {
         Window::uncount(self.len);
-        #[cfg(not(target_family = "wasm"))]
         // SAFETY: the mapping is this window's.
         let _ = unsafe { rustix::mm::munmap(self.start as *mut std::ffi::c_void, self.len as usize) };
     }
 }
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use evm_memory::{Arena, Prot};
