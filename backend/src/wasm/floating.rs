@@ -5,7 +5,7 @@ use super::emit::{Body, Ins, Sym, ins};
 use super::intern::Intern;
 use super::lower::{Bail, Lower, val_type};
 use super::normal::{self, Lanes};
-use super::special::{Arith, four, twice};
+use super::special::{self, Arith, four, twice};
 use evm_ir::{FCond, Inst, Op, Slot, SlotSet, Type, Value};
 use wasm_encoder::{Ieee32, Ieee64, ValType};
 
@@ -69,6 +69,16 @@ struct Format {
 const SINGLE: Format = Format { fraction: 23, top: 0xff, sums: 32 };
 const DOUBLE: Format = Format { fraction: 52, top: 0x7ff, sums: 64 };
 
+impl Format {
+    /// Above all exponents.
+    fn above(&self) -> u64 {
+        self.top + 1
+    }
+}
+
+fn format(t: Type) -> &'static Format {
+    if is_single(t) { &SINGLE } else { &DOUBLE }
+}
 fn is_single(t: Type) -> bool {
     matches!(t, Type::F32 | Type::F32X4)
 }
@@ -79,7 +89,7 @@ fn is_packed(t: Type) -> bool {
 /// Leave on the stack whether the float in a local has an exponent outside `from..to`: the bits without the sign are shifted to the top, moved so that the
 /// range is at the lower end of signed numbers, and compared. For vectors a mask; `doubled` is a local for the bits without sign.
 fn outside(b: &mut Body, t: Type, local: u32, doubled: u32, from: u64, to: u64) {
-    let f = if is_single(t) { &SINGLE } else { &DOUBLE };
+    let f = format(t);
     // The exponent is at the top of the doubled bits.
     let (low, size) = (from << (f.fraction + 1), (to - from) << (f.fraction + 1));
     b.ins().local_get(local);
@@ -187,27 +197,41 @@ impl Lower<'_> {
         self.b.ins().local_set(l);
         Ok(l)
     }
-    /// What counts of an operand, in a local, which may be that of an earlier use.
-    fn counted(&mut self, v: Value, t: Type) -> Result<Operand, Error> {
+    /// What counts of operands, in locals, which may be those of earlier uses.
+    fn counted(&mut self, values: &[Value], t: Type) -> Result<Vec<Operand>, Error> {
+        let (mut all, mut new) = (vec![], vec![]);
+        for v in values {
+            all.push(if self.is_normal(*v, t) {
+                self.operand(*v, t)?
+            } else if let Some(local) = self.counted.get(&(*v, t)).copied() {
+                self.lose(*v);
+                Operand { local, temporary: false }
+            } else {
+                let local = self.operand_copy(*v, t)?;
+                self.counted.insert((*v, t), local);
+                new.push(local);
+                Operand { local, temporary: false }
+            });
+        }
+        if new.is_empty() {
+            return Ok(all);
+        }
+        special::if_set(&mut self.b, &self.s.abi, special::DAZ);
+        for l in new {
+            self.if_outside(t, l, 1, format(t).above());
+            self.b.ins().local_get(0);
+            self.get_as_vector(t, l);
+            self.b.call(Sym::Intern(Intern::Counted(is_single(t))));
+            self.set_of_vector(t, l);
+            self.end_outside();
+        }
+        self.b.end();
+        Ok(all)
+    }
+    /// Whether an operand is known not to be denormal.
+    fn is_normal(&self, v: Value, t: Type) -> bool {
         let lanes = normal::lanes(t);
-        if self.normal.of(v) & lanes == lanes {
-            return self.operand(v, t);
-        }
-        if let Some(l) = self.counted.get(&(v, t)).copied() {
-            self.lose(v);
-            return Ok(Operand { local: l, temporary: false });
-        }
-        let l = self.operand_copy(v, t)?;
-        // (What is larger does no harm.)
-        let f = if is_single(t) { &SINGLE } else { &DOUBLE };
-        self.if_outside(t, l, 1, f.top + 1);
-        self.b.ins().local_get(0);
-        self.get_as_vector(t, l);
-        self.b.call(Sym::Intern(Intern::Counted(is_single(t))));
-        self.set_of_vector(t, l);
-        self.end_outside();
-        self.counted.insert((v, t), l);
-        Ok(Operand { local: l, temporary: false })
+        self.normal.of(v) & lanes == lanes
     }
     /// An operand is not used by this instruction any more.
     fn done(&mut self, o: Operand) {
@@ -234,22 +258,31 @@ impl Lower<'_> {
 
     fn arithmetic(&mut self, i: &Inst, op: Arith, f: Ins) -> Result<(), Error> {
         let t = i.ty;
-        let format = if is_single(t) { &SINGLE } else { &DOUBLE };
-        let sum = matches!(op, Arith::Add | Arith::Sub);
-        let take = |me: &mut Self, v| if sum { me.operand(v, t) } else { me.counted(v, t) };
-        let x = take(self, i.a)?;
-        let y = if i.b.is_some() { take(self, i.b)? } else { Operand { temporary: false, ..x } };
+        let values = if i.b.is_some() { vec![i.a, i.b] } else { vec![i.a] };
+        let (sum, product) = (matches!(op, Arith::Add | Arith::Sub), op == Arith::Mul && is_packed(t));
+        // The factors of those that may be denormal.
+        let factors: Vec<bool> = values.iter().rev().map(|v| !self.is_normal(*v, t)).collect();
+        let operands = if sum || product {
+            values.iter().map(|v| self.operand(*v, t)).collect::<Result<Vec<_>, _>>()?
+        } else {
+            self.counted(&values, t)?
+        };
         let r = self.temp(if is_packed(t) { ValType::V128 } else { val_type(t) });
-        self.b.ins().local_get(x.local);
-        if i.b.is_some() {
-            self.b.ins().local_get(y.local);
+        for o in &operands {
+            self.b.ins().local_get(o.local);
         }
         self.b.op(f);
         self.b.ins().local_set(r);
         // (The least normal number may have been rounded up to.)
-        self.if_outside(t, r, if sum { format.sums } else { 2 }, format.top);
+        let from = if sum { format(t).sums } else { 2 };
+        let locals: Vec<u32> = operands.iter().map(|o| o.local).collect();
+        if product && factors.contains(&true) {
+            self.if_product(t, &locals, &factors, r, from);
+        } else {
+            self.if_outside(t, r, from, format(t).top);
+        }
         self.b.ins().local_get(0);
-        for l in [x.local, y.local, r] {
+        for l in [locals[0], locals[locals.len() - 1], r] {
             self.get_as_vector(t, l);
         }
         self.b.call(Sym::Intern(Intern::Special(op, is_single(t))));
@@ -257,14 +290,52 @@ impl Lower<'_> {
         self.end_outside();
         self.b.ins().local_get(r);
         self.free(r);
-        self.done(x);
-        self.done(y);
+        operands.into_iter().for_each(|o| self.done(o));
         Ok(())
+    }
+
+    /// [`Self::if_outside`] for the products of two vectors, or if an operand may be small. A product of a denormal number and one below 2 is small itself, so
+    /// what is looked at first is whether `factors` are below 2.
+    fn if_product(&mut self, t: Type, operands: &[u32], factors: &[bool], r: u32, from: u64) {
+        let [doubled, mask, of_operand] = [(); 3].map(|()| self.temp(ValType::V128));
+        outside(&mut self.b, t, r, doubled, from, format(t).top);
+        self.b.ins().local_tee(mask);
+        // The uppermost bit of an exponent.
+        let large: Vec<u32> = operands.iter().zip(factors).filter(|f| *f.1).map(|f| *f.0).collect();
+        for (n, l) in large.iter().enumerate() {
+            self.b.ins().local_get(*l);
+            if n > 0 {
+                self.b.ins().v128_or();
+            }
+        }
+        self.b.ins().i32_const(1);
+        self.b.op(if is_single(t) { ins!(i32x4_shl) } else { ins!(i64x2_shl) });
+        self.b.ins().v128_or();
+        self.b.op(if is_single(t) { ins!(i32x4_bitmask) } else { ins!(i64x2_bitmask) });
+        self.b.if_();
+        let is_zero = |b: &mut Body, doubled: u32| {
+            b.ins().local_get(doubled).v128_const(0);
+            b.op(if is_single(t) { ins!(i32x4_eq) } else { ins!(i64x2_eq) });
+        };
+        self.b.ins().local_get(mask);
+        is_zero(&mut self.b, doubled);
+        self.b.ins().v128_andnot();
+        for l in operands {
+            outside(&mut self.b, t, *l, of_operand, 1, format(t).above());
+            is_zero(&mut self.b, of_operand);
+            self.b.ins().v128_andnot().v128_or();
+        }
+        self.b.ins().v128_any_true();
+        self.b.if_();
+        for l in [doubled, mask, of_operand] {
+            self.free(l);
+        }
     }
 
     /// Of equal and unordered operands x86 gives the second.
     fn min_max(&mut self, i: &Inst) -> Result<(), Error> {
-        let (x, y) = (self.counted(i.a, i.ty)?, self.counted(i.b, i.ty)?);
+        let operands = self.counted(&[i.a, i.b], i.ty)?;
+        let [x, y] = [operands[0], operands[1]];
         let min = matches!(i.op, Op::FMinX | Op::VFMinX);
         if is_packed(i.ty) {
             // WebAssembly gives the first.
@@ -297,7 +368,8 @@ impl Lower<'_> {
         let packed = is_packed(i.ty);
         match c {
             Some(c) => {
-                let (x, y) = (self.counted(i.a, i.ty)?, self.counted(i.b, i.ty)?);
+                let operands = self.counted(&[i.a, i.b], i.ty)?;
+                let [x, y] = [operands[0], operands[1]];
                 self.b.ins().local_get(x.local).local_get(y.local);
                 self.b.op(c[index(i.ty)]);
                 self.done(x);
@@ -428,8 +500,7 @@ impl Lower<'_> {
                     continue;
                 }
                 let doubled = self.temp(ValType::V128);
-                let f = if is_single(t) { &SINGLE } else { &DOUBLE };
-                outside(&mut self.b, t, l, doubled, 1, f.top + 1);
+                outside(&mut self.b, t, l, doubled, 1, format(t).above());
                 self.b.ins().v128_const(normal::mask(want));
                 self.b.ins().v128_and().local_get(doubled).v128_const(0);
                 self.b.op(if is_single(t) { ins!(i32x4_eq) } else { ins!(i64x2_eq) });

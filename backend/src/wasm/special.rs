@@ -18,7 +18,7 @@ use super::emit::{Body, Ins, at, ins};
 use wasm_encoder::{Ieee32, Ieee64, ValType};
 
 /// MXCSR's bits.
-const DAZ: i32 = 0x40;
+pub const DAZ: i32 = 0x40;
 const FTZ: i32 = 0x8000;
 /// Its flags.
 pub const IE: i32 = 1;
@@ -103,7 +103,7 @@ pub const fn four(x: u32) -> i128 {
 }
 
 /// Open a block that runs if one of these bits of MXCSR is set.
-fn if_set(b: &mut Body, abi: &WasmAbi, bits: i32) {
+pub fn if_set(b: &mut Body, abi: &WasmAbi, bits: i32) {
     b.load32(abi.mxcsr);
     b.ins().i32_const(bits).i32_and();
     b.if_();

@@ -5,7 +5,7 @@
 //! ([`Folder::is_inside`]). Files are written under another name and renamed: a reader sees all of one or nothing, and
 //! writers that meet at worst work in vain.
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -196,9 +196,13 @@ impl Folder {
         fs::flock(&fd, FlockOperation::LockExclusive).map_err(|e| why("lock", e))?;
         Ok(fd)
     }
-    /// Note that files were used.
+    /// Note that files were used: that is their access time, from then on.
     pub(crate) fn note_uses<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
-        let text: String = names.flat_map(|n| [n, "\n"]).collect();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: now.subsec_nanos().into() };
+        let times = Timestamps { last_access: now, last_modification: Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT } };
+        let used = |n: &&str| fs::utimensat(&self.fd, *n, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let text: String = names.filter(used).flat_map(|n| [n, "\n"]).collect();
         if text.is_empty() {
             return Ok(());
         }
@@ -206,9 +210,13 @@ impl Folder {
         let fd = fs::openat(&self.fd, USES, flags, Mode::RUSR | Mode::WUSR).map_err(|e| why("uses", e))?;
         std::fs::File::from(fd).write_all(text.as_bytes()).map_err(|e| why("uses", e))
     }
-    /// Files of translations, those that were not used for the longest time first.
+    /// Files of translations, those that were neither written nor used for the longest time first.
     pub fn list(&self) -> Result<Vec<Listed>, String> {
         let uses = self.uses();
+        let mut counts = std::collections::HashMap::new();
+        for name in uses.lines() {
+            *counts.entry(name).or_insert(0u64) += 1;
+        }
         let mut out = vec![];
         for e in fs::Dir::read_from(self.fd.as_fd()).map_err(|e| e.to_string())? {
             let e = e.map_err(|e| e.to_string())?;
@@ -217,23 +225,12 @@ impl Folder {
                 continue;
             }
             let Ok(s) = fs::statat(&self.fd, &*name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(s.st_mtime.max(0) as u64);
-            out.push(Listed { uses: 0, size: s.st_size.max(0) as u64, used: written, name });
+            let time = |s: i64, ns: u64| SystemTime::UNIX_EPOCH + Duration::new(s.max(0) as u64, ns as u32);
+            let used = time(s.st_atime, s.st_atime_nsec).max(time(s.st_mtime, s.st_mtime_nsec));
+            let uses = counts.get(&*name).copied().unwrap_or(0);
+            out.push(Listed { uses, size: s.st_size.max(0) as u64, used, name });
         }
-        // Order of use: the later in the list of uses, the later used.
-        let mut order = std::collections::HashMap::new();
-        for (at, name) in uses.lines().enumerate() {
-            let (n, last) = order.entry(name).or_insert((0u64, 0));
-            let (name_times, _) = (*n, *last);
-            (*n, *last) = (name_times + 1, at + 1);
-        }
-        for l in &mut out {
-            l.uses = order.get(&*l.name).map_or(0, |o| o.0);
-        }
-        // What has just been written could not be used yet: a folder that is full would never keep anything new.
-        let day = SystemTime::now() - Duration::from_secs(24 * 3600);
-        let unused = |l: &Listed| if l.used > day { usize::MAX } else { 0 };
-        out.sort_by_key(|l| (order.get(&*l.name).map_or_else(|| unused(l), |o| o.1), l.used));
+        out.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.name.cmp(&b.name)));
         Ok(out)
     }
     fn uses(&self) -> String {
@@ -269,7 +266,7 @@ impl Folder {
         let _ = fs::unlinkat(&self.fd, USES, AtFlags::empty());
         Ok(n)
     }
-    /// Keep the order of use alone when the list has become long.
+    /// Forget how often files were used when the list has become long.
     fn shorten_uses(&self, all: &[Listed]) -> Result<(), String> {
         let long = fs::statat(&self.fd, USES, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|s| s.st_size as u64 > USES_MAX);
         if !long {
@@ -316,11 +313,17 @@ mod tests {
         for name in ["a.img", "b.img", "c.img"] {
             f.write(name, &[0; 100]).unwrap();
         }
-        f.note_uses(["b.img", "a.img"].into_iter()).unwrap();
-        // C could not be used yet; B was not used for the longest time.
+        let names = || f.list().unwrap().into_iter().map(|l| (l.name, l.uses)).collect::<Vec<_>>();
+        let pause = || std::thread::sleep(Duration::from_millis(20));
+        pause();
+        f.note_uses(["b.img"].into_iter()).unwrap();
+        f.note_uses(["a.img", "gone.img"].into_iter()).unwrap();
+        assert_eq!(names(), [("c.img".into(), 0), ("b.img".into(), 1), ("a.img".into(), 1)]);
+        // What has just been written could not be used yet: a folder that is full would never keep anything new.
+        pause();
+        f.write("c.img", &[0; 100]).unwrap();
         f.shrink(200).unwrap();
-        let left = f.list().unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();
-        assert_eq!(left, ["a.img", "c.img"]);
+        assert_eq!(names(), [("a.img".into(), 1), ("c.img".into(), 0)]);
         // Blocks that are too few for an image's file add up, and go with it.
         f.add_few("a.img", &[1, 2]).unwrap();
         f.add_few("a.img", &[2]).unwrap();
