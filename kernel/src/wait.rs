@@ -5,21 +5,40 @@
 //! directly, and the wait ends with EINTR.
 
 use crate::errno::{Errno, Result};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+#[cfg(not(target_family = "wasm"))]
+use rustix::thread::futex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+#[cfg(not(target_family = "wasm"))]
+use std::time::Duration;
 use std::time::Instant;
 
-/// What a sleeping thread sleeps on.
+/// What a sleeping thread sleeps on. One thread at a time does.
 #[derive(Default, Debug)]
 pub struct Waker {
-    woken: Mutex<bool>,
-    cond: Condvar,
+    /// [`AWAKE`], [`WOKEN`] or [`ASLEEP`].
+    state: AtomicU32,
 }
 
+/// Nothing was noted.
+const AWAKE: u32 = 0;
+/// It was woken, and has not noticed yet.
+const WOKEN: u32 = 1;
+/// It sleeps, or is about to.
+const ASLEEP: u32 = 2;
+
 impl Waker {
-    /// Wake the thread; remembered if it does not sleep yet.
+    /// Wake the thread; remembered if it does not sleep yet. What was written before is seen by who was woken.
     pub fn wake(&self) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.cond.notify_all();
+        if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
+            #[cfg(not(target_family = "wasm"))]
+            // (It is a word of this process: the call cannot fail.)
+            let _ = futex::wake(&self.state, futex::Flags::PRIVATE, 1);
+        }
+    }
+    /// Whether it was woken. Clears the mark.
+    fn noticed(&self) -> bool {
+        self.state.compare_exchange(WOKEN, AWAKE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
     /// Sleep until woken or until the deadline; false at the deadline. Clears the mark.
     ///
@@ -27,7 +46,7 @@ impl Waker {
     #[cfg(target_family = "wasm")]
     pub fn sleep(&self, deadline: Option<Instant>) -> bool {
         loop {
-            if std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if self.noticed() {
                 return true;
             }
             if deadline.is_some_and(|d| Instant::now() >= d) {
@@ -39,21 +58,22 @@ impl Waker {
     /// Sleep until woken or until the deadline; false at the deadline. Clears the mark.
     #[cfg(not(target_family = "wasm"))]
     pub fn sleep(&self, deadline: Option<Instant>) -> bool {
-        let mut w = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*w {
-            match deadline {
-                None => w = self.cond.wait(w).unwrap_or_else(PoisonError::into_inner),
-                Some(d) => {
-                    let now = Instant::now();
-                    if now >= d {
-                        return false;
-                    }
-                    w = self.cond.wait_timeout(w, d - now).unwrap_or_else(PoisonError::into_inner).0;
-                }
+        loop {
+            if self.noticed() {
+                return true;
+            }
+            let left = match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return false,
+                // Longer than what the host's clock can count is for ever.
+                left => left.and_then(|d| rustix::time::Timespec::try_from(d).ok()),
+            };
+            // If it was woken meanwhile, it is seen above.
+            if self.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                // Whatever ends it, the state tells what happened.
+                let _ = futex::wait(&self.state, futex::Flags::PRIVATE, ASLEEP, left.as_ref());
+                let _ = self.state.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
             }
         }
-        *w = false;
-        true
     }
 }
 
@@ -133,16 +153,14 @@ impl WaitQueue {
     }
     /// Wake every waiter.
     pub fn wake_all(&self) {
-        let listeners = {
+        let (first, others, listeners) = {
             let v = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-            for w in &v.wakers {
-                w.wake();
-            }
-            if v.listeners.is_empty() {
-                return;
-            }
-            v.listeners.clone()
+            let Waiters { wakers, listeners } = &*v;
+            // (One is the usual case, and needs no memory.)
+            (wakers.first().cloned(), wakers.iter().skip(1).cloned().collect::<Vec<_>>(), listeners.clone())
         };
+        // Who wakes up wants the queue: it is free by now.
+        first.iter().chain(&others).for_each(|w| w.wake());
         for l in listeners.iter().filter_map(Weak::upgrade) {
             l.notify();
         }
@@ -171,5 +189,57 @@ impl WaitQueue {
         };
         self.unregister(who.waker());
         r
+    }
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn woken_before_and_while_asleep_and_not_at_all() {
+        let w = Arc::new(Waker::default());
+        w.wake();
+        w.wake();
+        assert!(w.sleep(None));
+        let soon = || Some(Instant::now() + Duration::from_millis(5));
+        assert!(!w.sleep(soon()));
+        assert!(!w.sleep(Some(Instant::now())));
+        let other = w.clone();
+        let t = std::thread::spawn(move || (0..10_000).filter(|_| other.sleep(None)).count());
+        while !t.is_finished() {
+            w.wake();
+        }
+        assert_eq!(t.join().unwrap(), 10_000);
+    }
+
+    #[test]
+    fn everybody_in_a_queue_is_woken() {
+        struct Me(Arc<Waker>);
+        impl Blocking for Me {
+            fn waker(&self) -> &Arc<Waker> {
+                &self.0
+            }
+            fn interrupted(&self) -> bool {
+                false
+            }
+        }
+        let (q, value) = (Arc::new(WaitQueue::default()), Arc::new(AtomicU32::new(0)));
+        let waits = |n: u32| {
+            let (q, value) = (q.clone(), value.clone());
+            std::thread::spawn(move || {
+                q.wait(&Me(Arc::default()), None, || (value.load(Ordering::SeqCst) > n).then_some(n))
+            })
+        };
+        let all: Vec<_> = (0..4).map(waits).collect();
+        for n in 1..=4 {
+            value.store(n, Ordering::SeqCst);
+            q.wake_all();
+        }
+        for (n, t) in all.into_iter().enumerate() {
+            assert_eq!(t.join().unwrap(), Ok(n as u32));
+        }
+        let late = q.wait(&Me(Arc::default()), Some(Instant::now() + Duration::from_millis(5)), || None::<()>);
+        assert_eq!(late, Err(Errno::ETIMEDOUT));
     }
 }
