@@ -142,6 +142,7 @@ impl Direct {
                 let df = self.state(self.words.df);
                 self.asm.store_imm(8, df, u64::from(i.mnemonic() == M::Std))
             }
+            M::Ldmxcsr | M::Vldmxcsr => self.load_mxcsr(i),
             _ if select::is_string(i) => self.string(i),
             _ if !select::is_copied(i, self.v3) => false,
             M::Lea => self.lea(i),
@@ -406,10 +407,14 @@ impl Direct {
 
     /// Load the 64-bit memory operand of an instruction to R15.
     pub(super) fn load_operand(&mut self, i: &Instruction) -> bool {
+        self.load_by(Code::Mov_r64_rm64, R::R15, i)
+    }
+    /// The same by an instruction that loads to this form of R15.
+    fn load_by(&mut self, load: Code, r15: R, i: &Instruction) -> bool {
         let mut out = *i;
-        out.set_code(Code::Mov_r64_rm64);
+        out.set_code(load);
         out.set_op0_kind(OpKind::Register);
-        out.set_op0_register(R::R15);
+        out.set_op0_register(r15);
         out.set_op1_kind(OpKind::Memory);
         if !select::is_copied(&out, self.v3) || self.address(&mut out).is_none() {
             return false;
@@ -417,6 +422,34 @@ impl Direct {
         self.mark();
         self.copies.lose(R15);
         self.encode(&out)
+    }
+
+    /// LDMXCSR of a value that masks all exceptions and has no reserved bits; others are left to the interpreter.
+    fn load_mxcsr(&mut self, i: &Instruction) -> bool {
+        const MASKS: u64 = 0x1f80;
+        const RESERVED: u64 = !0xffff;
+        let vex = i.code().encoding() == iced_x86::EncodingKind::VEX;
+        if vex && !self.v3 || !self.load_by(Code::Mov_r32_rm32, R::R15D, i) {
+            return false;
+        }
+        // The state's word of RSP, which is in R11, is free.
+        let word = self.slot(4);
+        for (bits, inverted) in [(MASKS, true), (RESERVED, false)] {
+            self.asm.store_imm(8, word, bits);
+            self.copies.lose(R10);
+            self.asm.load(4, R10, Rm::Reg(R15));
+            if inverted {
+                // (NOT changes no flags.)
+                self.asm.group3(4, 2, Rm::Reg(R10));
+            }
+            self.asm.pext(R10, R10, word);
+            self.guard(R10);
+        }
+        // Of a copy: another thread may have changed the operand.
+        let mxcsr = self.state(self.words.mxcsr);
+        self.asm.store(4, mxcsr, R15);
+        self.asm.op(4, 0x0fae, 2, mxcsr);
+        true
     }
 
     /// A string instruction, perhaps repeated. Its destination is in ES, which has no base: it gets host addresses. The guards are

@@ -81,6 +81,8 @@ pub struct Words {
     pub gpr: u32,
     /// u64: the direction flag.
     pub df: u32,
+    /// u32: MXCSR as it was last loaded or looked at. While copied code runs, the host's is the guest's.
+    pub mxcsr: u32,
     /// u64: host address of guest address 0.
     pub base: u32,
     /// u64: not zero: leave.

@@ -115,12 +115,10 @@ const VECTOR: &[F] = &[
     F::VAES,
     F::VPCLMULQDQ,
 ];
-/// Of them those that are not: they do more than arithmetic, or have operands that are not looked at.
+/// Of them those that are not: they do more than arithmetic, or have operands that are not looked at. (STMXCSR is: the host's MXCSR is the guest's.)
 const NOT: &[M] = &[
     M::Ldmxcsr,
-    M::Stmxcsr,
     M::Vldmxcsr,
-    M::Vstmxcsr,
     M::Maskmovdqu,
     M::Vmaskmovdqu,
     M::Maskmovq,

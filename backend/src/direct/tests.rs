@@ -6,6 +6,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic as M, OpAccess, Op
 const WORDS: Words = Words {
     gpr: 32,
     df: 200,
+    mxcsr: 304,
     base: 208,
     poll: 216,
     records: 224,
@@ -137,7 +138,6 @@ fn what_must_not_run_here_is_left_out() {
         &[0xcd, 0x80],                   // int 80h
         &[0x0f, 0xa2],                   // cpuid
         &[0xf3, 0x48, 0x0f, 0xae, 0xd8], // wrgsbase rax
-        &[0x0f, 0xae, 0x10],             // ldmxcsr [rax]
         &[0x8e, 0xe8],                   // mov gs,eax
         &[0xd9, 0xe8],                   // fld1
         &[0x0f, 0xab, 0x08],             // bts [rax],ecx: the bit is anywhere
@@ -152,6 +152,18 @@ fn what_must_not_run_here_is_left_out() {
         let last = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).iter().last().expect("code");
         assert!(last.is_jmp_near_indirect() && last.memory_base() == R::R9, "{c:02x?}: {last}");
     }
+}
+
+#[test]
+fn mxcsr_is_loaded_of_a_copy_that_was_looked_at() {
+    let (code, pcs, left_out) = copy(&[block(&[0x0f, 0xae, 0x10])]);
+    assert_eq!((left_out, wrong(&code, &pcs)), (0, None));
+    let all: Vec<_> = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).iter().collect();
+    let at = all.iter().position(|i| i.mnemonic() == M::Ldmxcsr).expect("it is copied");
+    assert_eq!(all[at].memory_base(), R::R9);
+    // The masks and the reserved bits.
+    let guards = all[..at].iter().filter(|i| i.memory_base() == R::None && i.memory_index() == R::R10);
+    assert_eq!(guards.count(), 2 + all[..at].iter().filter(|i| i.mnemonic() == M::Shrx).count());
 }
 
 #[test]

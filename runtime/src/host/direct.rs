@@ -19,6 +19,7 @@ use std::mem::offset_of;
 pub(crate) const WORDS: Words = Words {
     gpr: offset_of!(CpuState, gpr) as u32,
     df: offset_of!(CpuState, df) as u32,
+    mxcsr: offset_of!(CpuState, mxcsr) as u32,
     base: offset_of!(CpuState, mem_base) as u32,
     poll: offset_of!(CpuState, poll) as u32,
     records: offset_of!(CpuState, records) as u32,
