@@ -30,8 +30,9 @@
 //! 3. At every host instruction that may fault, the registers and flags are those before the guest instruction, but for R10 and
 //!    R15; its guest address is in [`Code::pcs`].
 //! 4. At every entry of a block, the guest's RSP is near guest memory.
-//! 5. Every cycle goes through a poll; or through a hash lookup, which finds nothing while the thread is asked to leave; or through calls
-//!    that do not return, which fill the stack of calls, and the hook that empties it polls.
+//! 5. Every cycle goes through a poll, as each direct jump to the same or a lower guest address has one; or through a hash lookup, which finds
+//!    nothing while the thread is asked to leave; or through calls that do not return, which fill the stack of calls, and the hook that
+//!    empties it polls.
 
 mod checks;
 mod emit;
@@ -143,6 +144,13 @@ pub struct Block {
     pub counted: Option<u32>,
     /// It can be entered from outside of the unit.
     pub entered: bool,
+}
+
+impl Block {
+    /// The address of its last instruction.
+    fn last(&self) -> u64 {
+        self.insns.last().map_or(self.pc, Instruction::ip)
+    }
 }
 
 /// A unit's code, in the compiler's buffers.
@@ -301,13 +309,16 @@ impl Direct {
             self.entries.push(self.asm.label());
         }
         for (n, b) in blocks.iter().enumerate() {
-            self.block(n, b, links);
+            // What goes back in the guest polls, as ways out of the unit that do. In the order of the unit it may go forward, and
+            // come back by way of another unit.
+            let polls = self.from[n].iter().any(|f| blocks[*f].last() >= b.pc);
+            self.block(n, b, polls, links);
         }
         self.counts(blocks);
         self.cold_code();
     }
 
-    fn block(&mut self, n: usize, b: &Block, links: &mut dyn FnMut(u64) -> u32) {
+    fn block(&mut self, n: usize, b: &Block, polls: bool, links: &mut dyn FnMut(u64) -> u32) {
         (self.checks, self.copies) = self.before(n, b);
         match b.counted {
             // The block before may go on here.
@@ -322,8 +333,7 @@ impl Direct {
         self.goes_on = false;
         self.assume(n, b.pc);
         self.asm.bind(self.labels[n]);
-        // What goes back polls: here, where all of it comes.
-        if self.from[n].iter().any(|f| *f >= n) {
+        if polls {
             self.poll(b.pc);
         }
         let mut ended = false;

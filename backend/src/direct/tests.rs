@@ -236,6 +236,26 @@ fn ways_meet() {
     assert_eq!(checks_in(&unit(&[(x, a, true), (z - 3, falls, true), (z, c, false)]))[2], 1);
 }
 
+/// A jump back in the guest polls, also where it goes forward in the unit: its loop may come back by way of other units.
+#[test]
+fn what_goes_back_in_the_guest_polls() {
+    let [low, high] = [0x40_0000, 0x40_0040];
+    let polls = |blocks: &[(u64, &[u8], bool)]| -> Vec<u64> {
+        let (_, pcs, _) = copy(&unit(blocks));
+        pcs.iter().filter(|p| p.1 & POLL != 0).map(|p| p.1 & !POLL).collect()
+    };
+    // nop; and: jmp from 0x40 to 0, to 0x80, from 0 to 0x40, to itself
+    let (nop, back, on, forth): (&[u8], &[u8], &[u8], &[u8]) = (&[0x90], &[0xeb, 0xbe], &[0xeb, 0x3e], &[0xeb, 0x3e]);
+    assert_eq!(polls(&[(high, back, true), (low, nop, false)]), [low]);
+    assert_eq!(polls(&[(low, forth, true), (high, on, false)]), []);
+    // Each cycle once, in whichever order.
+    assert_eq!(polls(&[(high, back, true), (low, forth, false)]), [low]);
+    assert_eq!(polls(&[(low, forth, true), (high, back, false)]), [low]);
+    assert_eq!(polls(&[(low, &[0xeb, 0xfe], true)]), [low]);
+    // Out of the unit.
+    assert_eq!(polls(&[(high, back, true)]), [low]);
+}
+
 /// The copy of a loop, and where it goes back to: `front` is entered; the loop is of these blocks, and ends in a jump back.
 fn looped(front: &[u8], turn: &[&[u8]]) -> (Vec<Instruction>, Instruction) {
     let mut turn: Vec<Vec<u8>> = turn.iter().map(|b| b.to_vec()).collect();
