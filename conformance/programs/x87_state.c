@@ -1,5 +1,5 @@
-// cc x87_state: -O2 -D_GNU_SOURCE -pthread
-// cc32 x87_state: -O2 -D_GNU_SOURCE -pthread
+// cc x87_state: -O2 -D_GNU_SOURCE -pthread -no-pie
+// cc32 x87_state: -O2 -D_GNU_SOURCE -pthread -no-pie
 // The x87 state across all that interrupts a program: system calls, signals that come at any time, faults of stores, fork, threads,
 // unmasked exceptions, MMX. Everything that is left in the unit is printed.
 #include <fenv.h>
@@ -22,9 +22,11 @@ typedef struct { unsigned char b[10]; } ext;
 #ifdef __x86_64__
 #define SW(u) ((u)->uc_mcontext.fpregs->swd)
 #define TAGS(u) ((u)->uc_mcontext.fpregs->ftw)
+#define POINTER(u) ((unsigned)(u)->uc_mcontext.fpregs->rip)
 #else
 #define SW(u) ((u)->uc_mcontext.fpregs->sw & 0xffff)
 #define TAGS(u) ((u)->uc_mcontext.fpregs->tag & 0xffff)
+#define POINTER(u) ((unsigned)(u)->uc_mcontext.fpregs->ipoff)
 #endif
 
 static void drain(const char *what) {
@@ -49,6 +51,22 @@ static void on_segv(int s, siginfo_t *i, void *c) {
     mprotect(page, 4096, PROT_READ | PROT_WRITE);
 }
 static void on_fpe(int s, siginfo_t *i, void *c) { (void)s; ucontext_t *u = c; printf("SIGFPE %d: %04x\n", i->si_code, SW(u)); siglongjmp(back, 1); }
+static unsigned behind, pointer;
+static void on_write(int s, siginfo_t *i, void *c) { (void)s; (void)i; pointer = POINTER((ucontext_t *)c); handled++; mprotect(page, 4096, PROT_READ | PROT_WRITE); }
+// The address of the last instruction that was not one of control: behind a block, behind two, and where the middle of a block faults.
+static void pointers(void) {
+    unsigned env[7], sums[3] = {0, 0, 0};
+    for (int i = 0; i < 3000; i++) {
+        asm volatile("fld1\n 1: fldpi\n fnclex\n jmp 2f\n 2: fnstenv %0\n movl $1b, %1\n fninit" : "=m"(env), "=m"(behind));
+        sums[0] += env[3] - behind;
+        asm volatile("fld1\n 1: faddl %2\n jmp 2f\n 2: test %%eax, %%eax\n jmp 3f\n 3: fnstenv %0\n movl $1b, %1\n fninit" : "=m"(env), "=m"(behind) : "m"(*(double *)(page + 64)) : "cc");
+        sums[1] += env[3] - behind;
+        if (i % 100 == 0) mprotect(page, 4096, PROT_READ);
+        asm volatile("fldpi\n 1: fld1\n fnop\n movl $1b, %0\n movl $1, %1\n faddp\n fstpl %1" : "=m"(behind), "=m"(*(int *)page));
+        sums[2] += pointer - behind;
+    }
+    printf("pointers %x %x %x, %d faults\n", sums[0], sums[1], sums[2], handled);
+}
 static void *worker(void *p) { *(long *)p = 0; for (int i = 0; i < 40; i++) { *(long *)p += chain(5000); if (i % 8 == 0) usleep(100); } return p; }
 static void handler(int n, void (*f)(int, siginfo_t *, void *)) { struct sigaction a; memset(&a, 0, sizeof a); a.sa_sigaction = f; a.sa_flags = SA_SIGINFO; sigaction(n, &a, 0); }
 
@@ -81,6 +99,8 @@ int main(void) {
     mprotect(page, 4096, PROT_NONE); handled = 0;
     asm volatile("fninit\n fstpl %0\n fstps %1" : "=m"(*(double *)page), "=m"(*(float *)(page + 16))); // of an empty stack
     printf("empty %llx %x\n", *(unsigned long long *)page, *(unsigned *)(page + 16)); asm volatile("fninit");
+
+    handler(SIGSEGV, on_write); handled = 0; pointers();
 
     asm volatile(FILL); fflush(stdout);
     pid_t child = fork();

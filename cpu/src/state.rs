@@ -56,7 +56,7 @@ pub struct CpuState {
     pub segs: [u16; 6],
     /// Descriptors 12 to 14 of the global table, which a thread of a 32-bit program may set (set_thread_area).
     pub tls: [u64; 3],
-    /// Not zero: the x87 state is in the host's x87 unit, and what is here of it (but the control word) is old; see
+    /// 1: the x87 state is in the host's x87 unit, and what is here of it is old (but the control word, if no copied code runs); else 0. See
     /// `helpers/x87_live.rs`.
     pub x87_live: u64,
     /// How to take back what an x87 store has done so far, if its access faults; see `helpers/x87.rs`.
@@ -125,6 +125,8 @@ pub struct CpuState {
     pub way_service: u64,
     /// For an instruction that is not copied.
     pub way_step: u64,
+    /// To have the x87 state put into the host's unit.
+    pub way_x87: u64,
     /// The bits of a count of copied code that say that it is hot.
     pub count_mask: u64,
     /// Why copied code was left.
@@ -315,6 +317,7 @@ impl Default for CpuState {
             way_dispatch: 0,
             way_service: 0,
             way_step: 0,
+            way_x87: 0,
             count_mask: 0,
             left: 0,
             hot: 0,

@@ -175,6 +175,8 @@ impl Thread {
                 Err(e) => return self.untranslatable(pc, e),
             }
         }
+        // SAFETY: own state.
+        unsafe { (*self.cpu).x87_settle() };
         let mem = self.memory();
         let Some(own) = self.copied.as_ref() else { return self.interpret(pc) };
         let Some(b) = own.singles.get(&pc) else { return self.interpret(pc) };
@@ -299,6 +301,13 @@ pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u
                 (*t).service(evm_cpu::service::SYSCALL, next.wrapping_sub(2), next)
             }
             direct::STEP => (*t).single(next),
+            direct::X87 => {
+                if (*cpu).x87_load() {
+                    next
+                } else {
+                    (*t).single(next)
+                }
+            }
             direct::OFTEN => {
                 (*t).add_target(next);
                 next

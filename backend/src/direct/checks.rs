@@ -59,6 +59,8 @@ pub(super) enum Fact {
     Near(u8),
     /// This sum is.
     Sum(Sum),
+    /// The guest's x87 state is in the host's x87 unit.
+    X87,
 }
 
 /// What is known at a place of the code.
@@ -77,6 +79,8 @@ pub(super) struct Checks {
     origin: Option<usize>,
     /// What was checked of what has the values there for its roots.
     done: Vec<Fact>,
+    /// The guest's x87 state is in the host's x87 unit.
+    x87: bool,
 }
 
 impl Default for Checks {
@@ -84,7 +88,7 @@ impl Default for Checks {
         let mut known = [UNKNOWN; 16];
         known[RSP].near = Some(0);
         let values = std::array::from_fn(|n| n as u32);
-        Checks { known, values, roots: values, next: 16, sums: vec![], origin: None, done: vec![] }
+        Checks { known, values, roots: values, next: 16, sums: vec![], origin: None, done: vec![], x87: false }
     }
 }
 
@@ -117,6 +121,7 @@ impl Checks {
             k.max = k.max.max(o.max);
             k.near = k.near.zip(o.near).map(|(a, b)| a.max(b));
         }
+        self.x87 &= other.x87;
         self.sums.retain_mut(|(s, drift)| match other.drift(s) {
             Some(d) => {
                 *drift = (*drift).max(d);
@@ -156,7 +161,8 @@ impl Checks {
             .iter()
             .zip(&other.known)
             .all(|(k, o)| k.max <= o.max && o.near.is_none_or(|most| k.near.is_some_and(|n| n <= most)));
-        known && other.sums.iter().all(|(s, most)| self.drift(s).is_some_and(|d| d <= *most))
+        let x87 = self.x87 || !other.x87;
+        known && x87 && other.sums.iter().all(|(s, most)| self.drift(s).is_some_and(|d| d <= *most))
     }
     /// What was checked since the beginning of block `n`, on all ways, of the values that registers had there and what moved from them.
     pub fn done(&self, n: usize) -> &[Fact] {
@@ -175,6 +181,7 @@ impl Checks {
                 self.known[n].near = Some(most(&|w| w.known[n].near));
             }
             Fact::Sum(s) => self.sums.push((*s, most(&|w| w.drift(s)))),
+            Fact::X87 => self.x87 = true,
         }
     }
     /// Whether that is known.
@@ -182,7 +189,13 @@ impl Checks {
         match f {
             Fact::Near(n) => self.is_near(*n),
             Fact::Sum(s) => self.drift(s).is_some(),
+            Fact::X87 => self.x87,
         }
+    }
+    /// It was seen that the guest's x87 state is in the host's unit.
+    pub fn checked_x87(&mut self) {
+        self.done.push(Fact::X87);
+        self.x87 = true;
     }
     /// The value of this register was compared with the size of guest memory.
     pub fn checked(&mut self, n: u8) {

@@ -10,6 +10,8 @@ use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register as R};
 /// Distance from the base of GS to the last word of the one page of the guards that can be read.
 const GUARD_WORD: i32 = evm_memory::LIMIT_AT + evm_memory::PAGE as i32 - 8;
 const RBP: Reg = 5;
+/// The register whose word in the state is free: RSP, which is in R11.
+const FREE: u8 = 4;
 
 /// What a run of stack instructions does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +96,37 @@ impl Direct {
                 self.check(R10, R10);
                 self.checks.checked_sum(s);
             }
+            Fact::X87 => self.check_x87(),
+        }
+    }
+    /// Leave unless the guest's x87 state is in the host's unit: the runtime puts it there.
+    fn check_x87(&mut self) {
+        let live = self.state(self.words.x87_live);
+        self.copies.lose(R10);
+        self.asm.load(8, R10, Rm::Reg(RCX));
+        self.asm.load(8, RCX, live);
+        self.asm.lea(8, RCX, Rm::Mem(RCX, -1));
+        let good = self.jrcxz();
+        self.asm.load(8, RCX, Rm::Reg(R10));
+        self.way(self.words.x87, self.pc);
+        self.land(good);
+        self.asm.load(8, RCX, Rm::Reg(R10));
+        self.checks.checked_x87();
+    }
+    /// The instruction that comes next works on the x87 unit.
+    fn need_x87(&mut self) {
+        if !self.checks.holds(&Fact::X87) {
+            self.check_x87();
+        }
+    }
+    /// Leave the address of the last x87 instruction, FIP, where the block ends. (In front of a fault in the block it is that of the host's unit.)
+    pub(super) fn leave_fip(&mut self) {
+        let Some(pc) = self.fip.take() else { return };
+        let fip = self.state(self.words.fip);
+        if !self.asm.store_imm(8, fip, pc) {
+            self.copies.lose(R10);
+            self.asm.imm_keeping_flags(R10, pc);
+            self.asm.store(8, fip, R10);
         }
     }
     /// Fault unless `r` is 0; it must be less than 2^28.
@@ -143,6 +176,7 @@ impl Direct {
                 self.asm.store_imm(8, df, u64::from(i.mnemonic() == M::Std))
             }
             M::Ldmxcsr | M::Vldmxcsr => self.load_mxcsr(i),
+            M::Fldcw => self.load_control(i),
             _ if select::is_string(i) => self.string(i),
             _ if !select::is_copied(i, self.v3) => false,
             M::Lea => self.lea(i),
@@ -157,6 +191,9 @@ impl Direct {
         let memory = (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Memory);
         if !memory && self.with_slot(i, writes) {
             return true;
+        }
+        if select::is_x87(i) {
+            self.need_x87();
         }
         // An address may take R10.
         let mut free = if memory { [Some(R15), Some(R10)] } else { self.copies.oldest().map(Some) };
@@ -200,7 +237,8 @@ impl Direct {
                 self.copies.lose(*host);
             }
         }
-        if memory || faults(i) {
+        let unit = select::leaves_fip(i);
+        if memory || faults(i) || unit {
             self.mark();
         }
         if !self.encode(&out) {
@@ -208,6 +246,9 @@ impl Direct {
         }
         for (n, host) in held.iter().flatten().filter(|h| writes >> h.0 & 1 != 0) {
             self.put(*n, *host);
+        }
+        if unit {
+            self.fip = Some(i.ip());
         }
         if memory && accesses {
             self.checks.accessed(i);
@@ -432,24 +473,39 @@ impl Direct {
         if vex && !self.v3 || !self.load_by(Code::Mov_r32_rm32, R::R15D, i) {
             return false;
         }
-        // The state's word of RSP, which is in R11, is free.
-        let word = self.slot(4);
-        for (bits, inverted) in [(MASKS, true), (RESERVED, false)] {
-            self.asm.store_imm(8, word, bits);
-            self.copies.lose(R10);
-            self.asm.load(4, R10, Rm::Reg(R15));
-            if inverted {
-                // (NOT changes no flags.)
-                self.asm.group3(4, 2, Rm::Reg(R10));
-            }
-            self.asm.pext(R10, R10, word);
-            self.guard(R10);
-        }
+        self.guard_bits(MASKS, true);
+        self.guard_bits(RESERVED, false);
         // Of a copy: another thread may have changed the operand.
         let mxcsr = self.state(self.words.mxcsr);
         self.asm.store(4, mxcsr, R15);
         self.asm.op(4, 0x0fae, 2, mxcsr);
         true
+    }
+    /// FLDCW of a value that masks all exceptions; others are left to the interpreter.
+    fn load_control(&mut self, i: &Instruction) -> bool {
+        const MASKS: u64 = 0x3f;
+        self.need_x87();
+        if !self.load_by(Code::Movzx_r32_rm16, R::R15D, i) {
+            return false;
+        }
+        self.guard_bits(MASKS, true);
+        let word = self.slot(FREE);
+        self.asm.store(8, word, R15);
+        self.asm.op(4, 0xd9, 5, word);
+        true
+    }
+    /// Fault unless R15 has none of these bits, or all of them. Changes R10.
+    fn guard_bits(&mut self, bits: u64, all: bool) {
+        let word = self.slot(FREE);
+        self.asm.store_imm(8, word, bits);
+        self.copies.lose(R10);
+        self.asm.load(4, R10, Rm::Reg(R15));
+        if all {
+            // (NOT changes no flags.)
+            self.asm.group3(4, 2, Rm::Reg(R10));
+        }
+        self.asm.pext(R10, R10, word);
+        self.guard(R10);
     }
 
     /// A string instruction, perhaps repeated. Its destination is in ES, which has no base: it gets host addresses. The guards are

@@ -271,12 +271,12 @@ impl Direct {
         self.asm.load(8, RCX, Rm::Reg(R10));
     }
     /// Jump if RCX is 0, over a few bytes in which there is no other jump. Flags are left alone.
-    fn jrcxz(&mut self) -> u32 {
+    pub(super) fn jrcxz(&mut self) -> u32 {
         self.asm.byte(JRCXZ);
         self.asm.byte(0);
         self.asm.pos()
     }
-    fn land(&mut self, from: u32) {
+    pub(super) fn land(&mut self, from: u32) {
         let by = (self.asm.pos() - from) as u8;
         self.asm.code[from as usize - 1] = by;
     }

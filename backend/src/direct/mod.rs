@@ -17,6 +17,9 @@
 //! touching flags: `shrx r10, address, r9` shifts by the low six bits of R9, that is by [`SHIFT`]; the result is 0 or the
 //! number of a word behind the only one of its page that can be read.
 //!
+//! The x87 unit: its instructions, and those of MMX, find the guest's state in the host's unit; a block looks whether it is there before the first
+//! of them, if that is not known ([`Words::x87_live`]). All exceptions are masked then, so that none of them traps.
+//!
 //! Control (`exits`): code of another unit is reached through the table of *records*, one for each entry index: its code, and
 //! the guest address negated. A direct jump knows the index. An indirect one takes its code from the table of *targets*, which has a word for each
 //! guest address: often that is the way [`Words::dispatch`], which finds the record by a hash of the address and compares. A call is
@@ -106,6 +109,12 @@ pub struct Words {
     pub service: u32,
     /// u64: address of the way to an instruction that is not copied, at R15.
     pub step: u32,
+    /// u64: 1 while the guest's x87 state is in the host's x87 unit, else 0.
+    pub x87_live: u32,
+    /// u64: address of the last x87 instruction that is not one of control.
+    pub fip: u32,
+    /// u64: address of the way that has the x87 state put there, to go on at R15.
+    pub x87: u32,
 }
 
 /// CRC-32C of each byte, followed by so many zeros.
@@ -199,12 +208,14 @@ pub struct Direct {
     cold: Vec<exits::Exit>,
     left_out: Vec<u64>,
     run: emit::Run,
+    /// The last x87 instruction of the block at hand, if its address is still to be left in the state.
+    fip: Option<u64>,
     v3: bool,
     /// Guest address of the instruction at hand.
     pc: u64,
 }
 
-/// Whether a block is better compiled: it uses the x87 unit, say.
+/// Whether a block is better compiled: it has gathers.
 pub fn is_for_compiler(insns: &[Instruction]) -> bool {
     select::is_for_compiler(insns)
 }
@@ -247,6 +258,7 @@ impl Direct {
             cold: vec![],
             left_out: vec![],
             run: emit::Run::default(),
+            fip: None,
             v3: true,
             pc: 0,
         }
@@ -343,6 +355,7 @@ impl Direct {
             next = i.next_ip();
             self.runs(i);
             if select::is_control(i) {
+                self.leave_fip();
                 ended = self.control(i, n, links);
                 if !ended {
                     self.leave_out(i);
@@ -358,6 +371,7 @@ impl Direct {
         }
         self.end_run();
         if !ended {
+            self.leave_fip();
             let last = std::mem::replace(&mut self.pc, next);
             self.settle_rsp();
             self.pc = last;
@@ -369,6 +383,7 @@ impl Direct {
     /// This instruction is for the interpreter.
     fn leave_out(&mut self, i: &Instruction) {
         self.end_run();
+        self.leave_fip();
         self.left_out.push(i.next_ip());
         self.way(self.words.step, i.ip());
     }

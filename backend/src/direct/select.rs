@@ -97,8 +97,100 @@ const INTEGER: &[M] = &[
     M::Movnti,
 ];
 
+/// Instructions on the x87 unit, for which the guest's state is in the host's unit, with all exceptions masked. What loads or stores the whole
+/// environment is not among them: it has addresses of instructions in it.
+const X87: &[M] = &[
+    M::Fld,
+    M::Fst,
+    M::Fstp,
+    M::Fild,
+    M::Fist,
+    M::Fistp,
+    M::Fisttp,
+    M::Fbld,
+    M::Fbstp,
+    M::Fld1,
+    M::Fldl2t,
+    M::Fldl2e,
+    M::Fldpi,
+    M::Fldlg2,
+    M::Fldln2,
+    M::Fldz,
+    M::Fxch,
+    M::Fcmovb,
+    M::Fcmove,
+    M::Fcmovbe,
+    M::Fcmovu,
+    M::Fcmovnb,
+    M::Fcmovne,
+    M::Fcmovnbe,
+    M::Fcmovnu,
+    M::Fadd,
+    M::Faddp,
+    M::Fiadd,
+    M::Fsub,
+    M::Fsubp,
+    M::Fisub,
+    M::Fsubr,
+    M::Fsubrp,
+    M::Fisubr,
+    M::Fmul,
+    M::Fmulp,
+    M::Fimul,
+    M::Fdiv,
+    M::Fdivp,
+    M::Fidiv,
+    M::Fdivr,
+    M::Fdivrp,
+    M::Fidivr,
+    M::Fchs,
+    M::Fabs,
+    M::Fsqrt,
+    M::Frndint,
+    M::Fscale,
+    M::Fxtract,
+    M::Fprem,
+    M::Fprem1,
+    M::F2xm1,
+    M::Fyl2x,
+    M::Fyl2xp1,
+    M::Fptan,
+    M::Fpatan,
+    M::Fsin,
+    M::Fcos,
+    M::Fsincos,
+    M::Fcom,
+    M::Fcomp,
+    M::Fcompp,
+    M::Ficom,
+    M::Ficomp,
+    M::Fucom,
+    M::Fucomp,
+    M::Fucompp,
+    M::Fcomi,
+    M::Fcomip,
+    M::Fucomi,
+    M::Fucomip,
+    M::Ftst,
+    M::Fxam,
+    M::Fincstp,
+    M::Fdecstp,
+    M::Ffree,
+    M::Fnop,
+    M::Fnclex,
+    M::Fnstcw,
+    M::Fnstsw,
+    M::Wait,
+];
+
+/// Whether an instruction leaves its address in the x87 unit: all but those that control it.
+pub(super) fn leaves_fip(i: &Instruction) -> bool {
+    X87.contains(&i.mnemonic()) && !matches!(i.mnemonic(), M::Wait | M::Fnclex | M::Fnstcw | M::Fnstsw)
+}
+
 /// Extensions whose instructions on vector registers are copied.
 const VECTOR: &[F] = &[
+    F::MMX,
     F::SSE,
     F::SSE2,
     F::SSE3,
@@ -162,8 +254,16 @@ pub(super) fn has_source(i: &Instruction) -> bool {
 
 /// Whether a compiler does better with the block of these instructions: it has arithmetic that is not copied.
 pub(super) fn is_for_compiler(insns: &[Instruction]) -> bool {
+    insns.iter().any(Instruction::is_vsib)
+}
+
+/// Whether an instruction works on the x87 unit, or on the MMX registers, which are in it.
+pub(super) fn is_x87(i: &Instruction) -> bool {
     let unit = |f: &F| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::MMX);
-    insns.iter().any(|i| i.is_vsib() || i.cpuid_features().iter().any(unit))
+    // These do whatever their operand is.
+    matches!(i.mnemonic(), M::Cvtpi2ps | M::Cvtpi2pd)
+        || i.cpuid_features().iter().any(unit)
+        || (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Register && i.op_register(k).is_mm())
 }
 
 /// Whether CPUs differ in the result, which is to be the same everywhere: approximations, and what the manual leaves undefined (but for flags).
@@ -206,6 +306,9 @@ pub(super) fn is_copied(i: &Instruction, v3: bool) -> bool {
         }
     }
     let m = i.mnemonic();
+    if X87.contains(&m) {
+        return true;
+    }
     if INTEGER.contains(&m) || i.code().condition_code() != iced_x86::ConditionCode::None {
         // The bit of a string of bits may be far away.
         let far = matches!(m, M::Bt | M::Bts | M::Btr | M::Btc)
@@ -264,7 +367,7 @@ pub(super) fn may_be_memory(code: Code) -> bool {
 }
 
 fn is_register(r: R) -> bool {
-    r.is_gpr() || r.is_xmm() || r.is_ymm()
+    r.is_gpr() || r.is_xmm() || r.is_ymm() || r.is_mm() || r.is_st()
 }
 
 fn is_memory(i: &Instruction) -> bool {

@@ -18,6 +18,9 @@ const WORDS: Words = Words {
     dispatch: 280,
     service: 288,
     step: 296,
+    x87_live: 312,
+    fip: 320,
+    x87: 328,
 };
 
 fn copy(blocks: &[Block]) -> (Vec<u8>, Vec<(u32, u64)>, u32) {
@@ -113,6 +116,7 @@ fn whatever_is_copied_stays_inside() {
             2 => &[0xc4, b & 0xe0 | 1 + c % 3, c | 0x78],
             3 => &[0x48 | a & 7, 0x0f],
             4 => &[0x66, 0x0f, 0x38 + (c & 2)],
+            5 => &[0xd8 | a & 7],
             _ => &[],
         };
         bytes[..start.len()].copy_from_slice(start);
@@ -139,7 +143,8 @@ fn what_must_not_run_here_is_left_out() {
         &[0x0f, 0xa2],                   // cpuid
         &[0xf3, 0x48, 0x0f, 0xae, 0xd8], // wrgsbase rax
         &[0x8e, 0xe8],                   // mov gs,eax
-        &[0xd9, 0xe8],                   // fld1
+        &[0xd9, 0x30],                   // fnstenv [rax]: an address is in it
+        &[0xdb, 0xe3],                   // fninit
         &[0x0f, 0xab, 0x08],             // bts [rax],ecx: the bit is anywhere
         &[0x9d],                         // popf
         &[0x0f, 0x53, 0xc1],             // rcpps xmm0,xmm1: not the same everywhere

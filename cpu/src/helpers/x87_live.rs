@@ -9,9 +9,9 @@
 //! Rules:
 //!
 //! 1. It is live only while all exceptions are masked and none is pending, so no host instruction raises #MF.
-//! 2. Only leaves make it live, and only code that calls them runs while it is. Whoever else wants to see the state (helpers, a
-//!    runtime function called by compiled code, the run loop) calls [`CpuState::x87_settle`] first. Rust code has no x87
-//!    instruction of its own on x86-64, so helpers that have nothing to do with it may run meanwhile.
+//! 2. Leaves make it live, and the run loop for copied code ([`CpuState::x87_load`]). Whoever else wants to see the state (helpers, a
+//!    runtime function called by compiled code, the run loop for all that is not copied) calls [`CpuState::x87_settle`] first. Rust code has no x87
+//!    instruction of its own on x86-64, so what has nothing to do with it may run meanwhile.
 //! 3. A live state belongs to the host thread that runs the guest thread.
 //!
 //! # Safety
@@ -75,6 +75,16 @@ impl CpuState {
             v[..10].copy_from_slice(bytes);
             self.fpr[usize::from(self.fsw >> 11) + i & 7] = u128::from_le_bytes(v);
         }
+    }
+
+    /// Make it live; false: it may not be, as exceptions are unmasked or one is pending.
+    #[cfg(target_arch = "x86_64")]
+    pub fn x87_load(&mut self) -> bool {
+        if self.x87_live == 0 {
+            self.x87_settle();
+            self.load();
+        }
+        self.x87_live != 0
     }
 
     /// Make it live, if it may be.

@@ -31,6 +31,9 @@ pub(crate) const WORDS: Words = Words {
     dispatch: offset_of!(CpuState, way_dispatch) as u32,
     service: offset_of!(CpuState, way_service) as u32,
     step: offset_of!(CpuState, way_step) as u32,
+    x87_live: offset_of!(CpuState, x87_live) as u32,
+    fip: offset_of!(CpuState, fip) as u32,
+    x87: offset_of!(CpuState, way_x87) as u32,
 };
 
 /// [`CpuState::left`]: copied code was left for a system call; it goes on behind it. (0: there is no code where it goes on.)
@@ -39,6 +42,8 @@ pub(crate) const SERVICE: u64 = 1;
 pub(crate) const STEP: u64 = 2;
 /// The same: indirect jumps go often to where it goes on.
 pub(crate) const OFTEN: u64 = 3;
+/// The same: the instruction at hand is to find the guest's x87 state in the host's x87 unit.
+pub(crate) const X87: u64 = 4;
 
 /// For each vector register: its number, and its distance from the first in the state.
 macro_rules! each_vector {
@@ -183,6 +188,10 @@ global_asm!(
     "evm_direct_step:",
     "mov r10d, 2",
     "jmp 3f",
+    ".global evm_direct_x87",
+    "evm_direct_x87:",
+    "mov r10d, 4",
+    "jmp 3f",
     ".global evm_direct_out",
     "evm_direct_out:",
     "mov r10d, 0",
@@ -245,6 +254,7 @@ unsafe extern "sysv64" {
     fn evm_direct_dispatch();
     fn evm_direct_service();
     fn evm_direct_step();
+    fn evm_direct_x87();
     fn evm_direct_out();
 }
 
@@ -328,6 +338,7 @@ pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
     cpu.finds = FIRST;
     cpu.way_service = evm_direct_service as *const () as u64;
     cpu.way_step = evm_direct_step as *const () as u64;
+    cpu.way_x87 = evm_direct_x87 as *const () as u64;
     cpu.count_mask = u64::from(0u32.wrapping_sub(evm_backend::direct::ENTRIES));
     cpu.shadow = shadow.bottom();
 }
@@ -335,8 +346,8 @@ pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
 /// Run copied code; gives the guest address it was left at.
 ///
 /// # Safety
-/// `code` is the start of a published piece of copied code and `state` is the running thread's state, bound, with an x87 state that is
-/// settled.
+/// `code` is the start of a published piece of copied code and `state` is the running thread's state, bound, with an x87 state that is at rest
+/// or live.
 pub(crate) unsafe fn enter(code: u64, state: *mut CpuState) -> u64 {
     // SAFETY: by the contract.
     unsafe {

@@ -20,6 +20,7 @@ use crate::code::memory;
 use crate::profile::{self, Tier};
 use crate::thread::Thread;
 use evm_backend::abi::{MISALIGNED, STEP};
+use evm_backend::direct::ADDRESS;
 use evm_cpu::{CpuState, exc};
 use evm_memory::fault::{Action, HostFault};
 use std::arch::global_asm;
@@ -134,6 +135,16 @@ fn hook(f: &mut HostFault<'_>) -> Action {
     let (base, limit) = unsafe { ((*state).mem_base, (*state).mem_limit) };
     let guest = f.addr.wrapping_sub(base);
     let gregs = &mut f.context.uc_mcontext.gregs;
+    // SAFETY: as above; fpregs points into the signal frame.
+    unsafe {
+        if (*state).x87_live != 0
+            && let Some(unit) = f.context.uc_mcontext.fpregs.as_ref()
+            && let Some(pc) = memory::copied_pc(unit.rip)
+        {
+            // Within a block of copied code the host's unit alone knows.
+            (*state).fip = pc & ADDRESS;
+        }
+    }
     let stale = space.stale();
     if f.signal == libc::SIGSEGV && f.write && guest < limit && space.write_fault(guest, retried) {
         // Code was dropped, perhaps what runs here. Copied code is left, and the interpreter does what writes.

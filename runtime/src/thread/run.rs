@@ -38,6 +38,7 @@ pub(super) unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u
         unsafe {
             if pc == LEAVE {
                 let th = &mut *t;
+                (*th.cpu).x87_settle();
                 if th.leave != Leave::No {
                     return LEAVE;
                 }
@@ -68,6 +69,7 @@ pub(super) unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u
                 return pc;
             }
             if (*(*t).cpu).careful() && !(*t).may_trap() {
+                (*(*t).cpu).x87_settle();
                 pc = (*t).strictly(pc);
                 continue;
             }
@@ -88,6 +90,7 @@ pub(super) unsafe fn run(t: *mut Thread, mut pc: u64, until: Option<Until>) -> u
                 pc = next;
                 continue;
             }
+            (*(*t).cpu).x87_settle();
             let code = (*t).space.lookup(pc);
             if code != 0 {
                 let cpu = (*t).cpu;
