@@ -191,7 +191,7 @@ pub enum CacheMode {
 pub enum EngineKind {
     /// direct where this machine can, else jit
     Auto,
-    /// Run copies of the program's own instructions, with checks; the rest, and 32-bit programs, as jit
+    /// Run copies of the program's own instructions, with checks; the rest as jit
     Direct,
     /// Compile quickly what runs, and well what is hot
     Jit,

@@ -13,7 +13,7 @@ pub enum EngineKind {
     Interp,
     /// The quick tier alone.
     Quick,
-    /// Copy what the host runs as it is; the rest, and programs of 32 bits, as [`EngineKind::Jit`]. For some hosts: [`crate::copies`].
+    /// Copy what the host runs as it is; the rest as [`EngineKind::Jit`]. For some hosts: [`crate::copies`].
     Direct,
     /// Compile every region with Cranelift before it first runs.
     Cranelift,

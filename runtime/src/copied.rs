@@ -275,6 +275,11 @@ pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u
     unsafe {
         let cpu = (*t).cpu;
         let code = (*t).space_ref().copied(pc)?;
+        let narrow = (*t).space_ref().bits == 32;
+        if narrow {
+            // Copied code takes for granted that there are no upper halves.
+            (&mut (*cpu).gpr)[..8].iter_mut().for_each(|r| *r &= 0xffff_ffff);
+        }
         if (*cpu).gpr[4] >= evm_backend::direct::SPACE {
             // Copied code takes for granted that this is an address.
             return Some((*t).single(pc));
@@ -295,6 +300,7 @@ pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u
             return Some(next);
         }
         Some(match (*cpu).left {
+            direct::SERVICE if narrow => (*t).service(evm_cpu::service::INT80, next.wrapping_sub(2), next),
             direct::SERVICE => {
                 (*cpu).gpr[1] = next;
                 (*cpu).gpr[11] = (*cpu).rflags();

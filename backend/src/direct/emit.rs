@@ -35,10 +35,10 @@ pub(super) struct Run {
 impl Runs {
     fn of(i: &Instruction) -> Option<Runs> {
         match i.code() {
-            Code::Push_r64 if i.op0_register() != R::RSP => Some(Runs::Push),
-            Code::Pushq_imm8 | Code::Pushq_imm32 => Some(Runs::Push),
-            Code::Pop_r64 if i.op0_register() != R::RSP => Some(Runs::Pop),
-            Code::Retnq | Code::Retnq_imm16 => Some(Runs::Pop),
+            Code::Push_r64 | Code::Push_r32 if number(i.op0_register()) != 4 => Some(Runs::Push),
+            Code::Pushq_imm8 | Code::Pushq_imm32 | Code::Pushd_imm8 | Code::Pushd_imm32 => Some(Runs::Push),
+            Code::Pop_r64 | Code::Pop_r32 if number(i.op0_register()) != 4 => Some(Runs::Pop),
+            Code::Retnq | Code::Retnq_imm16 | Code::Retnd | Code::Retnd_imm16 => Some(Runs::Pop),
             _ => None,
         }
     }
@@ -77,8 +77,15 @@ impl Direct {
         self.copies.changed(guest);
         self.copies.set(scratch, guest);
     }
-    /// Fault unless the address in `r` is one of guest memory. `scratch` may be `r`.
+    /// Bytes of a word of the stack.
+    pub(super) fn word(&self) -> u32 {
+        self.bits / 8
+    }
+    /// Fault unless the address in `r` is one of guest memory, as one of 32 bits is. `scratch` may be `r`.
     pub(super) fn check(&mut self, r: Reg, scratch: Reg) {
+        if self.bits == 32 {
+            return;
+        }
         self.copies.lose(scratch);
         self.asm.shrx(scratch, r, R9);
         self.guard(scratch);
@@ -299,6 +306,9 @@ impl Direct {
 
     /// Make the memory operand of `out` one of the host; whether it uses R10. Changes R10 and R15. `None`: it cannot be had.
     fn address(&mut self, out: &mut Instruction) -> Option<bool> {
+        if self.bits == 32 {
+            return self.address_32(out);
+        }
         let i = *out;
         let (base, index) = (i.memory_base(), i.memory_index());
         let disp = i.memory_displacement64();
@@ -323,7 +333,7 @@ impl Direct {
             }
             if index != R::None {
                 let x = self.register(number(index), R15);
-                self.asm.lea(8, R10, Rm::Scaled(R10, x, scale(&i), 0));
+                self.asm.lea(8, R10, Rm::Scaled(R10, x, select::shift(&i), 0));
             }
             self.asm.lea(8, R10, Rm::Mem(R10, disp as i32));
             self.check(R10, R15);
@@ -446,9 +456,12 @@ impl Direct {
         true
     }
 
-    /// Load the 64-bit memory operand of an instruction to R15.
+    /// Load the memory operand of an instruction, a word of the stack, to R15.
     pub(super) fn load_operand(&mut self, i: &Instruction) -> bool {
-        self.load_by(Code::Mov_r64_rm64, R::R15, i)
+        match self.bits {
+            32 => self.load_by(Code::Mov_r32_rm32, R::R15D, i),
+            _ => self.load_by(Code::Mov_r64_rm64, R::R15, i),
+        }
     }
     /// The same by an instruction that loads to this form of R15.
     fn load_by(&mut self, load: Code, r15: R, i: &Instruction) -> bool {
@@ -564,26 +577,27 @@ impl Direct {
     }
     fn push(&mut self, i: &Instruction) -> bool {
         let value = match i.code() {
-            Code::Push_r64 => Some(self.register(number(i.op0_register()), R15)),
-            Code::Push_rm64 if i.op0_kind() == OpKind::Memory => {
+            Code::Push_r64 | Code::Push_r32 => Some(self.register(number(i.op0_register()), R15)),
+            Code::Push_rm64 | Code::Push_rm32 if i.op0_kind() == OpKind::Memory => {
                 if !self.load_operand(i) {
                     return false;
                 }
                 Some(R15)
             }
-            Code::Push_rm64 => Some(self.register(number(i.op0_register()), R15)),
-            Code::Pushq_imm8 | Code::Pushq_imm32 => None,
+            Code::Push_rm64 | Code::Push_rm32 => Some(self.register(number(i.op0_register()), R15)),
+            Code::Pushq_imm8 | Code::Pushq_imm32 | Code::Pushd_imm8 | Code::Pushd_imm32 => None,
             _ => return false,
         };
         self.near_rsp();
-        let to = self.stack(-8);
+        let word = self.word();
+        let to = self.stack(-(word as i32));
         match value {
-            Some(r) => self.asm.store(8, to, r),
+            Some(r) => self.asm.store(word, to, r),
             None => {
-                self.asm.store_imm(8, to, i.immediate(0));
+                self.asm.store_imm(word, to, i.immediate(0));
             }
         }
-        self.move_rsp(-8);
+        self.move_rsp(-(word as i32));
         true
     }
     /// The word at this distance from the guest's RSP, for the access that comes next.
@@ -604,7 +618,7 @@ impl Direct {
     pub(super) fn end_run(&mut self) {
         let by = std::mem::take(&mut self.run.by);
         if by != 0 {
-            self.asm.lea(8, R11, Rm::Mem(R11, by));
+            self.asm.lea(self.word(), R11, Rm::Mem(R11, by));
         }
         self.run.kind = None;
     }
@@ -618,9 +632,11 @@ impl Direct {
         self.checks.proved_rsp();
     }
     fn pop(&mut self, i: &Instruction) -> bool {
-        if !matches!(i.code(), Code::Pop_r64 | Code::Pop_rm64) || i.op0_kind() != OpKind::Register {
+        let pops = matches!(i.code(), Code::Pop_r64 | Code::Pop_rm64 | Code::Pop_r32 | Code::Pop_rm32);
+        if !pops || i.op0_kind() != OpKind::Register {
             return false;
         }
+        let word = self.word();
         let n = number(i.op0_register());
         let to = match place(n) {
             Place::Host(h) if h != GUEST_RSP => h,
@@ -629,10 +645,10 @@ impl Direct {
         self.near_rsp();
         self.copies.lose(to);
         let from = self.stack(0);
-        self.asm.load(8, to, from);
-        self.move_rsp(8);
+        self.asm.load(word, to, from);
+        self.move_rsp(word as i32);
         match place(n) {
-            Place::Host(GUEST_RSP) => self.asm.load(8, R11, Rm::Reg(R15)),
+            Place::Host(GUEST_RSP) => self.asm.load(word, R11, Rm::Reg(R15)),
             Place::Host(_) => {}
             Place::State => self.put(n, R15),
         }
@@ -640,9 +656,10 @@ impl Direct {
         true
     }
     fn leave(&mut self, i: &Instruction) -> bool {
-        if i.code() != Code::Leaveq {
+        if !matches!(i.code(), Code::Leaveq | Code::Leaved) {
             return false;
         }
+        let word = self.word();
         if !self.checks.is_near(RBP) {
             self.check(RBP, R10);
             self.checks.checked(RBP);
@@ -650,20 +667,15 @@ impl Direct {
         self.mark();
         self.asm.gs();
         self.copies.lose(R15);
-        self.asm.load(8, R15, Rm::Mem(RBP, 0));
-        self.asm.lea(8, R11, Rm::Mem(RBP, 8));
-        self.asm.load(8, RBP, Rm::Reg(R15));
+        self.asm.load(word, R15, Rm::Mem(RBP, 0));
+        self.asm.lea(word, R11, Rm::Mem(RBP, word as i32));
+        self.asm.load(word, RBP, Rm::Reg(R15));
         self.checks.copied(RBP, 4);
-        self.checks.moved(4, 8);
+        self.checks.moved(4, word.into());
         self.checks.proved_rsp();
         self.checks.lost(RBP);
         true
     }
-}
-
-/// The shift that the scale of an index is.
-fn scale(i: &Instruction) -> u8 {
-    i.memory_index_scale().trailing_zeros() as u8
 }
 
 /// Whether an instruction without memory operand may fault: it divides, or this host may not have it.

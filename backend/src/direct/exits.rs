@@ -37,12 +37,32 @@ pub fn ways(last: &Instruction) -> impl Iterator<Item = Way> {
             [Some(Way::Jump(next)), Some(Way::Jump(target))]
         }
         FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => [Some(Way::Jump(target)), None],
-        FlowControl::Call if last.code() == Code::Call_rel32_64 => [Some(Way::Jump(next)), Some(Way::Outside(target))],
-        FlowControl::IndirectCall if last.code() == Code::Call_rm64 => [Some(Way::Jump(next)), None],
+        FlowControl::Call if is_call(last) => [Some(Way::Jump(next)), Some(Way::Outside(target))],
+        FlowControl::IndirectCall if is_indirect_call(last) => [Some(Way::Jump(next)), None],
         FlowControl::Return | FlowControl::IndirectBranch => [None, None],
         _ => [Some(Way::Outside(next)), Some(Way::Outside(target))],
     };
     all.into_iter().flatten()
+}
+
+fn is_call(i: &Instruction) -> bool {
+    matches!(i.code(), Code::Call_rel32_64 | Code::Call_rel32_32)
+}
+
+fn is_indirect_call(i: &Instruction) -> bool {
+    matches!(i.code(), Code::Call_rm64 | Code::Call_rm32)
+}
+
+fn is_return(i: &Instruction) -> bool {
+    matches!(i.code(), Code::Retnq | Code::Retnq_imm16 | Code::Retnd | Code::Retnd_imm16)
+}
+
+/// Whether an instruction is the system call of its mode.
+fn is_service(i: &Instruction, bits: u32) -> bool {
+    match bits {
+        32 => i.code() == Code::Int_imm8 && i.immediate8() == 0x80,
+        _ => i.code() == Code::Syscall,
+    }
 }
 
 type Links<'a> = &'a mut dyn FnMut(u64) -> u32;
@@ -113,8 +133,8 @@ impl Direct {
                 self.settle_rsp();
                 self.go(i.near_branch_target(), n, links);
             }
-            FlowControl::Call if i.code() == Code::Syscall => self.way(self.words.service, i.next_ip()),
-            FlowControl::Call if i.code() == Code::Call_rel32_64 => {
+            _ if is_service(i, self.bits) => self.way(self.words.service, i.next_ip()),
+            FlowControl::Call if is_call(i) => {
                 let target = i.near_branch_target();
                 let callee = self.callee(target);
                 let index = if callee.is_none() { links(target) } else { 0 };
@@ -131,7 +151,7 @@ impl Direct {
                 self.back(i.next_ip());
                 self.go(i.next_ip(), n, links);
             }
-            FlowControl::IndirectCall if i.code() == Code::Call_rm64 => {
+            FlowControl::IndirectCall if is_indirect_call(i) => {
                 if !self.indirect_target(i) {
                     return false;
                 }
@@ -141,7 +161,7 @@ impl Direct {
                 self.back(i.next_ip());
                 self.go(i.next_ip(), n, links);
             }
-            FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => {
+            FlowControl::IndirectBranch if matches!(i.code(), Code::Jmp_rm64 | Code::Jmp_rm32) => {
                 if !self.indirect_target(i) {
                     return false;
                 }
@@ -149,12 +169,13 @@ impl Direct {
                 let code = self.look_up();
                 self.asm.jmp_rm(code);
             }
-            FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => {
+            FlowControl::Return if is_return(i) => {
                 self.near_rsp();
+                let word = self.word();
                 let from = self.stack(0);
-                self.asm.load(8, R15, from);
-                let more = if i.code() == Code::Retnq { 0 } else { i32::from(i.immediate16()) };
-                self.move_rsp(8 + more);
+                self.asm.load(word, R15, from);
+                let more = if i.op_count() == 0 { 0 } else { i32::from(i.immediate16()) };
+                self.move_rsp(word as i32 + more);
                 self.end_run();
                 self.asm.ret();
             }
@@ -227,16 +248,18 @@ impl Direct {
     /// Push a return address on the guest's stack. Keeps R15.
     fn push_return(&mut self, ret: u64) {
         self.near_rsp();
-        if i32::try_from(ret).is_ok() {
-            let to = self.stack(-8);
-            self.asm.store_imm(8, to, ret);
+        let word = self.word();
+        let by = -(word as i32);
+        if word == 4 || i32::try_from(ret).is_ok() {
+            let to = self.stack(by);
+            self.asm.store_imm(word, to, ret);
         } else {
             self.copies.lose(R10);
             self.asm.imm_keeping_flags(R10, ret);
-            let to = self.stack(-8);
-            self.asm.store(8, to, R10);
+            let to = self.stack(by);
+            self.asm.store(word, to, R10);
         }
-        self.move_rsp(-8);
+        self.move_rsp(by);
     }
     /// The operand that is the code of the guest address in R15, or the way that looks further, for the jump or call that comes next.
     /// Changes R10.

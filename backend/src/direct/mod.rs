@@ -20,6 +20,8 @@
 //! The x87 unit: its instructions, and those of MMX, find the guest's state in the host's unit; a block looks whether it is there before the first
 //! of them, if that is not known ([`Words::x87_live`]). All exceptions are masked then, so that none of them traps.
 //!
+//! Programs of 32 bits (`narrow`) are copied as well, to 64-bit code. Nothing has to be checked there.
+//!
 //! Control (`exits`): code of another unit is reached through the table of *records*, one for each entry index: its code, and
 //! the guest address negated. A direct jump knows the index. An indirect one takes its code from the table of *targets*, which has a word for each
 //! guest address: often that is the way [`Words::dispatch`], which finds the record by a hash of the address and compares. A call is
@@ -41,6 +43,7 @@ mod checks;
 mod emit;
 mod exits;
 mod loops;
+mod narrow;
 mod regs;
 mod select;
 #[cfg(test)]
@@ -50,6 +53,7 @@ use crate::asm::{Asm, Label};
 use checks::Checks;
 pub use exits::{Way, ways};
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory};
+pub use narrow::SPACE_32;
 use std::collections::HashMap;
 
 /// Bytes of guest memory that copied code is for.
@@ -101,6 +105,8 @@ pub struct Words {
     pub targets: u32,
     /// u64: base of the guest's FS if it is in guest memory, or an address that is not.
     pub fs: u32,
+    /// u32: base of the guest's GS, of 32-bit programs.
+    pub gs: u32,
     /// u64: address of the way out. R15 is the guest address to go on at. The record of entry index 0 has it for its code.
     pub out: u32,
     /// u64: address of the way to the code of the guest address in R15.
@@ -211,6 +217,8 @@ pub struct Direct {
     /// The last x87 instruction of the block at hand, if its address is still to be left in the state.
     fip: Option<u64>,
     v3: bool,
+    /// Of the guest's code: 32 or 64.
+    bits: u32,
     /// Guest address of the instruction at hand.
     pc: u64,
 }
@@ -260,14 +268,21 @@ impl Direct {
             run: emit::Run::default(),
             fip: None,
             v3: true,
+            bits: 64,
             pc: 0,
         }
     }
 
-    /// Copy a unit. `links` gives the entry index of a guest address; `v3`: the guest's CPU has the instructions of x86-64-v3.
-    /// `None` if nothing of it can be copied.
-    pub fn copy(&mut self, blocks: &[Block], v3: bool, links: &mut dyn FnMut(u64) -> u32) -> Option<Code<'_>> {
-        self.v3 = v3;
+    /// Copy a unit. `links` gives the entry index of a guest address; `bits`: of its code; `v3`: the guest's CPU has the instructions of
+    /// x86-64-v3. `None` if nothing of it can be copied.
+    pub fn copy(
+        &mut self,
+        blocks: &[Block],
+        bits: u32,
+        v3: bool,
+        links: &mut dyn FnMut(u64) -> u32,
+    ) -> Option<Code<'_>> {
+        (self.bits, self.v3) = (bits, v3);
         self.numbers.clear();
         self.alone = if let [b] = blocks { Some(b.pc) } else { None };
         if self.alone.is_none() {
@@ -351,6 +366,7 @@ impl Direct {
         let mut ended = false;
         let mut next = b.pc;
         for i in &b.insns {
+            let i = &if self.bits == 32 { narrow::in_long_mode(i) } else { *i };
             self.pc = i.ip();
             next = i.next_ip();
             self.runs(i);

@@ -225,7 +225,7 @@ const NOT: &[M] = &[
 
 /// Whether an instruction has no effect on what is compared: it need not be there.
 pub(super) fn is_nothing(i: &Instruction) -> bool {
-    matches!(i.mnemonic(), M::Nop | M::Endbr64)
+    matches!(i.mnemonic(), M::Nop | M::Endbr64 | M::Endbr32)
 }
 
 /// Whether it asks for a line of the cache: it faults at no address and loads nothing that can be seen.
@@ -373,7 +373,14 @@ fn is_register(r: R) -> bool {
 fn is_memory(i: &Instruction) -> bool {
     let address = |r: R| r == R::None || r.is_gpr64() || r.is_gpr32();
     let base = i.memory_base();
-    (address(base) || base == R::RIP) && address(i.memory_index()) && i.memory_segment() != R::GS
+    // In 64-bit mode hardly anything uses GS.
+    let segment = i.memory_segment() != R::GS || i.code_size() == iced_x86::CodeSize::Code32;
+    (address(base) || base == R::RIP) && address(i.memory_index()) && segment
+}
+
+/// The shift that the scale of an index is.
+pub(super) fn shift(i: &Instruction) -> u8 {
+    i.memory_index_scale().trailing_zeros() as u8
 }
 
 /// General registers that an instruction writes, a bit each.

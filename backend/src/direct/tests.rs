@@ -14,6 +14,7 @@ const WORDS: Words = Words {
     hot: 240,
     targets: 248,
     fs: 256,
+    gs: 336,
     out: 272,
     dispatch: 280,
     service: 288,
@@ -24,8 +25,12 @@ const WORDS: Words = Words {
 };
 
 fn copy(blocks: &[Block]) -> (Vec<u8>, Vec<(u32, u64)>, u32) {
+    copy_bits(blocks, 64)
+}
+
+fn copy_bits(blocks: &[Block], bits: u32) -> (Vec<u8>, Vec<(u32, u64)>, u32) {
     let mut d = Direct::new(WORDS);
-    let c = d.copy(blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let c = d.copy(blocks, bits, true, &mut |pc| pc as u32 % 1000).expect("a copy");
     (c.code.to_vec(), c.pcs.to_vec(), c.left_out.len() as u32)
 }
 
@@ -36,6 +41,11 @@ fn block(code: &[u8]) -> Block {
 
 /// What is wrong with code.
 fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
+    wrong_bits(code, pcs, 64)
+}
+
+/// The same with code of so many bits.
+fn wrong_bits(code: &[u8], pcs: &[(u32, u64)], bits: u32) -> Option<String> {
     let mut info = InstructionInfoFactory::new();
     // Registers that hold what was checked, or was made by this code and not by the guest's.
     let mut checked = false;
@@ -61,6 +71,9 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
             match u.register().full_register() {
                 R::R9 => return bad("the state's address is changed"),
                 R::RSP if !control => return bad("the host's stack is changed"),
+                // A string instruction has host addresses for a moment, and what is behind a call saves RCX.
+                R::R10 | R::R15 | R::RCX | R::RSI | R::RDI => {}
+                _ if bits == 32 && i.op0_register().is_gpr64() && !control => return bad("an upper half is written"),
                 _ => {}
             }
         }
@@ -68,7 +81,7 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
             return bad("a segment is changed");
         }
         let string = (0..i.op_count()).any(|k| matches!(i.op_kind(k), OpKind::MemoryESRDI | OpKind::MemorySegRSI));
-        if string && (!checked || prior != M::Lea) {
+        if string && (bits == 64 && !checked || prior != M::Lea) {
             return bad("a string that was not checked");
         }
         let harmless = i.mnemonic() == M::Lea || select::is_prefetch(&i);
@@ -82,6 +95,16 @@ fn wrong(code: &[u8], pcs: &[(u32, u64)]) -> Option<String> {
                 && i.memory_index().full_register() != R::None
                 && disp < -(1 << 30);
             let constant = base == R::None && i.memory_index() == R::None && (0..1 << 36).contains(&disp);
+            let short = |r: R| r == R::None || r.is_gpr32();
+            let stack = matches!(base, R::R11 | R::RBP) && i.memory_index() == R::None && disp.abs() < 1 << 16;
+            if bits == 32 && !own && !guard {
+                // A word of the stack, or an address that the host cuts off.
+                let cut = base != R::None || i.memory_index() != R::None || i.memory_displ_size() == 4;
+                if i.segment_prefix() != R::GS || !(stack || short(base) && short(i.memory_index()) && cut) {
+                    return bad("an access that may be far away");
+                }
+            }
+            let checked = checked || bits == 32;
             let near = constant || base == R::R11 && i.memory_index() == R::None || base == R::R10 || checked;
             // 32-bit addresses are in guest memory, whatever they are.
             if !(own || guard || i.segment_prefix() == R::GS && near) {
@@ -129,6 +152,44 @@ fn whatever_is_copied_stays_inside() {
         let (code, pcs, left_out) = copy(&[b]);
         copied += 1 - left_out;
         if let Some(why) = wrong(&code, &pcs) {
+            panic!("{i}: {why}");
+        }
+    }
+    assert!(all > 50_000 && copied > all / 2, "{copied} of {all} copied");
+}
+
+#[test]
+fn whatever_is_copied_of_32_bit_code_stays_inside() {
+    let mut seed = 0x1234_5678_9abc_def1u64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let (mut copied, mut all) = (0, 0);
+    for n in 0..200_000 {
+        let mut bytes: Vec<u8> = (0..2).flat_map(|_| next().to_le_bytes()).collect();
+        let [a, b, c] = [bytes[0], bytes[1], bytes[2]];
+        let start: &[u8] = match n % 8 {
+            0 => &[0x0f],
+            1 => &[0xc5, b | 0xf8],
+            2 => &[0xc4, b & 0x20 | 0xc1 + c % 3, c | 0x78],
+            3 => &[0x64 + a % 3],
+            4 => &[0x66, 0x0f],
+            5 => &[0xd8 | a & 7],
+            _ => &[],
+        };
+        bytes[..start.len()].copy_from_slice(start);
+        let i = Decoder::with_ip(32, &bytes, 0x40_0000, DecoderOptions::NONE).decode();
+        if i.is_invalid() {
+            continue;
+        }
+        all += 1;
+        let b = Block { pc: 0x40_0000, insns: vec![i], counted: None, entered: true };
+        let (code, pcs, left_out) = copy_bits(&[b], 32);
+        copied += 1 - left_out;
+        if let Some(why) = wrong_bits(&code, &pcs, 32) {
             panic!("{i}: {why}");
         }
     }
@@ -208,7 +269,7 @@ fn unit(blocks: &[(u64, &[u8], bool)]) -> Vec<Block> {
 /// Checks in each block's code.
 fn checks_in(blocks: &[Block]) -> Vec<usize> {
     let mut d = Direct::new(WORDS);
-    let c = d.copy(blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let c = d.copy(blocks, 64, true, &mut |pc| pc as u32 % 1000).expect("a copy");
     let mut ends: Vec<u32> = c.starts[1..].to_vec();
     ends.push(c.code.len() as u32);
     let count = |(from, to): (&u32, &u32)| {
@@ -274,7 +335,7 @@ fn looped(front: &[u8], turn: &[&[u8]]) -> (Vec<Instruction>, Instruction) {
     }
     let blocks = unit(&all);
     let mut d = Direct::new(WORDS);
-    let c = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let c = d.copy(&blocks, 64, true, &mut |pc| pc as u32 % 1000).expect("a copy");
     let all: Vec<Instruction> = Decoder::with_ip(64, c.code, 0, DecoderOptions::NONE).iter().collect();
     let back = *all.iter().find(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).expect("a jump back");
     (all, back)
@@ -450,7 +511,7 @@ fn loops_with_one_head() {
     let c: &[u8] = &[0x48, 0x89, 0xf7, 0xeb, 0xe6];
     let blocks = unit(&[(0x40_0000, a, true), (0x40_000d, b, false), (0x40_0015, c, false)]);
     let mut d = Direct::new(WORDS);
-    let code = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy").code.to_vec();
+    let code = d.copy(&blocks, 64, true, &mut |pc| pc as u32 % 1000).expect("a copy").code.to_vec();
     let all: Vec<Instruction> = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).iter().collect();
     let backs: Vec<&Instruction> =
         all.iter().filter(|i| i.is_jcc_short_or_near() && i.near_branch_target() < i.ip()).collect();
@@ -470,7 +531,7 @@ fn runs_move_rsp_once() {
     // push rbx; push rbp; push 7; mov ebx,1; pop rax; pop rbp; ret
     let blocks = unit(&[(0x40_0000, &[0x53, 0x55, 0x6a, 7, 0xbb, 1, 0, 0, 0, 0x58, 0x5d, 0xc3], true)]);
     let mut d = Direct::new(WORDS);
-    let c = d.copy(&blocks, true, &mut |pc| pc as u32 % 1000).expect("a copy");
+    let c = d.copy(&blocks, 64, true, &mut |pc| pc as u32 % 1000).expect("a copy");
     let all: Vec<Instruction> = Decoder::with_ip(64, c.code, 0, DecoderOptions::NONE).iter().collect();
     let moves = |i: &&Instruction| i.mnemonic() == M::Lea && i.op0_register() == R::R11;
     let by: Vec<i64> = all.iter().filter(moves).map(|i| i.memory_displacement64() as i64).collect();

@@ -334,7 +334,7 @@ impl Maker<'_> {
         }
         let mut links = Links::new(key, slots);
         let slot = links.index(lo + u64::from(pc)).checked_sub(super::SLOTS + key.first_slot())?;
-        let code = direct.copy(&unit.blocks, key.v3, &mut |pc| links.index(pc))?;
+        let code = direct.copy(&unit.blocks, key.bits, key.v3, &mut |pc| links.index(pc))?;
         if links.full {
             return None;
         }
@@ -365,7 +365,7 @@ fn copied(
     let len = insns.iter().map(|i| i.len().max(1)).sum::<usize>();
     let counted = Some(links.index(at)).filter(|i| *i != 0);
     let block = Block { pc: at, insns, counted, entered: true };
-    let code = direct.copy(&[block], key.v3, &mut |pc| links.index(pc))?;
+    let code = direct.copy(&[block], key.bits, key.v3, &mut |pc| links.index(pc))?;
     let pcs = near_pcs(code.pcs, key.lo)?;
     starts.extend(code.left_out.iter().filter(|pc| **pc < key.hi).map(|pc| (pc - key.lo) as u32));
     let source = text.range(at, len).to_vec();

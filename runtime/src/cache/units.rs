@@ -202,7 +202,7 @@ impl Maker<'_> {
                 blocks.push(Block { pc: at, insns, counted, entered: node.entered });
                 order.push((*pc, node.entered));
             }
-            let code = self.direct.as_mut()?.copy(&blocks, key.v3, &mut |pc| links.index(pc))?;
+            let code = self.direct.as_mut()?.copy(&blocks, key.bits, key.v3, &mut |pc| links.index(pc))?;
             if links.full {
                 return None;
             }

@@ -184,11 +184,12 @@ impl Records {
             }
         }
     }
-    /// Take over which records were set.
-    pub(super) fn inherit_noted(&self, parent: &Records) {
+    /// Take over which of these records were set. (Those of images that the parent has no more are not writable here.)
+    pub(super) fn inherit_noted(&self, parent: &Records, entries: &[Range<usize>]) {
         if let Some(from) = &parent.tables {
             let all = from.set.lock().unwrap_or_else(PoisonError::into_inner);
-            self.note(&all);
+            let here = |index: &u32| entries.iter().any(|r| r.contains(&(*index as usize)));
+            self.note(&all.iter().copied().filter(here).collect::<Vec<_>>());
         }
     }
     fn note(&self, indices: &[u32]) {

@@ -485,7 +485,7 @@ impl CodeSpace {
             return;
         }
         let used: Vec<_> = std::iter::once(0..entries).chain(self.inherit_images(parent)).collect();
-        self.records.inherit_noted(&parent.records);
+        self.records.inherit_noted(&parent.records, &used);
         used.iter().for_each(|r| self.records.inherit(&parent.records, r.clone()));
         let each = |f: &dyn Fn(&AtomicU64, &AtomicU64)| {
             for r in &used {

@@ -213,13 +213,18 @@ pub(crate) struct Pool(Mutex<Vec<Used>>);
 impl Pool {
     /// Tables for an address space.
     pub(super) fn lend(self: &Arc<Pool>, arena: &Arena, bits: u32, kind: EngineKind) -> std::io::Result<Lent> {
-        let copies = kind == EngineKind::Direct && bits == 64 && arena.size() == evm_backend::direct::SPACE;
-        let used = if copies { self.0.lock().unwrap_or_else(PoisonError::into_inner).pop() } else { None };
+        let fits = bits == 32 || arena.size() == evm_backend::direct::SPACE;
+        let copies = kind == EngineKind::Direct && fits;
+        let pages = (arena.size() / PAGE) as usize;
+        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sets.iter().rposition(|u| copies && u.tables.page_state.slice().len() == pages);
+        let used = known.map(|n| sets.remove(n));
+        drop(sets);
         // Those that cannot be emptied go.
         let again = used.and_then(|mut u| u.tables.empty(&u.watched).ok().map(|()| u.tables));
         let tables = match again {
             Some(t) => t,
-            None => Tables::new(copies, (arena.size() / PAGE) as usize)?,
+            None => Tables::new(copies, pages)?,
         };
         Ok(Lent { tables: ManuallyDrop::new(tables), pool: self.clone(), rest: None })
     }

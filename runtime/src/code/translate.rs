@@ -452,7 +452,7 @@ fn copied(
         source: memory.keep(bytes),
         bits: space.bits,
         v3: space.v3,
-        min_limit: direct::SPACE,
+        min_limit: if space.bits == 32 { direct::SPACE_32 } else { direct::SPACE },
         traps: space.traps(),
         copied: true,
     };
@@ -470,7 +470,7 @@ fn publish_copy(
         static COPIER: RefCell<Direct> = RefCell::new(Direct::new(crate::host::direct::WORDS));
     }
     COPIER.with_borrow_mut(|copier| {
-        let code = copier.copy(blocks, space.v3, &mut |to| {
+        let code = copier.copy(blocks, space.bits, space.v3, &mut |to| {
             let index = engine.entry_index(to);
             // It may belong to an image that this process has not mapped.
             if space.commit(index, 1) {
@@ -521,7 +521,7 @@ pub(crate) fn copied_region(engine: &Engine, space: &CodeSpace, mm: &Mm, pc: u64
     let Some(memory) = CodeMemory::get() else { return Ok(None) };
     let mut snap = Snapshot::new(space, mm, Some(engine));
     snap.copies = true;
-    let unit = match evm_lifter::plan(pc, &mut snap, &Options { v3: space.v3, ..COPIED }) {
+    let unit = match evm_lifter::plan(pc, &mut snap, &Options { bits: space.bits, v3: space.v3, ..COPIED }) {
         Ok(plan) => Unit::of(plan.blocks),
         Err(LiftError::Fetch { addr }) => return Err(Failure::Fetch(addr)),
         Err(e) => return Err(Failure::Internal(e.to_string())),

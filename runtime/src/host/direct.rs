@@ -27,6 +27,7 @@ pub(crate) const WORDS: Words = Words {
     hot: offset_of!(CpuState, count_mask) as u32,
     targets: offset_of!(CpuState, near_targets) as u32,
     fs: offset_of!(CpuState, fs_near) as u32,
+    gs: offset_of!(CpuState, gs_base) as u32,
     out: offset_of!(CpuState, way_out) as u32,
     dispatch: offset_of!(CpuState, way_dispatch) as u32,
     service: offset_of!(CpuState, way_service) as u32,

@@ -134,7 +134,7 @@ impl Key {
             && self.lo.is_multiple_of(4096)
             && self.hi.is_multiple_of(4096)
             && matches!(self.bits, 32 | 64)
-            && (!self.copied || self.bits == 64 && self.hi - self.lo <= MOST_COPIED)
+            && (!self.copied || self.hi - self.lo <= MOST_COPIED)
     }
     /// Slots that the image may use.
     pub(crate) fn slots(&self) -> u32 {
