@@ -107,9 +107,9 @@ pub struct CpuState {
     pub mirror: u64,
     /// Address of the table of records that copied code jumps through; see `evm_backend::direct`.
     pub records: u64,
-    /// Address of the table from hashes of guest addresses to records. Another one, which is empty, while `poll` is set.
+    /// Address of the table from hashes of guest addresses to records.
     pub hashes: u64,
-    /// Address of the table of targets of indirect jumps of copied code. An empty one while `poll` is set.
+    /// Address of the table of targets of indirect jumps of copied code.
     pub near_targets: u64,
     /// How many more times such a target is found by its hash before it is added to that table.
     pub finds: u64,
@@ -127,6 +127,10 @@ pub struct CpuState {
     pub way_step: u64,
     /// To have the x87 state put into the host's unit.
     pub way_x87: u64,
+    /// 1: its thread is in copied code, or on its way in or out. Written by it alone, atomically.
+    pub inside: u64,
+    /// The host's number of the thread.
+    pub host_tid: u64,
     /// The bits of a count of copied code that say that it is hot.
     pub count_mask: u64,
     /// Why copied code was left.
@@ -318,6 +322,8 @@ impl Default for CpuState {
             way_service: 0,
             way_step: 0,
             way_x87: 0,
+            inside: 0,
+            host_tid: 0,
             count_mask: 0,
             left: 0,
             hot: 0,

@@ -37,7 +37,7 @@ pub struct HostFault<'a> {
     pub context: &'a mut libc::ucontext_t,
 }
 
-/// A hook: called in signal context for every synchronous host signal.
+/// A hook: called in signal context for every synchronous host signal, and for [`ASK`].
 pub type Hook = fn(&mut HostFault<'_>) -> Action;
 
 static HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
@@ -47,16 +47,21 @@ pub fn set_hook(hook: Hook) {
     HOOK.store(hook as *mut (), Ordering::Release);
 }
 
-/// Install the handlers for SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP. Idempotent.
+/// A signal by which threads interrupt each other; whoever gets one without reason ignores it. (The same that Go's runtime uses for that: nobody
+/// sends it otherwise, and it does nothing where it is not handled.)
+pub const ASK: libc::c_int = libc::SIGURG;
+
+/// Install the handlers for SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and [`ASK`]. Idempotent.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for sig in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+        for sig in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, ASK] {
             // SAFETY: a zeroed sigaction is valid; the handler has the SA_SIGINFO signature.
             unsafe {
                 let mut sa: libc::sigaction = std::mem::zeroed();
                 sa.sa_sigaction = handler as *const () as usize;
-                sa.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+                let nested = if sig == ASK { 0 } else { libc::SA_NODEFER };
+                sa.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART | nested;
                 libc::sigaction(sig, &sa, std::ptr::null_mut());
             }
         }

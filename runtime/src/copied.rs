@@ -5,14 +5,13 @@
 #![allow(unsafe_code)]
 
 use crate::code::memory;
-use crate::code::records;
 use crate::code::targets::SAMPLE;
 use crate::code::translate::{self, BlockEntry, Plain, PlainAt};
 use crate::host::direct::{self, Shadow};
 use crate::stats::Counters;
 use crate::thread::{LEAVE, Thread};
 use evm_backend::abi::STEP;
-use evm_backend::direct::{ADDRESS, DESTINATION, HOT, LOOKUP, POLL, SOURCE};
+use evm_backend::direct::{ADDRESS, DESTINATION, HOT, LOOKUP, SOURCE};
 use evm_backend::interp;
 use evm_cpu::{CpuState, helper, helpers};
 use std::collections::HashMap;
@@ -61,27 +60,13 @@ impl Thread {
             unsafe { (*self.cpu).shadow = own.shadow.bottom() };
         }
     }
-    /// The poll word was served: indirect jumps find their targets again.
-    pub(crate) fn find_copied(&mut self) {
-        let (_, hashes, targets) = self.space_ref().records().words();
-        // SAFETY: own state.
-        unsafe { look_in(self.cpu, hashes, targets) };
-    }
     /// Indirect jumps of this thread go to `pc` at once from now on.
     fn add_target(&mut self, pc: u64) {
         let records = self.space_ref().records();
         records.add_target(pc);
         let (_, _, targets) = records.words();
-        let cpu = self.cpu;
-        // SAFETY: own state; others touch these words atomically.
-        unsafe {
-            (*cpu).finds = SAMPLE;
-            AtomicU64::from_ptr(&raw mut (*cpu).near_targets).store(targets, Ordering::SeqCst);
-            // Who asks the thread to leave sets the poll word before he hides the table.
-            if AtomicU64::from_ptr(&raw mut (*cpu).poll).load(Ordering::SeqCst) != 0 {
-                hide_copied(cpu);
-            }
-        }
+        // SAFETY: own state.
+        unsafe { ((*self.cpu).finds, (*self.cpu).near_targets) = (SAMPLE, targets) };
     }
     /// The hook's part: a fault in copied code, or a jump of it to a record that nobody has named. True: the context goes on elsewhere.
     /// Signal-safe.
@@ -106,11 +91,6 @@ impl Thread {
         }
         if signal == libc::SIGSEGV && own.shadow.is_full(addr) {
             gregs[libc::REG_RSP as usize] = own.shadow.bottom() as i64;
-            // Calls do not poll: a loop of them ends here. The call has done all but to go to the address in R15.
-            // SAFETY: own state; others write the word atomically.
-            if unsafe { AtomicU64::from_ptr(&raw mut (*state).poll) }.load(Ordering::Relaxed) != 0 {
-                gregs[libc::REG_RIP as usize] = out;
-            }
             return true;
         }
         let Some(pc) = memory::copied_pc(rip) else { return false };
@@ -123,19 +103,40 @@ impl Thread {
         if pc & HOT != 0 {
             // SAFETY: own state.
             unsafe { (*state).hot = 1 };
-        } else if pc & POLL == 0 {
+        } else {
             // SAFETY: own state. The interpreter finds out.
             unsafe { ((*state).pending, (*state).pending_arg) = (STEP, 0) };
         }
         // SAFETY: own state.
-        let base = unsafe { (*state).mem_base } as i64;
-        for (mark, register) in [(DESTINATION, libc::REG_RDI), (SOURCE, libc::REG_RSI)] {
-            if pc & mark != 0 {
-                gregs[register as usize] = gregs[register as usize].wrapping_sub(base);
-            }
+        leave_at(pc, gregs, unsafe { (*state).mem_base });
+        true
+    }
+    /// The hook's part: the thread was interrupted, as it is asked to leave copied code; or it comes to the next instruction on its way to a place where
+    /// it can. False: what runs is something else that has interrupted copied code. Signal-safe.
+    pub(crate) fn interrupted(&self, state: *mut CpuState, gregs: &mut [libc::greg_t; 23]) -> bool {
+        const TRAP_FLAG: libc::greg_t = 1 << 8;
+        gregs[libc::REG_EFL as usize] &= !TRAP_FLAG;
+        // SAFETY: own state; these words are touched atomically.
+        let (asked, inside, base) = unsafe {
+            let word = |p: *mut u64| AtomicU64::from_ptr(p).load(Ordering::SeqCst);
+            (word(&raw mut (*state).poll) != 0, word(&raw mut (*state).inside) != 0, (*state).mem_base)
+        };
+        if !asked || !inside {
+            return true;
         }
-        gregs[libc::REG_R15 as usize] = (pc & ADDRESS) as i64;
-        gregs[libc::REG_RIP as usize] = out;
+        let rip = gregs[libc::REG_RIP as usize] as u64;
+        match direct::place(rip) {
+            direct::Place::Entering => gregs[libc::REG_RIP as usize] = direct::way_back() as i64,
+            direct::Place::Leaving => {}
+            direct::Place::Between => gregs[libc::REG_EFL as usize] |= TRAP_FLAG,
+            direct::Place::Elsewhere => match memory::copied_pc(rip) {
+                // R15 is where the guest goes.
+                Some(pc) if pc & LOOKUP == LOOKUP => gregs[libc::REG_RIP as usize] = direct::way_out() as i64,
+                Some(pc) => leave_at(pc, gregs, base),
+                None if memory::nearest(rip).is_some_and(|n| n.1) => gregs[libc::REG_EFL as usize] |= TRAP_FLAG,
+                None => return false,
+            },
+        }
         true
     }
     /// Copy the region of the block at `pc`, which has run often.
@@ -242,27 +243,15 @@ impl Thread {
     }
 }
 
-/// Say where indirect jumps of the thread with this state look.
-///
-/// # Safety
-/// The state is alive.
-unsafe fn look_in(cpu: *mut CpuState, hashes: u64, targets: u64) {
-    // SAFETY: by the contract; while its thread runs these words are touched atomically alone.
-    unsafe {
-        AtomicU64::from_ptr(&raw mut (*cpu).hashes).store(hashes, Ordering::SeqCst);
-        AtomicU64::from_ptr(&raw mut (*cpu).near_targets).store(targets, Ordering::SeqCst);
+/// Go on at the way out, where the guest has come to `pc`, which has its marks.
+fn leave_at(pc: u64, gregs: &mut [libc::greg_t; 23], mem_base: u64) {
+    for (mark, register) in [(DESTINATION, libc::REG_RDI), (SOURCE, libc::REG_RSI)] {
+        if pc & mark != 0 {
+            gregs[register as usize] = gregs[register as usize].wrapping_sub(mem_base as i64);
+        }
     }
-}
-
-/// Indirect jumps of the thread with this state are to find nothing, so that it leaves copied code.
-///
-/// # Safety
-/// The state is alive.
-pub(crate) unsafe fn hide_copied(cpu: *mut CpuState) {
-    if let Ok((hashes, targets)) = records::nothing() {
-        // SAFETY: by the contract.
-        unsafe { look_in(cpu, hashes, targets) };
-    }
+    gregs[libc::REG_R15 as usize] = (pc & ADDRESS) as i64;
+    gregs[libc::REG_RIP as usize] = direct::way_out() as i64;
 }
 
 /// Run copied code at `pc`, if there is any; gives the next pc or [`LEAVE`]. `nested`: a caller on the host's stack waits for the end of
@@ -291,6 +280,9 @@ pub(crate) unsafe fn run(t: *mut Thread, pc: u64, nested: &mut bool) -> Option<u
         }
         Counters::add(&(*t).engine_ref().counters().jit_entries, 1);
         let next = direct::enter(code, cpu);
+        if (*cpu).left == direct::ASKED {
+            return Some(pc);
+        }
         if (*cpu).pending != 0 {
             (*t).set_rip(next);
             return Some(LEAVE);

@@ -1,7 +1,7 @@
 //! How copied code goes from block to block.
 
 use super::regs::number;
-use super::{BIAS, Block, Direct, HOT, LOOKUP, POLL, RECORD, select};
+use super::{BIAS, BOUNDARY, Block, Direct, HOT, LOOKUP, RECORD, select};
 use crate::asm::{Label, R10, R15, RCX, Rm};
 use iced_x86::{Code, FlowControl, Instruction, OpKind};
 
@@ -10,8 +10,7 @@ pub(super) struct Exit {
     label: Label,
     pc: u64,
     index: u32,
-    /// It goes back.
-    polls: bool,
+    back: bool,
 }
 
 /// JRCXZ, with its displacement to be filled in.
@@ -74,13 +73,9 @@ impl Direct {
         let way = self.state(word);
         self.asm.jmp_rm(way);
     }
-    /// Leave if the thread is asked to; the guest has come to `pc`.
-    pub(super) fn poll(&mut self, pc: u64) {
-        let word = self.state(self.words.poll);
-        self.asm.load(8, R10, word);
-        let before = std::mem::replace(&mut self.pc, pc | POLL);
-        self.guard(R10);
-        self.pc = before;
+    /// The guest has come to `pc`: a thread that is asked to leave does so here at the latest.
+    pub(super) fn boundary(&mut self, pc: u64) {
+        self.pcs.push((self.asm.pos(), pc | BOUNDARY));
     }
 
     /// Count an entry of the block at `pc`.
@@ -209,12 +204,12 @@ impl Direct {
             return self.inside(b, n);
         }
         let label = self.asm.label();
-        self.cold.push(Exit { label, pc, index: links(pc), polls: pc <= self.pc });
+        self.cold.push(Exit { label, pc, index: links(pc), back: pc <= self.pc });
         label
     }
-    fn exit(&mut self, pc: u64, index: u32, polls: bool) {
-        if polls {
-            self.poll(pc);
+    fn exit(&mut self, pc: u64, index: u32, back: bool) {
+        if back {
+            self.boundary(pc);
         }
         self.asm.imm_keeping_flags(R15, pc);
         let record = self.record(index);
@@ -229,7 +224,7 @@ impl Direct {
     pub(super) fn cold_code(&mut self) {
         for e in std::mem::take(&mut self.cold) {
             self.asm.bind(e.label);
-            self.exit(e.pc, e.index, e.polls);
+            self.exit(e.pc, e.index, e.back);
         }
     }
 

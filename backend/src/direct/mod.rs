@@ -35,9 +35,9 @@
 //! 3. At every host instruction that may fault, the registers and flags are those before the guest instruction, but for R10 and
 //!    R15; its guest address is in [`Code::pcs`].
 //! 4. At every entry of a block, the guest's RSP is near guest memory.
-//! 5. Every cycle goes through a poll, as each direct jump to the same or a lower guest address has one; or through a hash lookup, which finds
-//!    nothing while the thread is asked to leave; or through calls that do not return, which fill the stack of calls, and the hook that
-//!    empties it polls.
+//! 5. Every cycle goes through a place that is in [`Code::pcs`]: each direct jump to the same or a lower guest address has one in front, and calls and
+//!    indirect jumps access memory. By invariant 3 a thread can be stopped at any of them, so that nothing looks whether it is asked to be: who asks
+//!    interrupts it, and it goes on by single steps to the next place.
 
 mod checks;
 mod emit;
@@ -60,8 +60,8 @@ use std::collections::HashMap;
 pub const SPACE: u64 = 1 << SHIFT;
 /// Low six bits of R9: the state is aligned to 64.
 pub const SHIFT: u32 = 36;
-/// Marks in [`Code::pcs`] the place of a poll; the guest has come to that address.
-pub const POLL: u64 = 1 << 63;
+/// Marks in [`Code::pcs`] a place that cannot fault, where the guest has come to that address.
+pub const BOUNDARY: u64 = 1 << 63;
 /// The same of a count that has come to its end: the block there has run often.
 pub const HOT: u64 = 1 << 62;
 /// The same of a string instruction, while RDI is a host address.
@@ -74,7 +74,7 @@ pub const RECORD: u32 = 16;
 pub const ENTRIES: u32 = 1024;
 /// The same of an indirect jump or call to the address in R15, which is not one of guest memory, or of which the table of targets has no
 /// memory. It has done all else.
-pub const LOOKUP: u64 = POLL | HOT;
+pub const LOOKUP: u64 = BOUNDARY | HOT;
 /// Guest addresses in [`Code::pcs`] without marks.
 pub const ADDRESS: u64 = SOURCE - 1;
 /// How far behind the table of records the word [`Words::records`] points.
@@ -93,8 +93,6 @@ pub struct Words {
     pub mxcsr: u32,
     /// u64: host address of guest address 0.
     pub base: u32,
-    /// u64: not zero: leave.
-    pub poll: u32,
     /// u64: address of the table of records, plus [`BIAS`].
     pub records: u32,
     /// u64: address of the table of counts (u32), by entry index.
@@ -173,7 +171,7 @@ impl Block {
 pub struct Code<'a> {
     /// Position independent.
     pub code: &'a [u8],
-    /// (offset of a host instruction that can fault, guest address), ascending.
+    /// (offset of a host instruction that can fault, or of another where the guest's state is exact, guest address), ascending.
     pub pcs: &'a [(u32, u64)],
     /// Offset of the code of each block, for who comes from outside.
     pub starts: &'a [u32],
@@ -307,6 +305,8 @@ impl Direct {
         if !self.asm.finish(&mut self.pcs) {
             return None;
         }
+        // What can fault there comes first, and will do for the other.
+        self.pcs.dedup_by_key(|p| p.0);
         self.starts.extend(self.entries.iter().map(|l| self.asm.at(*l)));
         let (code, pcs, starts) = (&self.asm.code[..], &self.pcs[..], &self.starts[..]);
         Some(Code { code, pcs, starts, left_out: &self.left_out })
@@ -336,16 +336,16 @@ impl Direct {
             self.entries.push(self.asm.label());
         }
         for (n, b) in blocks.iter().enumerate() {
-            // What goes back in the guest polls, as ways out of the unit that do. In the order of the unit it may go forward, and
-            // come back by way of another unit.
-            let polls = self.from[n].iter().any(|f| blocks[*f].last() >= b.pc);
-            self.block(n, b, polls, links);
+            // In the order of the unit it may go forward, and come back by way of another unit.
+            let back = self.from[n].iter().any(|f| blocks[*f].last() >= b.pc);
+            self.block(n, b, back, links);
         }
         self.counts(blocks);
         self.cold_code();
     }
 
-    fn block(&mut self, n: usize, b: &Block, polls: bool, links: &mut dyn FnMut(u64) -> u32) {
+    /// `back`: the guest goes back to it.
+    fn block(&mut self, n: usize, b: &Block, back: bool, links: &mut dyn FnMut(u64) -> u32) {
         (self.checks, self.copies) = self.before(n, b);
         match b.counted {
             // The block before may go on here.
@@ -360,8 +360,8 @@ impl Direct {
         self.goes_on = false;
         self.assume(n, b.pc);
         self.asm.bind(self.labels[n]);
-        if polls {
-            self.poll(b.pc);
+        if back {
+            self.boundary(b.pc);
         }
         let mut ended = false;
         let mut next = b.pc;

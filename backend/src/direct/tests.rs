@@ -8,7 +8,6 @@ const WORDS: Words = Words {
     df: 200,
     mxcsr: 304,
     base: 208,
-    poll: 216,
     records: 224,
     counts: 232,
     hot: 240,
@@ -304,22 +303,22 @@ fn ways_meet() {
 
 /// A jump back in the guest polls, also where it goes forward in the unit: its loop may come back by way of other units.
 #[test]
-fn what_goes_back_in_the_guest_polls() {
+fn what_goes_back_in_the_guest_can_be_stopped() {
     let [low, high] = [0x40_0000, 0x40_0040];
-    let polls = |blocks: &[(u64, &[u8], bool)]| -> Vec<u64> {
+    let stops = |blocks: &[(u64, &[u8], bool)]| -> Vec<u64> {
         let (_, pcs, _) = copy(&unit(blocks));
-        pcs.iter().filter(|p| p.1 & POLL != 0).map(|p| p.1 & !POLL).collect()
+        pcs.iter().filter(|p| p.1 & BOUNDARY != 0).map(|p| p.1 & !BOUNDARY).collect()
     };
     // nop; and: jmp from 0x40 to 0, to 0x80, from 0 to 0x40, to itself
     let (nop, back, on, forth): (&[u8], &[u8], &[u8], &[u8]) = (&[0x90], &[0xeb, 0xbe], &[0xeb, 0x3e], &[0xeb, 0x3e]);
-    assert_eq!(polls(&[(high, back, true), (low, nop, false)]), [low]);
-    assert_eq!(polls(&[(low, forth, true), (high, on, false)]), []);
+    assert_eq!(stops(&[(high, back, true), (low, nop, false)]), [low]);
+    assert_eq!(stops(&[(low, forth, true), (high, on, false)]), []);
     // Each cycle once, in whichever order.
-    assert_eq!(polls(&[(high, back, true), (low, forth, false)]), [low]);
-    assert_eq!(polls(&[(low, forth, true), (high, back, false)]), [low]);
-    assert_eq!(polls(&[(low, &[0xeb, 0xfe], true)]), [low]);
+    assert_eq!(stops(&[(high, back, true), (low, forth, false)]), [low]);
+    assert_eq!(stops(&[(low, forth, true), (high, back, false)]), [low]);
+    assert_eq!(stops(&[(low, &[0xeb, 0xfe], true)]), [low]);
     // Out of the unit.
-    assert_eq!(polls(&[(high, back, true)]), [low]);
+    assert_eq!(stops(&[(high, back, true)]), [low]);
 }
 
 /// The copy of a loop, and where it goes back to: `front` is entered; the loop is of these blocks, and ends in a jump back.

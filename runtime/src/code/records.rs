@@ -31,21 +31,12 @@ struct Tables {
 /// which is read first, cost more.
 const FEW: u32 = 24;
 
-/// Tables that find nothing, for threads that are asked to leave: values of the state's words `hashes` and `near_targets`.
-pub(crate) fn nothing() -> std::io::Result<(u64, u64)> {
-    static NOTHING: OnceLock<Option<Table<AtomicU32>>> = OnceLock::new();
-    let t = NOTHING.get_or_init(|| Table::new(HASHES).ok());
-    let hashes = t.as_ref().ok_or_else(std::io::Error::last_os_error)?.slice().as_ptr() as u64;
-    Ok((hashes, targets::empty()))
-}
-
 impl Records {
     /// `used`: copied code will run.
     pub(crate) fn new(used: bool) -> std::io::Result<Records> {
         if !used {
             return Ok(Records { tables: None });
         }
-        nothing()?;
         let records: Table<[AtomicU64; 2]> = Table::partly(ALL_ENTRIES, MAX_ENTRIES)?;
         records.slice()[0][0].store(way_out(), Ordering::Release);
         records.slice()[0][1].store(1, Ordering::Release);

@@ -5,8 +5,7 @@
 //! all are that way, and has memory of its own where targets were added. What is added is a sample: what that way finds,
 //! each [`SAMPLE`]th time. So a target that is jumped to often is there soon, and those that are not cost no memory.
 //!
-//! A process has its own table when it has made many jumps. Until then, and while it is asked to leave copied code, it uses the *empty* one, that of all
-//! processes, to which nothing is added.
+//! A process has its own table when it has made many jumps. Until then it uses the *empty* one, that of all processes, to which nothing is added.
 //!
 //! # Safety
 //! A table owns its reservation. Chunks are opened in it, by fixed mappings of a file that is never shortened, and never closed; words are

@@ -21,7 +21,6 @@ pub(crate) const WORDS: Words = Words {
     df: offset_of!(CpuState, df) as u32,
     mxcsr: offset_of!(CpuState, mxcsr) as u32,
     base: offset_of!(CpuState, mem_base) as u32,
-    poll: offset_of!(CpuState, poll) as u32,
     records: offset_of!(CpuState, records) as u32,
     counts: offset_of!(CpuState, counts) as u32,
     hot: offset_of!(CpuState, count_mask) as u32,
@@ -45,6 +44,8 @@ pub(crate) const STEP: u64 = 2;
 pub(crate) const OFTEN: u64 = 3;
 /// The same: the instruction at hand is to find the guest's x87 state in the host's x87 unit.
 pub(crate) const X87: u64 = 4;
+/// It was not entered, as the thread is asked to leave.
+pub(crate) const ASKED: u64 = 5;
 
 /// For each vector register: its number, and its distance from the first in the state.
 macro_rules! each_vector {
@@ -114,6 +115,13 @@ global_asm!(
     "push qword ptr [r9 + {host_sp}]",
     "mov [r9 + {host_sp}], rsp",
     "mov [r9 + {saved}], rsi",
+    // Who asks a thread to leave sets `poll`, and then looks whether it is inside and has to be interrupted. This is a barrier, too.
+    "mov eax, 1",
+    "xchg [r9 + {inside}], rax",
+    ".global evm_direct_entering",
+    "evm_direct_entering:",
+    "cmp qword ptr [r9 + {poll}], 0",
+    "jne evm_direct_back",
     "mov rax, [r9 + {mem_base}]",
     "wrgsbase rax",
     // Upper halves that are zero are to be clean as well, as VZEROUPPER leaves them: otherwise each SSE instruction
@@ -150,6 +158,12 @@ global_asm!(
     "mov r13, [r9 + {gpr} + 104]",
     "mov r14, [r9 + {gpr} + 112]",
     "jmp qword ptr [r9 + {saved}]",
+    // To here goes who is interrupted before that: the state has all that is the guest's.
+    ".global evm_direct_back",
+    "evm_direct_back:",
+    "mov qword ptr [r9 + {left}], 5",
+    "mov rsp, [r9 + {host_sp}]",
+    "jmp 7f",
     // Here returns what finds the stack of calls empty.
     ".global evm_direct_bottom",
     "evm_direct_bottom:",
@@ -217,9 +231,11 @@ global_asm!(
     "mov [r9 + {gpr} + 104], r13",
     "mov [r9 + {gpr} + 112], r14",
     each_vector!(store),
+    "7:",
     "vzeroupper",
     "mov rax, r15",
     "pop qword ptr [r9 + {host_sp}]",
+    "mov qword ptr [r9 + {inside}], 0",
     // R9 tells the hook that this is copied code.
     "xor r9d, r9d",
     "pop r15",
@@ -229,11 +245,15 @@ global_asm!(
     "pop rbx",
     "pop rbp",
     "ret",
+    ".global evm_direct_end",
+    "evm_direct_end:",
     shift = const SHIFT,
     bias = const BIAS,
     flags = const cc::MASK,
     eager = const cc::EAGER,
     host_sp = const at(offset_of!(CpuState, host_sp)),
+    inside = const at(offset_of!(CpuState, inside)),
+    poll = const at(offset_of!(CpuState, poll)),
     mem_base = const at(offset_of!(CpuState, mem_base)),
     saved = const at(offset_of!(CpuState, saved)),
     cc_op = const at(offset_of!(CpuState, cc_op)),
@@ -251,12 +271,45 @@ global_asm!(
 
 unsafe extern "sysv64" {
     fn evm_direct_enter(state: *mut CpuState, code: u64) -> u64;
+    fn evm_direct_entering();
+    fn evm_direct_back();
     fn evm_direct_bottom();
     fn evm_direct_dispatch();
     fn evm_direct_service();
     fn evm_direct_step();
     fn evm_direct_x87();
     fn evm_direct_out();
+    fn evm_direct_end();
+}
+
+/// Where a thread is that is inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// On its way in.
+    Entering,
+    /// Between pieces of copied code.
+    Between,
+    /// On its way out.
+    Leaving,
+    /// In copied code, or interrupted by something else.
+    Elsewhere,
+}
+
+/// The place of a host address.
+pub(crate) fn place(rip: u64) -> Place {
+    let at = |f: unsafe extern "sysv64" fn()| f as *const () as u64;
+    match rip {
+        _ if rip < at(evm_direct_entering) || rip >= at(evm_direct_end) => Place::Elsewhere,
+        _ if rip < at(evm_direct_back) => Place::Entering,
+        _ if rip < at(evm_direct_bottom) => Place::Leaving,
+        _ if rip < at(evm_direct_service) => Place::Between,
+        _ => Place::Leaving,
+    }
+}
+
+/// Address of the way out for who is on its way in.
+pub(crate) fn way_back() -> u64 {
+    evm_direct_back as *const () as u64
 }
 
 /// Address of the way out.
@@ -332,7 +385,7 @@ impl Drop for Shadow {
     }
 }
 
-/// Set the words of a state that do not change while its thread runs.
+/// Set the words of a state that do not change while its thread, the calling one, runs.
 pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
     cpu.way_out = way_out();
     cpu.way_dispatch = way_dispatch();
@@ -342,6 +395,8 @@ pub(crate) fn bind(cpu: &mut CpuState, shadow: &Shadow) {
     cpu.way_x87 = evm_direct_x87 as *const () as u64;
     cpu.count_mask = u64::from(0u32.wrapping_sub(evm_backend::direct::ENTRIES));
     cpu.shadow = shadow.bottom();
+    // SAFETY: no pointers.
+    cpu.host_tid = unsafe { libc::gettid() } as u64;
 }
 
 /// Run copied code; gives the guest address it was left at.

@@ -18,11 +18,11 @@
 
 use crate::code::memory;
 use crate::profile::{self, Tier};
-use crate::thread::Thread;
+use crate::thread::{Thread, interrupt};
 use evm_backend::abi::{MISALIGNED, STEP};
 use evm_backend::direct::ADDRESS;
 use evm_cpu::{CpuState, exc};
-use evm_memory::fault::{Action, HostFault};
+use evm_memory::fault::{ASK, Action, HostFault};
 use std::arch::global_asm;
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -124,9 +124,11 @@ pub(crate) fn install() {
 }
 
 fn hook(f: &mut HostFault<'_>) -> Action {
+    const DEBUG: libc::greg_t = 1;
     let t = CURRENT.get();
+    let step = f.signal == libc::SIGTRAP && f.context.uc_mcontext.gregs[libc::REG_TRAPNO as usize] == DEBUG;
     if t.is_null() {
-        return Action::Pass;
+        return if f.signal == ASK { Action::Resume } else { Action::Pass };
     }
     // SAFETY: set by the thread that is interrupted; cleared before the record goes away. Only fields that
     // this thread alone uses, or atomics, are touched.
@@ -144,6 +146,18 @@ fn hook(f: &mut HostFault<'_>) -> Action {
             // Within a block of copied code the host's unit alone knows.
             (*state).fip = pc & ADDRESS;
         }
+    }
+    if f.signal == ASK || step {
+        // SAFETY: as above.
+        if unsafe { !(*t).interrupted(state, &mut f.context.uc_mcontext.gregs) } {
+            // Again, as soon as that other handler is done.
+            // SAFETY: the context's own mask; the state is this thread's.
+            unsafe {
+                libc::sigaddset(&raw mut f.context.uc_sigmask, ASK);
+                interrupt((*state).host_tid);
+            }
+        }
+        return Action::Resume;
     }
     let stale = space.stale();
     if f.signal == libc::SIGSEGV && f.write && guest < limit && space.write_fault(guest, retried) {

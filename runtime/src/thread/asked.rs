@@ -1,7 +1,7 @@
 //! Being asked to leave guest code: by a signal, by the end of the job, or because code was dropped.
 //!
 //! Whoever asks sets the *poll word* of a thread's state, which loops in compiled code look at, and its `stack_limit`, which calls look
-//! at; the thread serves both in its run loop. Code that was dropped, as it changed, is left in the same way: a thread is *stale* until
+//! at; the thread serves both in its run loop. Copied code looks at nothing: a thread in it is interrupted by a signal. Code that was dropped, as it changed, is left in the same way: a thread is *stale* until
 //! nothing on its host stack is such code.
 //!
 //! # Safety
@@ -21,9 +21,6 @@ impl Thread {
         unsafe {
             AtomicU64::from_ptr(&raw mut (*self.cpu).poll).store(0, Ordering::SeqCst);
             AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit).store(self.stack_limit, Ordering::SeqCst);
-        }
-        if self.copied.is_some() {
-            self.find_copied();
         }
         let flow = self.in_kernel(Task::deliver_signals);
         self.note(flow)
@@ -69,16 +66,22 @@ pub(crate) fn request_poll(cpu: *mut CpuState) {
     // touched atomically while other threads may be here.
     unsafe {
         AtomicU64::from_ptr(&raw mut (*cpu).poll).store(1, Ordering::SeqCst);
-        if AtomicU64::from_ptr(&raw mut (*cpu).hashes).load(Ordering::Relaxed) != 0 {
-            crate::copied::hide_copied(cpu);
-        }
         // Last: a thread that has served the poll word already finds this, and takes back all of it.
         AtomicU64::from_ptr(&raw mut (*cpu).stack_limit).store(u64::MAX, Ordering::SeqCst);
+        if AtomicU64::from_ptr(&raw mut (*cpu).inside).load(Ordering::SeqCst) != 0 {
+            interrupt(AtomicU64::from_ptr(&raw mut (*cpu).host_tid).load(Ordering::Relaxed));
+        }
         let mirror = AtomicU64::from_ptr(&raw mut (*cpu).mirror).load(Ordering::SeqCst) as *mut CpuState;
         if !mirror.is_null() {
             AtomicU64::from_ptr(&raw mut (*mirror).poll).store(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Have the hook of a thread that is in copied code look after it, which looks at nothing itself. Signal-safe.
+pub(crate) fn interrupt(host_tid: u64) {
+    // SAFETY: no pointers; a signal that has a handler which does nothing where nothing is asked.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), host_tid as libc::pid_t, evm_memory::fault::ASK) };
 }
 
 /// Ask the calling thread, whose state it is, to leave guest code soon. Signal-safe.

@@ -21,7 +21,7 @@ mod wasm;
 
 #[cfg(feature = "wasm")]
 pub(crate) use asked::clear_mirror;
-pub(crate) use asked::{ask_own, request_poll, request_poll_beside};
+pub(crate) use asked::{ask_own, interrupt, request_poll, request_poll_beside};
 #[cfg(feature = "wasm")]
 pub(crate) use callbacks::{fn_call, fn_raise, fn_resume, fn_service};
 
