@@ -62,6 +62,14 @@ const CASES: &[Case] = &[
         resident: 1200,
     },
     Case {
+        name: "memory-inherited",
+        args: &["inherit"],
+        limit: "memory=200MiB,wall=60s",
+        status: -1,
+        says: "",
+        resident: 1200,
+    },
+    Case {
         name: "memory-shared",
         args: &["shared"],
         limit: "memory=200MiB",

@@ -315,7 +315,7 @@ impl Task {
             return Ok(Task::new(cpu, self.process.clone(), thread, self.mm.clone(), fds, fs));
         }
         let shared = has(f, libc::CLONE_VM);
-        let mm = if shared { self.mm.clone() } else { self.mm.fork()? };
+        let mm = if shared { self.mm.clone() } else { self.mm.fork(self.process.threads().len() == 1)? };
         let p = &self.process;
         let mut image = p.image().ok_or(Errno::EAGAIN)?;
         image.mm = mm.clone();

@@ -203,6 +203,8 @@ pub struct Kernel {
     pub config: Config,
     /// Limits and their accounts.
     pub limits: Limits,
+    /// What forked processes share.
+    pub(crate) snapshots: crate::mm::Snapshots,
     /// Clocks.
     pub clock: Clock,
     /// System calls made.
@@ -229,6 +231,7 @@ impl Kernel {
     pub fn new(config: Config, host: Arc<dyn Host>) -> Arc<Kernel> {
         Arc::new(Kernel {
             limits: Limits::new(config.limits),
+            snapshots: Default::default(),
             host_mounts: Mutex::default(),
             io: crate::io::JobIo::default(),
             clock: Clock::new(config.clock),

@@ -43,8 +43,8 @@ impl HostMemory {
     fn open() -> std::io::Result<HostMemory> {
         std::fs::File::open("/proc/self/status").map(HostMemory)
     }
-    /// Bytes that no file backs.
-    fn bytes(&self) -> std::io::Result<u64> {
+    /// Bytes that no file backs; of snapshots at least what they have, whether or not it is mapped anywhere.
+    fn bytes(&self, snapshots: u64) -> std::io::Result<u64> {
         let mut text = [0u8; 4096];
         let n = rustix::io::pread(&self.0, &mut text, 0)
             .map_err(|e| std::io::Error::from_raw_os_error(e.raw_os_error()))?;
@@ -54,7 +54,7 @@ impl HostMemory {
             line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
         };
         match (kib("RssAnon:"), kib("RssShmem:")) {
-            (Some(a), Some(b)) => Ok((a + b) << 10),
+            (Some(a), Some(b)) => Ok((a << 10) + (b << 10).max(snapshots)),
             _ => Err(std::io::ErrorKind::InvalidData.into()),
         }
     }
@@ -62,7 +62,7 @@ impl HostMemory {
 
 fn watch(kernel: &Weak<Kernel>, host: &HostMemory) {
     let start = Instant::now();
-    let base = host.bytes();
+    let base = host.bytes(0);
     loop {
         let Some(k) = kernel.upgrade() else { return };
         let c = &k.limits.config;
@@ -90,7 +90,7 @@ fn watch(kernel: &Weak<Kernel>, host: &HostMemory) {
         }
         if let Some(memory) = c.memory {
             // Some mappings are not accounted until they are resident (see `limits`).
-            let over = match (host.bytes(), &base) {
+            let over = match (host.bytes(k.snapshots.bytes()), &base) {
                 (Ok(now), Ok(base)) => now.saturating_sub(*base) > memory.saturating_add(memory / 4 + ENGINE),
                 _ => {
                     k.kill_job(EndReason::Failed); // a limit that cannot be watched is none

@@ -233,9 +233,18 @@ impl Arena {
     /// must be mapped the same way in both, readable here and writable in `child`. With `anon`, only pages that
     /// are present are copied; else (a private file mapping) only those that were written.
     pub fn copy_dirty(&self, child: &Arena, addr: u64, len: u64, anon: bool) -> io::Result<()> {
+        child.range(addr, len)?;
+        self.each_dirty(addr, len, anon, |at, len| self.copy_run(child, at, len as usize))
+    }
+    /// The pages that [`Arena::copy_dirty`] would copy, as runs: address and bytes.
+    pub fn dirty_runs(&self, addr: u64, len: u64, anon: bool) -> io::Result<Vec<(u64, u64)>> {
+        let mut runs = vec![];
+        self.each_dirty(addr, len, anon, |at, len| runs.push((at, len)))?;
+        Ok(runs)
+    }
+    fn each_dirty(&self, addr: u64, len: u64, anon: bool, mut run_of: impl FnMut(u64, u64)) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         self.range(addr, len)?;
-        child.range(addr, len)?;
         let map = pagemap()?;
         let (first, pages) = ((self.base + addr) / PAGE, len / PAGE);
         let mut words = vec![0u8; 8 * pages.min(4096) as usize];
@@ -254,13 +263,54 @@ impl Arena {
             for run in buf.as_chunks::<8>().0.chunk_by(|a, b| copied(a) == copied(b)) {
                 let bytes = run.len() as u64 * PAGE;
                 if copied(&run[0]) {
-                    self.copy_run(child, off, bytes as usize);
+                    run_of(off, bytes);
                 }
                 off += bytes;
             }
             at += n;
         }
         Ok(())
+    }
+    /// Write a range, which is mapped readable, to a file, at the offset that is its address.
+    pub fn write_to(&self, file: BorrowedFd<'_>, addr: u64, len: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let p = self.range(addr + done, len - done)?;
+            // SAFETY: the host reads inside the arena, and refuses what is not readable.
+            let n = unsafe { libc::pwrite(file.as_raw_fd(), p, (len - done) as usize, (addr + done) as libc::off_t) };
+            match n {
+                n if n > 0 => done += n as u64,
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                _ => return Err(io::Error::last_os_error()),
+            }
+        }
+        Ok(())
+    }
+    /// Give a range fresh pages with the same contents and this protection.
+    pub fn renew(&self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
+        self.protect(addr, len, Prot::R)?;
+        let (to, flags) = (self.range(addr, len)?, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: the range is inside the arena and readable; the copy is a mapping of our own, which takes its place.
+        unsafe {
+            let copy = libc::mmap(std::ptr::null_mut(), len as usize, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+            if copy == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            for at in (0..len as usize).step_by(PAGE as usize) {
+                let (from, to) = (to.cast::<u64>().byte_add(at), copy.cast::<u64>().byte_add(at));
+                // What is zero needs no memory.
+                if (0..PAGE as usize / 8).any(|n| from.add(n).read_volatile() != 0) {
+                    std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast::<u8>(), PAGE as usize);
+                }
+            }
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            if libc::mremap(copy, len as usize, len as usize, flags, to) == libc::MAP_FAILED {
+                let e = io::Error::last_os_error();
+                libc::munmap(copy, len as usize);
+                return Err(e);
+            }
+        }
+        self.protect(addr, len, prot)
     }
     /// Copy pages to the same place of another arena. Both ranges are inside; see [`Arena::copy_dirty`].
     fn copy_run(&self, child: &Arena, off: u64, len: usize) {

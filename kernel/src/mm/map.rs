@@ -253,6 +253,9 @@ impl Mm {
                 if v.charged {
                     self.kernel.limits.release_memory(v.end - k);
                 }
+                if v.snapshot {
+                    super::snapshot::forget(s.snapshot.as_ref(), k, v.end);
+                }
             }
         }
         code

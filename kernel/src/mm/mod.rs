@@ -11,6 +11,7 @@ mod map;
 mod remap;
 pub(crate) mod scratch;
 mod share;
+mod snapshot;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub(crate) use share::memory_file as segment_file;
+pub(crate) use snapshot::Snapshots;
 
 pub use map::MapRequest;
 pub use remap::RemapRequest;
@@ -132,6 +134,8 @@ pub(crate) struct Vma {
     pub stack: bool,
     pub dontfork: bool,
     pub wipe: bool,
+    /// The pages that nobody has written since are those of the snapshot.
+    pub snapshot: bool,
     pub label: Label,
 }
 
@@ -148,6 +152,7 @@ impl Vma {
             stack: false,
             dontfork: false,
             wipe: false,
+            snapshot: false,
             label,
         }
     }
@@ -171,6 +176,10 @@ impl Vma {
     }
     /// `next` starts at our end: can the two be one?
     fn joins(&self, start: u64, next: &Vma) -> bool {
+        self.snapshot == next.snapshot && self.looks_joined(start, next)
+    }
+    /// Are the two one for the guest?
+    fn looks_joined(&self, start: u64, next: &Vma) -> bool {
         self.prot == next.prot
             && self.shared == next.shared
             && self.charged == next.charged
@@ -199,6 +208,8 @@ pub(crate) struct Space {
     pub mmap_top: u64,
     /// Bytes mapped.
     pub total: u64,
+    /// What forked processes may share of it.
+    pub snapshot: Option<Arc<OwnedFd>>,
 }
 
 /// What the translator needs to know about a page. While there is one, no mapping of its address space changes.
@@ -310,6 +321,7 @@ impl Mm {
                 images_from: IMAGE_LOW,
                 mmap_top: size - PAGE,
                 total: 0,
+                snapshot: None,
             }),
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             attachment: OnceLock::new(),
@@ -329,6 +341,7 @@ impl Mm {
             let mut s = lock(&self.space);
             let size = self.size();
             self.clear(&mut s, 0, size);
+            s.snapshot = None;
             // If the host refuses, the pages go with the arena.
             let _ = self.arena.unmap(0, size);
         }
@@ -380,7 +393,17 @@ impl Mm {
     }
     /// All mappings in order.
     pub fn maps(&self) -> Vec<MapEntry> {
-        lock(&self.space).vmas.iter().map(|(s, v)| entry(*s, v)).collect()
+        let s = lock(&self.space);
+        let mut all: Vec<MapEntry> = vec![];
+        let mut last: Option<(u64, &Vma)> = None;
+        for (start, v) in &s.vmas {
+            match (last, all.last_mut()) {
+                (Some((at, l)), Some(e)) if l.end == *start && l.looks_joined(at, v) => e.end = v.end,
+                _ => all.push(entry(*start, v)),
+            }
+            last = Some((*start, v));
+        }
+        all
     }
     /// Bytes mapped.
     pub fn total(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! mremap, madvise, msync and the queries about ranges.
 
-use super::{Backing, MIN_ADDR, Mm, R, W, X, page_up};
+use super::{Backing, MIN_ADDR, Mm, R, Space, W, X, page_up};
 use crate::errno::{Errno, Result};
 use crate::process::lock;
 use crate::wait::Blocking;
@@ -56,11 +56,16 @@ impl Mm {
         let shrinks = flags & (FIXED | DONTUNMAP) == 0 && old_len > 0 && new_len <= old_len;
         // A moved mapping must be one mapping.
         {
-            let s = lock(&self.space);
-            let (_, v) = s.at(old).ok_or(Errno::EFAULT)?;
-            if old_end > v.end && !shrinks {
-                return Err(Errno::EFAULT);
+            let mut s = lock(&self.space);
+            let end_of = |s: &Space| s.at(old).map(|(_, v)| v.end).ok_or(Errno::EFAULT);
+            if old_end > end_of(&s)? && !shrinks {
+                // It may be one but for what is in the snapshot.
+                self.copy_snapshot(&mut s, old, old_end)?;
+                if old_end > end_of(&s)? {
+                    return Err(Errno::EFAULT);
+                }
             }
+            let (_, v) = s.at(old).ok_or(Errno::EFAULT)?;
             if old_len == 0 && !v.shared {
                 return Err(Errno::EINVAL);
             }
@@ -100,7 +105,7 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         piece.offset = piece.offset.wrapping_add(end - start);
-        piece.end = new_end;
+        (piece.end, piece.snapshot) = (new_end, false);
         if piece.charged {
             self.kernel.limits.charge_memory(more)?;
         }
@@ -126,6 +131,8 @@ impl Mm {
     fn move_to(&self, r: &RemapRequest<'_>) -> Result<u64> {
         let RemapRequest { old, old_len, new_len, flags, to, limit, who } = *r;
         let mut s = lock(&self.space);
+        // Elsewhere they would not be at their place of it.
+        self.copy_snapshot(&mut s, old, old + old_len)?;
         let (start, v) = s.at(old).ok_or(Errno::EFAULT)?;
         if old + old_len > v.end {
             return Err(Errno::EFAULT);
@@ -211,6 +218,9 @@ impl Mm {
             return Ok(());
         }
         let mut s = lock(&self.space);
+        if matches!(advice, libc::MADV_DONTNEED | DONTNEED_LOCKED | libc::MADV_FREE) {
+            self.leave_snapshot(&mut s, addr, end)?;
+        }
         let mut code = false;
         let flag =
             matches!(advice, libc::MADV_DONTFORK | libc::MADV_DOFORK | libc::MADV_WIPEONFORK | libc::MADV_KEEPONFORK);

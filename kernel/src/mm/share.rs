@@ -6,6 +6,7 @@ use crate::process::lock;
 use evm_memory::{Arena, Prot};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A host memory file of a length.
 pub(crate) fn memory_file(len: u64) -> Result<OwnedFd> {
@@ -71,16 +72,21 @@ impl Mm {
         }
     }
 
-    /// A copy for a forked process. Private pages are copied, shared ones stay shared. What the child has from its parent
-    /// counts as memory when it is resident only, as what is mapped with MAP_NORESERVE: most of it never is.
-    pub fn fork(&self) -> Result<Arc<Mm>> {
+    /// A copy for a forked process. Private pages are shared until they are written ([`super::snapshot`]) or copied, shared ones stay shared. What
+    /// the child has from its parent counts as memory when it is resident only, as what is mapped with MAP_NORESERVE: most of it never is.
+    /// `alone`: the process that runs here has no other thread.
+    pub fn fork(&self, alone: bool) -> Result<Arc<Mm>> {
         let child = Mm::new(&self.kernel, self.bits)?;
-        let s = lock(&self.space);
+        let mut s = lock(&self.space);
+        if alone && self.users.load(Ordering::Acquire) == 1 {
+            self.take_snapshot(&mut s);
+        }
         let generation = self.kernel.host.code_generation(self);
         let mut c = lock(&child.space);
         c.brk_start = s.brk_start;
         c.images_from = s.images_from;
         c.brk = s.brk;
+        c.snapshot = s.snapshot.clone();
         c.mmap_top = s.mmap_top;
         let mut result = Ok(());
         for (k, v) in &s.vmas {
@@ -88,10 +94,10 @@ impl Mm {
                 continue;
             }
             let shared = matches!(v.backing, Backing::Shared(_));
-            c.vmas.insert(*k, Vma { charged: false, noreserve: !shared, ..v.clone() });
+            c.vmas.insert(*k, Vma { charged: false, noreserve: !shared, snapshot: v.snapshot && !v.wipe, ..v.clone() });
             c.total += v.end - k;
             if result.is_ok() {
-                result = self.copy_vma(&child, *k, v);
+                result = self.copy_vma(&child, *k, v, s.snapshot.as_ref());
             }
         }
         drop(c);
@@ -102,7 +108,7 @@ impl Mm {
         result.map(|()| child)
     }
 
-    fn copy_vma(&self, child: &Mm, start: u64, v: &Vma) -> Result<()> {
+    fn copy_vma(&self, child: &Mm, start: u64, v: &Vma, snapshot: Option<&Arc<OwnedFd>>) -> Result<()> {
         let len = v.end - start;
         let (from, to) = (self.arena(), child.arena());
         let copied = match &v.backing {
@@ -122,6 +128,11 @@ impl Mm {
                     return Ok(());
                 }
                 to.map_file(start, len, Prot::RW, false, fd, v.offset)?;
+                false
+            }
+            Backing::Anon if v.snapshot && !v.wipe => {
+                let file = snapshot.ok_or(Errno::EIO)?;
+                to.map_file(start, len, Prot::RW, false, file.as_fd(), start)?;
                 false
             }
             Backing::Anon | Backing::Copy(_) => {

@@ -117,7 +117,7 @@ fn heap_fork_and_limit() {
     let hidden = map(&t, 0, 0x1000, R | W, PRIV).unwrap();
     mm.mem().write(hidden, 6u8).unwrap();
     mm.protect(hidden, 0x1000, 0).unwrap();
-    let child = mm.fork().unwrap();
+    let child = mm.fork(true).unwrap();
     assert_eq!(child.mem().read::<u32>(start + 0x1230), Ok(5));
     mm.mem().write(shared, 0x42u8).unwrap();
     mm.mem().write(start + 0x1230, 6u32).unwrap();

@@ -148,6 +148,18 @@ impl Arena {
     pub fn sync(&self, addr: u64, len: u64) -> io::Result<()> {
         self.table(addr, len).map(drop)
     }
+    /// Nothing is: there are no memory files.
+    pub fn dirty_runs(&self, _: u64, _: u64, _anon: bool) -> io::Result<Vec<(u64, u64)>> {
+        Ok(vec![])
+    }
+    /// Not here.
+    pub fn write_to(&self, _: BorrowedFd<'_>, _: u64, _: u64) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    /// Pages are never those of a file.
+    pub fn renew(&self, _: u64, _: u64, _: Prot) -> io::Result<()> {
+        Ok(())
+    }
     /// Bytes of `[start, end)` that were written.
     pub fn resident(&self, start: u64, end: u64) -> u64 {
         match self.table(start, end - start) {
