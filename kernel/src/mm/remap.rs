@@ -9,6 +9,7 @@ use evm_memory::{PAGE, Prot};
 const MAYMOVE: u32 = 1;
 const FIXED: u32 = 2;
 const DONTUNMAP: u32 = 4;
+pub(super) const POPULATE_READ: i32 = 22;
 
 /// Arguments of mremap(2).
 pub struct RemapRequest<'a> {
@@ -205,7 +206,6 @@ impl Mm {
 
     /// madvise(2).
     pub fn advise(&self, addr: u64, len: u64, advice: i32, who: &dyn Blocking) -> Result<()> {
-        const POPULATE_READ: i32 = 22;
         const POPULATE_WRITE: i32 = 23;
         const DONTNEED_LOCKED: i32 = 24;
         match advice {

@@ -97,7 +97,7 @@ impl Mm {
         v.snapshot = true;
         for (at, len) in &runs {
             // They are as present as they were; otherwise faults do that.
-            let _ = arena.advise(*at, *len, libc::MADV_POPULATE_READ);
+            let _ = arena.advise(*at, *len, super::remap::POPULATE_READ);
         }
         Ok(())
     }
