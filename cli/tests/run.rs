@@ -163,6 +163,19 @@ fn limits_end_a_job() {
     }
 }
 
+/// Copied code is interrupted by a signal, which may come to guest threads whatever was blocked before.
+#[test]
+fn limits_end_a_job_where_all_signals_are_blocked() {
+    let spin = compile("spin-blocked", "int main(){for(;;);}", &["-static"]);
+    let mut c = Command::new("env");
+    c.args(["--block-signal", env!("CARGO_BIN_EXE_evm"), "run", "--limit", "wall=1s", &spin]);
+    let got = run(c);
+    let says = String::from_utf8_lossy(&got.stderr);
+    assert_eq!(got.status.code(), Some(124), "{says}");
+    // It was not ended by force, which says so.
+    assert!(says.contains("\"wall\"") && says.lines().count() == 1, "{says}");
+}
+
 /// Two functions of which one takes nine tenths of the time.
 const BUSY: &str = r#"
 __attribute__((noinline)) unsigned little(unsigned x) { for (int i = 0; i < 1000; i++) x = x * 1103515245u + 12345; return x; }

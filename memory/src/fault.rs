@@ -51,11 +51,14 @@ pub fn set_hook(hook: Hook) {
 /// sends it otherwise, and it does nothing where it is not handled.)
 pub const ASK: libc::c_int = libc::SIGURG;
 
-/// Install the handlers for SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and [`ASK`]. Idempotent.
+/// Those that are handled here.
+const SIGNALS: [libc::c_int; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, ASK];
+
+/// Install the handlers. Idempotent.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for sig in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, ASK] {
+        for sig in SIGNALS {
             // SAFETY: a zeroed sigaction is valid; the handler has the SA_SIGINFO signature.
             unsafe {
                 let mut sa: libc::sigaction = std::mem::zeroed();
@@ -69,7 +72,7 @@ pub fn install() {
     thread_init();
 }
 
-/// Give the calling thread an alternate signal stack (Rust gives its own threads one already, too
+/// Let these signals come to the calling thread, and give it an alternate signal stack (Rust gives its own threads one already, too
 /// small for nothing; this keeps a larger one for the thread's life).
 pub fn thread_init() {
     thread_local! {
@@ -78,8 +81,14 @@ pub fn thread_init() {
     STACK.with(|s| {
         let stack = s.get_or_init(|| vec![0u8; 64 * 1024].into_boxed_slice());
         let ss = libc::stack_t { ss_sp: stack.as_ptr() as *mut libc::c_void, ss_flags: 0, ss_size: stack.len() };
-        // SAFETY: the buffer lives as long as the thread; when the thread ends no handler runs any more.
-        unsafe { libc::sigaltstack(&ss, std::ptr::null_mut()) };
+        // SAFETY: the buffer lives as long as the thread; when the thread ends no handler runs any more. The set is a local.
+        unsafe {
+            libc::sigaltstack(&ss, std::ptr::null_mut());
+            // Who started it may have blocked all signals.
+            let mut ours: libc::sigset_t = std::mem::zeroed();
+            SIGNALS.iter().for_each(|sig| _ = libc::sigaddset(&mut ours, *sig));
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &ours, std::ptr::null_mut());
+        }
     });
 }
 

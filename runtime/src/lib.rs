@@ -6,6 +6,9 @@
 //! entered through the trampoline, anything else is interpreted a basic block at a time and counted;
 //! a count that reaches the threshold asks the [`Engine`] for a compiled region.
 //!
+//! Signals. From the first job on the host process's handlers of SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and SIGURG are this library's: faults of guest code are
+//! found out there, and SIGURG interrupts guest threads (others ignore it). A program that needs one of them for itself must not run jobs.
+//!
 //! Invariants:
 //! 1. Outside compiled code a thread's `CpuState` is exact. Inside a region only what the region
 //!    has spilled is; a region spills everything before it leaves.
