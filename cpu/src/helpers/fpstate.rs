@@ -217,8 +217,13 @@ extern "C" fn xrstor(st: S, addr: u64, mask: u64, wide: u64) {
     let (bv, comp) = (xsave::word(&head, 512), xsave::word(&head, 520));
     let compact = comp >> 63 != 0;
     let form = comp & !(1 << 63);
-    let bad = if compact { form & !xsave::XCR0 != 0 || bv & !form != 0 } else { comp != 0 || bv & !xsave::XCR0 != 0 }
-        || (0..6).any(|k| xsave::word(&head, 528 + 8 * k) != 0);
+    // The standard form looks at bytes 8 to 23 of the header, the compacted one at all.
+    let zero = |words: usize| (0..words).all(|k| xsave::word(&head, 528 + 8 * k) == 0);
+    let bad = if compact {
+        form & !xsave::XCR0 != 0 || bv & !form != 0 || !zero(6)
+    } else {
+        comp != 0 || bv & !xsave::XCR0 != 0 || !zero(1)
+    };
     let loads_mxcsr =
         if compact { bv & asked & Component::SSE != 0 } else { asked & (Component::SSE | Component::AVX) != 0 };
     if bad || (loads_mxcsr && !xsave::mxcsr_ok(&head)) {
