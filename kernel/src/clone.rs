@@ -143,7 +143,15 @@ impl Kernel {
         let mut table = lock(&kernel.table);
         table.last_id = table.last_id.max(LAUNCHER);
         let pid = table.new_id()?;
-        let image = Image { mm: mm.clone(), exe: Vec::new(), args: (0, 0), env: (0, 0), auxv: Arc::new([]), stack: 0 };
+        let image = Image {
+            mm: mm.clone(),
+            exe: Vec::new(),
+            file: None,
+            args: (0, 0),
+            env: (0, 0),
+            auxv: Arc::new([]),
+            stack: 0,
+        };
         let process = Arc::new(new_process(
             kernel,
             NewProcess {

@@ -54,6 +54,8 @@ pub struct Image {
     pub mm: Arc<Mm>,
     /// Absolute guest path of the program.
     pub exe: Vec<u8>,
+    /// Keeps the program's file from being written.
+    pub file: Option<Arc<crate::fs::executed::Executing>>,
     /// Range of the argument strings in guest memory.
     pub args: (u64, u64),
     /// Range of the environment strings in guest memory.

@@ -214,6 +214,7 @@ pub(crate) fn prepare(kernel: &Arc<Kernel>, mut r: Request<'_>) -> Result<Prepar
     let image = Image {
         mm,
         exe: r.file.path.clone(),
+        file: crate::fs::Opened::of(&r.file).map(crate::fs::Opened::execute).transpose()?,
         args: placed.args,
         env: placed.env,
         auxv: placed.auxv.into(),

@@ -11,6 +11,7 @@
 
 pub mod archive;
 pub mod devfs;
+pub mod executed;
 pub(crate) mod fifo;
 #[cfg_attr(target_family = "wasm", path = "wasifs.rs")]
 pub mod hostfs;

@@ -55,6 +55,10 @@ impl Opened {
         let s = self.place.node.stat()?;
         Ok((s.dev, s.ino))
     }
+    /// That a program runs from the file: as long as the result is kept.
+    pub fn execute(&self) -> Result<Arc<super::executed::Executing>> {
+        Ok(super::executed::Executing::new(&self.ns, self.key()?))
+    }
     /// Identity of the description for locks.
     pub fn owner(&self) -> super::locks::Owner {
         super::locks::Owner::Description(self as *const Opened as usize)
@@ -360,6 +364,9 @@ impl Namespace {
                 _ => R | W,
             };
             who.check(&e.stat, want | if trunc { W } else { 0 })?;
+            if writes && kind == libc::S_IFREG {
+                self.executed.may_write((e.stat.dev, e.stat.ino))?;
+            }
         }
         if has(flags, libc::O_NOATIME) && !who.owns(&e.stat) {
             return Err(Errno::EPERM);
@@ -698,6 +705,7 @@ impl Namespace {
         }
         self.writable(&e.place)?;
         who.check(&e.stat, W)?;
+        self.executed.may_write((e.stat.dev, e.stat.ino))?;
         self.set(e, &Change { size: Some(len), mode: stripped(&e.stat), ..Change::default() })
     }
     /// access(2) of what was resolved.

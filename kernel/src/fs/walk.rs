@@ -199,6 +199,8 @@ pub struct Namespace {
     pub locks: super::locks::Locks,
     /// Files that are open for writing: how often.
     pub(super) writers: Mutex<std::collections::HashMap<(u64, u64), usize>>,
+    /// Files that are executed.
+    pub(super) executed: super::executed::Executed,
     /// Who is told about changes.
     pub watches: super::notify::Watches,
     pub(super) fifos: super::fifo::Fifos,
@@ -216,6 +218,7 @@ impl Namespace {
             root,
             locks: Default::default(),
             writers: Default::default(),
+            executed: Default::default(),
             watches: Default::default(),
             fifos: Default::default(),
         }
