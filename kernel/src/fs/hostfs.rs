@@ -331,9 +331,8 @@ impl Node for HostNode {
     fn open(&self, _: &Caller, flags: u32) -> Result<Arc<dyn File>> {
         let mode = flags as i32 & libc::O_ACCMODE;
         let fd = match self.kind {
-            libc::S_IFDIR => {
-                fs::openat(&self.fd, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
-            }
+            // Not by the name `.`: that would need permission to search the directory.
+            libc::S_IFDIR => self.fs.reopen(&self.fd, OFlags::RDONLY | OFlags::DIRECTORY)?,
             libc::S_IFREG => {
                 let mut f = match mode {
                     libc::O_RDONLY => OFlags::RDONLY,
