@@ -271,11 +271,16 @@ impl Pty {
             }
             c::TCGETA => mem.copy_in(arg, &lock(&self.state).termios.termio()).map(|()| 0).map_err(Errno::from),
             c::TCSETS | c::TCSETSW | c::TCSETSF | c::TCSETS2 | c::TCSETSW2 | c::TCSETSF2 => {
-                let mut b = [0u8; 36];
-                if let Err(e) = mem.copy_out(arg, &mut b) {
+                // The longer structure ends in two speeds.
+                let mut b = [0u8; 44];
+                let len = if matches!(cmd, c::TCSETS2 | c::TCSETSW2 | c::TCSETSF2) { 44 } else { 36 };
+                if let Err(e) = mem.copy_out(arg, &mut b[..len]) {
                     return Some(Err(e.into()));
                 }
-                self.set_termios(Termios::from_bytes(&b), matches!(cmd, c::TCSETSF | c::TCSETSF2));
+                self.set_termios(
+                    Termios::from_bytes(b.first_chunk().unwrap_or(&[0; 36])),
+                    matches!(cmd, c::TCSETSF | c::TCSETSF2),
+                );
                 Ok(0)
             }
             c::TCSETA | c::TCSETAW | c::TCSETAF => {
@@ -339,7 +344,7 @@ impl Pty {
             (false, true) => s.happened = s.happened & !PKT_NOSTOP | PKT_DOSTOP,
             _ => {}
         }
-        s.termios = t;
+        s.termios = t.of_pty();
         if flush {
             s.flush_input();
         } else if was != t.local(t::ICANON) {

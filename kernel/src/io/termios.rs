@@ -72,6 +72,11 @@ impl Termios {
         self.cc[..8].copy_from_slice(&b[9..17]);
         self
     }
+    /// As a pseudoterminal takes it: it has eight bits, no parity, and a receiver that is on.
+    pub fn of_pty(mut self) -> Termios {
+        self.cflag = self.cflag & !(t::CSIZE | t::PARENB) | t::CS8 | t::CREAD;
+        self
+    }
     /// Whether ^S and ^Q stop and start the output.
     pub fn flow_control(&self) -> bool {
         self.iflag & t::IXON != 0 && self.is(libc::VSTOP, 0x13) && self.is(libc::VSTART, 0x11)
