@@ -31,7 +31,8 @@ impl Registry {
     }
     pub(super) fn insert(&self, key: Key, socket: &Arc<Socket>) -> Result<()> {
         let mut names = lock(&self.names);
-        if names.get(&key).is_some_and(|w| w.strong_count() > 0) {
+        // A file of a socket was just made: who has its number still is a socket whose file is gone.
+        if !matches!(key, Key::Inode(..)) && names.get(&key).is_some_and(|w| w.strong_count() > 0) {
             return Err(Errno::EADDRINUSE);
         }
         names.insert(key, Arc::downgrade(socket));

@@ -251,12 +251,16 @@ pub(super) fn recvfrom(task: &mut Task, [fd, buf, len, flags, addr, lenp]: [u64;
     Ok(length(s, &r, flags as i32))
 }
 
+/// Whether the address that a message is from is shown: not that of a sender without a name, nor that of a TCP connection.
+fn shows_sender(s: &Socket, r: &Received) -> bool {
+    (s.kind == Kind::Datagram || s.family == libc::AF_UNIX) && !r.from.0.is_empty()
+}
+
 fn put_sender(task: &Task, s: &Socket, r: &Received, addr: u64, lenp: u64) -> Result<()> {
     if addr == 0 {
         return Ok(());
     }
-    // A connection, or a sender without a name, has no address to show.
-    if s.kind != Kind::Datagram || r.from.0.is_empty() {
+    if !shows_sender(s, r) {
         return Ok(task.mem().write(lenp, 0u32)?);
     }
     put_addr(task, &r.from, s.family, addr, lenp)
@@ -272,8 +276,7 @@ fn recv_header(task: &Task, d: &Description, at: u64, flags: i32) -> Result<u64>
         out |= libc::MSG_TRUNC;
     }
     if h.name != 0 {
-        let a =
-            if s.kind != Kind::Datagram || r.from.0.is_empty() { Addr::default() } else { named(&r.from, s.family) };
+        let a = if shows_sender(s, &r) { named(&r.from, s.family) } else { Addr::default() };
         mem.copy_in(h.name, &a.0[..a.0.len().min(h.name_len as usize)])?;
         mem.write(h.at + 8, a.0.len() as u32)?;
     }

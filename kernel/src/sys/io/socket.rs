@@ -100,6 +100,19 @@ pub(super) fn put_addr(task: &Task, a: &Addr, family: i32, addr: u64, lenp: u64)
     Ok(task.mem().write(lenp, full.0.len() as u32)?)
 }
 
+/// As [`put_addr`], for calls whose only result is the address: it has to go somewhere, unless its length says that nothing is wanted.
+fn put_name(task: &Task, a: &Addr, family: i32, addr: u64, lenp: u64) -> Result<u64> {
+    if addr == 0 && task.mem().read::<i32>(lenp)? > 0 {
+        return Err(Errno::EFAULT);
+    }
+    if addr == 0 {
+        let full = named(a, family).0.len() as u32;
+        task.mem().write(lenp, full)?;
+        return Ok(0);
+    }
+    put_addr(task, a, family, addr, lenp).map(|()| 0)
+}
+
 /// An address for the guest: one that there is not shows as the family only.
 pub(super) fn named(a: &Addr, family: i32) -> Addr {
     match (a.0.is_empty(), family) {
@@ -219,7 +232,11 @@ pub(super) fn connect(task: &mut Task, [fd, addr, len, ..]: [u64; 6]) -> Result<
     let Some(to) = to else {
         return Err(s.refuse(Errno::ECONNREFUSED, d.nonblock()));
     };
-    s.connect(task, &to, &a, cred(task), d.nonblock()).map(|()| 0)
+    match s.connect(task, &to, &a, cred(task), d.nonblock()) {
+        // A port that is bound, and where nobody listens.
+        Err(Errno::ECONNREFUSED) => Err(s.refuse(Errno::ECONNREFUSED, d.nonblock())),
+        r => r.map(|()| 0),
+    }
 }
 
 pub(super) fn accept(task: &mut Task, [fd, addr, lenp, ..]: [u64; 6]) -> Result<u64> {
@@ -251,11 +268,11 @@ pub(super) fn shutdown(task: &mut Task, [fd, how, ..]: [u64; 6]) -> Result<u64> 
 pub(super) fn getsockname(task: &mut Task, [fd, addr, lenp, ..]: [u64; 6]) -> Result<u64> {
     let d = task.fds().get_io(fd as i32)?;
     let s = socket::of(&d)?;
-    put_addr(task, &s.local(), s.family, addr, lenp).map(|()| 0)
+    put_name(task, &s.local(), s.family, addr, lenp)
 }
 
 pub(super) fn getpeername(task: &mut Task, [fd, addr, lenp, ..]: [u64; 6]) -> Result<u64> {
     let d = task.fds().get_io(fd as i32)?;
     let s = socket::of(&d)?;
-    put_addr(task, &s.remote()?, s.family, addr, lenp).map(|()| 0)
+    put_name(task, &s.remote()?, s.family, addr, lenp)
 }

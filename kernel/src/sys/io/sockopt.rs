@@ -145,8 +145,9 @@ pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 
         if len < 8 {
             return Err(Errno::EINVAL);
         }
-        let l = (mem.read(val)?, mem.read(val.wrapping_add(4))?);
-        s.set_options(|o| o.linger = l);
+        let (on, seconds) = (mem.read::<u32>(val)?, mem.read::<u32>(val.wrapping_add(4))?);
+        // Without being on, the time stays as it was.
+        s.set_options(|o| o.linger = if on != 0 { (1, seconds) } else { (0, o.linger.1) });
         return Ok(0);
     }
     // One byte is enough for the options of IP.
