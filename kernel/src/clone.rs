@@ -103,6 +103,7 @@ fn new_process(kernel: &Arc<Kernel>, n: NewProcess) -> Process {
         subreaper: AtomicBool::new(false),
         keepcaps: AtomicBool::new(false),
         nice: AtomicI32::new(0),
+        io_priority: AtomicU32::new(0),
         personality: AtomicU32::new(0),
         usage: Mutex::default(),
         resident_seen: Mutex::default(),

@@ -159,6 +159,8 @@ pub struct Process {
     pub(crate) subreaper: AtomicBool,
     pub(crate) keepcaps: AtomicBool,
     pub(crate) nice: AtomicI32,
+    /// As ioprio_set(2) has it: class and level.
+    pub(crate) io_priority: AtomicU32,
     pub(crate) personality: AtomicU32,
     /// Use of threads that ended, and of children that were waited for.
     pub(crate) usage: Mutex<(Usage, Usage)>,

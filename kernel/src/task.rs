@@ -249,6 +249,7 @@ impl Task {
         self.keep_rax = false;
         let traced = self.kernel().config.trace.is_some().then(|| sys::trace::call(self, entry, native, &args));
         let result = match entry {
+            Some(s) if self.mm.bits == 64 => (s.f)(self, s.narrowed(args)),
             Some(s) => (s.f)(self, args),
             None => Err(Errno::ENOSYS),
         };

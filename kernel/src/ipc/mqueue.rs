@@ -326,10 +326,12 @@ pub(crate) fn notify(task: &mut Task, [fd, event, ..]: [u64; 6]) -> Result<u64> 
         None
     } else {
         let mem = task.mem();
+        // All of a struct sigevent is read.
+        mem.copy_out(event, &mut [0; 64])?;
         let (value, signo, kind) = (mem.read::<u64>(event)?, mem.read::<i32>(event + 8)?, mem.read::<i32>(event + 12)?);
         Some(match kind {
             libc::SIGEV_NONE => Notice::None,
-            libc::SIGEV_SIGNAL if (1..=64).contains(&signo) => Notice::Signal(signo, value),
+            libc::SIGEV_SIGNAL if (0..=64).contains(&signo) => Notice::Signal(signo, value),
             libc::SIGEV_THREAD => {
                 let mut cookie = [0u8; COOKIE];
                 mem.copy_out(value, &mut cookie)?;

@@ -153,9 +153,6 @@ fn attempt(s: &mut State, id: i32, ops: &[Op], pid: i32, when: i64) -> Result<Op
 /// semop(2) and semtimedop(2).
 pub(crate) fn operate(task: &mut Task, [id, ops, n, timeout, ..]: [u64; 6]) -> Result<u64> {
     let id = id as i32;
-    if n == 0 || id < 0 {
-        return Err(Errno::EINVAL);
-    }
     if n > OPS_MAX {
         return Err(Errno::E2BIG);
     }
@@ -170,6 +167,9 @@ pub(crate) fn operate(task: &mut Task, [id, ops, n, timeout, ..]: [u64; 6]) -> R
         0 => None,
         p => Some(task.deadline(read_timespec(mem, p)?)),
     };
+    if n == 0 || id < 0 {
+        return Err(Errno::EINVAL);
+    }
     let kernel = task.kernel().clone();
     let sems = &kernel.io.ipc.sem;
     {

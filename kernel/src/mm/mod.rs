@@ -409,6 +409,14 @@ impl Mm {
     pub fn total(&self) -> u64 {
         lock(&self.space).total
     }
+    /// Bytes that Linux would count as mapped now: there a stack is mapped as far as it has grown, here as far as it may.
+    pub fn grown(&self) -> u64 {
+        let s = lock(&self.space);
+        let stacks: Vec<(u64, u64)> =
+            s.vmas.iter().filter(|(_, v)| v.label == Label::Stack).map(|(k, v)| (*k, v.end)).collect();
+        let may: u64 = stacks.iter().map(|(from, end)| end - from).sum();
+        (s.total - may) + share::resident(&self.arena, &stacks)
+    }
     /// Bytes that are resident on the host (private and shared).
     pub fn resident(&self) -> u64 {
         let ranges: Vec<(u64, u64)> = lock(&self.space).vmas.iter().map(|(s, v)| (*s, v.end)).collect();

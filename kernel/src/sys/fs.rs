@@ -70,8 +70,8 @@ table! {
     SYS_renameat2 renameat2 "dsdsx" names::renameat2;
     SYS_link link "ss" names::link;
     SYS_linkat linkat "dsdsx" names::linkat;
-    SYS_readlink readlink "spu" names::readlink;
-    SYS_readlinkat readlinkat "dspu" names::readlinkat;
+    SYS_readlink readlink "spd" names::readlink;
+    SYS_readlinkat readlinkat "dspd" names::readlinkat;
     SYS_chmod chmod "so" attributes::chmod;
     SYS_fchmod fchmod "fo" attributes::fchmod;
     SYS_fchmodat fchmodat "dso" attributes::fchmodat;
@@ -87,8 +87,8 @@ table! {
     SYS_truncate truncate "sl" content::truncate;
     SYS_ftruncate ftruncate "fl" content::ftruncate;
     SYS_fallocate fallocate "fxll" content::fallocate;
-    SYS_getdents getdents "fpu" directory::getdents;
-    SYS_getdents64 getdents64 "fpu" directory::getdents64;
+    SYS_getdents getdents "fpU" directory::getdents;
+    SYS_getdents64 getdents64 "fpU" directory::getdents64;
     SYS_chdir chdir "s" directory::chdir;
     SYS_fchdir fchdir "f" directory::fchdir;
     SYS_getcwd getcwd "pu" directory::getcwd;
@@ -117,10 +117,10 @@ table! {
     SYS_fremovexattr fremovexattr "fs" attributes::fremovexattr;
     SYS_name_to_handle_at name_to_handle_at "dsppx" unsupported;
     SYS_open_by_handle_at open_by_handle_at "dpx" forbidden;
-    SYS_mount mount "sssxp" forbidden;
+    SYS_mount mount "sssXp" forbidden;
     SYS_umount2 umount2 "sx" forbidden;
     SYS_pivot_root pivot_root "ss" forbidden;
-    SYS_chroot chroot "s" forbidden;
+    SYS_chroot chroot "s" directory::chroot;
     SYS_memfd_create memfd_create "sx" open::memfd_create;
     SYS_copy_file_range copy_file_range "fpfpux" content::copy_file_range;
 }

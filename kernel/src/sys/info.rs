@@ -20,15 +20,15 @@ fn enosys(_: &mut Task, _: [u64; 6]) -> Result<u64> {
 #[rustfmt::skip]
 pub static TABLE: &[Syscall] = &[
     Syscall { nr: 63, name: "uname", args: "p", f: uname },
-    Syscall { nr: 97, name: "getrlimit", args: "dp", f: |t, a| rlimit(t, &t.process.clone(), a[0], 0, a[1]) },
+    Syscall { nr: 97, name: "getrlimit", args: "dp", f: getrlimit },
     Syscall { nr: 98, name: "getrusage", args: "dp", f: getrusage },
     Syscall { nr: 99, name: "sysinfo", args: "p", f: sysinfo },
     Syscall { nr: 100, name: "times", args: "p", f: times },
     Syscall { nr: 102, name: "getuid", args: "", f: |t, _| Ok(u64::from(t.process.credentials().uid)) },
     Syscall { nr: 103, name: "syslog", args: "dpd", f: eperm },
     Syscall { nr: 104, name: "getgid", args: "", f: |t, _| Ok(u64::from(t.process.credentials().gid)) },
-    Syscall { nr: 105, name: "setuid", args: "u", f: |t, a| set_ids(t, Who::User, [Some(a[0]), Some(a[0]), Some(a[0])], true) },
-    Syscall { nr: 106, name: "setgid", args: "u", f: |t, a| set_ids(t, Who::Group, [Some(a[0]), Some(a[0]), Some(a[0])], true) },
+    Syscall { nr: 105, name: "setuid", args: "U", f: |t, a| set_ids(t, Who::User, [Some(a[0]), Some(a[0]), Some(a[0])], true) },
+    Syscall { nr: 106, name: "setgid", args: "U", f: |t, a| set_ids(t, Who::Group, [Some(a[0]), Some(a[0]), Some(a[0])], true) },
     Syscall { nr: 107, name: "geteuid", args: "", f: |t, _| Ok(u64::from(t.process.credentials().euid)) },
     Syscall { nr: 108, name: "getegid", args: "", f: |t, _| Ok(u64::from(t.process.credentials().egid)) },
     Syscall { nr: 113, name: "setreuid", args: "dd", f: |t, a| set_re(t, Who::User, a) },
@@ -43,7 +43,7 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 123, name: "setfsgid", args: "d", f: |t, a| set_fs_id(t, Who::Group, a[0] as u32) },
     Syscall { nr: 125, name: "capget", args: "pp", f: capget },
     Syscall { nr: 126, name: "capset", args: "pp", f: capset },
-    Syscall { nr: 160, name: "setrlimit", args: "dp", f: |t, a| rlimit(t, &t.process.clone(), a[0], a[1], 0) },
+    Syscall { nr: 160, name: "setrlimit", args: "dp", f: setrlimit },
     Syscall { nr: 302, name: "prlimit64", args: "ddpp", f: prlimit },
     Syscall { nr: 318, name: "getrandom", args: "bux", f: getrandom },
     // What an ordinary user may not do.
@@ -58,22 +58,22 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 170, name: "sethostname", args: "su", f: eperm },
     Syscall { nr: 171, name: "setdomainname", args: "su", f: eperm },
     Syscall { nr: 172, name: "iopl", args: "d", f: eperm },
-    Syscall { nr: 173, name: "ioperm", args: "xxd", f: eperm },
+    Syscall { nr: 173, name: "ioperm", args: "XXd", f: eperm },
     Syscall { nr: 175, name: "init_module", args: "pus", f: eperm },
     Syscall { nr: 176, name: "delete_module", args: "sx", f: eperm },
     Syscall { nr: 179, name: "quotactl", args: "xsdp", f: eperm },
-    Syscall { nr: 212, name: "lookup_dcookie", args: "xpu", f: eperm },
-    Syscall { nr: 246, name: "kexec_load", args: "xxpx", f: eperm },
+    Syscall { nr: 212, name: "lookup_dcookie", args: "Xpu", f: eperm },
+    Syscall { nr: 246, name: "kexec_load", args: "XXpX", f: eperm },
     Syscall { nr: 248, name: "add_key", args: "sspud", f: enosys },
     Syscall { nr: 249, name: "request_key", args: "sssd", f: enosys },
-    Syscall { nr: 250, name: "keyctl", args: "dxxxx", f: enosys },
-    Syscall { nr: 298, name: "perf_event_open", args: "pdddx", f: |_, _| Err(Errno::EACCES) },
+    Syscall { nr: 250, name: "keyctl", args: "dXXXX", f: enosys },
+    Syscall { nr: 298, name: "perf_event_open", args: "pdddX", f: |_, _| Err(Errno::EACCES) },
     Syscall { nr: 300, name: "fanotify_init", args: "xx", f: eperm },
     Syscall { nr: 308, name: "setns", args: "fx", f: eperm },
-    Syscall { nr: 312, name: "kcmp", args: "dddxx", f: eperm },
+    Syscall { nr: 312, name: "kcmp", args: "dddXX", f: super::kcmp::kcmp },
     Syscall { nr: 313, name: "finit_module", args: "fsx", f: eperm },
     Syscall { nr: 317, name: "seccomp", args: "xxp", f: |_, _| Err(Errno::EINVAL) },
-    Syscall { nr: 320, name: "kexec_file_load", args: "ffusx", f: eperm },
+    Syscall { nr: 320, name: "kexec_file_load", args: "ffusX", f: eperm },
     Syscall { nr: 321, name: "bpf", args: "dpu", f: eperm },
     Syscall { nr: 323, name: "userfaultfd", args: "x", f: eperm },
     Syscall { nr: 334, name: "rseq", args: "puxx", f: enosys },
@@ -271,6 +271,16 @@ fn capset(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         }
     }
     Ok(0)
+}
+
+fn getrlimit(t: &mut Task, [which, at, ..]: [u64; 6]) -> Result<u64> {
+    let p = t.process.clone();
+    if at == 0 && which < 16 { Err(Errno::EFAULT) } else { rlimit(t, &p, which, 0, at) }
+}
+
+fn setrlimit(t: &mut Task, [which, at, ..]: [u64; 6]) -> Result<u64> {
+    let p = t.process.clone();
+    if at == 0 { Err(Errno::EFAULT) } else { rlimit(t, &p, which, at, 0) }
 }
 
 fn prlimit(t: &mut Task, a: [u64; 6]) -> Result<u64> {

@@ -8,11 +8,11 @@ use crate::task::Task;
 /// The system calls of this module.
 #[rustfmt::skip]
 pub static TABLE: &[Syscall] = &[
-    Syscall { nr: 9, name: "mmap", args: "pudxfx", f: mmap },
-    Syscall { nr: 10, name: "mprotect", args: "pux", f: mprotect },
+    Syscall { nr: 9, name: "mmap", args: "pudxfX", f: mmap },
+    Syscall { nr: 10, name: "mprotect", args: "puX", f: mprotect },
     Syscall { nr: 11, name: "munmap", args: "pu", f: |t, a| t.mm().unmap(a[0], a[1]).map(|()| 0) },
     Syscall { nr: 12, name: "brk", args: "p", f: brk },
-    Syscall { nr: 25, name: "mremap", args: "puuxp", f: mremap },
+    Syscall { nr: 25, name: "mremap", args: "puuXp", f: mremap },
     Syscall { nr: 26, name: "msync", args: "pux", f: |t, a| t.mm().sync(a[0], a[1], a[2] as i32).map(|()| 0) },
     Syscall { nr: 27, name: "mincore", args: "pup", f: mincore },
     Syscall { nr: 28, name: "madvise", args: "pud", f: |t, a| t.mm().advise(a[0], a[1], a[2] as i32, t).map(|()| 0) },
@@ -23,13 +23,13 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 216, name: "remap_file_pages", args: "puuux", f: |_, _| Err(Errno::EINVAL) },
     Syscall { nr: 237, name: "mbind", args: "pudpux", f: mbind },
     Syscall { nr: 238, name: "set_mempolicy", args: "dpu", f: set_mempolicy },
-    Syscall { nr: 239, name: "get_mempolicy", args: "ppupx", f: get_mempolicy },
+    Syscall { nr: 239, name: "get_mempolicy", args: "ppupX", f: get_mempolicy },
     Syscall { nr: 256, name: "migrate_pages", args: "dupp", f: migrate_pages },
     Syscall { nr: 279, name: "move_pages", args: "duppp", f: |_, _| Err(Errno::ENOSYS) },
     Syscall { nr: 324, name: "membarrier", args: "dxd", f: membarrier },
     Syscall { nr: 325, name: "mlock2", args: "pux", f: mlock2 },
-    Syscall { nr: 329, name: "pkey_mprotect", args: "puxd", f: pkey_mprotect },
-    Syscall { nr: 330, name: "pkey_alloc", args: "xx", f: pkey_alloc },
+    Syscall { nr: 329, name: "pkey_mprotect", args: "puXd", f: pkey_mprotect },
+    Syscall { nr: 330, name: "pkey_alloc", args: "XX", f: pkey_alloc },
     Syscall { nr: 331, name: "pkey_free", args: "d", f: |_, _| Err(Errno::EINVAL) },
 ];
 
@@ -120,7 +120,7 @@ fn mlockall(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     if a[0] == 0 || a[0] & !7 != 0 || a[0] == 4 {
         return Err(Errno::EINVAL);
     }
-    lock_allowed(t, if a[0] & 1 != 0 { t.mm().total() } else { 0 })?;
+    lock_allowed(t, if a[0] & 1 != 0 { t.mm().grown() } else { 0 })?;
     Ok(0)
 }
 

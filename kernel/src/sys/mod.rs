@@ -7,7 +7,9 @@ pub(crate) mod compat;
 pub mod fs;
 pub mod info;
 pub mod io;
+mod ioprio;
 pub mod ipc;
+mod kcmp;
 pub mod mm;
 pub mod names;
 pub mod process;
@@ -26,11 +28,26 @@ pub struct Syscall {
     pub nr: u32,
     /// Name.
     pub name: &'static str,
-    /// One letter an argument, for traces: `d` int, `l` long, `u` unsigned, `x` hexadecimal, `o` octal, `p` pointer, `s` string,
-    /// `f` descriptor, `b` buffer of the length in the next argument, `S` signal number.
+    /// One letter an argument. Of 32 bits: `d` int, `U` unsigned, `x` in hexadecimal, `o` in octal, `f` descriptor, `S` signal
+    /// number. Of 64: `l` long, `u` unsigned, `X` in hexadecimal, `p` pointer, `s` string, `b` buffer of the length in the next
+    /// argument.
     pub args: &'static str,
     /// What it does; the result goes to RAX.
     pub f: fn(&mut Task, [u64; 6]) -> Result<u64>,
+}
+
+impl Syscall {
+    /// The arguments as the call's prototype has them: the upper halves of registers with 32-bit arguments are anything.
+    pub fn narrowed(&self, mut args: [u64; 6]) -> [u64; 6] {
+        for (a, letter) in args.iter_mut().zip(self.args.bytes()) {
+            match letter {
+                b'd' | b'f' | b'S' => *a = *a as i32 as u64,
+                b'U' | b'x' | b'o' => *a = u64::from(*a as u32),
+                _ => {}
+            }
+        }
+        args
+    }
 }
 
 /// Size of the dispatch table; x86-64 numbers in use are below.

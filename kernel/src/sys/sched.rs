@@ -22,13 +22,13 @@ pub static TABLE: &[Syscall] = &[
     Syscall { nr: 146, name: "sched_get_priority_max", args: "d", f: |_, a| priority_bound(a[0], 99) },
     Syscall { nr: 147, name: "sched_get_priority_min", args: "d", f: |_, a| priority_bound(a[0], 1) },
     Syscall { nr: 148, name: "sched_rr_get_interval", args: "dp", f: sched_rr_get_interval },
-    Syscall { nr: 203, name: "sched_setaffinity", args: "dup", f: sched_setaffinity },
-    Syscall { nr: 204, name: "sched_getaffinity", args: "dup", f: sched_getaffinity },
-    Syscall { nr: 251, name: "ioprio_set", args: "ddx", f: |_, _| Ok(0) },
-    Syscall { nr: 252, name: "ioprio_get", args: "dd", f: |_, _| Ok(4) },
+    Syscall { nr: 203, name: "sched_setaffinity", args: "dUp", f: sched_setaffinity },
+    Syscall { nr: 204, name: "sched_getaffinity", args: "dUp", f: sched_getaffinity },
+    Syscall { nr: 251, name: "ioprio_set", args: "ddx", f: super::ioprio::set },
+    Syscall { nr: 252, name: "ioprio_get", args: "dd", f: super::ioprio::get },
     Syscall { nr: 309, name: "getcpu", args: "pp", f: getcpu },
     Syscall { nr: 314, name: "sched_setattr", args: "dpx", f: sched_setattr },
-    Syscall { nr: 315, name: "sched_getattr", args: "dpux", f: sched_getattr },
+    Syscall { nr: 315, name: "sched_getattr", args: "dpUx", f: sched_getattr },
 ];
 
 const SCHED_OTHER: u32 = libc::SCHED_OTHER as u32;
@@ -168,8 +168,11 @@ fn priority_bound(policy: u64, bound: u64) -> Result<u64> {
 }
 
 fn sched_setscheduler(t: &mut Task, a: [u64; 6]) -> Result<u64> {
-    of_thread(t, a[0] as i32, |_| ())?;
+    if (a[1] as i32) < 0 || a[2] == 0 {
+        return Err(Errno::EINVAL);
+    }
     let priority: i32 = t.mem().read(a[2])?;
+    of_thread(t, a[0] as i32, |_| ())?;
     let asked = a[1] as u32;
     match asked & !SCHED_RESET_ON_FORK {
         policy @ (SCHED_OTHER | SCHED_BATCH | SCHED_IDLE) if priority == 0 => change(t, a[0] as i32, |s| {
@@ -188,7 +191,8 @@ fn sched_getscheduler(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 
 fn sched_setparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     of_thread(t, a[0] as i32, |_| ())?;
-    if t.mem().read::<i32>(a[1])? == 0 { Ok(0) } else { Err(Errno::EINVAL) }
+    // None of the policies that there are has another priority.
+    if t.mem().read::<i32>(a[1])? == 0 { change(t, a[0] as i32, |_| ()) } else { Err(Errno::EINVAL) }
 }
 
 fn sched_getparam(t: &mut Task, a: [u64; 6]) -> Result<u64> {
@@ -232,8 +236,10 @@ fn sched_getattr(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     }
     let nice = find(t, a[0] as i32)?.nice();
     let mem = t.mem();
-    mem.fill(a[1], 48, 0)?;
-    mem.write(a[1], 48u32)?;
+    // Longer ones also have the utilization clamps, which are not set.
+    let size = a[2].min(56);
+    mem.fill(a[1], size, 0)?;
+    mem.write(a[1], size as u32)?;
     mem.write(a[1].wrapping_add(4), s.policy)?;
     mem.write(a[1].wrapping_add(8), u64::from(s.reset_on_fork))?;
     mem.write(a[1].wrapping_add(16), nice)?;

@@ -209,6 +209,16 @@ fn may_signal(t: &Task, p: &Process, sig: i32) -> bool {
         || (sig == libc::SIGCONT && t.process.sid() == p.sid())
 }
 
+/// What sending a signal to a process that is not the job's gives, if there is one: its user may ask whether it is there.
+fn to_outsider(t: &Task, pid: i32, sig: i32) -> Option<Result<u64>> {
+    let kernel = t.kernel();
+    if kernel.process(pid).is_some() || kernel.thread(pid).is_some() {
+        return None;
+    }
+    let outside = kernel.known(pid)?;
+    Some(if sig == 0 && may_signal(t, &outside, sig) { Ok(0) } else { Err(Errno::EPERM) })
+}
+
 fn own_info(t: &Task, sig: i32, code: i32) -> SigInfo {
     let fields = SigFields::Kill { pid: t.pid(), uid: t.process.credentials().uid };
     SigInfo { signo: sig, errno: 0, code, fields }
@@ -216,16 +226,14 @@ fn own_info(t: &Task, sig: i32, code: i32) -> SigInfo {
 
 fn kill(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let (pid, sig) = (a[0] as i32, a[1] as i32);
-    check_signal(sig)?;
     let info = own_info(t, sig, libc::SI_USER);
     let kernel = t.kernel().clone();
     let targets: Vec<Arc<Process>> = match pid {
         p if p > 0 => {
             // As on Linux the id of any thread names its process.
             let one = kernel.process(p).or_else(|| kernel.thread(p).and_then(|t| t.process()));
-            if let (None, Some(outside)) = (&one, kernel.known(p)) {
-                // It may be asked whether it is there, by its user.
-                return if sig == 0 && may_signal(t, &outside, sig) { Ok(0) } else { Err(Errno::EPERM) };
+            if let Some(answer) = to_outsider(t, p, sig) {
+                return check_signal(sig).and(answer);
             }
             vec![one.ok_or(Errno::ESRCH)?]
         }
@@ -239,6 +247,7 @@ fn kill(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     if targets.is_empty() {
         return Err(Errno::ESRCH);
     }
+    check_signal(sig)?;
     let mut result = Err(Errno::EPERM);
     for p in targets {
         if may_signal(t, &p, sig) {
@@ -262,6 +271,11 @@ fn tgkill_to(t: &mut Task, group: Option<i32>, tid: i32, sig: i32) -> Result<u64
         return Err(Errno::EINVAL);
     }
     check_signal(sig)?;
+    if group.is_none_or(|g| g == tid)
+        && let Some(answer) = to_outsider(t, tid, sig)
+    {
+        return answer;
+    }
     let (th, p) = find_thread(t.kernel(), group, tid)?;
     if !may_signal(t, &p, sig) {
         return Err(Errno::EPERM);
@@ -285,6 +299,9 @@ fn queued_info(t: &Task, sig: i32, addr: u64, target: i32) -> Result<SigInfo> {
 fn rt_sigqueueinfo(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let (pid, sig) = (a[0] as i32, a[1] as i32);
     let info = queued_info(t, sig, a[2], pid)?;
+    if let Some(answer) = to_outsider(t, pid, sig) {
+        return answer;
+    }
     let p = t.kernel().process(pid).ok_or(Errno::ESRCH)?;
     if !may_signal(t, &p, sig) {
         return Err(Errno::EPERM);
@@ -299,6 +316,11 @@ fn rt_tgsigqueueinfo(t: &mut Task, a: [u64; 6]) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let info = queued_info(t, sig, a[3], group)?;
+    if group == tid
+        && let Some(answer) = to_outsider(t, tid, sig)
+    {
+        return answer;
+    }
     let (th, p) = find_thread(t.kernel(), Some(group), tid)?;
     if !may_signal(t, &p, sig) {
         return Err(Errno::EPERM);

@@ -15,23 +15,23 @@ use std::time::Duration;
 pub static TABLE: &[Syscall] = &[
     Syscall { nr: 35, name: "nanosleep", args: "pp", f: nanosleep },
     Syscall { nr: 36, name: "getitimer", args: "dp", f: getitimer },
-    Syscall { nr: 37, name: "alarm", args: "u", f: alarm },
+    Syscall { nr: 37, name: "alarm", args: "U", f: alarm },
     Syscall { nr: 38, name: "setitimer", args: "dpp", f: setitimer },
     Syscall { nr: 96, name: "gettimeofday", args: "pp", f: gettimeofday },
     Syscall { nr: 159, name: "adjtimex", args: "p", f: |t, a| adjtimex(t, a[0]) },
-    Syscall { nr: 164, name: "settimeofday", args: "pp", f: |_, _| Err(Errno::EPERM) },
+    Syscall { nr: 164, name: "settimeofday", args: "pp", f: settimeofday },
     Syscall { nr: 201, name: "time", args: "p", f: time },
-    Syscall { nr: 202, name: "futex", args: "pxxpxx", f: futex_call },
+    Syscall { nr: 202, name: "futex", args: "pxxppx", f: futex_call },
     Syscall { nr: 222, name: "timer_create", args: "dpp", f: timer_create },
     Syscall { nr: 223, name: "timer_settime", args: "dxpp", f: timer_settime },
     Syscall { nr: 224, name: "timer_gettime", args: "dp", f: timer_gettime },
     Syscall { nr: 225, name: "timer_getoverrun", args: "d", f: timer_getoverrun },
     Syscall { nr: 226, name: "timer_delete", args: "d", f: timer_delete },
-    Syscall { nr: 227, name: "clock_settime", args: "dp", f: |_, a| Err(if a[0] as i32 == libc::CLOCK_REALTIME { Errno::EPERM } else { Errno::EINVAL }) },
+    Syscall { nr: 227, name: "clock_settime", args: "dp", f: clock_settime },
     Syscall { nr: 228, name: "clock_gettime", args: "dp", f: clock_gettime },
     Syscall { nr: 229, name: "clock_getres", args: "dp", f: clock_getres },
     Syscall { nr: 230, name: "clock_nanosleep", args: "dxpp", f: clock_nanosleep },
-    Syscall { nr: 305, name: "clock_adjtime", args: "dp", f: |t, a| if a[0] as i32 == 0 { adjtimex(t, a[1]) } else { Err(Errno::EOPNOTSUPP) } },
+    Syscall { nr: 305, name: "clock_adjtime", args: "dp", f: clock_adjtime },
 ];
 
 /// Read a struct timespec; EINVAL if it is negative or not normalized.
@@ -136,13 +136,45 @@ fn time(t: &mut Task, a: [u64; 6]) -> Result<u64> {
 }
 
 /// Reading only: mode 0.
+/// An ordinary user may not set a clock; what is asked for is looked at first.
+fn clock_settime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
+    if a[0] as i32 != libc::CLOCK_REALTIME {
+        return Err(Errno::EINVAL);
+    }
+    read_timespec(t.mem(), a[1])?;
+    Err(Errno::EPERM)
+}
+
+/// As [`clock_settime`]; the time zone is an ordinary user's no more.
+fn settimeofday(t: &mut Task, a: [u64; 6]) -> Result<u64> {
+    if a[0] != 0 {
+        read_timeval(t.mem(), a[0])?;
+    }
+    if a[1] != 0 {
+        t.mem().read::<u64>(a[1])?;
+    }
+    Err(Errno::EPERM)
+}
+
+fn clock_adjtime(t: &mut Task, a: [u64; 6]) -> Result<u64> {
+    if a[0] as i32 == libc::CLOCK_REALTIME {
+        return adjtimex(t, a[1]);
+    }
+    clock_now(t, a[0] as i32)?;
+    t.mem().copy_out(a[1], &mut [0; 208])?;
+    Err(Errno::EOPNOTSUPP)
+}
+
 fn adjtimex(t: &mut Task, addr: u64) -> Result<u64> {
     let mem = t.mem();
     if mem.read::<u32>(addr)? != 0 {
         return Err(Errno::EPERM);
     }
     mem.fill(addr, 208, 0)?;
+    mem.write(addr.wrapping_add(24), 16_000_000u64)?; // maxerror
+    mem.write(addr.wrapping_add(32), 16_000_000u64)?; // esterror
     mem.write(addr.wrapping_add(40), 0x40u32)?; // STA_UNSYNC
+    mem.write(addr.wrapping_add(48), 2u64)?; // constant
     mem.write(addr.wrapping_add(56), 1u64)?; // precision
     mem.write(addr.wrapping_add(64), 32_768_000u64)?; // tolerance
     let now = t.kernel().clock.realtime();
@@ -290,6 +322,8 @@ fn timer_create(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let (signo, notify, value) = if event == 0 {
         (libc::SIGALRM, Notify::Process, None)
     } else {
+        // All of a struct sigevent is read.
+        mem.copy_out(event, &mut [0; 64])?;
         let value: u64 = mem.read(event)?;
         let signo: i32 = mem.read(event.wrapping_add(8))?;
         let notify: i32 = mem.read(event.wrapping_add(12))?;
@@ -401,9 +435,7 @@ fn futex_call(t: &mut Task, a: [u64; 6]) -> Result<u64> {
     let realtime = op as i32 & libc::FUTEX_CLOCK_REALTIME != 0;
     let command = op as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     const LOCK_PI2: i32 = 13;
-    if realtime
-        && !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAIT_REQUEUE_PI | LOCK_PI2)
-    {
+    if realtime && !matches!(command, libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAIT_REQUEUE_PI | LOCK_PI2) {
         return Err(Errno::ENOSYS);
     }
     let clock = if realtime { libc::CLOCK_REALTIME } else { libc::CLOCK_MONOTONIC };

@@ -47,7 +47,7 @@ fn argument(t: &Task, letter: u8, v: u64, next: Option<u64>) -> String {
         b'd' | b'f' if v as i32 == libc::AT_FDCWD && letter == b'f' => "AT_FDCWD".into(),
         b'd' | b'f' => (v as i32).to_string(),
         b'l' => (v as i64).to_string(),
-        b'u' => v.to_string(),
+        b'u' | b'U' => v.to_string(),
         b'o' => format!("0{:o}", v as u32),
         b'S' => signal_name(v as i32),
         b's' if v != 0 => match t.mem().read_cstr(v, 4096) {

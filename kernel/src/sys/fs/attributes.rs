@@ -48,14 +48,21 @@ pub(super) fn fchownat(task: &mut Task, a: Args) -> Result<u64> {
     chown_entry(task, &e, a[2], a[3])
 }
 
-/// A pair of times: `scale` is the number of nanoseconds in the second member's unit.
-fn times(task: &Task, addr: u64, scale: i64) -> Result<[Option<SetTime>; 2]> {
+/// A pair of times as the guest has it in memory; none at 0.
+fn raw_times(task: &Task, addr: u64) -> Result<Option<[(i64, i64); 2]>> {
     if addr == 0 {
-        return Ok([Some(SetTime::Now); 2]);
+        return Ok(None);
     }
+    let word = |i: u64| task.mem().read::<i64>(addr.wrapping_add(8 * i));
+    Ok(Some([(word(0)?, word(1)?), (word(2)?, word(3)?)]))
+}
+/// What a pair of times says: `scale` is the number of nanoseconds in the second member's unit.
+fn times(raw: Option<[(i64, i64); 2]>, scale: i64) -> Result<[Option<SetTime>; 2]> {
+    let Some(raw) = raw else {
+        return Ok([Some(SetTime::Now); 2]);
+    };
     let mut out = [None; 2];
-    for (i, t) in out.iter_mut().enumerate() {
-        let (s, n) = (task.mem().read::<i64>(addr + 16 * i as u64)?, task.mem().read::<i64>(addr + 16 * i as u64 + 8)?);
+    for (t, (s, n)) in out.iter_mut().zip(raw) {
         *t = match n {
             libc::UTIME_NOW if scale == 1 => Some(SetTime::Now),
             libc::UTIME_OMIT if scale == 1 => None,
@@ -81,8 +88,9 @@ pub(super) fn utimes(task: &mut Task, a: Args) -> Result<u64> {
     futimesat(task, [CWD as u64, a[0], a[1], 0, 0, 0])
 }
 pub(super) fn futimesat(task: &mut Task, a: Args) -> Result<u64> {
-    let t = times(task, a[2], 1000)?;
-    let e = if a[1] == 0 {
+    let t = times(raw_times(task, a[2])?, 1000)?;
+    // No path, and a descriptor: its file.
+    let e = if a[1] == 0 && a[0] as i32 != CWD {
         by_fd(&*task.fds().get_io(a[0] as i32)?)?
     } else {
         at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, 0)?
@@ -91,8 +99,8 @@ pub(super) fn futimesat(task: &mut Task, a: Args) -> Result<u64> {
 }
 pub(super) fn utimensat(task: &mut Task, a: Args) -> Result<u64> {
     known(a[3] as u32, NOFOLLOW | EMPTY)?;
-    let t = times(task, a[2], 1)?;
-    if t[0].is_none() && t[1].is_none() {
+    let raw = raw_times(task, a[2])?;
+    if raw.is_some_and(|r| r.iter().all(|(_, n)| *n == libc::UTIME_OMIT)) {
         return Ok(0);
     }
     let e = if a[1] == 0 && a[0] as i32 != CWD {
@@ -100,7 +108,8 @@ pub(super) fn utimensat(task: &mut Task, a: Args) -> Result<u64> {
     } else {
         at(task, &Caller::of(task), a[0] as i32, &path(task, a[1])?, a[3] as u32)?
     };
-    set_times(task, &e, t)
+    // What the times say is looked at after the name.
+    set_times(task, &e, times(raw, 1)?)
 }
 
 #[derive(Clone, Copy)]

@@ -46,6 +46,7 @@ pub(super) fn ftruncate(task: &mut Task, a: Args) -> Result<u64> {
 }
 pub(super) fn fallocate(task: &mut Task, a: Args) -> Result<u64> {
     let (mode, off, len) = (a[1] as i32, a[2], a[3]);
+    task.fds().get(a[0] as i32)?;
     if (off as i64) < 0 || (len as i64) <= 0 {
         return Err(Errno::EINVAL);
     }

@@ -1,9 +1,9 @@
 //! Listing directories, and a process's own: working directory and umask.
 
-use super::{Args, path};
+use super::{Args, CWD, path};
 use crate::errno::{Errno, Result};
 use crate::fs::node::{self, PATH_MAX, X};
-use crate::fs::{Caller, Opened, Place};
+use crate::fs::{Caller, Opened, Place, at};
 use crate::task::Task;
 
 fn dirents(task: &mut Task, a: Args, wide: bool) -> Result<u64> {
@@ -59,6 +59,16 @@ pub(super) fn getdents64(task: &mut Task, a: Args) -> Result<u64> {
 pub(super) fn chdir(task: &mut Task, a: Args) -> Result<u64> {
     task.fs().chdir(&Caller::of(task), &path(task, a[0])?)?;
     Ok(0)
+}
+/// An ordinary user may not, which is said of directories that are there.
+pub(super) fn chroot(task: &mut Task, a: Args) -> Result<u64> {
+    let who = Caller::of(task);
+    let e = at(task, &who, CWD, &path(task, a[0])?, 0)?;
+    if !node::is_dir(e.stat.mode) {
+        return Err(Errno::ENOTDIR);
+    }
+    who.check(&e.stat, X)?;
+    Err(Errno::EPERM)
 }
 pub(super) fn fchdir(task: &mut Task, a: Args) -> Result<u64> {
     let d = task.fds().get(a[0] as i32)?;

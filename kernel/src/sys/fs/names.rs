@@ -16,12 +16,20 @@ pub(super) fn mkdir(task: &mut Task, a: Args) -> Result<u64> {
 pub(super) fn mkdirat(task: &mut Task, a: Args) -> Result<u64> {
     make(task, a[0] as i32, &path(task, a[1])?, Make::Dir, masked(task, a[2] & 0o1777))
 }
+/// Nobody makes devices here; that is known after the name has been looked at.
+fn no_device(task: &Task, dirfd: i32, p: &[u8]) -> Result<u64> {
+    match at(task, &Caller::of(task), dirfd, p, NOFOLLOW) {
+        Ok(_) => Err(Errno::EEXIST),
+        Err(Errno::ENOENT) => Err(Errno::EPERM),
+        Err(e) => Err(e),
+    }
+}
 fn do_mknod(task: &Task, dirfd: i32, p: u64, mode: u64) -> Result<u64> {
     let what = match node::kind_of(mode as u32) {
         0 | libc::S_IFREG => Make::File,
         libc::S_IFIFO => Make::Fifo,
         libc::S_IFSOCK => Make::Socket,
-        libc::S_IFCHR | libc::S_IFBLK => return Err(Errno::EPERM),
+        libc::S_IFCHR | libc::S_IFBLK => return no_device(task, dirfd, &path(task, p)?),
         libc::S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };

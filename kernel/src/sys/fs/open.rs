@@ -6,6 +6,13 @@ use crate::fs::{Caller, Scope, base};
 use crate::task::Task;
 
 fn do_open(task: &mut Task, dirfd: i32, p: &[u8], flags: u32, mode: u64) -> Result<u64> {
+    const TMPFILE: u32 = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
+    if flags & TMPFILE != 0
+        && (flags & libc::O_TMPFILE as u32 != libc::O_TMPFILE as u32
+            || flags as i32 & libc::O_ACCMODE == libc::O_RDONLY)
+    {
+        return Err(Errno::EINVAL);
+    }
     let who = Caller::of(task);
     let at = base(task, dirfd, p)?;
     let mode = masked(task, mode);
@@ -32,8 +39,11 @@ pub(super) fn openat2(task: &mut Task, a: Args) -> Result<u64> {
     if a[3] < 24 {
         return Err(Errno::EINVAL);
     }
+    if a[3] > 4096 {
+        return Err(Errno::E2BIG);
+    }
     let m = task.mem();
-    for i in 24..a[3].min(4096) {
+    for i in 24..a[3] {
         if m.read::<u8>(a[2] + i)? != 0 {
             return Err(Errno::E2BIG);
         }

@@ -115,8 +115,11 @@ pub(super) fn statx(task: &mut Task, a: Args) -> Result<u64> {
     Ok(0)
 }
 
+/// Looked at before all else.
+fn access_mode(mode: u64) -> Result<()> {
+    known(mode as u32, R | W | X)
+}
 fn do_access(task: &Task, dirfd: i32, p: &[u8], mode: u64, flags: u32) -> Result<u64> {
-    known(mode as u32, R | W | X)?;
     known(flags, libc::AT_EACCESS as u32 | NOFOLLOW | EMPTY)?;
     let who = if flags & libc::AT_EACCESS as u32 != 0 { Caller::of(task) } else { Caller::real(task) };
     if p.is_empty() && flags & EMPTY != 0 && dirfd != CWD {
@@ -129,12 +132,15 @@ fn do_access(task: &Task, dirfd: i32, p: &[u8], mode: u64, flags: u32) -> Result
     Ok(0)
 }
 pub(super) fn access(task: &mut Task, a: Args) -> Result<u64> {
+    access_mode(a[1])?;
     do_access(task, CWD, &path(task, a[0])?, a[1], 0)
 }
 pub(super) fn faccessat(task: &mut Task, a: Args) -> Result<u64> {
+    access_mode(a[2])?;
     do_access(task, a[0] as i32, &path(task, a[1])?, a[2], 0)
 }
 pub(super) fn faccessat2(task: &mut Task, a: Args) -> Result<u64> {
+    access_mode(a[2])?;
     do_access(task, a[0] as i32, &optional_path(task, a[1], a[3] as u32)?, a[2], a[3] as u32)
 }
 

@@ -96,6 +96,9 @@ fn copy(task: &Task, from: &mut At<'_>, to: &mut At<'_>, len: u64, nonblock: boo
 }
 
 pub(super) fn sendfile(task: &mut Task, [out, from, offset, count, ..]: [u64; 6]) -> Result<u64> {
+    if offset != 0 {
+        task.mem().read::<u64>(offset)?;
+    }
     let (i, o) = (task.fds().get_io(from as i32)?, task.fds().get_io(out as i32)?);
     readable(&i)?;
     writable(&o)?;
