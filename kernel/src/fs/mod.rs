@@ -30,6 +30,7 @@ mod tests;
 pub mod walk;
 #[cfg_attr(target_family = "wasm", path = "window_none.rs")]
 mod window;
+pub mod xattr;
 
 pub use node::{Caller, Make, SetTime, World};
 pub use ops::Opened;

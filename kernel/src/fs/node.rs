@@ -192,6 +192,18 @@ pub trait Node: Send + Sync {
     fn set(&self, change: &Change) -> Result<()> {
         Err(Errno::EPERM)
     }
+    /// The value of an extended attribute; ENODATA if there is none.
+    fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::ENODATA)
+    }
+    /// The names of the extended attributes, each with a NUL behind it.
+    fn xattrs(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    /// Set or (without a value) remove an extended attribute; permission was checked.
+    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>, flags: i32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// About the file system.
     fn statfs(&self) -> StatFs {
         StatFs::default()

@@ -189,7 +189,7 @@ pub(super) fn strip(mode: u32) -> Option<u32> {
 }
 
 impl Namespace {
-    fn writable(&self, p: &Place) -> Result<()> {
+    pub(super) fn writable(&self, p: &Place) -> Result<()> {
         if p.mount.read_only { Err(Errno::EROFS) } else { Ok(()) }
     }
     /// The parent directory must let entries be made or removed.

@@ -6,7 +6,7 @@
 //! directory are kept as white-outs. So an overlay has the semantics of one file system, renames and hard links included.
 //!
 //! Here are the file system and its nodes with their meta data; [`directory`] has entries of directories, [`rename`] moves them,
-//! [`content`] is what files hold, [`overlay`] asks the layer below, [`open`] has open files.
+//! [`content`] is what files hold, [`xattr`] their attributes, [`overlay`] asks the layer below, [`open`] has open files.
 //!
 //! All content (by length), names and nodes are charged to the job's disk limit.
 //!
@@ -17,6 +17,7 @@ mod directory;
 mod open;
 mod overlay;
 mod rename;
+mod xattr;
 
 pub use open::MemFile;
 
@@ -69,6 +70,7 @@ pub struct MemNode {
     kind: u32,
     meta: Mutex<Meta>,
     body: Body,
+    xattrs: xattr::Xattrs,
 }
 
 impl Drop for MemNode {
@@ -78,7 +80,7 @@ impl Drop for MemNode {
             Body::Symlink(t) => t.len() as u64,
             _ => 0,
         };
-        self.fs.world.release_tmpfs(content + NODE_COST);
+        self.fs.world.release_tmpfs(content + self.xattrs.cost() + NODE_COST);
     }
 }
 
@@ -127,6 +129,7 @@ impl MemFs {
                 btime: now,
             }),
             body,
+            xattrs: xattr::Xattrs::default(),
         })
     }
     fn charge(&self, n: u64) -> Result<()> {
@@ -305,6 +308,15 @@ impl Node for MemNode {
         }
         m.ctime = now;
         Ok(())
+    }
+    fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.get_xattr(name)
+    }
+    fn xattrs(&self) -> Result<Vec<u8>> {
+        Ok(self.list_xattrs())
+    }
+    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>, flags: i32) -> Result<()> {
+        self.change_xattr(name, value, flags)
     }
     fn statfs(&self) -> StatFs {
         let (blocks, free) = shown_blocks(self.fs.world.tmpfs());

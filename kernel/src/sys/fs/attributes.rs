@@ -1,4 +1,4 @@
-//! What is set on a file: permissions, owners and times; and the extended attributes, of which there are none.
+//! What is set on a file: permissions, owners and times.
 
 use super::{Args, CWD, EMPTY, NOFOLLOW, known, path};
 use crate::errno::{Errno, Result};
@@ -110,45 +110,4 @@ pub(super) fn utimensat(task: &mut Task, a: Args) -> Result<u64> {
     };
     // What the times say is looked at after the name.
     set_times(task, &e, times(raw, 1)?)
-}
-
-#[derive(Clone, Copy)]
-enum Xattr {
-    Path,
-    Link,
-    Fd,
-}
-fn xattr_entry(task: &Task, a: &Args, kind: Xattr) -> Result<()> {
-    match kind {
-        Xattr::Path => at(task, &Caller::of(task), CWD, &path(task, a[0])?, 0).map(drop),
-        Xattr::Link => at(task, &Caller::of(task), CWD, &path(task, a[0])?, NOFOLLOW).map(drop),
-        Xattr::Fd => task.fds().get_io(a[0] as i32).map(drop),
-    }
-}
-/// There are no extended attributes: getting gives ENODATA, setting EOPNOTSUPP, the list is empty.
-macro_rules! xattr {
-    ($($set:ident $get:ident $list:ident $remove:ident $kind:expr;)*) => { $(
-        pub(super) fn $set(task: &mut Task, a: Args) -> Result<u64> {
-            xattr_entry(task, &a, $kind)?;
-            Err(Errno::EOPNOTSUPP)
-        }
-        pub(super) fn $get(task: &mut Task, a: Args) -> Result<u64> {
-            xattr_entry(task, &a, $kind)?;
-            path(task, a[1])?;
-            Err(Errno::ENODATA)
-        }
-        pub(super) fn $list(task: &mut Task, a: Args) -> Result<u64> {
-            xattr_entry(task, &a, $kind)?;
-            Ok(0)
-        }
-        pub(super) fn $remove(task: &mut Task, a: Args) -> Result<u64> {
-            xattr_entry(task, &a, $kind)?;
-            Err(Errno::EOPNOTSUPP)
-        }
-    )* };
-}
-xattr! {
-    setxattr getxattr listxattr removexattr Xattr::Path;
-    lsetxattr lgetxattr llistxattr lremovexattr Xattr::Link;
-    fsetxattr fgetxattr flistxattr fremovexattr Xattr::Fd;
 }
