@@ -18,8 +18,8 @@ pub enum Key {
     Inode(u64, u64),
     /// Port of the loopback.
     Port {
-        /// Of streams (else of datagrams).
-        stream: bool,
+        /// Of which protocol of IP.
+        protocol: i32,
         /// Of AF_INET6.
         six: bool,
         /// Number.

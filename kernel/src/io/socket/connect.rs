@@ -36,6 +36,12 @@ impl Socket {
         s.local = local;
         Ok(())
     }
+    /// Whether both may be bound to one port: SO_REUSEPORT, or SO_REUSEADDR of UDP.
+    pub(super) fn shares(&self, other: &Socket) -> bool {
+        let (a, b) = (self.options(), other.options());
+        self.family != libc::AF_UNIX
+            && (a.reuse_port && b.reuse_port || self.kind == Kind::Datagram && a.reuse_addr && b.reuse_addr)
+    }
     /// Whether it is bound.
     pub fn is_bound(&self) -> bool {
         lock(&self.state).key.is_some()

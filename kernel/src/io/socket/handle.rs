@@ -1,6 +1,7 @@
 //! Sockets as open files.
 
 use super::message::DATAGRAMS;
+use super::packet::Packet;
 use super::{Kind, RCV, SND, Send, Socket, interface};
 use crate::errno::{Errno, Result};
 use crate::file::{Description, File, Ready, Stat};
@@ -18,7 +19,8 @@ impl File for Handle {
         self.0.receive(who, buf, nonblock, false, false).map(|r| r.len)
     }
     fn write(&self, who: &dyn Blocking, _pos: u64, buf: &[u8], nonblock: bool) -> Result<usize> {
-        self.0.send(who, Send { data: buf, nonblock, cred: self.0.cred, ..Send::default() })
+        self.0
+            .send(who, Send { data: buf, nonblock, cred: self.0.cred, packet: Packet::of(&self.0), ..Send::default() })
     }
     fn stat(&self) -> Result<Stat> {
         Ok(anon_stat(libc::S_IFSOCK | 0o777, self.0.ino))

@@ -5,6 +5,7 @@
 //! finds no room is lost.
 
 use super::options::timed_out;
+use super::packet::Packet;
 use super::{Addr, Cred, Kind, RCV, SND, Socket};
 use crate::errno::{Errno, Result};
 use crate::file::Description;
@@ -25,6 +26,7 @@ pub(super) struct Message {
     pub(super) from: Addr,
     pub(super) rights: Vec<Arc<Description>>,
     pub(super) cred: Cred,
+    pub(super) packet: Packet,
 }
 
 /// How to send.
@@ -36,6 +38,8 @@ pub struct Send<'a> {
     pub rights: Vec<Arc<Description>>,
     /// Sender shown.
     pub cred: Cred,
+    /// Datagrams of IP: what their headers say.
+    pub packet: Packet,
     /// MSG_DONTWAIT or O_NONBLOCK.
     pub nonblock: bool,
     /// The bytes.
@@ -55,6 +59,8 @@ pub struct Received {
     pub rights: Vec<Arc<Description>>,
     /// Sender's credentials.
     pub cred: Cred,
+    /// What the headers of a datagram of IP said.
+    pub packet: Packet,
 }
 
 impl Socket {
@@ -75,7 +81,7 @@ impl Socket {
         let mut done = 0;
         loop {
             let left = &m.data[done..];
-            let mut attempt = || self.put(&peer, left, &local, &mut m.rights, m.cred, sndbuf);
+            let mut attempt = || self.put(&peer, left, &local, &mut m.rights, (m.cred, m.packet), sndbuf);
             let r = match attempt() {
                 Some(r) => r,
                 None if m.nonblock => Err(Errno::EAGAIN),
@@ -161,7 +167,7 @@ impl Socket {
         data: &[u8],
         local: &Addr,
         rights: &mut Vec<Arc<Description>>,
-        cred: Cred,
+        (cred, packet): (Cred, Packet),
         sndbuf: usize,
     ) -> Option<Result<usize>> {
         if lock(&self.state).shut & SND != 0 {
@@ -212,6 +218,7 @@ impl Socket {
             from: local.clone(),
             rights: std::mem::take(rights),
             cred,
+            packet,
         });
         Some(Ok(n))
     }
@@ -279,8 +286,14 @@ impl Socket {
             };
             let n = m.data.len().min(buf.len());
             buf[..n].copy_from_slice(&m.data[..n]);
-            *got =
-                Received { len: n, full: m.data.len(), from: m.from.clone(), rights: m.rights.clone(), cred: m.cred };
+            *got = Received {
+                len: n,
+                full: m.data.len(),
+                from: m.from.clone(),
+                rights: m.rights.clone(),
+                cred: m.cred,
+                packet: m.packet,
+            };
             return Some(Ok(true));
         }
         let pass_cred = s.options.pass_cred;

@@ -15,6 +15,7 @@ mod interface;
 mod message;
 mod netlink;
 mod options;
+pub mod packet;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,8 @@ pub struct Socket {
     pub family: i32,
     /// Type.
     pub kind: Kind,
+    /// Protocol: 0 of AF_UNIX. UDP-Lite is UDP with other ports, as no checksum is ever wrong here.
+    pub protocol: i32,
     registry: Arc<Registry>,
     state: Mutex<State>,
     /// Woken at every change of readiness.
@@ -124,9 +127,20 @@ pub struct Socket {
 impl Socket {
     /// A socket that is neither bound nor connected.
     pub fn new(registry: &Arc<Registry>, family: i32, kind: Kind, cred: Cred) -> Arc<Socket> {
+        Socket::with_protocol(registry, family, kind, 0, cred)
+    }
+    /// As [`new`](Self::new), of a protocol; 0 is the usual one.
+    pub fn with_protocol(registry: &Arc<Registry>, family: i32, kind: Kind, protocol: i32, cred: Cred) -> Arc<Socket> {
+        let protocol = match (family, kind, protocol) {
+            (libc::AF_INET | libc::AF_INET6, Kind::Stream, 0) => libc::IPPROTO_TCP,
+            (libc::AF_INET | libc::AF_INET6, _, 0) => libc::IPPROTO_UDP,
+            (libc::AF_UNIX, ..) => 0,
+            (_, _, p) => p,
+        };
         Arc::new(Socket {
             family,
             kind,
+            protocol,
             registry: registry.clone(),
             state: Mutex::new(State {
                 local: Addr::default(),

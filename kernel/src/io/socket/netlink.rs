@@ -149,6 +149,7 @@ impl Socket {
                     from: address(0),
                     rights: Vec::new(),
                     cred: super::Cred::default(),
+                    packet: Default::default(),
                 });
             }
         }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, Weak};
 /// Which socket has which name.
 #[derive(Default)]
 pub struct Registry {
-    names: Mutex<HashMap<Key, Weak<Socket>>>,
+    /// More than one have a port if all of them said that it may be shared; the last one has what comes.
+    names: Mutex<HashMap<Key, Vec<Weak<Socket>>>>,
     /// Last number handed out for a name that the kernel chooses.
     last: Mutex<u32>,
 }
@@ -17,25 +18,28 @@ pub struct Registry {
 impl Registry {
     /// The socket with a name.
     pub fn get(&self, key: &Key) -> Option<Arc<Socket>> {
-        lock(&self.names).get(key).and_then(Weak::upgrade)
+        lock(&self.names).get(key)?.iter().rev().find_map(Weak::upgrade)
     }
     /// The socket that `from` reaches at a port of the loopback: for an address of IPv4, in whichever form, one of IPv4 or
     /// a dual one, for an address of IPv6 one of IPv6.
     pub fn reached(&self, from: &Socket, to: &super::Addr) -> Option<Arc<Socket>> {
-        let (stream, port) = (from.kind == super::Kind::Stream, to.port());
-        let six = self.get(&Key::Port { stream, six: true, port });
+        let (protocol, port) = (from.protocol, to.port());
+        let six = self.get(&Key::Port { protocol, six: true, port });
         if to.v4().is_none() {
             return six.filter(|s| s.local().v4().is_none());
         }
-        self.get(&Key::Port { stream, six: false, port }).or_else(|| six.filter(|s| !s.options().v6_only))
+        self.get(&Key::Port { protocol, six: false, port }).or_else(|| six.filter(|s| !s.options().v6_only))
     }
     pub(super) fn insert(&self, key: Key, socket: &Arc<Socket>) -> Result<()> {
         let mut names = lock(&self.names);
+        let all = names.entry(key.clone()).or_default();
+        all.retain(|w| w.strong_count() > 0);
         // A file of a socket was just made: who has its number still is a socket whose file is gone.
-        if !matches!(key, Key::Inode(..)) && names.get(&key).is_some_and(|w| w.strong_count() > 0) {
+        let free = matches!(key, Key::Inode(..)) || all.iter().filter_map(Weak::upgrade).all(|s| s.shares(socket));
+        if !free {
             return Err(Errno::EADDRINUSE);
         }
-        names.insert(key, Arc::downgrade(socket));
+        all.push(Arc::downgrade(socket));
         Ok(())
     }
     pub(super) fn remove(&self, key: &Key, socket: &Arc<Socket>) {
@@ -43,8 +47,11 @@ impl Registry {
     }
     pub(super) fn remove_closed(&self, key: &Key, socket: &Socket) {
         let mut names = lock(&self.names);
-        if names.get(key).is_some_and(|w| std::ptr::eq(w.as_ptr(), socket)) {
-            names.remove(key);
+        if let Some(all) = names.get_mut(key) {
+            all.retain(|w| !std::ptr::eq(w.as_ptr(), socket));
+            if all.is_empty() {
+                names.remove(key);
+            }
         }
     }
     /// A number in `first..=last` whose name is free.
@@ -55,7 +62,7 @@ impl Registry {
         for _ in 0..span {
             *n = n.wrapping_add(1);
             let v = first + *n % span;
-            if names.get(&key(v)).is_none_or(|w| w.strong_count() == 0) {
+            if names.get(&key(v)).is_none_or(|all| all.iter().all(|w| w.strong_count() == 0)) {
                 return Ok(v);
             }
         }

@@ -5,6 +5,7 @@ use super::signal_epipe;
 use super::socket::{autobind, cred, find, get_addr, named, put_addr};
 use crate::errno::{Errno, Result};
 use crate::file::Description;
+use crate::io::socket::packet::Packet;
 use crate::io::socket::{self, Addr, Cred, Kind, Received, Send, Socket};
 use crate::task::Task;
 use std::sync::Arc;
@@ -56,8 +57,8 @@ impl Header {
     }
 }
 
-/// The control messages of a send.
-fn controls(task: &Task, h: &Header, own: Cred) -> Result<(Vec<Arc<Description>>, Cred)> {
+/// The control messages of a send; those of IP change `packet`.
+fn controls(task: &Task, h: &Header, own: Cred, packet: &mut Packet) -> Result<(Vec<Arc<Description>>, Cred)> {
     let (mut rights, mut sender) = (Vec::new(), own);
     if h.control == 0 || h.control_len == 0 {
         return Ok((rights, sender));
@@ -98,7 +99,7 @@ fn controls(task: &Task, h: &Header, own: Cred) -> Result<(Vec<Arc<Description>>
                 }
             }
             (libc::SOL_SOCKET, _) => return Err(Errno::EINVAL),
-            _ => {}
+            (level, kind) => packet.control(level, kind, data)?,
         }
         rest = rest.get((len as usize).next_multiple_of(8)..).unwrap_or_default();
     }
@@ -123,6 +124,11 @@ fn send(
         gather(task, parts, &mut b)?;
         return s.ask_netlink(&b, task.pid()).map(|()| total(parts));
     }
+    let len = total(parts);
+    let most = if s.family == libc::AF_UNIX { s.buffers().0.saturating_sub(32) as u64 } else { 65_507 };
+    if len > most && s.kind != Kind::Stream {
+        return Err(Errno::EMSGSIZE);
+    }
     let to = match to {
         // A connection of packets or of TCP ignores the address.
         Some(_) if s.kind == Kind::SeqPacket || s.kind == Kind::Stream && s.family != libc::AF_UNIX => None,
@@ -139,17 +145,13 @@ fn send(
         autobind(task, s)?;
     }
     let own = cred(task);
+    let mut packet = Packet::of(s);
     let (rights, sender) = match control {
-        Some(h) => controls(task, h, own)?,
+        Some(h) => controls(task, h, own, &mut packet)?,
         None => (Vec::new(), own),
     };
-    let len = total(parts);
-    let most = if s.family == libc::AF_UNIX { s.buffers().0.saturating_sub(32) as u64 } else { 65_507 };
-    if len > most && s.kind != Kind::Stream {
-        return Err(Errno::EMSGSIZE);
-    }
     let nonblock = d.nonblock() || flags & libc::MSG_DONTWAIT != 0;
-    let r = transfer(task, s, parts, Send { to, rights, cred: sender, nonblock, data: &[] });
+    let r = transfer(task, s, parts, Send { to, rights, cred: sender, packet, nonblock, data: &[] });
     if flags & libc::MSG_NOSIGNAL != 0 { r } else { signal_epipe(task, r) }
 }
 
@@ -169,7 +171,7 @@ fn transfer(task: &Task, s: &Arc<Socket>, parts: &[Part], mut m: Send<'_>) -> Re
             let r = with_buffer(n as usize, |b| {
                 task.mem().copy_out(addr + at, b)?;
                 let rights = std::mem::take(&mut m.rights);
-                s.send(task, Send { to: None, rights, cred: m.cred, nonblock: m.nonblock, data: b })
+                s.send(task, Send { to: None, rights, cred: m.cred, packet: m.packet, nonblock: m.nonblock, data: b })
             });
             match r {
                 Ok(k) => {
@@ -350,11 +352,11 @@ impl ControlOut<'_> {
         }
         if fds.is_empty() { Ok(()) } else { self.put(libc::SOL_SOCKET, libc::SCM_RIGHTS, &fds) }
     }
-    /// What the receiver of a datagram asked to be told of it: it came from `lo`, and with the hops and class that packets start with.
+    /// What the receiver of a datagram asked to be told of it: it came from `lo`, and the hops and class that it was sent with.
     fn put_packet(&mut self, s: &Socket, r: &Received) -> Result<()> {
-        const HOPS: i32 = 64;
         let asked = |level, name| s.kept(level, name).is_some_and(|v| v != 0);
         let lo = 1u32.to_le_bytes();
+        let hops = i32::from(r.packet.hops).to_le_bytes();
         let six = r.from.family() == libc::AF_INET6 && r.from.v4().is_none();
         let to = match (s.local().reached(), r.from.v4()) {
             // Bound to all addresses of both families.
@@ -370,10 +372,10 @@ impl ControlOut<'_> {
                 self.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[&ip[..], &lo].concat())?;
             }
             if six && asked(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) {
-                self.put(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &HOPS.to_le_bytes())?;
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &hops)?;
             }
             if six && asked(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS) {
-                self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0i32.to_le_bytes())?;
+                self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &i32::from(r.packet.class).to_le_bytes())?;
             }
         }
         if s.family == libc::AF_UNIX || six {
@@ -383,10 +385,10 @@ impl ControlOut<'_> {
             self.put(libc::IPPROTO_IP, libc::IP_PKTINFO, &[lo, to, to].concat())?;
         }
         if asked(libc::IPPROTO_IP, libc::IP_RECVTTL) {
-            self.put(libc::IPPROTO_IP, libc::IP_TTL, &HOPS.to_le_bytes())?;
+            self.put(libc::IPPROTO_IP, libc::IP_TTL, &hops)?;
         }
         if asked(libc::IPPROTO_IP, libc::IP_RECVTOS) {
-            self.put(libc::IPPROTO_IP, libc::IP_TOS, &[0])?;
+            self.put(libc::IPPROTO_IP, libc::IP_TOS, &[r.packet.class])?;
         }
         Ok(())
     }

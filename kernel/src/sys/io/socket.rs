@@ -33,7 +33,7 @@ fn checked(domain: i32, kind: i32, protocol: i32) -> Result<Kind> {
         }
         libc::AF_INET | libc::AF_INET6 => match (kind & !FLAGS, protocol) {
             (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) => Ok(Kind::Stream),
-            (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => Ok(Kind::Datagram),
+            (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE) => Ok(Kind::Datagram),
             (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
             (libc::SOCK_RAW, _) => Err(Errno::EPERM),
             _ => Err(Errno::ESOCKTNOSUPPORT),
@@ -58,7 +58,7 @@ pub(super) fn socket(task: &mut Task, [domain, kind, protocol, ..]: [u64; 6]) ->
         return Err(Errno::EINVAL);
     }
     let k = checked(domain, kind, protocol as i32)?;
-    let s = Socket::new(&task.kernel().io.sockets, domain, k, cred(task));
+    let s = Socket::with_protocol(&task.kernel().io.sockets, domain, k, protocol as i32, cred(task));
     insert(task, &s, kind)
 }
 
@@ -125,7 +125,7 @@ pub(super) fn named(a: &Addr, family: i32) -> Addr {
 }
 
 fn port_key(s: &Socket, port: u16) -> Key {
-    Key::Port { stream: s.kind == Kind::Stream, six: s.family == libc::AF_INET6, port }
+    Key::Port { protocol: s.protocol, six: s.family == libc::AF_INET6, port }
 }
 
 /// Give a socket a name of the kernel's choice if it has none.

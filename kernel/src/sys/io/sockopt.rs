@@ -94,9 +94,17 @@ fn without_effect(level: i32, name: i32) -> bool {
                     | libc::IPV6_MULTICAST_LOOP
             )
         }
+        libc::IPPROTO_UDPLITE => matches!(name, UDPLITE_SEND_CSCOV | UDPLITE_RECV_CSCOV),
         _ => false,
     }
 }
+
+const MULTICAST_INTERFACE: [(i32, i32); 2] =
+    [(libc::IPPROTO_IP, libc::IP_MULTICAST_IF), (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF)];
+
+/// How much of a packet of UDP-Lite the checksum covers.
+const UDPLITE_SEND_CSCOV: i32 = 10;
+const UDPLITE_RECV_CSCOV: i32 = 11;
 
 fn level_exists(s: &Socket, level: i32) -> bool {
     match level {
@@ -104,8 +112,58 @@ fn level_exists(s: &Socket, level: i32) -> bool {
         libc::IPPROTO_TCP => s.family != libc::AF_UNIX && s.kind == Kind::Stream,
         libc::IPPROTO_IP => s.family != libc::AF_UNIX,
         libc::IPPROTO_IPV6 => s.family == libc::AF_INET6,
+        libc::IPPROTO_UDPLITE => [libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE].contains(&s.protocol),
         _ => false,
     }
+}
+
+/// Options of multicast. `lo` is all there is, and no group can be joined on it.
+fn multicast(task: &Task, s: &Socket, option: (i32, i32), (val, len): (u64, i32)) -> Option<Result<u64>> {
+    const LO: i32 = 1;
+    const MCAST_JOIN_GROUP: i32 = 42;
+    const MCAST_LEAVE_GROUP: i32 = 45;
+    const MCAST_JOIN_SOURCE_GROUP: i32 = 46;
+    const MCAST_LEAVE_SOURCE_GROUP: i32 = 47;
+    let mem = task.mem();
+    let interface = |keep: i32, there: bool, none: Errno| {
+        if !there {
+            return Err(none);
+        }
+        s.keep(option.0, option.1, keep);
+        Ok(0)
+    };
+    let group = |least: i32, e: Errno| {
+        if len < least {
+            Err(Errno::EINVAL)
+        } else {
+            mem.read::<u32>(val)?;
+            Err(e)
+        }
+    };
+    Some(match option {
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) if len < 4 => Err(Errno::EINVAL),
+        // The address is behind that of a group, if there is one.
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => mem
+            .read::<u32>(if len < 8 { val } else { val.wrapping_add(4) })
+            .map_err(Errno::from)
+            .and_then(|ip| interface(ip as i32, ip == 0 || ip as u8 == 127, Errno::EADDRNOTAVAIL)),
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) if len < 4 => Err(Errno::EINVAL),
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => mem
+            .read::<i32>(val)
+            .map_err(Errno::from)
+            .and_then(|index| interface(index, index == 0 || index == LO, Errno::ENODEV)),
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP) => group(8, Errno::ENODEV),
+        (libc::IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP) => group(12, Errno::ENODEV),
+        (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP) => group(8, Errno::EADDRNOTAVAIL),
+        (libc::IPPROTO_IP, libc::IP_DROP_SOURCE_MEMBERSHIP) => group(12, Errno::EADDRNOTAVAIL),
+        (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP) => group(20, Errno::ENODEV),
+        (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP) => group(20, Errno::EADDRNOTAVAIL),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_JOIN_GROUP) => group(136, Errno::ENODEV),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_JOIN_SOURCE_GROUP) => group(264, Errno::ENODEV),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_LEAVE_GROUP) => group(136, Errno::EADDRNOTAVAIL),
+        (libc::IPPROTO_IP | libc::IPPROTO_IPV6, MCAST_LEAVE_SOURCE_GROUP) => group(264, Errno::EADDRNOTAVAIL),
+        _ => return None,
+    })
 }
 
 const TIMEOUTS: [i32; 4] = [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO, 66, 67];
@@ -149,6 +207,9 @@ pub(super) fn setsockopt(task: &mut Task, [fd, level, name, val, len, _]: [u64; 
         // Without being on, the time stays as it was.
         s.set_options(|o| o.linger = if on != 0 { (1, seconds) } else { (0, o.linger.1) });
         return Ok(0);
+    }
+    if let Some(r) = multicast(task, s, (level, name), (val, len)) {
+        return r;
     }
     // One byte is enough for the options of IP.
     let n = match len {
@@ -204,11 +265,7 @@ pub(super) fn getsockopt(task: &mut Task, [fd, level, name, val, lenp, _]: [u64;
         match name {
             libc::SO_TYPE => int(s.kind.number()),
             libc::SO_DOMAIN => int(s.family),
-            libc::SO_PROTOCOL => int(match (s.family, s.kind) {
-                (libc::AF_UNIX, _) => 0,
-                (_, Kind::Stream) => libc::IPPROTO_TCP,
-                _ => libc::IPPROTO_UDP,
-            }),
+            libc::SO_PROTOCOL => int(s.protocol),
             libc::SO_ERROR => int(s.take_error().map_or(0, |e| e.0)),
             libc::SO_SNDBUF => int(s.buffers().0 as i32),
             libc::SO_RCVBUF => int(s.buffers().1 as i32),
@@ -225,7 +282,7 @@ pub(super) fn getsockopt(task: &mut Task, [fd, level, name, val, lenp, _]: [u64;
             }
             _ => return Err(Errno::ENOPROTOOPT),
         }
-    } else if without_effect(level, name) {
+    } else if without_effect(level, name) || MULTICAST_INTERFACE.contains(&(level, name)) {
         int(s.kept(level, name).unwrap_or(first_value(level, name)))
     } else if (level, name) == (libc::IPPROTO_TCP, libc::TCP_INFO) {
         // Only the state: nothing of the rest is measured here.
