@@ -486,6 +486,8 @@ impl Node for HostNode {
         if c.atime.is_some() || c.mtime.is_some() {
             let t = |t: Option<SetTime>| match t {
                 None => fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+                // The host's own time of files is behind its clock: what is written next must not look older.
+                Some(SetTime::Now) if self.fs.world.host_time() => fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW },
                 Some(SetTime::Now) => {
                     let (s, n) = self.fs.world.now();
                     fs::Timespec { tv_sec: s, tv_nsec: n.into() }

@@ -223,6 +223,9 @@ impl World for KernelWorld {
             crate::process::lock(&k.host_mounts).push((path.into(), read_only));
         }
     }
+    fn host_time(&self) -> bool {
+        self.0.upgrade().is_none_or(|k| !k.clock.is_virtual())
+    }
     fn now(&self) -> (i64, u32) {
         self.0.upgrade().map_or((0, 0), |k| {
             let t = k.clock.file_time();

@@ -230,6 +230,10 @@ pub trait World: Send + Sync {
     fn tmpfs(&self) -> (u64, u64);
     /// A host path has become a file system of the guest.
     fn mounted(&self, path: &std::path::Path, read_only: bool) {}
+    /// Whether wall-clock time is the host's.
+    fn host_time(&self) -> bool {
+        true
+    }
     /// Wall-clock time: seconds and nanoseconds.
     fn now(&self) -> (i64, u32);
     /// Random bytes for /dev/urandom.
