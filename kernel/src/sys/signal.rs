@@ -6,7 +6,9 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Kernel;
 use crate::process::{Process, Thread, lock};
 use crate::signal::frame::AltStack;
-use crate::signal::{NSIG, SigAction, SigFields, SigInfo, SigSet, UNBLOCKABLE, bit, send};
+use crate::signal::{
+    CORES, IGNORED, NSIG, SIG_DFL, STOPS, SigAction, SigFields, SigInfo, SigSet, UNBLOCKABLE, bit, send,
+};
 use crate::task::Task;
 use crate::wait::Blocking;
 use std::sync::Arc;
@@ -150,7 +152,7 @@ impl Task {
         };
         t.thread.sigwait.store(set, Ordering::Release);
         let found = loop {
-            if let Some(i) = t.take_signal(set) {
+            if let Some(i) = t.take_signal(set & !t.fatal()) {
                 break Ok(i);
             }
             if t.interrupted() {
@@ -160,11 +162,20 @@ impl Task {
                 if let Some(d) = deadline {
                     t.kernel().clock.reached(d.at);
                 }
-                break t.take_signal(set).ok_or(Errno::EAGAIN);
+                break t.take_signal(set & !t.fatal()).ok_or(Errno::EAGAIN);
             }
         };
         t.thread.sigwait.store(0, Ordering::Release);
         found
+    }
+    /// Signals that end the process when they are sent, whoever waits for them: not blocked, and with that default. What dumps
+    /// core is looked at later by Linux, and can be waited for.
+    fn fatal(&self) -> SigSet {
+        let open = !self.thread.mask() & !(IGNORED | STOPS | CORES);
+        let actions = self.process.actions();
+        let actions = lock(&actions);
+        let dies = |sig: &i32| actions.get((*sig - 1) as usize).is_some_and(|a| a.handler == SIG_DFL);
+        (1..=NSIG as i32).filter(|sig| open & bit(*sig) != 0).filter(dies).map(bit).fold(0, |all, b| all | b)
     }
 }
 
