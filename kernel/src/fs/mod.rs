@@ -168,6 +168,7 @@ pub fn open_exec(task: &Task, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc
 
 /// To be called when a process closes a descriptor: its record locks on the file go, whichever descriptor took them.
 pub fn closed(task: &Task, d: &Description) {
+    crate::ipc::mqueue::closed(task, d);
     let locks = &task.fs().ns.locks;
     if !locks.is_empty()
         && let Ok(k) = lock_key(d)

@@ -359,6 +359,16 @@ pub(crate) fn notify(task: &mut Task, [fd, event, ..]: [u64; 6]) -> Result<u64> 
     Ok(0)
 }
 
+/// A process closed a descriptor: it is no longer told of messages in the queue, even if others have it.
+pub(crate) fn closed(task: &Task, d: &Description) {
+    let Ok(q) = of(d) else { return };
+    let mut s = lock(&q.state);
+    let own = s.notice.as_ref().is_some_and(|(p, _)| p.ptr_eq(&Arc::downgrade(&task.process)));
+    let gone = if own { s.notice.take() } else { None };
+    drop(s);
+    drop(gone);
+}
+
 /// mq_getsetattr(2).
 pub(crate) fn attributes(task: &mut Task, [fd, new, old, ..]: [u64; 6]) -> Result<u64> {
     const NONBLOCK: i64 = libc::O_NONBLOCK as i64;
