@@ -133,6 +133,14 @@ const CASES: &[Case] = &[
         says: "mappings, then ENOMEM; fork ",
         resident: 800,
     },
+    Case {
+        name: "mapping-bomb-of-children",
+        args: &["mapped-children"],
+        limit: "memory=1GiB,procs=1000",
+        status: REFUSED,
+        says: "processes, then E",
+        resident: 2500,
+    },
     Case { name: "link-bomb", args: &["links"], limit: "memory=100MiB,wall=20s", status: -1, says: "", resident: 1000 },
     Case {
         name: "socket-filler",

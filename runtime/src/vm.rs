@@ -8,6 +8,7 @@ use crate::code::tables::Pool;
 use crate::config::{Config, EngineKind};
 use crate::engine::{self, Engine, lock};
 use crate::host::confine::{Confinement, confine};
+use crate::host::room;
 use crate::lift::Surveyed;
 use crate::profile::{ImageAt, Profile};
 use crate::stats::Stats;
@@ -189,6 +190,9 @@ impl Host for Shared {
         let Some(shared) = self.me.upgrade() else {
             return Err(Errno::EAGAIN);
         };
+        if !room::for_thread() {
+            return Err(Errno::EAGAIN);
+        }
         std::thread::Builder::new()
             .name("evm-guest".into())
             .stack_size(thread::STACK)

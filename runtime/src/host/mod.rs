@@ -6,3 +6,4 @@ pub(crate) mod direct;
 pub(crate) mod enter;
 pub(crate) mod flags;
 pub(crate) mod mxcsr;
+pub(crate) mod room;
