@@ -1,6 +1,9 @@
 // Made by generate.sh.
 constants! {
     CLOCAL: u32 = 2048;
+    CREAD: u32 = 128;
+    CS8: u32 = 48;
+    CSIZE: u32 = 48;
     ECHO: u32 = 8;
     ECHOCTL: u32 = 512;
     ECHOE: u32 = 16;
@@ -18,4 +21,5 @@ constants! {
     OCRNL: u32 = 8;
     ONLCR: u32 = 4;
     OPOST: u32 = 1;
+    PARENB: u32 = 256;
 }
