@@ -23,6 +23,8 @@ pub(super) struct Head {
     /// No more than that is to be assumed.
     limit: Option<Checks>,
     hoisted: Vec<Fact>,
+    /// The pass in which it was first assumed what was hoisted last: that moves once more in the loop than was known.
+    fresh: usize,
     /// Ends of the loop, if it is the inner one of two with the same head: those of the outer one go to where checks are hoisted.
     inner: Option<Vec<usize>>,
 }
@@ -160,6 +162,7 @@ impl Head {
                     found.iter().for_each(|f| limit.allow(f, ends));
                 }
                 self.hoisted.append(&mut found);
+                self.fresh = pass + 1;
                 return false;
             }
             let (inner, near): (Vec<usize>, Vec<&Checks>) = all.iter().filter(|e| e.1.is_since(n)).copied().unzip();
@@ -168,6 +171,7 @@ impl Head {
                 self.inner = Some(inner);
                 self.limit = None;
                 self.hoisted.append(&mut found);
+                self.fresh = pass + 1;
                 return false;
             }
         }
@@ -176,7 +180,7 @@ impl Head {
         }
         let mut now = self.assumed.clone();
         ends.iter().for_each(|e| now.meet(e, n));
-        if pass >= GROWING {
+        if pass >= GROWING && pass > self.fresh {
             now.without_growth(&self.assumed);
         }
         self.hoisted.retain(|f| now.holds(f));

@@ -357,6 +357,9 @@ fn checks_of_loop(front: &[u8], turn: &[u8]) -> [usize; 2] {
 fn loops_check_in_front() {
     // mov rcx,[rdi]; dec rcx
     assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0xff, 0xc9]), [1, 0]);
+    // movsd xmm0,[rdi+rbx]; add rbx,8; movsd [rbx+r13-8],xmm0
+    let moved = [0xf2, 0x0f, 0x10, 0x04, 0x1f, 0x48, 0x83, 0xc3, 8, 0xf2, 0x42, 0x0f, 0x11, 0x44, 0x2b, 0xf8];
+    assert_eq!(checks_of_loop(&[], &moved), [2, 0]);
     // mov rcx,[rdi]; add rdi,8; dec rcx: what was accessed is near
     assert_eq!(checks_of_loop(&[], &[0x48, 0x8b, 0x0f, 0x48, 0x83, 0xc7, 8, 0x48, 0xff, 0xc9]), [1, 0]);
     // mov rcx,[rdi+rdx*8]; inc rdx
