@@ -75,21 +75,26 @@ pub fn install() {
 /// Let these signals come to the calling thread, and give it an alternate signal stack (Rust gives its own threads one already, too
 /// small for nothing; this keeps a larger one for the thread's life).
 pub fn thread_init() {
+    unblock();
     thread_local! {
         static STACK: std::cell::OnceCell<Box<[u8]>> = const { std::cell::OnceCell::new() };
     }
     STACK.with(|s| {
         let stack = s.get_or_init(|| vec![0u8; 64 * 1024].into_boxed_slice());
         let ss = libc::stack_t { ss_sp: stack.as_ptr() as *mut libc::c_void, ss_flags: 0, ss_size: stack.len() };
-        // SAFETY: the buffer lives as long as the thread; when the thread ends no handler runs any more. The set is a local.
-        unsafe {
-            libc::sigaltstack(&ss, std::ptr::null_mut());
-            // Who started it may have blocked all signals.
-            let mut ours: libc::sigset_t = std::mem::zeroed();
-            SIGNALS.iter().for_each(|sig| _ = libc::sigaddset(&mut ours, *sig));
-            libc::pthread_sigmask(libc::SIG_UNBLOCK, &ours, std::ptr::null_mut());
-        }
+        // SAFETY: the buffer lives as long as the thread; when the thread ends no handler runs any more.
+        unsafe { libc::sigaltstack(&ss, std::ptr::null_mut()) };
     });
+}
+
+/// Let the signals that are handled here come to the calling thread: who started it may have blocked all.
+pub fn unblock() {
+    // SAFETY: the set is a local.
+    unsafe {
+        let mut ours: libc::sigset_t = std::mem::zeroed();
+        SIGNALS.iter().for_each(|sig| _ = libc::sigaddset(&mut ours, *sig));
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &ours, std::ptr::null_mut());
+    }
 }
 
 /// Landing address for a faulting access at `rip`, if it is in the exception table.

@@ -125,6 +125,11 @@ impl Thread {
             return true;
         }
         let rip = gregs[libc::REG_RIP as usize] as u64;
+        if rip == 0 {
+            // Of a record that nobody has named; R15 is where the guest goes.
+            gregs[libc::REG_RIP as usize] = direct::way_out() as i64;
+            return true;
+        }
         match direct::place(rip) {
             direct::Place::Entering => gregs[libc::REG_RIP as usize] = direct::way_back() as i64,
             direct::Place::Leaving => {}

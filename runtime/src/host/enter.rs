@@ -27,6 +27,7 @@ use std::arch::global_asm;
 use std::cell::Cell;
 use std::mem::offset_of;
 use std::sync::Once;
+use std::sync::atomic::Ordering;
 
 /// Number of the host's trap for an operand that is not aligned.
 const GENERAL_PROTECTION: i64 = 13;
@@ -150,10 +151,11 @@ fn hook(f: &mut HostFault<'_>) -> Action {
     if f.signal == ASK || step {
         // SAFETY: as above.
         if unsafe { !(*t).interrupted(state, &mut f.context.uc_mcontext.gregs) } {
-            // Again, as soon as that other handler is done.
-            // SAFETY: the context's own mask; the state is this thread's.
+            // Again, as soon as that other handler is done: its end brings back the mask that was before it.
+            // SAFETY: the context's own mask; the state and the record are this thread's.
             unsafe {
                 libc::sigaddset(&raw mut f.context.uc_sigmask, ASK);
+                (*t).deaf.store(true, Ordering::Relaxed);
                 interrupt((*state).host_tid);
             }
         }

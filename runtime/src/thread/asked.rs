@@ -22,6 +22,9 @@ impl Thread {
             AtomicU64::from_ptr(&raw mut (*self.cpu).poll).store(0, Ordering::SeqCst);
             AtomicU64::from_ptr(&raw mut (*self.cpu).stack_limit).store(self.stack_limit, Ordering::SeqCst);
         }
+        if self.deaf.swap(false, Ordering::Relaxed) {
+            evm_memory::fault::unblock();
+        }
         let flow = self.in_kernel(Task::deliver_signals);
         self.note(flow)
     }

@@ -43,6 +43,7 @@ use evm_memory::Mem;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// "Next pc" of code that leaves for the run loop: a pending exception, or the thread is to leave.
 pub(crate) const LEAVE: u64 = EXIT_PENDING;
@@ -81,6 +82,8 @@ pub(crate) struct Thread {
     stale: u64,
     /// See [`CodeSpace::write_fault`].
     pub(crate) retried: (u64, u32),
+    /// The hook has blocked the signal by which threads are asked to leave copied code, until another handler ends.
+    pub(crate) deaf: AtomicBool,
     shared: Arc<Shared>,
     engine: Engine,
     kind: EngineKind,
@@ -156,6 +159,7 @@ impl Thread {
             space_ptr: Arc::as_ptr(&space),
             stale: space.stale(),
             retried: (u64::MAX, 0),
+            deaf: AtomicBool::new(false),
             space,
             engine: shared.engine.clone(),
             kind,
