@@ -169,9 +169,9 @@ fn exercise(v: &View<'_>, key: &Key) {
 
 #[test]
 fn marks_of_copied_code_are_kept() {
-    use evm_backend::direct::{DESTINATION, HOT, POLL, SOURCE};
+    use evm_backend::direct::{BOUNDARY, DESTINATION, HOT, SOURCE};
     let lo = 0x2000_0000;
-    for mark in [0, POLL, HOT, DESTINATION, DESTINATION | SOURCE] {
+    for mark in [0, BOUNDARY, HOT, DESTINATION, DESTINATION | SOURCE] {
         for pc in [lo, lo + 0x1234, lo + MOST_COPIED - 1] {
             assert_eq!(marked(pc | mark, lo).and_then(|w| unmarked(w, lo)), Some(pc | mark));
         }
