@@ -118,8 +118,8 @@ fn wrong_bits(code: &[u8], pcs: &[(u32, u64)], bits: u32) -> Option<String> {
     None
 }
 
-#[test]
-fn whatever_is_copied_stays_inside() {
+/// Copy random instructions, with the first bytes that `start` makes of a number and three random bytes, and look through what comes of it.
+fn copy_random(bits: u32, start: fn(u32, [u8; 3]) -> Vec<u8>) {
     let mut seed = 0x1234_5678_9abc_def1u64;
     let mut next = || {
         seed ^= seed << 13;
@@ -130,27 +130,17 @@ fn whatever_is_copied_stays_inside() {
     let (mut copied, mut all) = (0, 0);
     for n in 0..200_000 {
         let mut bytes: Vec<u8> = (0..2).flat_map(|_| next().to_le_bytes()).collect();
-        // Of random bytes few are of the larger maps.
-        let [a, b, c] = [bytes[0], bytes[1], bytes[2]];
-        let start: &[u8] = match n % 8 {
-            0 => &[0x0f],
-            1 => &[0xc5, b | 0x78],
-            2 => &[0xc4, b & 0xe0 | 1 + c % 3, c | 0x78],
-            3 => &[0x48 | a & 7, 0x0f],
-            4 => &[0x66, 0x0f, 0x38 + (c & 2)],
-            5 => &[0xd8 | a & 7],
-            _ => &[],
-        };
-        bytes[..start.len()].copy_from_slice(start);
-        let i = Decoder::with_ip(64, &bytes, 0x40_0000, DecoderOptions::NONE).decode();
+        let first = start(n % 8, [bytes[0], bytes[1], bytes[2]]);
+        bytes[..first.len()].copy_from_slice(&first);
+        let i = Decoder::with_ip(bits, &bytes, 0x40_0000, DecoderOptions::NONE).decode();
         if i.is_invalid() {
             continue;
         }
         all += 1;
         let b = Block { pc: 0x40_0000, insns: vec![i], counted: None, entered: true };
-        let (code, pcs, left_out) = copy(&[b]);
+        let (code, pcs, left_out) = copy_bits(&[b], bits);
         copied += 1 - left_out;
-        if let Some(why) = wrong(&code, &pcs) {
+        if let Some(why) = wrong_bits(&code, &pcs, bits) {
             panic!("{i}: {why}");
         }
     }
@@ -158,41 +148,30 @@ fn whatever_is_copied_stays_inside() {
 }
 
 #[test]
+fn whatever_is_copied_stays_inside() {
+    // Of random bytes few are of the larger maps.
+    copy_random(64, |n, [a, b, c]| match n {
+        0 => vec![0x0f],
+        1 => vec![0xc5, b | 0x78],
+        2 => vec![0xc4, b & 0xe0 | 1 + c % 3, c | 0x78],
+        3 => vec![0x48 | a & 7, 0x0f],
+        4 => vec![0x66, 0x0f, 0x38 + (c & 2)],
+        5 => vec![0xd8 | a & 7],
+        _ => vec![],
+    });
+}
+
+#[test]
 fn whatever_is_copied_of_32_bit_code_stays_inside() {
-    let mut seed = 0x1234_5678_9abc_def1u64;
-    let mut next = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
-    let (mut copied, mut all) = (0, 0);
-    for n in 0..200_000 {
-        let mut bytes: Vec<u8> = (0..2).flat_map(|_| next().to_le_bytes()).collect();
-        let [a, b, c] = [bytes[0], bytes[1], bytes[2]];
-        let start: &[u8] = match n % 8 {
-            0 => &[0x0f],
-            1 => &[0xc5, b | 0xf8],
-            2 => &[0xc4, b & 0x20 | 0xc1 + c % 3, c | 0x78],
-            3 => &[0x64 + a % 3],
-            4 => &[0x66, 0x0f],
-            5 => &[0xd8 | a & 7],
-            _ => &[],
-        };
-        bytes[..start.len()].copy_from_slice(start);
-        let i = Decoder::with_ip(32, &bytes, 0x40_0000, DecoderOptions::NONE).decode();
-        if i.is_invalid() {
-            continue;
-        }
-        all += 1;
-        let b = Block { pc: 0x40_0000, insns: vec![i], counted: None, entered: true };
-        let (code, pcs, left_out) = copy_bits(&[b], 32);
-        copied += 1 - left_out;
-        if let Some(why) = wrong_bits(&code, &pcs, 32) {
-            panic!("{i}: {why}");
-        }
-    }
-    assert!(all > 50_000 && copied > all / 2, "{copied} of {all} copied");
+    copy_random(32, |n, [a, b, c]| match n {
+        0 => vec![0x0f],
+        1 => vec![0xc5, b | 0xf8],
+        2 => vec![0xc4, b & 0x20 | 0xc1 + c % 3, c | 0x78],
+        3 => vec![0x64 + a % 3],
+        4 => vec![0x66, 0x0f],
+        5 => vec![0xd8 | a & 7],
+        _ => vec![],
+    });
 }
 
 #[test]
