@@ -259,10 +259,10 @@ pub(super) fn is_for_compiler(insns: &[Instruction]) -> bool {
 
 /// Whether an instruction works on the x87 unit, or on the MMX registers, which are in it.
 pub(super) fn is_x87(i: &Instruction) -> bool {
-    let unit = |f: &F| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::MMX);
-    // These do whatever their operand is.
+    // These do whatever their operand is. (WAIT, which is on the list, is an instruction of the 8086 for some.)
     matches!(i.mnemonic(), M::Cvtpi2ps | M::Cvtpi2pd)
-        || i.cpuid_features().iter().any(unit)
+        || X87.contains(&i.mnemonic())
+        || i.cpuid_features().contains(&F::MMX)
         || (0..i.op_count()).any(|k| i.op_kind(k) == OpKind::Register && i.op_register(k).is_mm())
 }
 

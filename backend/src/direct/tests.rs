@@ -198,6 +198,35 @@ fn what_must_not_run_here_is_left_out() {
     }
 }
 
+/// Whatever works on the x87 unit finds the guest's state there: a block looks once, in front of the first.
+#[test]
+fn the_x87_state_is_looked_for() {
+    let looks = |code: &[u8]| {
+        let (code, _, left_out) = copy(&[block(code)]);
+        let live = (WORDS.x87_live - SHIFT).into();
+        let all = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE);
+        (all.into_iter().filter(|i| i.memory_base() == R::R9 && i.memory_displacement64() == live).count(), left_out)
+    };
+    let cases: &[&[u8]] = &[
+        &[0xd9, 0xe8],             // fld1
+        &[0x9b],                   // wait
+        &[0xdd, 0x00],             // fld qword [rax]
+        &[0xdf, 0xe0],             // fnstsw ax
+        &[0xd9, 0x28],             // fldcw [rax]
+        &[0xdb, 0xe2],             // fnclex
+        &[0x0f, 0x6f, 0x00],       // movq mm0,[rax]
+        &[0x0f, 0x77],             // emms
+        &[0x0f, 0x2a, 0x00],       // cvtpi2ps xmm0,[rax]
+        &[0xf2, 0x0f, 0xd6, 0xc0], // movdq2q mm0,xmm0
+        &[0xd9, 0xe8, 0xde, 0xc1], // fld1; faddp
+    ];
+    for c in cases {
+        assert_eq!(looks(c), (1, 0), "{c:02x?}");
+    }
+    // addps xmm0,xmm1
+    assert_eq!(looks(&[0x0f, 0x58, 0xc1]), (0, 0));
+}
+
 #[test]
 fn mxcsr_is_loaded_of_a_copy_that_was_looked_at() {
     let (code, pcs, left_out) = copy(&[block(&[0x0f, 0xae, 0x10])]);
