@@ -21,7 +21,7 @@ use crate::file::Description;
 use crate::ipc::shm::Segment;
 use crate::kernel::Kernel;
 use crate::process::lock;
-use evm_memory::{Arena, Mem, PAGE, Prot};
+use evm_memory::{Arena, Fault, Mem, PAGE, Prot};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -339,9 +339,10 @@ impl Mm {
     pub(crate) fn leave(&self) {
         if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut s = lock(&self.space);
+            // First: nothing has to be let go of page by page.
+            s.snapshot = None;
             let size = self.size();
             self.clear(&mut s, 0, size);
-            s.snapshot = None;
             // If the host refuses, the pages go with the arena.
             let _ = self.arena.unmap(0, size);
         }
@@ -353,6 +354,11 @@ impl Mm {
     /// Access to the memory.
     pub fn mem(&self) -> Mem {
         self.arena.mem()
+    }
+    /// Write to the memory for another process. Not while it forks: a page that is put into the snapshot meanwhile would lose that.
+    pub(crate) fn write_for_other(&self, addr: u64, bytes: &[u8]) -> std::result::Result<(), Fault> {
+        let _space = lock(&self.space);
+        self.mem().copy_in(addr, bytes)
     }
     /// Size of the address space.
     pub fn size(&self) -> u64 {

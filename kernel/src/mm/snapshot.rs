@@ -7,7 +7,7 @@
 //! Invariants:
 //! 1. A VMA with `snapshot` set is private, anonymous and not executable when it is set, and its host mapping is the space's snapshot, privately, at the
 //!    offset that is its address.
-//! 2. The file is written to only while one address space has it, and one thread runs there: what a thread writes while its page is mapped anew would be lost.
+//! 2. The file is written to only while one address space has it, and one thread runs there: what a thread writes while its page is mapped anew would be lost. (Other processes write with the space locked.)
 //!    Otherwise the child gets copies of what differs.
 
 use super::{Backing, Mm, Space, Vma, X};

@@ -72,7 +72,7 @@ fn process_vm(task: &mut Task, [pid, local, local_n, remote, remote_n, flags]: [
             let n = left.min(len - at).min(page(addr)).min(page(here));
             let b = &mut buf[..n as usize];
             let r = if write {
-                mine.copy_out(here, b).and_then(|()| other.copy_in(addr, b))
+                mine.copy_out(here, b).and_then(|()| mm.write_for_other(addr, b))
             } else {
                 other.copy_out(addr, b).and_then(|()| mine.copy_in(here, b))
             };

@@ -1,8 +1,8 @@
 //! Being asked to leave guest code: by a signal, by the end of the job, or because code was dropped.
 //!
 //! Whoever asks sets the *poll word* of a thread's state, which loops in compiled code look at, and its `stack_limit`, which calls look
-//! at; the thread serves both in its run loop. Copied code looks at nothing: a thread in it is interrupted by a signal. Code that was dropped, as it changed, is left in the same way: a thread is *stale* until
-//! nothing on its host stack is such code.
+//! at; the thread serves both in its run loop. Copied code looks at nothing: a thread in it is interrupted by a signal. Code that was
+//! dropped, as it changed, is left in the same way: a thread is *stale* until nothing on its host stack is such code.
 //!
 //! # Safety
 //! As in [`crate::thread`]: states of other threads are touched while the registry of threads is locked, and only in words that all sides

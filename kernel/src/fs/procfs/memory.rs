@@ -44,7 +44,7 @@ impl File for Memory {
         while done < buf.len() {
             let at = pos.wrapping_add(done as u64);
             let n = Memory::chunk(at, buf.len() - done);
-            match mm.mem().copy_in(at, &buf[done..done + n]) {
+            match mm.write_for_other(at, &buf[done..done + n]) {
                 Ok(()) => done += n,
                 Err(_) if done > 0 => break,
                 Err(_) => return Err(Errno::EIO),
